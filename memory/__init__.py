@@ -1,0 +1,1 @@
+"""The notebook of findings, its ledger and its pages."""

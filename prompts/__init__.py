@@ -1,0 +1,1 @@
+"""Words for the language model: one template a purpose, with declared variables."""
