@@ -1,0 +1,1 @@
+"""Target models: one Protocol, one adapter a back end, one embedded model."""

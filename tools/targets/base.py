@@ -1,0 +1,152 @@
+"""The seam between an interpretability question and the engine that runs the model."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
+
+from torch import Tensor
+
+from neuronaut.tools.tokens import Tokens, Vocabulary
+from neuronaut.tools.units import Unit
+
+SiteName = Literal["resid_pre", "attn_out", "mlp_out", "resid_post", "neurons", "heads", "pattern"]
+
+
+@dataclass(frozen=True, order=True)
+class Site:
+    """A named activation of one layer.
+
+    resid_pre, attn_out, mlp_out, resid_post: (batch, pos, d_model); what is written is what the residual stream receives.
+    neurons: (batch, pos, d_mlp), after the activation (gated: act(gate) * up). heads: (batch, pos, n_heads, d_head), the
+    mixed values before W_O. pattern: (batch, n_heads, query, key), read only.
+    """
+
+    name: SiteName
+    layer: int
+
+    def __str__(self) -> str:
+        return f"{self.layer}.{self.name}"
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A change of one activation, as a value that can be logged and replayed.
+
+    index: the neuron or head; None is the whole site. positions: (batch, pos) bool, None is everywhere.
+    value: a number or a tensor that broadcasts to the selected activation (batch, pos[, width]); `set` replaces,
+    `add` adds, `scale` multiplies.
+    """
+
+    site: Site
+    how: Literal["set", "add", "scale"]
+    value: float | Tensor
+    index: int | None = None
+    positions: Tensor | None = field(default=None)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The shape of a target; `n_ctx` counts special tokens, `bos` is prepended to each text when it is not None."""
+
+    name: str
+    n_layers: int
+    d_model: int
+    d_mlp: int
+    n_heads: int
+    n_kv_heads: int
+    d_head: int
+    d_vocab: int
+    n_ctx: int
+    activation: str
+    gated: bool
+    norm: Literal["layernorm", "rmsnorm"]
+    tied_embeddings: bool
+    bos: int | None
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Everything about a target that changes numbers; equal fingerprints give equal activations within dtype noise."""
+
+    name: str
+    weights_sha256: str
+    tokenizer_sha256: str
+    dtype: str
+    backend: str
+    backend_version: str
+    processing: str  # norm folding, centring, whether a BOS is prepended
+
+
+class Run(NamedTuple):
+    """What a run returns: the sites read, the logits (batch, pos, d_vocab) if asked for."""
+
+    read: dict[Site, Tensor]
+    logits: Tensor | None
+
+
+class TargetModel(Protocol):
+    """A causal language model whose insides can be read and edited.
+
+    Vectors are always (d_model,) whatever the storage order. Token ids are right-padded; the value of the padding is free,
+    since no earlier position sees it.
+    """
+
+    @property
+    def spec(self) -> ModelSpec: ...
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+
+    @property
+    def forwards(self) -> float:
+        """Sequences sent through all layers so far; a run through part of the layers counts its share."""
+        ...
+
+    def fingerprint(self) -> Fingerprint: ...
+
+    def tokenize(self, texts: Sequence[str], documents: Sequence[int] | None = None) -> Tokens:
+        """Windows of at most n_ctx tokens, BOS first where the model has one; one row a window, in order."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+    def run(
+        self,
+        ids: Tensor,
+        *,
+        read: Collection[Site] = (),
+        edits: Sequence[Edit] = (),
+        start: tuple[int, Tensor] | None = None,
+        stop: int | None = None,
+        logits: bool = False,
+    ) -> Run:
+        """One pass over `ids` (batch, pos) without gradients.
+
+        start: (layer, residual before it): earlier layers are not run. stop: layers from `stop` on are not run (and
+        the logits cannot be asked for).
+        """
+        ...
+
+    def read_vector(self, unit: Unit) -> Tensor:
+        """(d_model,) the direction of the normed residual that drives a neuron (gated: its gate)."""
+        ...
+
+    def write_vector(self, unit: Unit) -> Tensor:
+        """(d_model,) what a neuron adds to the residual stream per unit of activation."""
+        ...
+
+    @property
+    def embed(self) -> Tensor:
+        """(d_vocab, d_model)."""
+        ...
+
+    @property
+    def unembed(self) -> Tensor:
+        """(d_model, d_vocab), the final norm not folded in."""
+        ...
+
+    def final_norm(self, residual: Tensor) -> Tensor:
+        """The last norm applied to a residual (…, d_model)."""
+        ...
+
+

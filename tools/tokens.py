@@ -1,0 +1,96 @@
+"""Text as the model sees it: token ids with pieces, words, character offsets and documents."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+PAD = -1
+_WORD = re.compile(r"\w+(?:['’]\w+)*")  # letters, digits and inner apostrophes; all else is no word
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What each token id stands for: `pieces[id]` is its text (" and"), `special` ids carry none."""
+
+    pieces: tuple[str, ...]
+    special: frozenset[int]
+
+    @cached_property
+    def starts_word(self) -> NDArray[np.bool_]:
+        """(d_vocab,) True where the piece begins with a space or other non-word character, or is special."""
+        return np.array([not piece[:1].isalnum() for piece in self.pieces], dtype=bool)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Windows of documents, right-padded with PAD.
+
+    ids, starts, ends: (n_windows, n_pos) int32; starts and ends are character offsets into `texts[window]`.
+    documents: (n_windows,) int64, equal for the windows of one document.
+    texts: the exact text of each window, special tokens left out.
+    """
+
+    ids: NDArray[np.int32]
+    starts: NDArray[np.int32]
+    ends: NDArray[np.int32]
+    documents: NDArray[np.int64]
+    texts: tuple[str, ...]
+    vocabulary: Vocabulary = field(repr=False)
+
+    def __post_init__(self) -> None:
+        shape = self.ids.shape
+        if len(shape) != 2 or self.starts.shape != shape or self.ends.shape != shape:
+            raise ValueError(f"ids {shape}, starts {self.starts.shape} and ends {self.ends.shape} must be one 2-d shape")
+        if self.documents.shape != shape[:1] or len(self.texts) != shape[0]:
+            raise ValueError(f"{shape[0]} windows need as many documents and texts")
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """(n_windows,) number of tokens of each window, special tokens counted."""
+        return (self.ids != PAD).sum(axis=1)
+
+    @cached_property
+    def scored(self) -> NDArray[np.bool_]:
+        """(n_windows, n_pos) True at tokens that search and scores look at: neither padding nor special."""
+        special = np.fromiter(self.vocabulary.special, dtype=np.int64)
+        return (self.ids != PAD) & ~np.isin(self.ids, special)
+
+    @cached_property
+    def words(self) -> NDArray[np.object_]:
+        """(n_windows, n_pos) the whole word that contains each token; '' where the token holds no part of a word."""
+        words = np.full(self.ids.shape, "", dtype=object)
+        for window, text in enumerate(self.texts):
+            spans = [(m.start(), m.end(), m.group()) for m in _WORD.finditer(text)]
+            at = 0
+            for pos in np.flatnonzero(self.scored[window]):
+                start, end = self.starts[window, pos], self.ends[window, pos]
+                while at < len(spans) and spans[at][1] <= start:
+                    at += 1
+                if at < len(spans) and spans[at][0] < end:
+                    words[window, pos] = spans[at][2]
+        return words
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def n_scored(self) -> int:
+        """Number of tokens that scores count."""
+        return int(self.scored.sum())
+
+    def select(self, windows: Sequence[int] | NDArray[np.integer]) -> "Tokens":
+        """The named windows only, in the order given."""
+        rows = np.asarray(windows, dtype=np.int64)
+        width = int(self.lengths[rows].max(initial=1))
+        return Tokens(
+            self.ids[rows, :width],
+            self.starts[rows, :width],
+            self.ends[rows, :width],
+            self.documents[rows],
+            tuple(self.texts[row] for row in rows),
+            self.vocabulary,
+        )

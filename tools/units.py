@@ -1,0 +1,59 @@
+"""Names for the parts of a model that a question can be about."""
+
+import re
+from dataclasses import dataclass, replace
+from typing import Literal, Self, assert_never
+
+from neuronaut.tools.errors import UserError
+
+Kind = Literal["neuron", "head"]
+Sign = Literal[1, -1]
+
+_FORMS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
+    ("head", re.compile(r"L(\d+)\.?H(\d+)|head\s+L?(\d+)[.\s]H?(\d+)", re.IGNORECASE)),
+    ("neuron", re.compile(r"L(\d+)\.?N(\d+)|(?:neuron\s+)?L?(\d+)\.N?(\d+)", re.IGNORECASE)),
+)
+
+
+@dataclass(frozen=True, order=True)
+class Unit:
+    """One neuron or head; `sign` -1 asks about the neuron's activations below its median, printed `8.481-`."""
+
+    kind: Kind
+    layer: int
+    index: int
+    sign: Sign = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The unit that `text` names: `8.481`, `neuron 8.481`, `L8.N481`, `head 8.3`, `L8H3`; a trailing `-` is sign -1.
+
+        Refuses: anything else, in one sentence.
+        """
+        body, sign = text.strip(), 1
+        if body.endswith(("-", "+")):
+            body, sign = body[:-1].rstrip(), (-1 if body.endswith("-") else 1)
+        for kind, form in _FORMS:
+            if match := form.fullmatch(body):
+                layer, index = (int(group) for group in match.groups() if group is not None)
+                return cls(kind, layer, index, -1 if sign < 0 else 1)
+        raise UserError(f"{text!r} names no unit: write a neuron as 8.481 and a head as L8H3 or 'head 8.3'")
+
+    @property
+    def address(self) -> str:
+        """The shortest name that parses back to this unit."""
+        minus = "-" if self.sign < 0 else ""
+        match self.kind:
+            case "neuron":
+                return f"{self.layer}.{self.index}{minus}"
+            case "head":
+                return f"L{self.layer}H{self.index}{minus}"
+            case _ as never:
+                assert_never(never)
+
+    def with_sign(self, sign: Sign) -> Self:
+        """The same part of the model asked about in the other direction."""
+        return replace(self, sign=sign)
+
+    def __str__(self) -> str:
+        return self.address
