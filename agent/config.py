@@ -1,0 +1,66 @@
+"""What a run was asked to do: everything needed to start it again is one value, stored with the run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from neuronaut.tools.errors import UserError
+
+Provider = Literal["openai", "anthropic", "compatible", "scripted"]
+
+
+class Budget(BaseModel):
+    """Limits that stop a run before the next step; None is no limit. Money is in US dollars."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    seconds: float | None = Field(default=None, gt=0)
+    forwards: float | None = Field(default=None, gt=0)
+    tokens: int | None = Field(default=None, gt=0)
+    usd: float | None = Field(default=None, gt=0)
+
+
+class RunConfig(BaseModel):
+    """One `ask`, as data. `model` and `corpus` are 'pocket' or paths; `llm` is provider:model or None."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    question: str
+    model: str = "pocket"
+    corpus: str | None = None
+    llm: str | None = None
+    base_url: str | None = None
+    seed: int = 0
+    fast: bool = False
+    again: bool = False
+    budget: Budget = Budget()
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """A language model as written on the command line: `anthropic:NAME`, `openai:NAME`, `compatible:NAME`, `scripted:FILE`."""
+
+    provider: Provider
+    name: str
+
+
+def parse_llm(text: str) -> ModelName:
+    """The provider and model that `--llm` names. Refuses anything that is not provider:model."""
+    provider, _, name = text.partition(":")
+    if not name:
+        raise UserError(f"--llm {text!r} names no model: write it as provider:model, for example openai:MODEL")
+    match provider:
+        case "openai" | "anthropic" | "compatible" | "scripted":
+            return ModelName(provider, name)
+    raise UserError(f"--llm {text!r}: the provider must be openai, anthropic, compatible or scripted")
+
+
+def corpus_path(config: RunConfig) -> Path | None:
+    """The corpus file or folder; None is the embedded one. Refuses to guess a corpus for another model than pocket."""
+    if config.corpus in (None, "pocket"):
+        if config.model != "pocket":
+            raise UserError(
+                f"model {config.model!r} needs text to be studied on: give --corpus FILE (.txt, .jsonl or a folder)"
+            )
+        return None
+    return Path(str(config.corpus))

@@ -1,0 +1,113 @@
+"""Where a neuron is active: contexts from explore text, and activations on given texts."""
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, StringConstraints
+
+from neuronaut.tools.errors import ToolRefused
+from neuronaut.tools.look.activations import activations_of
+from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
+from neuronaut.tools.targets.base import TargetModel
+from neuronaut.tools.tokens import Tokens
+from neuronaut.tools.units import Unit
+
+EXPLORE_TOKENS = 50_000  # enough for about 500 firing places of a neuron that fires on 1 % of tokens
+Text = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
+
+
+class TopExamplesArgs(ToolArgs):
+    """Which neuron, how many contexts a band, how many tokens to each side."""
+
+    unit: str
+    k: int = Field(default=10, ge=1, le=1000)
+    context: int = Field(default=12, ge=1, le=200)
+    band: Literal["top", "quantiles", "random"] = "top"
+    seed: int = 0
+
+
+class ActivationsOnArgs(ToolArgs):
+    """Which neuron, on which texts."""
+
+    unit: str
+    texts: tuple[Text, ...] = Field(min_length=1, max_length=10_000)
+
+
+def example(tokens: Tokens, activations: Array, window: int, pos: int, context: int) -> dict[str, Any]:
+    """One context as data: pieces, activations, and which of them is the centre."""
+    lo, hi = max(0, pos - context), min(int(tokens.lengths[window]), pos + context + 1)
+    return {
+        "document": int(tokens.documents[window]),
+        "pieces": [tokens.vocabulary.pieces[i] for i in tokens.ids[window, lo:hi]],
+        "activations": [round(float(a), 4) for a in activations[window, lo:hi]],
+        "centre": pos - lo,
+        "activation": float(activations[window, pos]),
+    }
+
+
+def choose_places(tokens: Tokens, activations: Array, args: TopExamplesArgs) -> list[tuple[int, int]]:
+    """At most one place a document: the document maxima in falling order, one per equal-count band, or at random."""
+    masked = np.where(tokens.scored, activations, -np.inf)
+    pos = masked.argmax(axis=1)
+    value = masked[np.arange(len(tokens)), pos]
+    order = [int(w) for w in np.argsort(-value, kind="stable") if np.isfinite(value[w])]
+    seen: set[int] = set()
+    best = [w for w in order if not (int(tokens.documents[w]) in seen or seen.add(int(tokens.documents[w])))]  # type: ignore[func-returns-value]
+    rng = np.random.default_rng(args.seed)
+    match args.band:
+        case "top":
+            return [(w, int(pos[w])) for w in best[: args.k]]
+        case "quantiles":
+            bands = np.array_split(np.array(best), min(args.k, len(best)))
+            return [(int(band[0]), int(pos[band[0]])) for band in bands]
+        case "random":
+            chosen = rng.permutation(best)[: args.k]
+            return [(int(w), int(rng.choice(np.flatnonzero(tokens.scored[w])))) for w in chosen]
+
+
+@tool("top_examples")
+def top_examples(context: ToolContext, args: TopExamplesArgs) -> ToolResult:
+    """Contexts from explore text in which the neuron is most active (top), one of each equal-count band of document
+    maxima (quantiles), or random places (random). A trailing `-` on the unit asks for its lowest activations.
+
+    At most one context a document, from the first 50,000 explore tokens; special tokens are left out.
+    """
+    unit = Unit.parse(args.unit)
+    tokens = context.sample("explore", EXPLORE_TOKENS)
+    activations = context.activations(unit, "explore", n_tokens=EXPLORE_TOKENS)
+    places = choose_places(tokens, activations, args)
+    sign = unit.sign
+    return ToolResult(
+        payload={
+            "unit": unit.address,
+            "rule": f"band {args.band}, one place a document, {tokens.n_scored} explore tokens, seed {args.seed}",
+            "examples": [example(tokens, sign * activations, w, p, args.context) for w, p in places],
+        }
+    )
+
+
+def read_texts(target: TargetModel, texts: tuple[str, ...]) -> Tokens:
+    """The texts as tokens. Refuses a text longer than the context: nothing is cut silently."""
+    tokens = target.tokenize(texts)
+    if len(tokens) != len(texts):
+        too_long = next(i for i, n in enumerate(np.bincount(tokens.documents, minlength=len(texts))) if n > 1)
+        raise ToolRefused(
+            f"text {too_long + 1} is longer than the context of {target.spec.name} ({target.spec.n_ctx} tokens): shorten it"
+        )
+    return tokens
+
+
+@tool("activations_on")
+def activations_on(context: ToolContext, args: ActivationsOnArgs) -> ToolResult:
+    """The neuron's activation at each token of the given texts, in the model's own units."""
+    unit = Unit.parse(args.unit)
+    tokens = read_texts(context.target, args.texts)
+    activations = unit.sign * activations_of(context.target, unit, tokens)
+    rows = [
+        {
+            "pieces": [tokens.vocabulary.pieces[i] for i in tokens.ids[w, :n]],
+            "activations": [round(float(a), 5) for a in activations[w, :n]],
+        }
+        for w, n in enumerate(tokens.lengths)
+    ]
+    return ToolResult(payload={"unit": unit.address, "texts": rows})

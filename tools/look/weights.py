@@ -1,0 +1,116 @@
+"""What a neuron's weights say: its read and write vectors, and the tokens that its write vector promotes directly."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from neuronaut.tools.measurements import Measurement
+from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
+from neuronaut.tools.targets.base import TargetModel
+from neuronaut.tools.targets.load import check_unit
+from neuronaut.tools.units import Unit
+
+
+class WeightsArgs(ToolArgs):
+    """Which neuron, how many neighbours and tokens to list."""
+
+    unit: str
+    k: int = Field(default=10, ge=1, le=1000)
+
+
+def layer_vectors(target: TargetModel, unit: Unit, which: str) -> Tensor:
+    """(d_mlp, d_model) read or write vectors of all neurons of the unit's layer."""
+    vector = target.read_vector if which == "read" else target.write_vector
+    return torch.stack([vector(Unit("neuron", unit.layer, i)) for i in range(target.spec.d_mlp)])
+
+
+def _ranked(scores: Tensor, names: list[str], k: int) -> list[dict[str, Any]]:
+    top = torch.topk(scores, min(k, len(scores)))
+    return [{"name": names[int(i)], "value": round(float(v), 4)} for v, i in zip(top.values, top.indices, strict=True)]
+
+
+@tool("weights_of")
+def weights_of(context: ToolContext, args: WeightsArgs) -> ToolResult:
+    """Read and write vectors of a neuron (both (d_model,), as an artifact): norms, their cosine, the nearest neurons of
+    the layer and the nearest token embeddings.
+
+    cos_read_write is in [-1, 1]; its null is the same cosine of the layer's other neurons, given as a percentile.
+    """
+    unit, target = Unit.parse(args.unit), context.target
+    check_unit(target.spec, unit)
+    read, write = target.read_vector(unit), target.write_vector(unit)
+    reads, writes = layer_vectors(target, unit, "read"), layer_vectors(target, unit, "write")
+    cosine = torch.nn.functional.cosine_similarity
+    own = cosine(reads, writes, dim=1)
+    others = torch.cat([own[: unit.index], own[unit.index + 1 :]])
+    near_read, near_write = cosine(reads, read[None], dim=1), cosine(writes, write[None], dim=1)
+    near_read[unit.index] = near_write[unit.index] = -2.0
+    addresses = [Unit("neuron", unit.layer, i).address for i in range(target.spec.d_mlp)]
+    pieces = list(target.vocabulary.pieces)
+    measurement = Measurement(
+        "cos_read_write",
+        float(own[unit.index]),
+        "cosine",
+        1,
+        null_value=float(others.median()),
+        null_percentile=float((others < own[unit.index]).float().mean() * 100),
+    )
+    return ToolResult(
+        (measurement,),
+        {
+            "unit": unit.address,
+            "read_norm": float(read.norm()),
+            "write_norm": float(write.norm()),
+            "nearest_by_read": _ranked(near_read, addresses, args.k),
+            "nearest_by_write": _ranked(near_write, addresses, args.k),
+            "nearest_embeddings": _ranked(cosine(target.embed, read[None], dim=1), pieces, args.k),
+        },
+        {"read": read.numpy(), "write": write.numpy()},
+    )
+
+
+def direct_logits(target: TargetModel, unit: Unit) -> Tensor:
+    """(d_vocab,) logits that the write vector adds directly, centred over the vocabulary, times the sign of the unit.
+
+    The final norm's scale is left out (it differs from place to place) and its gain is folded in.
+    Source: Elhage et al. 2021, A Mathematical Framework for Transformer Circuits, "direct path".
+    """
+    write = unit.sign * target.write_vector(unit)
+    gain = target.final_norm_gain()
+    logits = (write * gain) @ target.unembed
+    return logits - logits.mean()
+
+
+@tool("promoted_tokens")
+def promoted_tokens(context: ToolContext, args: WeightsArgs) -> ToolResult:
+    """Tokens that the neuron's write vector promotes and suppresses directly (direct logit attribution): logits per unit
+    of activation, the final norm's gain folded in and its scale left out.
+
+    spread is the standard deviation over the vocabulary; its null is that of the layer's other neurons (percentile).
+    """
+    unit, target = Unit.parse(args.unit), context.target
+    check_unit(target.spec, unit)
+    logits = direct_logits(target, unit)
+    writes = layer_vectors(target, unit, "write") * target.final_norm_gain()
+    spreads = (writes @ target.unembed).std(dim=1)
+    others = np.delete(spreads.numpy(), unit.index)
+    measurement = Measurement(
+        "spread",
+        float(logits.std()),
+        "logits per unit of activation",
+        1,
+        null_value=float(np.median(others)),
+        null_percentile=float((others < float(logits.std())).mean() * 100),
+    )
+    pieces = list(target.vocabulary.pieces)
+    return ToolResult(
+        (measurement,),
+        {
+            "unit": unit.address,
+            "promoted": _ranked(logits, pieces, args.k),
+            "suppressed": [{**row, "value": -row["value"]} for row in _ranked(-logits, pieces, args.k)],
+        },
+    )

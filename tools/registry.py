@@ -1,0 +1,144 @@
+"""The closed list of tools: the command line, the loop and the Python API all call them here, by name."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from neuronaut.tools.corpus import Corpus, Split, tokens_of
+from neuronaut.tools.errors import ToolRefused
+from neuronaut.tools.index import Index
+from neuronaut.tools.look.activations import activations_of
+from neuronaut.tools.measurements import Measurement
+from neuronaut.tools.targets.base import TargetModel
+from neuronaut.tools.tokens import Tokens
+from neuronaut.tools.units import Unit
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class ToolArgs(BaseModel):
+    """Arguments of a tool: typed, bounded, without extras."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class ToolResult:
+    """What a tool found: measurements with their n and null, a JSON payload, arrays to keep as artifacts."""
+
+    measurements: tuple[Measurement, ...] = ()
+    payload: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, Array] = field(default_factory=dict)
+
+
+@dataclass
+class ToolContext:
+    """What tools work on. Text and activations are read once and kept for the tools that follow."""
+
+    target: TargetModel
+    corpus: Corpus
+    index: Index | None = None
+    _tokens: dict[tuple[Split, int | None], Tokens] = field(default_factory=dict, repr=False)
+    _activations: dict[tuple[Unit, Split, int | None, int | None], Array] = field(default_factory=dict, repr=False)
+
+    def tokens(self, split: Split, block: int | None = None) -> Tokens:
+        """All windows of a split (confirm: of one block)."""
+        key = (split, block)
+        if key not in self._tokens:
+            self._tokens[key] = tokens_of(self.target, self.corpus.of(split, block))
+        return self._tokens[key]
+
+    def sample(self, split: Split, n_tokens: int) -> Tokens:
+        """The first windows of a split, in its own order, that hold at least `n_tokens` tokens together."""
+        tokens = self.tokens(split)
+        enough = int(np.searchsorted(np.cumsum(tokens.lengths), n_tokens)) + 1
+        return tokens if enough >= len(tokens) else tokens.select(range(enough))
+
+    def activations(self, unit: Unit, split: Split, *, block: int | None = None, n_tokens: int | None = None) -> Array:
+        """(n_windows, n_pos) of `tokens(split, block)`, or of `sample(split, n_tokens)`; the sign is applied."""
+        key = (unit, split, block, n_tokens)
+        if key not in self._activations:
+            tokens = self.tokens(split, block) if n_tokens is None else self.sample(split, n_tokens)
+            other = self._activations.get((unit.with_sign(-1 if unit.sign > 0 else 1), split, block, n_tokens))
+            self._activations[key] = -other if other is not None else activations_of(self.target, unit, tokens)
+        return self._activations[key]
+
+
+A = TypeVar("A", bound=ToolArgs)
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One registered tool. `opens_test_text`: it reads confirm text, so that no proposer may call it."""
+
+    name: str
+    args: type[ToolArgs]
+    run: Callable[[ToolContext, Any], ToolResult]
+    opens_test_text: bool
+
+    @property
+    def doc(self) -> str:
+        """The docstring of the tool: what it answers, in which unit, against which null."""
+        return (self.run.__doc__ or "").strip()
+
+    def schema(self) -> dict[str, Any]:
+        """Name, description and JSON schema of the arguments, as language models and the tool server want them."""
+        return {"name": self.name, "description": self.doc, "parameters": self.args.model_json_schema()}
+
+    def parse(self, args: str | dict[str, Any]) -> ToolArgs:
+        """The arguments, checked. Refuses in one sentence what does not fit."""
+        try:
+            return self.args.model_validate(json.loads(args) if isinstance(args, str) else args)
+        except (ValidationError, json.JSONDecodeError) as error:
+            raise ToolRefused(f"{self.name}: {_first_reason(error)}; see `neuronaut tool {self.name} --help`") from error
+
+
+def _first_reason(error: ValidationError | json.JSONDecodeError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"the arguments are not JSON ({error.msg} at character {error.pos})"
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"argument {where}: {first['msg']}" if where else str(first["msg"])
+
+
+_TOOLS: dict[str, Tool] = {}
+
+
+def tool(
+    name: str, *, opens_test_text: bool = False
+) -> Callable[[Callable[[ToolContext, A], ToolResult]], Callable[[ToolContext, A], ToolResult]]:
+    """Registers a function (context, args) -> ToolResult under `name`; a second one of that name is a bug."""
+
+    def register(run: Callable[[ToolContext, A], ToolResult]) -> Callable[[ToolContext, A], ToolResult]:
+        if name in _TOOLS:
+            raise ValueError(f"two tools are called {name!r}")
+        args = run.__annotations__["args"]
+        if not run.__doc__:
+            raise ValueError(f"tool {name!r} has no docstring")
+        _TOOLS[name] = Tool(name, args, run, opens_test_text)
+        return run
+
+    return register
+
+
+@cache
+def registry() -> dict[str, Tool]:
+    """All tools by name."""
+    from neuronaut.tools import intervene, look  # noqa: F401  the tools register themselves
+    from neuronaut.tools.intervene import effects, writes  # noqa: F401
+    from neuronaut.tools.look import capture, card, examples, explain, weights  # noqa: F401
+
+    return dict(sorted(_TOOLS.items()))
+
+
+def find_tool(name: str) -> Tool:
+    """The tool of that name. Refuses an unknown name, and says which there are."""
+    tools = registry()
+    if name not in tools:
+        raise ToolRefused(f"there is no tool {name!r}: choose from {', '.join(tools)}")
+    return tools[name]

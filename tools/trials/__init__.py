@@ -1,0 +1,1 @@
+"""The experiments that verdicts rest on: they alone open design and confirm text."""

@@ -1,0 +1,215 @@
+"""Does a neuron promote or suppress these tokens, more than the layer's other neurons do theirs?"""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from neuronaut.tools.errors import ToolRefused
+from neuronaut.tools.intervene.effects import token_id
+from neuronaut.tools.look.examples import EXPLORE_TOKENS
+from neuronaut.tools.look.reads import firing_rule
+from neuronaut.tools.measurements import Measurement
+from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
+from neuronaut.tools.stats import mean_interval
+from neuronaut.tools.targets.base import TargetModel
+from neuronaut.tools.targets.load import check_unit
+from neuronaut.tools.trials.dose import Places, Plain, choose_places, direct_effect, plain_run, unit_effect, vector_effect
+from neuronaut.tools.units import Unit
+
+N_NULL_UNITS = 40
+N_TOKENS = 5  # a claim about the output names at most five tokens
+Direction = Literal["promotes", "suppresses"]
+
+
+class EffectArgs(ToolArgs):
+    """Which neuron, how many places an arm."""
+
+    unit: str
+    n_places: int = Field(default=24, ge=8, le=200)
+    seed: int = 0
+
+
+class TestWritesArgs(EffectArgs):
+    """The registered claim: these tokens are promoted (or suppressed); tested on one confirm block."""
+
+    direction: Direction
+    tokens: tuple[str, ...] = Field(min_length=1, max_length=64)
+    block: int = Field(ge=0, le=2)
+
+
+def effect_places(context: ToolContext, unit: Unit, args: EffectArgs, split: Literal["design", "confirm"], block: int | None) -> list[Places]:
+    """The places of both arms on one split, by the firing rule of the explore text. Refuses a unit without one."""
+    check_unit(context.target.spec, unit)
+    explored = context.activations(unit, "explore", n_tokens=EXPLORE_TOKENS)
+    rule = firing_rule(explored, context.sample("explore", EXPLORE_TOKENS))
+    if isinstance(rule, str):
+        raise ToolRefused(f"{unit.address}: {rule}")
+    tokens = context.tokens(split, block)
+    activations = context.activations(unit, split, block=block)
+    return choose_places(tokens, activations, rule.threshold, sign=unit.sign, n=args.n_places, seed=args.seed)
+
+
+def unigram(context: ToolContext) -> Array:
+    """(d_vocab,) share of each token in explore text, with one count added to each."""
+    tokens = context.tokens("explore")
+    counts = np.bincount(tokens.ids[tokens.scored], minlength=context.target.spec.d_vocab) + 1.0
+    return counts / counts.sum()
+
+
+def extreme_tokens(effect: Tensor, vocabulary_seen: Array) -> dict[Direction, Tensor]:
+    """The N_TOKENS tokens that a mean effect (d_vocab,) raises most, and those that it lowers most, among tokens seen in
+    explore text: log-probabilities of never-seen tokens move freely and mean nothing."""
+    seen = torch.from_numpy(vocabulary_seen)
+    up = torch.where(seen, effect, torch.tensor(-torch.inf))
+    down = torch.where(seen, -effect, torch.tensor(-torch.inf))
+    k = min(N_TOKENS, int(seen.sum()))
+    return {"promotes": torch.topk(up, k).indices, "suppresses": torch.topk(down, k).indices}
+
+
+def seen_tokens(share: Array) -> Array:
+    """(d_vocab,) bool: tokens with at least 20 occurrences worth of share in 50,000 tokens of explore text."""
+    seen = share >= 20 / 50_000
+    return seen if seen.sum() >= 2 * N_TOKENS else share >= np.sort(share)[-2 * N_TOKENS]
+
+
+def _both_arms(target: TargetModel, unit: Unit, plains: list[Plain]) -> Tensor:
+    return torch.cat([unit_effect(target, unit, plain) for plain in plains])
+
+
+def null_vectors(target: TargetModel, unit: Unit, seed: int) -> Tensor:
+    """(n_null, d_model) write vectors of other neurons of the layer, scaled to the length of the unit's own."""
+    others = [i for i in range(target.spec.d_mlp) if i != unit.index]
+    chosen = np.random.default_rng(seed).permutation(others)[:N_NULL_UNITS]
+    vectors = torch.stack([target.write_vector(Unit("neuron", unit.layer, int(i))) for i in chosen])
+    length = target.write_vector(unit).norm()
+    norms = vectors.norm(dim=1, keepdim=True)
+    return vectors[norms[:, 0] > 0] / norms[norms[:, 0] > 0] * length
+
+
+def _null_effects(target: TargetModel, unit: Unit, plains: list[Plain], vectors: Tensor) -> list[Tensor]:
+    """For each null vector, (n, d_vocab) at the unit's own places and doses."""
+    return [
+        torch.cat([vector_effect(target, unit.layer, p, p.places.change[:, None] * vector) for p in plains])
+        for vector in vectors
+    ]
+
+
+@tool("output_effects")
+def output_effects(context: ToolContext, args: EffectArgs) -> ToolResult:
+    """Tokens that the neuron raises and lowers most at its own dose on design text, total effect.
+
+    The value beside each token is the mean change of its log-probability in nats when the unit fires.
+    """
+    unit = Unit.parse(args.unit)
+    places = effect_places(context, unit, args, "design", None)
+    if not places:
+        raise ToolRefused(f"{unit.address} never fires on design text: its output cannot be measured here")
+    mean = _both_arms(context.target, unit, [plain_run(context.target, unit.layer, p) for p in places]).mean(dim=0)
+    chosen = extreme_tokens(mean, seen_tokens(unigram(context)))
+    pieces = context.target.vocabulary.pieces
+    listed = {d: [{"token": pieces[i], "nats": float(mean[i])} for i in ids.tolist()] for d, ids in chosen.items()}
+    return ToolResult(payload={"unit": unit.address, **listed, "places": sum(map(len, places))})
+
+
+def matched_tokens(chosen: Array, share: Array, seed: int) -> Array:
+    """For each chosen token one other of nearly equal unigram probability (nearest in log-probability, without reuse)."""
+    rng = np.random.default_rng(seed)
+    free = np.ones(len(share), dtype=bool)
+    free[chosen] = False
+    matched = []
+    for token in chosen:
+        distance = np.where(free, np.abs(np.log(share) - np.log(share[token])), np.inf)
+        near = np.argsort(distance + 1e-9 * rng.random(len(share)))[:1]
+        free[near] = False
+        matched.append(int(near[0]))
+    return np.array(matched)
+
+
+def _null_deltas(context: ToolContext, unit: Unit, args: TestWritesArgs, plains: list[Plain]) -> Array:
+    """(n_null,) effect on confirm of the other neurons, each on its own tokens, found on design by the same search."""
+    target, seen = context.target, seen_tokens(unigram(context))
+    vectors = null_vectors(target, unit, args.seed)
+    design = [plain_run(target, unit.layer, p) for p in effect_places(context, unit, args, "design", None)]
+    sign = 1.0 if args.direction == "promotes" else -1.0
+    deltas = []
+    searched = _null_effects(target, unit, design, vectors)
+    for found, tested in zip(searched, _null_effects(target, unit, plains, vectors), strict=True):
+        own = extreme_tokens(found.mean(dim=0), seen)[args.direction][: len(args.tokens)]
+        deltas.append(sign * float(tested[:, own].mean()))
+    return np.array(deltas)
+
+
+def by_document(documents: Array, values: Array) -> Array:
+    """(n_documents,) mean value of each document, in the order of the document numbers."""
+    numbers, inverse = np.unique(documents, return_inverse=True)
+    return np.bincount(inverse, weights=values) / np.bincount(inverse, minlength=len(numbers))
+
+
+def kl_share(plain: Tensor, effect: Tensor, chosen: Tensor) -> float:
+    """Share of the total movement of probability, Σ|p' − p|, that falls on the chosen tokens; in [0, 1]."""
+    moved = (torch.exp(plain + effect) - torch.exp(plain)).abs().sum(dim=0)
+    return float(moved[chosen].sum() / moved.sum().clamp_min(1e-12))
+
+
+@tool("test_writes", opens_test_text=True)
+def test_writes(context: ToolContext, args: TestWritesArgs) -> ToolResult:
+    """Change of the mean log-probability of the claimed tokens at the unit's own dose, on one confirm block.
+
+    delta: nats, positive when the claim holds, total effect, both arms, mean by document; its null is the same for 40
+    other neurons of the layer at equal norm, each with its own tokens found by the same search. A document is won when
+    the claimed tokens move more than tokens of equal frequency.
+    """
+    unit, target = Unit.parse(args.unit), context.target
+    places = effect_places(context, unit, args, "confirm", args.block)
+    if len(places) < 2:
+        raise ToolRefused(f"{unit.address} never fires on this text: its output cannot be measured here")
+    plains = [plain_run(target, unit.layer, p) for p in places]
+    sign = 1.0 if args.direction == "promotes" else -1.0
+    chosen = np.array([token_id(target, piece) for piece in args.tokens])
+    matched = matched_tokens(chosen, unigram(context), args.seed)
+    effects = [unit_effect(target, unit, plain) for plain in plains]
+    deltas = [sign * e[:, chosen].mean(dim=1).numpy() for e in effects]
+    controls = [sign * e[:, matched].mean(dim=1).numpy() for e in effects]
+    documents = np.concatenate([p.documents for p in places])
+    delta = by_document(documents, np.concatenate(deltas))
+    bets = by_document(documents, np.sign(np.concatenate(deltas) - np.concatenate(controls)))
+    nulls = _null_deltas(context, unit, args, plains)
+    return ToolResult(
+        tuple(_measurements(delta, deltas, nulls, places) + _beside(target, unit, plains, effects, chosen, sign)),
+        {
+            "bets": bets.round(6).tolist(),
+            "matched_tokens": [target.vocabulary.pieces[i] for i in matched],
+            "nulls": nulls.round(6).tolist(),
+            "documents": len(delta),
+        },
+    )
+
+
+def _measurements(delta: Array, arms: list[Array], nulls: Array, places: list[Places]) -> list[Measurement]:
+    percentile = float((nulls < delta.mean()).mean() * 100)
+    total = Measurement(
+        "delta", float(delta.mean()), "nats", len(delta), mean_interval(delta), float(np.median(nulls)), percentile
+    )
+    return [total] + [
+        Measurement(f"delta_{p.arm}", float(arm.mean()), "nats", len(arm), mean_interval(arm))
+        for p, arm in zip(places, arms, strict=True)
+    ]
+
+
+def _beside(
+    target: TargetModel, unit: Unit, plains: list[Plain], effects: list[Tensor], chosen: Array, sign: float
+) -> list[Measurement]:
+    write = target.write_vector(unit)
+    direct = [direct_effect(target, p, p.places.change[:, None] * write)[:, chosen].mean(dim=1) for p in plains]
+    direct_values = sign * torch.cat(direct).numpy()
+    share = kl_share(torch.cat([p.log_probs for p in plains]), torch.cat(effects), torch.from_numpy(chosen))
+    n = len(direct_values)
+    return [
+        Measurement("delta_direct", float(direct_values.mean()), "nats", n, mean_interval(direct_values)),
+        Measurement("moved_share", share, "share of the probability moved", n),
+    ]
+
+
