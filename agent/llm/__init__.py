@@ -1,0 +1,1 @@
+"""Language models: one Protocol, one module for each SDK."""
