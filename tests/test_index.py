@@ -65,9 +65,12 @@ class WordNetwork:
         stop: int | None = None,
         logits: bool = False,
     ) -> Run:
-        assert not edits and start is None and not logits
+        assert not edits
+        assert start is None
+        assert not logits
         assert int(ids.min()) >= 0, "padding must be a valid token"
-        assert stop is not None and all(site.layer < stop for site in read)
+        assert stop is not None
+        assert all(site.layer < stop for site in read)
         self.sequences += len(ids)
         before = torch.arange(1, ids.shape[1] + 1)[:, None]
         seen = self._embed[ids] + 0.5 * self._embed[ids].cumsum(dim=1) / before
@@ -179,7 +182,8 @@ def test_quantile_examples_rise_through_the_ranks_of_the_sample(
     tokens, activations = oracle
     found = index.quantile_examples(Unit.parse("1.3-"), 10)
     values = [one.value for one in found]
-    assert values == sorted(values, reverse=True) and len(set(values)) > 5
+    assert values == sorted(values, reverse=True)
+    assert len(set(values)) > 5
     for one in found:
         row = np.flatnonzero(tokens.documents == one.document)[one.window]
         assert -activations[1][row, one.position, 3] == pytest.approx(one.value, rel=1e-5)
@@ -230,7 +234,8 @@ def test_an_interrupted_build_goes_on_and_equals_an_uninterrupted_one(
     target = WordNetwork()
     resumed = build_index(target, corpus, cache=tmp_path, settings=SMALL)
     explore = len(tokens_of(target, corpus.of("explore")))
-    assert _same(resumed, index) and 0 < target.sequences < explore
+    assert _same(resumed, index)
+    assert 0 < target.sequences < explore
     assert resumed.notes == ()
 
 
@@ -239,7 +244,9 @@ def test_a_found_index_is_the_built_one_and_runs_nothing(index: Index, corpus: C
     build_index(WordNetwork(), corpus, cache=tmp_path, settings=SMALL)
     target = WordNetwork()
     found = find_index(target, corpus, cache=tmp_path, settings=SMALL)
-    assert found is not None and _same(found, index) and target.sequences == 0
+    assert found is not None
+    assert _same(found, index)
+    assert target.sequences == 0
     assert find_index(WordNetwork(weights=1), corpus, cache=tmp_path, settings=SMALL) is None
     assert find_index(target, corpus, cache=tmp_path, settings=SMALL, layers=[0]) is None
 
@@ -265,7 +272,8 @@ def test_a_damaged_shard_is_found_and_made_again(index: Index, corpus: Corpus, t
         (folder / "manifest.json").write_text("[1]")
     again = build_index(WordNetwork(), corpus, cache=tmp_path, settings=SMALL)
     assert _same(again, index)
-    assert len(again.notes) == 1 and "again" in again.notes[0]
+    assert len(again.notes) == 1
+    assert "again" in again.notes[0]
     assert {path.name.split("-")[0] for path in folder.iterdir()} == {"shard", "manifest.json"}
     assert set(json.loads((folder / "manifest.json").read_text())) == {
         str(at) for at in range(len(list(folder.iterdir())) - 1)
@@ -275,9 +283,11 @@ def test_a_damaged_shard_is_found_and_made_again(index: Index, corpus: Corpus, t
 def test_an_index_of_some_layers_knows_these_alone(corpus: Corpus, index: Index, tmp_path: Path) -> None:
     part = build_index(WordNetwork(), corpus, cache=tmp_path, settings=SMALL, layers=[1])
     assert part.unit_stats(Unit.parse("1.5")) == index.unit_stats(Unit.parse("1.5"))
-    assert part.covers(Unit.parse("1.5")) and not part.covers(Unit.parse("0.5"))
-    assert not index.covers(Unit.parse("L1H0")) and not index.covers(Unit.parse(f"1.{D_MLP}"))
-    with pytest.raises(ToolRefused, match="does not cover 0.5"):
+    assert part.covers(Unit.parse("1.5"))
+    assert not part.covers(Unit.parse("0.5"))
+    assert not index.covers(Unit.parse("L1H0"))
+    assert not index.covers(Unit.parse(f"1.{D_MLP}"))
+    with pytest.raises(ToolRefused, match=r"does not cover 0\.5"):
         part.unit_stats(Unit.parse("0.5"))
     for k in (0, 26):
         with pytest.raises(ToolRefused, match="1 to 25"):
@@ -298,7 +308,8 @@ def test_progress_counts_documents_up_to_all(corpus: Corpus, tmp_path: Path) -> 
     seen: list[tuple[int, int]] = []
     build_index(WordNetwork(), corpus, cache=tmp_path, settings=SMALL, progress=lambda *at: seen.append(at))
     n = corpus.n_groups("explore")
-    assert seen == sorted(seen) and seen[-1] == (n, n)
+    assert seen == sorted(seen)
+    assert seen[-1] == (n, n)
 
 
 def test_the_cache_folder_follows_the_environment(
@@ -314,10 +325,13 @@ def test_the_cache_folder_follows_the_environment(
 def test_each_value_lies_between_the_edges_of_its_bin() -> None:
     values = torch.cat([torch.tensor([0.0, -0.0, 1e-30, -1e-30, 1e9, -1e9, 2**-10, 1.0]), torch.randn(5000) * 3])
     bins, edges = bins_of(values).numpy(), bin_edges()
-    assert len(edges) == N_BINS + 1 and bins.min() >= 0 and bins.max() < N_BINS
+    assert len(edges) == N_BINS + 1
+    assert bins.min() >= 0
+    assert bins.max() < N_BINS
     x = values.numpy().astype(np.float64)
     assert ((edges[bins] <= x) & (x <= edges[bins + 1])).all()
-    assert (bins[:2] == N_BINS // 2).all() and (bins[2:4] != N_BINS // 2).all()
+    assert (bins[:2] == N_BINS // 2).all()
+    assert (bins[2:4] != N_BINS // 2).all()
 
 
 def test_quantiles_of_a_histogram_are_within_one_bin_of_the_exact_ones() -> None:

@@ -35,7 +35,7 @@ _POCKET = Path(__file__).parent / "targets" / "pocket" / "corpus.jsonl.gz"
 
 @dataclass(frozen=True)
 class Document:
-    """One text. Near-duplicates share `group`, the number meant by "document" everywhere else; block: 0-2 in confirm."""
+    """One text. Near-duplicates share `group`, the number called "document" everywhere else; block: 0-2 in confirm."""
 
     text: str
     group: int
@@ -83,9 +83,10 @@ class Corpus:
 def load_corpus(path: Path) -> Corpus:
     """The documents of a .txt, .jsonl or .jsonl.gz file, or of a folder of those, cut into splits.
 
-    A .jsonl holds one document a line, in the field `text`. A .txt is cut at lines `= Title =`; where these are fewer than
-    150, at lines of deeper headings too (`= = Section = =`); without headings at blank lines (or, without these, at line
-    ends), short paragraphs joined up to 500 characters. Bytes that are not UTF-8 become U+FFFD and are counted in the notes.
+    A .jsonl holds one document a line, in the field `text`. A .txt is cut at lines `= Title =`; where these are fewer
+    than 150, at lines of deeper headings too (`= = Section = =`); without headings at blank lines (or, without these,
+    at line ends), short paragraphs joined up to 500 characters. Bytes that are not UTF-8 become U+FFFD and are counted
+    in the notes.
     Refuses: no such file, an unknown kind of file, a line that is not JSON or has no text, no text at all, and fewer
     than 40 different documents in explore.
     """
@@ -107,8 +108,8 @@ def pocket_corpus() -> Corpus:
 def corpus_from_texts(name: str, texts: Sequence[str], *, notes: Sequence[str] = ()) -> Corpus:
     """The texts as a corpus: near-duplicates grouped, groups put into splits by hash.
 
-    explore 40 %, design 20 %, confirm 30 % (3 blocks), audit 10 % of the groups. A group goes where the hash of its smallest
-    member hash sends it, so that the order of the texts does not matter.
+    explore 40 %, design 20 %, confirm 30 % (3 blocks), audit 10 % of the groups. A group goes where the hash of its
+    smallest member hash sends it, so that the order of the texts does not matter.
     Refuses: fewer than 40 groups in explore.
     """
     hashed = sorted((hashlib.sha256(normalised(text).encode()).digest(), text) for text in texts)

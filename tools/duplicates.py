@@ -17,15 +17,15 @@ _GAP = re.compile(r"[\W_]+")
 
 
 def normalised(text: str) -> str:
-    """The text in lower case with one space for all that is neither letter nor digit; the text itself if nothing is left."""
+    """The text in lower case, one space for all but letters and digits; the text itself if nothing is left."""
     return _GAP.sub(" ", text.casefold()).strip() or text.strip()
 
 
 def duplicate_groups(texts: Sequence[str]) -> NDArray[np.int64]:
     """(n_texts,) equal numbers for texts that are near-duplicates, directly or through others.
 
-    Two texts are near-duplicates where their sets of 5-word shingles have an estimated Jaccard similarity of at least 0.7
-    (64 minimal hashes), or where they are equal once normalised.
+    Two texts are near-duplicates where their sets of 5-word shingles have an estimated Jaccard similarity of at least
+    0.7 (64 minimal hashes), or where they are equal once normalised.
     Source: Broder 1997, "On the resemblance and containment of documents".
     """
     if not texts:

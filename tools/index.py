@@ -1,4 +1,4 @@
-"""What every neuron does on the explore text: statistics and the documents where it is largest, made once and cached."""
+"""What every neuron does on the explore text: statistics and the documents where it is largest, cached."""
 
 import hashlib
 import json
@@ -33,8 +33,8 @@ Progress = Callable[[int, int], None]
 class IndexSettings:
     """What an index keeps; another setting is another index.
 
-    top_k: documents a neuron and sign. chunk, shard: documents tokenised together and stored together. binned_tokens: about
-    so many tokens, drawn by hash, go into the histograms. sample_tokens: so many of these are kept whole.
+    top_k: documents a neuron and sign. chunk, shard: documents tokenised together and stored together. binned_tokens:
+    about so many tokens, drawn by hash, go into the histograms. sample_tokens: so many of these are kept whole.
     """
 
     top_k: int = 50
@@ -48,9 +48,10 @@ class IndexSettings:
 class UnitStats:
     """A neuron on the explore text, special tokens left out; for sign -1 of the negated activation.
 
-    mean, variance, extremes, active (tokens above 0), active_documents (documents whose maximum is above 0) and top (the
-    median of the 20 largest per-document maxima, of all if there are fewer) are exact. median and quantiles (level, value)
-    are estimated from `n_binned` tokens. document_maxima: the largest ones, falling, at most as many as the index keeps.
+    mean, variance, extremes, active (tokens above 0), active_documents (documents whose maximum is above 0) and top
+    (the median of the 20 largest per-document maxima, of all if there are fewer) are exact. median and quantiles
+    (level, value) are estimated from `n_binned` tokens. document_maxima: the largest ones, falling, at most as many as
+    the index keeps.
     """
 
     unit: Unit
@@ -210,8 +211,8 @@ def build_index(
 ) -> Index:
     """The index of `layers` (all) on the explore text, taken from the cache as far as it is there.
 
-    cache: the folder of all indexes; None is `cache_folder()`. progress(done, total) counts documents. A shard is stored
-    when it is complete, so that an interrupted build goes on; a damaged one is made again, which `notes` says.
+    cache: the folder of all indexes; None is `cache_folder()`. progress(done, total) counts documents. A shard is
+    stored when it is complete, so that an interrupted build goes on; a damaged one is made again, which `notes` says.
     Refuses: layers that the target lacks; a cache that cannot be written.
     """
     store = _Store.of(target, corpus, cache, layers, settings)
@@ -267,7 +268,7 @@ def _groups(corpus: Corpus) -> list[list[Document]]:
 
 
 def _sweep(target: TargetModel, corpus: Corpus, groups: list[list[Document]], store: "_Store") -> Sweep:
-    """What the pass keeps; the share of tokens drawn is estimated from the first chunk, and so the same in every run."""
+    """What the pass keeps; the share of tokens drawn is estimated from the first chunk, so that every run agrees."""
     pilot = [document for group in groups[: store.settings.chunk] for document in group]
     characters = sum(len(document.text) for document in pilot)
     whole = sum(len(document.text) for document in corpus.of("explore"))
@@ -336,7 +337,7 @@ class _Store:
             _write(self.folder / "manifest.json", json.dumps(manifest, indent=1).encode())
         except OSError as error:
             raise UserError(
-                f"the index cannot be stored in {str(self.folder)!r} ({error}): set $NEURONAUT_CACHE to a folder with room"
+                f"the index cannot be stored in {str(self.folder)!r} ({error}): set $NEURONAUT_CACHE to a free folder"
             ) from error
 
     def _shard(self, number: int) -> Path:

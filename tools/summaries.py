@@ -124,7 +124,7 @@ class Summary:
         self.n = np.asarray(total, dtype=np.int64)
 
     def add_top(self, keys: NDArray[np.int64], windows: NDArray[np.int32], positions: NDArray[np.int32]) -> None:
-        """Takes in documents (2, n_units, n) that were not there before; which K remain does not depend on the order."""
+        """Takes in documents (2, n_units, n) that were not there before; which K remain is the same in any order."""
         k = self.top_key.shape[2]
         joined = np.concatenate([self.top_key, keys], axis=2)
         best, at = torch.from_numpy(joined).topk(k, dim=2)

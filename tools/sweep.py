@@ -31,7 +31,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Windows with what the pass has to know of them; `document` counts the groups of the chunk, `ordinal` its windows."""
+    """Windows; `document` is the row of each in `groups`, `ordinal` its number within the group."""
 
     tokens: Tokens
     groups: NDArray[np.int64]
@@ -107,7 +107,7 @@ def summarise(target: TargetModel, documents: Sequence[Document], sweep: Sweep, 
 
 
 def priorities(tokens: Tokens, keys: NDArray[np.uint64], ordinal: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """(n_windows, n_pos) a hash of document key (n_windows,), window and position: who is drawn depends on nothing else."""
+    """(n_windows, n_pos) a hash of document key (n_windows,), window and position: nothing else draws a token."""
     place = (ordinal[:, None] << 24) + np.arange(tokens.ids.shape[1])
     return _mixed(keys[:, None] + _mixed(place.astype(np.uint64)))
 
@@ -191,7 +191,7 @@ def _add_peaks(
     chunk: _Chunk,
     windows: NDArray[np.int64],
 ) -> None:
-    """Overwrites what was read. `least` (2, n_units): a document below it is not kept, and its position not looked up."""
+    """Overwrites what was read. `least` (2, n_units): the position of a document below it is not looked up."""
     hidden = torch.from_numpy(~scored)
     for side in (0, 1):
         values, positions = [], []
