@@ -1,0 +1,1 @@
+"""The embedded target model: its world, its true labels, its trainer and its report."""
