@@ -21,12 +21,6 @@ class WeightsArgs(ToolArgs):
     k: int = Field(default=10, ge=1, le=1000)
 
 
-def layer_vectors(target: TargetModel, unit: Unit, which: str) -> Tensor:
-    """(d_mlp, d_model) read or write vectors of all neurons of the unit's layer."""
-    vector = target.read_vector if which == "read" else target.write_vector
-    return torch.stack([vector(Unit("neuron", unit.layer, i)) for i in range(target.spec.d_mlp)])
-
-
 def _ranked(scores: Tensor, names: list[str], k: int) -> list[dict[str, Any]]:
     top = torch.topk(scores, min(k, len(scores)))
     return [{"name": names[int(i)], "value": round(float(v), 4)} for v, i in zip(top.values, top.indices, strict=True)]
@@ -42,7 +36,7 @@ def weights_of(context: ToolContext, args: WeightsArgs) -> ToolResult:
     unit, target = Unit.parse(args.unit), context.target
     check_unit(target.spec, unit)
     read, write = target.read_vector(unit), target.write_vector(unit)
-    reads, writes = layer_vectors(target, unit, "read"), layer_vectors(target, unit, "write")
+    reads, writes = target.read_vectors(unit.layer), target.write_vectors(unit.layer)
     cosine = torch.nn.functional.cosine_similarity
     own = cosine(reads, writes, dim=1)
     others = torch.cat([own[: unit.index], own[unit.index + 1 :]])
@@ -94,7 +88,7 @@ def promoted_tokens(context: ToolContext, args: WeightsArgs) -> ToolResult:
     unit, target = Unit.parse(args.unit), context.target
     check_unit(target.spec, unit)
     logits = direct_logits(target, unit)
-    writes = layer_vectors(target, unit, "write") * target.final_norm_gain()
+    writes = target.write_vectors(unit.layer) * target.final_norm_gain()
     spreads = (writes @ target.unembed).std(dim=1)
     others = np.delete(spreads.numpy(), unit.index)
     measurement = Measurement(

@@ -135,6 +135,18 @@ class TargetModel(Protocol):
         """(d_model,) what a neuron adds to the residual stream per unit of activation."""
         ...
 
+    def read_vectors(self, layer: int) -> Tensor:
+        """(d_mlp, d_model) of all neurons of a layer."""
+        ...
+
+    def write_vectors(self, layer: int) -> Tensor:
+        """(d_mlp, d_model) of all neurons of a layer."""
+        ...
+
+    def final_norm_gain(self) -> Tensor:
+        """(d_model,)."""
+        ...
+
     @property
     def embed(self) -> Tensor:
         """(d_vocab, d_model)."""

@@ -83,7 +83,7 @@ def null_vectors(target: TargetModel, unit: Unit, seed: int) -> Tensor:
     """(n_null, d_model) write vectors of other neurons of the layer, scaled to the length of the unit's own."""
     others = [i for i in range(target.spec.d_mlp) if i != unit.index]
     chosen = np.random.default_rng(seed).permutation(others)[:N_NULL_UNITS]
-    vectors = torch.stack([target.write_vector(Unit("neuron", unit.layer, int(i))) for i in chosen])
+    vectors = target.write_vectors(unit.layer)[torch.from_numpy(chosen)]
     length = target.write_vector(unit).norm()
     norms = vectors.norm(dim=1, keepdim=True)
     return vectors[norms[:, 0] > 0] / norms[norms[:, 0] > 0] * length

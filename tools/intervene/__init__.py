@@ -1,0 +1,1 @@
+"""Tools that change an activation or the text and watch what follows."""

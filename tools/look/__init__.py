@@ -1,0 +1,1 @@
+"""Tools that look: they change nothing in the model."""

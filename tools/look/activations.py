@@ -1,0 +1,51 @@
+"""A neuron's activation at every token of a text."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from neuronaut.tools.errors import ToolFailed, ToolRefused
+from neuronaut.tools.targets.base import Site, TargetModel
+from neuronaut.tools.targets.load import check_unit
+from neuronaut.tools.tokens import Tokens
+from neuronaut.tools.units import Unit
+
+BATCH_TOKENS = 8192
+
+
+def batches(tokens: Tokens, batch_tokens: int = BATCH_TOKENS) -> Iterator[NDArray[np.int64]]:
+    """Window numbers in batches of about `batch_tokens` padded tokens, windows of similar length together."""
+    order = np.argsort(tokens.lengths, kind="stable")
+    at = 0
+    while at < len(order):
+        end = at + 1
+        while end < len(order) and (end + 1 - at) * int(tokens.lengths[order[end]]) <= batch_tokens:
+            end += 1
+        yield order[at:end]
+        at = end
+
+
+def layer_activations(target: TargetModel, layer: int, indices: NDArray[np.int64], tokens: Tokens) -> NDArray[np.float32]:
+    """(n_indices, n_windows, n_pos) activations of some neurons of a layer, 0 at padding, in one pass up to the layer."""
+    site = Site("neurons", layer)
+    values = np.zeros((len(indices), *tokens.ids.shape), dtype=np.float32)
+    chosen = torch.from_numpy(indices)
+    for rows in batches(tokens):
+        width = int(tokens.lengths[rows].max(initial=1))
+        ids = torch.from_numpy(np.maximum(tokens.ids[rows, :width], 0)).long()
+        read = target.run(ids, read=[site], stop=layer + 1).read[site]
+        values[:, rows, :width] = read[:, :, chosen].permute(2, 0, 1).float().numpy()
+    if not np.isfinite(values).all():
+        raise ToolFailed(f"layer {layer} has activations that are not finite on this text")
+    values[:, tokens.ids < 0] = 0.0
+    return values
+
+
+def activations_of(target: TargetModel, unit: Unit, tokens: Tokens) -> NDArray[np.float32]:
+    """(n_windows, n_pos) activation of a neuron; for sign -1 the negated one, so that "fires" is always "large"."""
+    if unit.kind != "neuron":
+        raise ToolRefused(f"{unit.address} is a head: only neurons have one activation a token")
+    check_unit(target.spec, unit)
+    return np.float32(unit.sign) * layer_activations(target, unit.layer, np.array([unit.index]), tokens)[0]
