@@ -14,9 +14,9 @@ from neuronaut.tools.summaries import N_BINS, NO_DOCUMENT, Summary, bins_of, key
 from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.tokens import PAD, Tokens
 
-BATCH_TOKENS = 4096
+BATCH_TOKENS = 2048  # so that a layer's activations stay in the processor's cache
 READ_BYTES = 256 << 20  # activations of one batch
-_FEW = 0.25  # below this share of candidates, looking up their positions is cheaper than a maximum with positions
+_FEW = 0.4  # below this share of candidates, looking up their positions is cheaper than a maximum with positions
 _ROWS_AT_ONCE = 2048  # tokens put into histograms together
 
 
@@ -83,7 +83,7 @@ def summarise(target: TargetModel, documents: Sequence[Document], sweep: Sweep, 
     cut = _sample_cut(chunk, into, sweep.n_sample)
     drawn, sampled, sampled_at = _Rows(), _Rows(), []
     with torch.inference_mode():
-        for windows in _batches(chunk.tokens, n_units):
+        for windows in batches(chunk.tokens, n_units):
             width = int(chunk.tokens.lengths[windows].max())
             scored = chunk.tokens.scored[windows, :width]
             priority = chunk.priority[windows, :width]
@@ -134,7 +134,7 @@ def _chunk(target: TargetModel, documents: Sequence[Document]) -> _Chunk:
     return _Chunk(tokens, groups, rows, ordinal, priorities(tokens, keys[rows], ordinal))
 
 
-def _batches(tokens: Tokens, n_units: int) -> Iterator[NDArray[np.int64]]:
+def batches(tokens: Tokens, n_units: int) -> Iterator[NDArray[np.int64]]:
     """Windows that hold anything to score, of similar length, at most `BATCH_TOKENS` tokens with padding at a time."""
     limit = max(1, min(BATCH_TOKENS, READ_BYTES // (4 * n_units)))
     order = np.argsort(-tokens.lengths, kind="stable")
@@ -149,7 +149,7 @@ def _read(target: TargetModel, ids: NDArray[np.int32], layers: tuple[int, ...]) 
     sites = [Site("neurons", layer) for layer in layers]
     safe = torch.from_numpy(np.where(ids == PAD, 0, ids).astype(np.int64))
     read = target.run(safe, read=sites, stop=max(layers) + 1).read
-    return [read[site].to("cpu", torch.float32) for site in sites]
+    return [read[site].to("cpu", torch.float32).contiguous() for site in sites]
 
 
 def _sample_cut(chunk: _Chunk, into: Summary, limit: int) -> np.uint64:
@@ -158,21 +158,19 @@ def _sample_cut(chunk: _Chunk, into: Summary, limit: int) -> np.uint64:
 
 
 def _add_moments(read: list[torch.Tensor], scored: NDArray[np.bool_], into: Summary) -> None:
-    """Overwrites the unscored positions with 0."""
+    """Overwrites the unscored positions."""
     n = int(scored.sum())
-    hidden = torch.from_numpy(~scored)
+    hidden = torch.from_numpy(np.flatnonzero(~scored))
     ones = torch.ones(scored.size)
+    work = torch.empty((scored.size, read[0].shape[-1]))
     means, squares, positive, negative = [], [], [], []
     for x in read:
-        x[hidden] = 0
-        flat = x.reshape(-1, x.shape[-1])
-        signs = flat.sign()
-        balance = ones @ signs
-        active = ones @ signs.abs_()
+        flat = x.view(scored.size, -1).index_fill_(0, hidden, 0.0)
+        balance = ones @ torch.sign(flat, out=work)
+        active = ones @ work.abs_()
         mean = flat.sum(dim=0) / n
-        from_mean = x - mean
-        from_mean[hidden] = 0
-        squares.append(from_mean.square_().sum(dim=(0, 1)))
+        from_mean = torch.sub(flat, mean, out=work).index_fill_(0, hidden, 0.0)
+        squares.append(from_mean.square_().sum(dim=0))
         means.append(mean)
         positive.append((active + balance) / 2)
         negative.append((active - balance) / 2)
@@ -192,14 +190,14 @@ def _add_peaks(
     windows: NDArray[np.int64],
 ) -> None:
     """Overwrites what was read. `least` (2, n_units): the position of a document below it is not looked up."""
-    hidden = torch.from_numpy(~scored)
+    hidden = torch.from_numpy(np.flatnonzero(~scored))
     for side in (0, 1):
         values, positions = [], []
         begin = 0
         for x in read:
             if side:
                 x.neg_()
-            x[hidden] = -torch.inf
+            x.view(scored.size, -1).index_fill_(0, hidden, -torch.inf)
             peak, at = _peaks(x, least[side, begin : begin + x.shape[-1]])
             values.append(peak)
             positions.append(at)
@@ -211,6 +209,7 @@ def _add_peaks(
 
 
 def _peaks(x: torch.Tensor, least: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(batch, d_mlp) the largest value of each window, and its position where it is above `least`."""
     peak = x.amax(dim=1)
     wanted = peak > least
     if wanted.float().mean() > _FEW:

@@ -1,0 +1,170 @@
+"""How fast the index is beside a bare forward pass, and how its memory grows with the text, in one run.
+
+    python -m neuronaut.evals.speed --target pocket --tokens 100000 1000000
+
+Timings are shares of each other within the run: absolute times say more about the machine than about the code.
+"""
+
+import argparse
+import hashlib
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from neuronaut.tools.corpus import Corpus, Document, load_corpus, pocket_corpus, tokens_of
+from neuronaut.tools.index import IndexSettings, build_index
+from neuronaut.tools.summaries import Summary
+from neuronaut.tools.sweep import Sweep, batches, summarise
+from neuronaut.tools.targets.base import TargetModel
+from neuronaut.tools.targets.load import load_target
+from neuronaut.tools.tokens import PAD
+
+GOAL_SHARE = 0.75  # of the speed of the bare forward
+GOAL_GROWTH = 1.25  # of the peak memory, from the shortest text to ten times it
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Tokens per second of the bare forward (no unembedding), and of the index pass with and without its tokenising."""
+
+    n_tokens: int
+    forward: float
+    index: float
+    tokenised_index: float
+
+    @property
+    def share(self) -> float:
+        """Speed of the whole index pass over that of the bare forward; 1 is free."""
+        return self.index / self.forward
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The largest resident memory (MiB) of a process that builds an index; `before`: with the model loaded alone."""
+
+    n_tokens: int
+    before: float
+    peak: float
+
+
+def index_speed(target: TargetModel, corpus: Corpus, *, n_tokens: int = 100_000) -> Speed:
+    """The median of three rounds, bare forward and index taking turns, on the first explore documents."""
+    documents = _first(target, corpus, n_tokens)
+    share = IndexSettings().binned_tokens / max(n_tokens, 400_000)  # of a corpus of usual length
+    layers = tuple(range(target.spec.n_layers))
+    sweep = Sweep(layers, min(2**64 - 1, int(share * 2**64)), IndexSettings().sample_tokens)
+    times: dict[str, list[float]] = {"forward": [], "tokenise": [], "index": []}
+    for chunk in [documents[:32]] + [documents] * ROUNDS:  # the first warms up
+        times["tokenise"].append(_seconds(lambda chunk=chunk: tokens_of(target, chunk)))
+        times["forward"].append(_seconds(lambda chunk=chunk: _forward(target, chunk)) - times["tokenise"][-1])
+        times["index"].append(_seconds(lambda chunk=chunk: _index(target, chunk, sweep)))
+    forward, tokenise, index = (float(np.median(times[name][1:])) for name in ("forward", "tokenise", "index"))
+    n = tokens_of(target, documents).n_scored
+    return Speed(n, n / forward, n / index, n / (index - tokenise))
+
+
+def peak_memory(name: str, corpus: Corpus, n_tokens: int) -> Peak:
+    """Measured in a process of its own, on documents made of the corpus's words in random order."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measure_peak, (name, corpus, n_tokens))
+
+
+def _measure_peak(name: str, corpus: Corpus, n_tokens: int) -> Peak:
+    target = load_target(name)
+    target.run(torch.zeros((1, 8), dtype=torch.int64), stop=1)
+    before = _peak_now()
+    documents = tuple(_shuffled(target, corpus, n_tokens))
+    text = Corpus("shuffled", hashlib.sha256(str(n_tokens).encode()).hexdigest(), documents)
+    with tempfile.TemporaryDirectory() as folder:
+        index = build_index(target, text, cache=Path(folder))
+    return Peak(index.n_tokens, before, _peak_now())
+
+
+def _shuffled(target: TargetModel, corpus: Corpus, n_tokens: int) -> Iterator[Document]:
+    random = np.random.default_rng(0)
+    originals = corpus.of("explore")
+    held = number = 0
+    while held < n_tokens:
+        words = originals[number % len(originals)].text.split()
+        text = " ".join(words[at] for at in random.permutation(len(words)))
+        held += target.tokenize([text]).n_scored
+        yield Document(text, number, "explore")
+        number += 1
+
+
+def _peak_now() -> float:
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def _first(target: TargetModel, corpus: Corpus, n_tokens: int) -> list[Document]:
+    documents = corpus.of("explore")
+    held = 0
+    for at, document in enumerate(documents):
+        held += target.tokenize([document.text]).n_scored
+        if held >= n_tokens:
+            return list(documents[: at + 1])
+    return list(documents)
+
+
+def _chunks(documents: list[Document]) -> Iterator[list[Document]]:
+    size = IndexSettings().chunk
+    for at in range(0, len(documents), size):
+        yield documents[at : at + size]
+
+
+def _forward(target: TargetModel, documents: list[Document]) -> None:
+    n_units = target.spec.n_layers * target.spec.d_mlp
+    for chunk in _chunks(documents):
+        tokens = tokens_of(target, chunk)
+        for windows in batches(tokens, n_units):
+            ids = tokens.ids[windows, : int(tokens.lengths[windows].max())]
+            target.run(torch.from_numpy(np.where(ids == PAD, 0, ids).astype(np.int64)), stop=target.spec.n_layers)
+
+
+def _index(target: TargetModel, documents: list[Document], sweep: Sweep) -> None:
+    summary = Summary.empty(target.spec.n_layers * target.spec.d_mlp, IndexSettings().top_k)
+    for chunk in _chunks(documents):
+        summarise(target, chunk, sweep, summary)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Prints the table; exit 1 where a goal is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--target", default="pocket")
+    parser.add_argument("--corpus", type=Path)
+    parser.add_argument("--tokens", type=int, nargs=2, default=(100_000, 1_000_000), metavar=("SHORT", "LONG"))
+    asked = parser.parse_args()
+    corpus = load_corpus(asked.corpus) if asked.corpus else pocket_corpus()
+    speed = index_speed(load_target(asked.target), corpus)
+    short, long = (peak_memory(asked.target, corpus, n) for n in asked.tokens)
+    growth = long.peak / short.peak
+    print(f"{'bare forward, no unembedding':42}{speed.forward:12,.0f} tokens/s on {speed.n_tokens:,} tokens")
+    print(f"{'index pass, tokenising included':42}{speed.index:12,.0f} tokens/s")
+    print(f"{'index pass, tokenising excluded':42}{speed.tokenised_index:12,.0f} tokens/s")
+    print(f"{'share of the forward (goal ≥ 0.75)':42}{speed.share:12.2f}")
+    for peak in (short, long):
+        print(
+            f"{f'peak memory at {peak.n_tokens:,} tokens':42}{peak.peak:12,.0f} MiB ({peak.before:,.0f} with the model alone)"
+        )
+    print(f"{f'growth (goal ≤ {GOAL_GROWTH})':42}{growth:12.2f}")
+    sys.exit(0 if speed.share >= GOAL_SHARE and growth <= GOAL_GROWTH else 1)
+
+
+if __name__ == "__main__":
+    main()
