@@ -1,6 +1,5 @@
-"""`python -m neuronaut` is the `neuronaut` command."""
+"""`python -m neuronaut` is the command line."""
 
 from neuronaut.agent.cli import main
 
-if __name__ == "__main__":
-    main()
+main()

@@ -135,12 +135,13 @@ class ModelFolder:
         width = max((len(ids) for _, _, ids, _ in rows), default=0) + first
         ids = np.full((len(rows), width), PAD, dtype=np.int32)
         spans = np.zeros((2, len(rows), width), dtype=np.int32)
-        for row, (_, _, part, offsets) in enumerate(rows):
+        for row, (_, text, part, offsets) in enumerate(rows):
             if first:
                 ids[row, 0] = self.bos
             ids[row, first : first + len(part)] = part
             if part:
-                spans[:, row, first : first + len(part)] = np.array(offsets, dtype=np.int32).T
+                spaced = [_with_space(text, vocabulary.pieces[i], span) for i, span in zip(part, offsets, strict=True)]
+                spans[:, row, first : first + len(part)] = np.array(spaced, dtype=np.int32).T
         numbers = np.array([row[0] for row in rows], dtype=np.int64)
         if documents is not None:
             numbers = np.asarray(documents, dtype=np.int64)[numbers] if len(numbers) else numbers
@@ -149,6 +150,14 @@ class ModelFolder:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the ids, special tokens left out."""
         return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True))
+
+
+def _with_space(text: str, piece: str, span: tuple[int, int]) -> tuple[int, int]:
+    """The offsets with the space that belongs to the piece: tokenizers differ in whether they count it."""
+    start, end = span
+    if piece[:1] == " " and 0 < start and text[start - 1] == " " and not text[start:end].startswith(" "):
+        return start - 1, end
+    return start, end
 
 
 def _byte_piece(token: str) -> str | None:

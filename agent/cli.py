@@ -1,0 +1,200 @@
+"""The command line: reads arguments, opens things, prints answers. Everything heavy is imported when it is needed."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from neuronaut import __version__
+from neuronaut.tools.errors import ToolFailed, UserError
+
+app = typer.Typer(
+    name="neuronaut",
+    help="Ask what a part of a language model does; get claims that survived a test, each with its evidence.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    epilog='Start with: neuronaut ask "what does neuron 8.481 do"',
+)
+
+Model = Annotated[str, typer.Option("--model", help="'pocket' (embedded), a Hugging Face folder, or a hub name.")]
+CorpusFile = Annotated[str | None, typer.Option("--corpus", help="Text to study on: .txt, .jsonl, .jsonl.gz or a folder.")]
+NotebookFile = Annotated[
+    Path | None, typer.Option("--notebook", envvar="NEURONAUT_NOTEBOOK", help="The SQLite file of findings.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Seed = Annotated[int, typer.Option("--seed", help="Random seed; the same seed gives the same answer.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"neuronaut {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="For example: what does neuron 8.481 do")],
+    model: Model = "pocket",
+    corpus: CorpusFile = None,
+    notebook: NotebookFile = None,
+    llm: Annotated[str | None, typer.Option("--llm", help="Language model that also proposes: provider:MODEL.")] = None,
+    base_url: Annotated[str | None, typer.Option("--base-url", help="Server for --llm compatible:MODEL.")] = None,
+    budget_seconds: Annotated[float | None, typer.Option(min=1, help="Stop before the next step after so long.")] = None,
+    budget_forwards: Annotated[float | None, typer.Option(min=1, help="Stop after so many forward passes.")] = None,
+    budget_tokens: Annotated[int | None, typer.Option(min=1, help="Language-model tokens, in and out.")] = None,
+    budget_usd: Annotated[float | None, typer.Option(min=0, help="Language-model dollars.")] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="The reads side only.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Measure anew what the notebook already knows.")] = False,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Ask what a neuron does; hypotheses are registered, tested on unseen text and judged by code.
+
+    Example: neuronaut ask "what does neuron 8.481 do"
+    """
+    from neuronaut.agent.config import Budget, RunConfig
+    from neuronaut.agent.runs import ask as run_question
+
+    budget = Budget(seconds=budget_seconds, forwards=budget_forwards, tokens=budget_tokens, usd=budget_usd or None)
+    config = RunConfig(
+        question=question, model=_absolute(model), corpus=_absolute(corpus) if corpus else None, llm=llm, base_url=base_url,
+        seed=seed, fast=fast, again=again, budget=budget,
+    )
+    raise typer.Exit(run_question(config, notebook, as_json=as_json))
+
+
+def _absolute(name: str) -> str:
+    """A path given on the command line means the same from any folder later; names of models stay as they are."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if name != "pocket" and (path.exists() or name.startswith((".", "~"))) else name
+
+
+@app.command()
+def resume(
+    run: Annotated[str, typer.Argument(help="The id that `ask` printed.")],
+    notebook: NotebookFile = None,
+    as_json: Json = False,
+) -> None:
+    """Go on with a run that was stopped or killed; finished experiments are not repeated."""
+    from neuronaut.agent.runs import resume as resume_run
+
+    raise typer.Exit(resume_run(run, notebook, as_json=as_json))
+
+
+@app.command()
+def show(
+    identifier: Annotated[str, typer.Argument(metavar="ID", help="A run, hypothesis, experiment, evidence or verdict.")],
+    notebook: NotebookFile = None,
+    as_json: Json = False,
+) -> None:
+    """Print any record of the notebook; for a run, its whole trail."""
+    from neuronaut.agent.reading import show as show_record
+
+    show_record(identifier, notebook, as_json=as_json)
+
+
+@app.command()
+def search(
+    words: Annotated[list[str], typer.Argument(help="Words and facets: month status:supported side:reads unit:8.481")],
+    notebook: NotebookFile = None,
+    as_json: Json = False,
+) -> None:
+    """Find claims in the notebook."""
+    from neuronaut.agent.reading import search as search_claims
+
+    search_claims(" ".join(words), notebook, as_json=as_json)
+
+
+@app.command()
+def verify(
+    notebook: NotebookFile = None,
+    head: Annotated[str | None, typer.Option(help="The ledger head seq:sha256 that a run printed.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check that nothing in the notebook was altered, and that each verdict follows from its rows. Exit 1 if not."""
+    from neuronaut.agent.reading import verify as verify_notebook
+
+    raise typer.Exit(verify_notebook(notebook, head, as_json=as_json))
+
+
+@app.command()
+def rerun(
+    identifier: Annotated[str, typer.Argument(metavar="ID", help="An experiment or a run.")],
+    notebook: NotebookFile = None,
+    as_json: Json = False,
+) -> None:
+    """Measure again and compare: identical, within tolerance, or different, and which input differs."""
+    from neuronaut.agent.rerun import rerun as rerun_record
+
+    raise typer.Exit(rerun_record(identifier, notebook, as_json=as_json))
+
+
+@app.command()
+def tool(
+    name: Annotated[str | None, typer.Argument(help="A tool; without one, all are listed.")] = None,
+    args: Annotated[str, typer.Argument(help='Arguments as JSON, for example \'{"unit": "8.481"}\'.')] = "{}",
+    model: Model = "pocket",
+    corpus: CorpusFile = None,
+    as_json: Json = False,
+) -> None:
+    """Run one tool on the target model, outside any run; nothing is recorded.
+
+    Example: neuronaut tool top_examples '{"unit": "8.481", "k": 5}'
+    """
+    from neuronaut.agent.reading import run_tool
+
+    run_tool(name, args, model, corpus, as_json=as_json)
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """What can be studied here, and how to name it."""
+    from neuronaut.agent.reading import list_models
+
+    list_models(as_json=as_json)
+
+
+@app.command()
+def doctor(notebook: NotebookFile = None, as_json: Json = False) -> None:
+    """Check this installation: versions, the embedded model, the notebook, keys (never shown)."""
+    from neuronaut.agent.doctor import examine
+
+    raise typer.Exit(examine(notebook, as_json=as_json))
+
+
+def main() -> None:
+    """Run the command line. Bad input is one sentence on stderr and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        _complain(str(error))
+        sys.exit(2)
+    except ToolFailed as error:
+        _complain(f"an experiment failed and was recorded as failed: {error}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _complain(sentence: str) -> None:
+    from neuronaut.agent.view import visible
+
+    print(f"neuronaut: {visible(sentence)}", file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on stdout, without NaN."""
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2))

@@ -1,0 +1,1 @@
+"""Who proposes hypotheses about a unit: the built-in search of the hypothesis language, or a language model."""

@@ -1,0 +1,68 @@
+"""What a proposer is shown, what it hands back, and the seam between."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuronaut.tools.predicates.nodes import Predicate
+from neuronaut.tools.tokens import Tokens
+from neuronaut.tools.units import Unit
+
+if TYPE_CHECKING:
+    from neuronaut.tools.look.reads import FiringRule
+
+Side = Literal["reads", "writes"]
+
+
+@dataclass(frozen=True)
+class Explored:
+    """All that a proposer may know of one unit; confirm and audit text never enter.
+
+    activations: (n_windows, n_pos), the unit's sign applied. design: the same for design text, for mistakes only.
+    promoted, suppressed: (piece, score) of the output side, best first. refuted: canonical JSON of predicates that a
+    test has refuted. recalled: sentences on earlier findings.
+    """
+
+    unit: Unit
+    tokens: Tokens
+    activations: NDArray[np.float32]
+    rule: "FiringRule"
+    design: tuple[Tokens, NDArray[np.float32]] | None = None
+    promoted: tuple[tuple[str, float], ...] = ()
+    suppressed: tuple[tuple[str, float], ...] = ()
+    refuted: tuple[str, ...] = ()
+    recalled: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A hypothesis before its registration.
+
+    explore_f1, precision, coverage: on all explore text (0 for the writes side). selection_f1: on the explore documents
+    that the predicate was not fitted on. tried: predicates scored on the way, for the selection null.
+    """
+
+    side: Side
+    predicate: Predicate
+    claim: str
+    author: str
+    explore_f1: float = 0.0
+    tried: int = 1
+    precision: float = 0.0
+    coverage: float = 0.0
+    selection_f1: float = 0.0
+
+
+class Proposer(Protocol):
+    """Anything that turns what is known of a unit into hypotheses worth a test."""
+
+    @property
+    def name(self) -> str:
+        """The author written beside each of its hypotheses."""
+        ...
+
+    def propose(self, explored: Explored) -> list[Proposal]:
+        """Rivals, the most promising first; empty where nothing was found that a test could carry."""
+        ...

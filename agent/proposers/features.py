@@ -1,0 +1,222 @@
+"""What can be said of each place of a text: keys (which token, which word, …) and marks (a digit, inside quotes, …)."""
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuronaut.tools.predicates import nodes
+from neuronaut.tools.predicates.evaluate import holds
+from neuronaut.tools.predicates.nodes import Predicate
+from neuronaut.tools.tokens import Tokens
+
+MAX_OFFSET = 4
+TAILS = (1, 2, 3, 4, 6, 8)
+_KEPT = 4  # texts whose features stay in memory: explore and design of the unit at hand and of the one before
+_MARKS = (('"', '"'), ("“", "”"), ("'", "'"), ("(", ")"), ("[", "]"), ("{", "}"), ("<", ">"))
+_FEATURES: "OrderedDict[int, Features]" = OrderedDict()
+
+
+@dataclass(frozen=True)
+class Family:
+    """Keys of places, of which a set makes a leaf.
+
+    keys: (n_places,) index into `names`, -1 where the place has none. node: the predicate of a set of keys.
+    item_cost: items of the complexity that each key adds; own_cost: those of the leaf itself.
+    """
+
+    name: str
+    keys: NDArray[np.int32]
+    names: tuple[str, ...]
+    node: Callable[[tuple[str, ...]], Predicate]
+    item_cost: int = 1
+    own_cost: int = 1
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A leaf without a choice inside: true or false at each place."""
+
+    node: Predicate
+    mask: NDArray[np.bool_]
+    cost: int
+
+
+def _coded(texts: Iterable[str | None]) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+    """The index of each text among the different ones, -1 for None, and the different ones in order of appearance."""
+    codes: dict[str, int] = {}
+    keys = [-1 if text is None else codes.setdefault(text, len(codes)) for text in texts]
+    return np.asarray(keys, dtype=np.int32), tuple(codes)
+
+
+def _ending(texts: tuple[str, ...]) -> Predicate:
+    return nodes.PrecededBy(regex=f"(?:{'|'.join(re.escape(text) for text in texts)})$")
+
+
+def _word_form(form: str) -> Callable[[tuple[str, ...]], Predicate]:
+    return lambda texts: nodes.WordMatches(regex=form.format("|".join(re.escape(text) for text in texts)))
+
+
+@dataclass(frozen=True)
+class Features:
+    """Keys and marks of every scored place of `tokens`, window by window; computed once and used for every unit."""
+
+    tokens: Tokens
+    rows: NDArray[np.intp] = field(repr=False)
+    cols: NDArray[np.intp] = field(repr=False)
+
+    @classmethod
+    def of(cls, tokens: Tokens) -> "Features":
+        """The features of `tokens`, from memory where they are among the last texts looked at."""
+        known = _FEATURES.get(id(tokens))
+        if known is None or known.tokens is not tokens:
+            rows, cols = np.nonzero(tokens.scored)
+            known = _FEATURES[id(tokens)] = cls(tokens, rows, cols)
+        _FEATURES.move_to_end(id(tokens))
+        while len(_FEATURES) > _KEPT:
+            _FEATURES.popitem(last=False)
+        return known
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def at_places(self, grid: NDArray[np.generic]) -> NDArray[np.generic]:
+        """The values of a (n_windows, n_pos) array at the places, in order."""
+        return grid[self.rows, self.cols]
+
+    @cached_property
+    def documents(self) -> NDArray[np.int64]:
+        """(n_places,) document of each place, numbered from 0."""
+        _, codes = np.unique(self.tokens.documents, return_inverse=True)
+        return np.asarray(codes[self.rows], dtype=np.int64)
+
+    @cached_property
+    def order(self) -> NDArray[np.int32]:
+        """(n_places,) number of scored tokens before the place in its window."""
+        counts = np.cumsum(self.tokens.scored, axis=1) - 1
+        return np.asarray(self.at_places(counts), dtype=np.int32)
+
+    def grid(self, keys: NDArray[np.int32]) -> NDArray[np.int32]:
+        """(n_windows, n_pos) keys, -1 at places that are not scored."""
+        full = np.full(self.tokens.ids.shape, -1, dtype=np.int32)
+        full[self.rows, self.cols] = keys
+        return full
+
+    def shifted(self, grid: NDArray[np.generic], offset: int, fill: int | bool) -> NDArray[np.generic]:
+        """The values `offset` tokens earlier, at the places."""
+        moved = np.full_like(grid, fill)
+        moved[:, offset:] = grid[:, : grid.shape[1] - offset]
+        return self.at_places(moved)
+
+    @cached_property
+    def pieces(self) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+        """Keys of the tokens: equal pieces share one."""
+        return self._by_id(lambda piece: piece)
+
+    def _by_id(self, form: Callable[[str], str | None]) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+        ids = np.asarray(self.at_places(self.tokens.ids), dtype=np.int64)
+        used, codes = np.unique(ids, return_inverse=True)
+        keys, names = _coded(form(self.tokens.vocabulary.pieces[token]) for token in used.tolist())
+        return keys[codes], names
+
+    @cached_property
+    def families(self) -> dict[str, Family]:
+        """Every family of keys by its name; "token" and "loose token" are about the current token alone."""
+        found: list[Family] = []
+        loose = self._by_id(lambda piece: piece.strip().lower() or None)
+        for name, (keys, names), options in (
+            ("token", self.pieces, {}),
+            ("loose token", loose, {"ignore_case": True, "ignore_space": True}),
+        ):
+            def token(texts: tuple[str, ...], options: dict[str, bool] = options) -> Predicate:
+                return nodes.Token(any_of=texts, **options)
+
+            found.append(Family(name, keys, names, token))
+            grid = self.grid(keys)
+            for offset in range(1, MAX_OFFSET + 1):
+                def earlier(texts: tuple[str, ...], offset: int = offset, token: Callable[..., Predicate] = token) -> Predicate:
+                    return nodes.At(offset=offset, inner=token(texts))
+
+                moved = np.asarray(self.shifted(grid, offset, -1), dtype=np.int32)
+                found.append(Family(f"{name} {offset} before", moved, names, earlier, own_cost=3))
+        found += [*self._words(), *self._tails(), self._pairs()]
+        return {family.name: family for family in found}
+
+    def _words(self) -> list[Family]:
+        words = [str(word) or None for word in self.at_places(self.tokens.words)]
+        keys, names = _coded(words)
+        lower, lower_names = _coded(word and word.lower() for word in words)
+        found = [
+            Family("word", keys, names, lambda texts: nodes.Word(any_of=texts)),
+            Family("loose word", lower, lower_names, _word_form("(?i)^(?:{})$")),
+        ]
+        for length in (1, 2, 3):
+            for name, form, cut in (
+                ("word start", "^(?:{}).*", lambda word, n: word[:n]),
+                ("word end", ".*(?:{})$", lambda word, n: word[-n:]),
+            ):
+                codes, ends = _coded(cut(word, length) if word and len(word) > length else None for word in names)
+                of_place = np.where(keys < 0, -1, codes[keys]) if len(codes) else keys
+                found.append(Family(f"{name} {length}", of_place.astype(np.int32), ends, _word_form(form)))
+        return found
+
+    def _tails(self) -> list[Family]:
+        starts = self.at_places(self.tokens.starts).tolist()
+        texts = [self.tokens.texts[row] for row in self.rows.tolist()]
+        found = []
+        for length in TAILS:
+            pairs = zip(texts, starts, strict=True)
+            keys, names = _coded(text[at - length : at] if at >= length else None for text, at in pairs)
+            found.append(Family(f"text {length} before", keys, names, _ending))
+        return found
+
+    def _pairs(self) -> Family:
+        """Current and previous token together; names are joined by a NUL, which no piece holds."""
+        keys, names = self.pieces
+        before = np.asarray(self.shifted(self.grid(keys), 1, -1), dtype=np.int64)
+        both = np.where(before < 0, -1, keys.astype(np.int64) * len(names) + before)
+        used, codes = np.unique(both, return_inverse=True)
+        texts = tuple("" if pair < 0 else f"{names[pair // len(names)]}\0{names[pair % len(names)]}" for pair in used)
+        return Family("pair", np.where(both < 0, -1, codes).astype(np.int32), texts, _pair_table, 2, 3)
+
+    @cached_property
+    def flags(self) -> tuple[Flag, ...]:
+        """Leaves without keys that are true at some places and false at others, here or one token earlier."""
+        leaves: list[Predicate] = [
+            nodes.Digit(), nodes.Capitalised(), nodes.Punctuation(), nodes.StartsWord(), nodes.StartsSentence(),
+            nodes.Repeated(min_gap=1), nodes.Induction(length=1), nodes.Induction(length=2),
+        ]  # fmt: skip
+        leaves += [nodes.Inside(open=left, close=right) for left, right in _MARKS]
+        found = []
+        for leaf in leaves:
+            grid = holds(leaf, self.tokens)
+            found.append(Flag(leaf, np.asarray(self.at_places(grid), dtype=bool), 1))
+            if not isinstance(leaf, nodes.Inside | nodes.Repeated | nodes.Induction):
+                earlier = np.asarray(self.shifted(grid, 1, False), dtype=bool)
+                found.append(Flag(nodes.At(offset=1, inner=leaf), earlier, 3))
+        return tuple(flag for flag in found if 0 < flag.mask.mean() < 1)
+
+    @cached_property
+    def flag_matrix(self) -> NDArray[np.float32]:
+        """(n_flags, n_places) the masks as 0 and 1."""
+        return np.array([flag.mask for flag in self.flags], dtype=np.float32).reshape(len(self.flags), len(self))
+
+
+def _pair_table(texts: tuple[str, ...]) -> Predicate:
+    """The disjunction over current tokens, each with the previous tokens that it was seen to need."""
+    before: dict[str, list[str]] = {}
+    for text in texts:
+        current, previous = text.split("\0")
+        before.setdefault(current, []).append(previous)
+    grouped: dict[tuple[str, ...], list[str]] = {}
+    for current, previous_tokens in before.items():
+        grouped.setdefault(tuple(sorted(previous_tokens)), []).append(current)
+    entries = tuple(
+        nodes.AllOf(of=(nodes.Token(any_of=tuple(now)), nodes.At(offset=1, inner=nodes.Token(any_of=earlier))))
+        for earlier, now in grouped.items()
+    )
+    return entries[0] if len(entries) == 1 else nodes.AnyOf(of=entries)

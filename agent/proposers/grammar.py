@@ -1,0 +1,268 @@
+"""The built-in proposer: it searches the hypothesis language on explore text, without a language model."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuronaut.agent.proposers.atoms import Atom, Counts, Mask, Tally, Target
+from neuronaut.agent.proposers.base import Explored, Proposal
+from neuronaut.agent.proposers.features import Features
+from neuronaut.agent.proposers.search import LIMITS, Beam, Clause, Formula, fitted_again, formulas, pruned
+from neuronaut.tools.look.reads import FiringRule
+from neuronaut.tools.predicates import nodes
+from neuronaut.tools.predicates.evaluate import holds
+from neuronaut.tools.predicates.nodes import Predicate, canonical_json, claim_text, complexity, predicate_from_json
+from neuronaut.tools.tokens import PAD, Tokens
+
+MIN_SELECTION_F1 = 0.15  # below it no test could carry the claim
+SELECTED_ON = 0.4  # share of the explore documents that only select
+SAME_CLAIM = 0.99  # agreement, at places where either holds, of two forms of one claim
+MAX_PLACES = 120_000  # tokens searched; of more text whole documents are left out by lot
+_REFITTED = 6
+
+
+@dataclass(frozen=True)
+class Found:
+    """A predicate that the search ended with, scored on explore text.
+
+    f1, precision, coverage: on all of it. selection_f1: on the documents that it was not fitted on. tried: predicates
+    scored by the whole search.
+    """
+
+    predicate: Predicate
+    f1: float
+    precision: float
+    coverage: float
+    selection_f1: float
+    items: int
+    tried: int
+
+
+def search(
+    tokens: Tokens, activations: NDArray[np.floating], rule: FiringRule, *, budget: int = 4, seed: int = 0
+) -> list[Found]:
+    """The best predicates of some complexities for one unit's firing, best first, at most `budget`; empty if none.
+
+    Among them is the best that asks for the current token alone. Nothing below MIN_SELECTION_F1 on the selecting
+    documents is returned, so that a null unit mostly gives an empty list.
+    """
+    return _searched(_Case.of(tokens, activations, rule, seed), budget=budget)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One unit on one text: what to fit on, what to select on, and both together."""
+
+    features: Features
+    fit: Target
+    select: Target
+    whole: Target
+
+    @classmethod
+    def of(cls, tokens: Tokens, activations: NDArray[np.floating], rule: FiringRule, seed: int) -> "_Case":
+        kept = _drawn(tokens, seed)
+        if len(kept) < len(tokens):
+            tokens = _narrowed(tokens, kept)
+            activations = activations[kept][:, : tokens.ids.shape[1]]
+        features = Features.of(tokens)
+        values = np.asarray(features.at_places(activations), dtype=np.float64)
+        documents = features.documents
+        order = np.random.default_rng(seed).permutation(int(documents.max(initial=-1)) + 1)
+        selecting: Mask = (order < SELECTED_ON * len(order))[documents]
+        fit, select, whole = (
+            Target.of(values, documents, rule.threshold, rule.median, among=among) for among in (~selecting, selecting, None)
+        )
+        return cls(features, fit, select, whole)
+
+
+_NARROWED: dict[tuple[int, bytes], tuple[Tokens, Tokens]] = {}
+
+
+def _narrowed(tokens: Tokens, windows: NDArray[np.intp]) -> Tokens:
+    """The named windows; the same object for the same question, so that its features are computed once."""
+    key = (id(tokens), windows.tobytes())
+    known = _NARROWED.get(key)
+    if known is None or known[0] is not tokens:
+        _NARROWED.clear()
+        known = _NARROWED[key] = (tokens, tokens.select(windows))
+    return known[1]
+
+
+def _drawn(tokens: Tokens, seed: int) -> NDArray[np.intp]:
+    """The windows of documents drawn by lot until MAX_PLACES tokens are reached, in their order."""
+    _, codes = np.unique(tokens.documents, return_inverse=True)
+    sizes = np.bincount(codes, weights=tokens.scored.sum(axis=1))
+    order = np.random.default_rng(seed + 1).permutation(len(sizes))
+    kept = order[np.concatenate([[0.0], np.cumsum(sizes[order])[:-1]]) < MAX_PLACES]
+    return np.flatnonzero(np.isin(codes, kept))
+
+
+def _searched(case: _Case, *, budget: int, start: Sequence[Clause] = (), refuted: Sequence[str] = ()) -> list[Found]:
+    if case.fit.fires.sum() < 1 or case.select.fires.sum() < 1:
+        return []
+    tally = Tally()
+    pool = _continued(case, start, tally) if start else formulas(case.features, case.fit, tally)
+    pool.sort(key=lambda formula: -round(formula.score(case.fit), 9))
+    for formula in pool[:_REFITTED]:
+        pool += [fitted_again(formula, case.features, case.fit, limit, tally) for limit in LIMITS]
+    kept: list[tuple[Found, Mask]] = []
+    banned = [_mask(predicate_from_json(text), case.features) for text in refuted]
+    for formula in _chosen(pool, case.select):
+        final = _finished(formula, case, tally)
+        predicate = nodes.simplify(final.node)
+        mask = _mask(predicate, case.features)
+        if canonical_json(predicate) in refuted or any(_same(mask, other) for other in banned):
+            continue
+        found = _found(predicate, mask, case, case.select.counts(formula.mask).f1)
+        if not any(_same(mask, other) for _, other in kept):
+            kept.append((found, mask))
+        else:
+            at = next(i for i, (_, other) in enumerate(kept) if _same(mask, other))
+            kept[at] = min(kept[at], (found, mask), key=lambda pair: pair[0].items)
+    return _ranked([found for found, _ in kept], tally.tried, budget)
+
+
+def _ranked(found: list[Found], tried: int, budget: int) -> list[Found]:
+    """Best first; the best about the current token alone stays, however low, where anything is proposed."""
+    if not any(one.selection_f1 >= MIN_SELECTION_F1 for one in found):
+        return []
+    ordered = sorted(found, key=lambda one: (-round(one.selection_f1, 3), one.items, str(one.predicate)))
+    good = [one for one in ordered if one.selection_f1 >= MIN_SELECTION_F1]
+    token = next((one for one in ordered if isinstance(one.predicate, nodes.Token)), None)
+    kept = good[:budget]
+    if token is not None and token not in kept:
+        kept = [*good[: budget - 1], token]
+    return [Found(o.predicate, o.f1, o.precision, o.coverage, o.selection_f1, o.items, tried) for o in kept]
+
+
+def _chosen(pool: list[Formula], select: Target) -> list[Formula]:
+    """The best formula of each complexity on the selecting documents, of single leaves, and of current tokens alone."""
+    ordered = sorted(pool, key=lambda formula: (-round(formula.score(select), 9), formula.cost, str(formula.node)))
+    classes = [
+        ordered,
+        *([formula for formula in ordered if formula.cost <= limit] for limit in (20, 5, 100)),
+        [formula for formula in ordered if formula.only_token],
+        [formula for formula in ordered if len(formula.clauses) == 1 and len(formula.clauses[0].atoms) == 1],
+        [formula for formula in ordered if len(formula.clauses) == 1],
+    ]
+    first = {id(formulas_[0]): formulas_[0] for formulas_ in classes if formulas_}
+    return list(first.values())
+
+
+def _finished(formula: Formula, case: _Case, tally: Tally) -> Formula:
+    """The formula without idle parts, its sets fitted on all explore text where that is no worse there."""
+    lean = pruned(formula, case.whole)
+    limit = next(limit for limit in (*LIMITS, max(LIMITS)) if _largest(lean) <= limit or limit == max(LIMITS))
+    again = fitted_again(lean, case.features, case.whole, limit, tally)
+    return again if again.score(case.whole) >= lean.score(case.whole) else lean
+
+
+def _largest(formula: Formula) -> int:
+    return max(len(atom.keys) for clause in formula.clauses for atom in clause.atoms)
+
+
+def _mask(predicate: Predicate, features: Features) -> Mask:
+    return np.asarray(features.at_places(holds(predicate, features.tokens)), dtype=bool)
+
+
+def _same(one: Mask, other: Mask) -> bool:
+    either = int((one | other).sum())
+    return either == 0 or int((one & other).sum()) >= SAME_CLAIM * either
+
+
+def _found(predicate: Predicate, mask: Mask, case: _Case, selection_f1: float) -> Found:
+    counts: Counts = case.whole.counts(mask)
+    precision = counts.fires / max(counts.places, 1.0)
+    f1 = 2 * precision * counts.mass / max(precision + counts.mass, 1e-12)
+    return Found(predicate, f1, precision, counts.mass, selection_f1, complexity(predicate), 0)
+
+
+def _clauses_of(predicate: Predicate, features: Features) -> list[Clause]:
+    """The predicate as a union of conjunctions of atoms that stay as they are."""
+    clauses = []
+    for part in predicate.of if isinstance(predicate, nodes.AnyOf) else (predicate,):
+        leaves = part.of if isinstance(part, nodes.AllOf) else (part,)
+        atoms = tuple(Atom(leaf, _mask(leaf, features), complexity(leaf)) for leaf in leaves)
+        clauses.append(Clause(atoms, np.logical_and.reduce([atom.mask for atom in atoms])))
+    return clauses
+
+
+def _continued(case: _Case, start: Sequence[Clause], tally: Tally) -> list[Formula]:
+    """Formulas that narrow one clause of a predicate further, or widen it by another clause."""
+    found = [Formula.of(start)]
+    for at, clause in enumerate(start):
+        others = [other for i, other in enumerate(start) if i != at]
+        covered = np.logical_or.reduce([np.zeros(len(case.features), dtype=bool), *(other.mask for other in others)])
+        beside = case.fit.counts(covered)
+        depth = len(clause.atoms) + 2
+        beam = Beam(case.features, case.fit.without(covered), beside, tally, width=4, depth=depth)
+        found += [Formula.of([*start[:at], longer, *start[at + 1 :]]) for longer in beam.clauses(clause)]
+    best = sorted(found, key=lambda formula: -round(formula.score(case.fit), 9))[:3]
+    for formula in best:
+        rest = Beam(case.features, case.fit.without(formula.mask), case.fit.counts(formula.mask), tally, 4, 2)
+        found += [Formula.of([*formula.clauses, more]) for more in rest.clauses()[:3]]
+    return found
+
+
+class GrammarProposer:
+    """Proposes what the search finds: the best predicates at several complexities, with the current-token rival."""
+
+    name = "grammar"
+
+    def __init__(self, max_rivals: int = 4, seed: int = 0) -> None:
+        self.max_rivals, self.seed = max_rivals, seed
+
+    def propose(self, explored: Explored) -> list[Proposal]:
+        """At most `max_rivals` hypotheses about when the unit fires, best first; no refuted predicate among them."""
+        case = _Case.of(explored.tokens, explored.activations, explored.rule, self.seed)
+        return self._proposals(explored, _searched(case, budget=self.max_rivals, refuted=explored.refuted))
+
+    def revise(self, explored: Explored, predicate: Predicate) -> list[Proposal]:
+        """The same, searched on from `predicate` with what it gets wrong on explore and design text."""
+        tokens, activations = explored.tokens, explored.activations
+        if explored.design is not None:
+            tokens, activations = _joined((tokens, activations), explored.design)
+        case = _Case.of(tokens, activations, explored.rule, self.seed)
+        start = _clauses_of(predicate, case.features)
+        refuted = (*explored.refuted, canonical_json(predicate))
+        return self._proposals(explored, _searched(case, budget=self.max_rivals, start=start, refuted=refuted))
+
+    def _proposals(self, explored: Explored, found: Iterable[Found]) -> list[Proposal]:
+        return [
+            Proposal(
+                side="reads",
+                predicate=one.predicate,
+                claim=claim_text(one.predicate, "reads", explored.unit.sign),
+                author=self.name,
+                explore_f1=one.f1,
+                tried=one.tried,
+                precision=one.precision,
+                coverage=one.coverage,
+                selection_f1=one.selection_f1,
+            )
+            for one in found
+        ]
+
+
+_Observed = tuple[Tokens, NDArray[np.float32]]
+
+
+def _joined(one: _Observed, other: _Observed) -> _Observed:
+    """Two texts and their activations as one, padded to the longer window."""
+    width = max(one[0].ids.shape[1], other[0].ids.shape[1])
+
+    def wide(grid: NDArray[np.generic], fill: int) -> NDArray[np.generic]:
+        return np.pad(grid, ((0, 0), (0, width - grid.shape[1])), constant_values=fill)
+
+    parts = [part[0] for part in (one, other)]
+    tokens = Tokens(
+        np.concatenate([wide(part.ids, PAD) for part in parts]),
+        np.concatenate([wide(part.starts, 0) for part in parts]),
+        np.concatenate([wide(part.ends, 0) for part in parts]),
+        np.concatenate([part.documents for part in parts]),
+        (*parts[0].texts, *parts[1].texts),
+        parts[0].vocabulary,
+    )
+    return tokens, np.concatenate([wide(one[1], 0), wide(other[1], 0)])

@@ -1,0 +1,278 @@
+"""Beam search over conjunctions of leaves and their unions, scored by F1 against the firing less a price per item."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from neuronaut.agent.proposers.atoms import (
+    ITEM_PENALTY,
+    Atom,
+    Counts,
+    Mask,
+    Tally,
+    Target,
+    best_exclusion,
+    best_range,
+    best_sets,
+)
+from neuronaut.agent.proposers.contexts import since_atoms, within_atoms
+from neuronaut.agent.proposers.features import Features
+from neuronaut.tools.predicates import nodes
+from neuronaut.tools.predicates.nodes import Predicate
+
+LIMITS = (5, 20, 100)
+MIN_GAIN = 0.02  # F1 on explore that a leaf or a clause must bring
+_ALIKE = 2  # states of a beam that may use the same families
+_EXCLUDED_BY = ("token", "loose token", "token 1 before")
+_FLAGS_TRIED = 4
+_MAX_CLAUSES = 4
+
+
+@dataclass(frozen=True)
+class Clause:
+    """A conjunction of atoms with its (n_places,) mask."""
+
+    atoms: tuple[Atom, ...]
+    mask: Mask = field(repr=False, compare=False)
+
+    @property
+    def cost(self) -> int:
+        """Items of its complexity."""
+        return sum(atom.cost for atom in self.atoms)
+
+    @property
+    def label(self) -> tuple[object, ...]:
+        """Equal for clauses of the same atoms in any order."""
+        return tuple(sorted((atom.label for atom in self.atoms), key=repr))
+
+    @property
+    def node(self) -> Predicate:
+        """The predicate of the conjunction."""
+        parts = tuple(atom.node for atom in self.atoms)
+        return parts[0] if len(parts) == 1 else nodes.AllOf(of=parts)
+
+    def and_also(self, atom: Atom) -> "Clause":
+        """The conjunction with one more atom."""
+        return Clause((*self.atoms, atom), self.mask & atom.mask)
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A union of clauses: what the search compares, and in the end hands out."""
+
+    clauses: tuple[Clause, ...]
+    mask: Mask = field(repr=False, compare=False)
+
+    @classmethod
+    def of(cls, clauses: Iterable[Clause]) -> "Formula":
+        """The union of some clauses."""
+        parts = tuple(clauses)
+        return cls(parts, np.logical_or.reduce([clause.mask for clause in parts]))
+
+    @property
+    def cost(self) -> int:
+        """Items of its complexity."""
+        return sum(clause.cost for clause in self.clauses)
+
+    @property
+    def node(self) -> Predicate:
+        """The predicate of the union."""
+        parts = tuple(clause.node for clause in self.clauses)
+        return parts[0] if len(parts) == 1 else nodes.AnyOf(of=parts)
+
+    @property
+    def only_token(self) -> bool:
+        """Whether it asks for the current token and nothing else."""
+        return all(
+            len(clause.atoms) == 1 and clause.atoms[0].family in ("token", "loose token") for clause in self.clauses
+        )
+
+    def score(self, target: Target) -> float:
+        """F1 less the price of its items."""
+        return target.counts(self.mask).f1 - ITEM_PENALTY * self.cost
+
+
+@dataclass(frozen=True)
+class Beam:
+    """A search for clauses beside what is covered already. target: without the covered places."""
+
+    features: Features
+    target: Target
+    beside: Counts
+    tally: Tally
+    width: int = 6
+    depth: int = 3
+
+    def clauses(self, start: Clause | None = None) -> list[Clause]:
+        """Every clause that stood in the beam, best first."""
+        first = start or Clause((), np.ones(len(self.features), dtype=bool))
+        kept: list[Clause] = [first] if start else []
+        states = [first]
+        for _ in range(self.depth - len(first.atoms)):
+            states = self._best(clause for state in states for clause in self._extended(state))
+            states = self._best([*states, *(self.fitted_again(state) for state in states if len(state.atoms) > 1)])
+            if not states:
+                break
+            kept += states
+        return sorted(kept, key=self._rank)
+
+    def score(self, clause: Clause) -> float:
+        """F1 of the union with what is covered, less the price of the clause."""
+        return self.target.counts(clause.mask).plus(self.beside).f1 - ITEM_PENALTY * clause.cost
+
+    def _rank(self, clause: Clause) -> tuple[float, str]:
+        return -round(self.score(clause), 9), repr(clause.label)
+
+    def _best(self, clauses: Iterable[Clause]) -> list[Clause]:
+        """The `width` best of different clauses, at most _ALIKE of them about the same families."""
+        unique = {clause.label: clause for clause in clauses if clause.mask.any()}
+        kept: list[Clause] = []
+        alike: dict[frozenset[str], int] = {}
+        for clause in sorted(unique.values(), key=self._rank):
+            families = frozenset(atom.family or atom.node.kind for atom in clause.atoms)
+            if alike.get(families, 0) < _ALIKE:
+                alike[families] = alike.get(families, 0) + 1
+                kept.append(clause)
+            if len(kept) == self.width:
+                break
+        return kept
+
+    def _extended(self, state: Clause) -> list[Clause]:
+        """The clause with each of the best further atoms."""
+        return [state.and_also(atom) for atom in self._atoms(state)]
+
+    def _atoms(self, state: Clause) -> list[Atom]:
+        inside = np.flatnonzero(state.mask & (self.target.counted > 0))
+        if not len(inside) or not self.target.fires[inside].any():
+            return []
+        used = {atom.family for atom in state.atoms}
+        scored = {"beside": self.beside, "tally": self.tally}
+        atoms: list[Atom] = []
+        for name, family in self.features.families.items():
+            if name not in used:
+                atoms += best_sets(family, inside, self.target, LIMITS, beside=self.beside, tally=self.tally)
+        if state.atoms:
+            for name in _EXCLUDED_BY:
+                atoms += best_exclusion(
+                    self.features.families[name], inside, self.target, beside=self.beside, tally=self.tally
+                )
+        if not any(isinstance(atom.node, nodes.Position) for atom in state.atoms):
+            atoms += best_range(self.features, inside, self.target, beside=self.beside, tally=self.tally)
+        if len(state.atoms) < 2:
+            atoms += within_atoms(self.features, inside, self.target, beside=self.beside, tally=self.tally)
+            atoms += since_atoms(self.features, inside, self.target, beside=self.beside, tally=self.tally)
+        return atoms + self._flags(state)
+
+    def _flags(self, state: Clause) -> list[Atom]:
+        """The marks, and the marks denied, that score best inside the clause."""
+        flags = self.features.flags
+        if not flags:
+            return []
+        weights = [weight * state.mask for weight in (self.target.counted, self.target.fires, self.target.mass)]
+        inside = self.features.flag_matrix @ np.stack(weights, axis=1).astype(np.float32)
+        both = np.concatenate([inside, np.stack([weight.sum() for weight in weights]) - inside])
+        sums = [Counts(*row).plus(self.beside).f1 for row in both.astype(np.float64).tolist()]
+        self.tally.tried += len(sums)
+        order = np.argsort(-np.asarray(sums), kind="stable")[:_FLAGS_TRIED].tolist()
+        atoms = []
+        for at in order:
+            flag, negated = flags[at % len(flags)], at >= len(flags)
+            node = nodes.Not(inner=flag.node) if negated else flag.node
+            atoms.append(Atom(node, ~flag.mask if negated else flag.mask, flag.cost + negated))
+        return atoms
+
+    def fitted_again(self, clause: Clause, limits: tuple[int, ...] = (20,), rounds: int = 2) -> Clause:
+        """The clause after its sets were chosen anew, each given the others, as long as the score rises."""
+        best = clause
+        for _ in range(rounds):
+            before = best
+            for at, atom in enumerate(best.atoms):
+                if not atom.family:
+                    continue
+                others = [other for i, other in enumerate(best.atoms) if i != at]
+                mask = np.logical_and.reduce([np.ones(len(self.features), dtype=bool), *(o.mask for o in others)])
+                inside = np.flatnonzero(mask & (self.target.counted > 0))
+                family = self.features.families[atom.family]
+                if atom.negated:
+                    found = best_exclusion(family, inside, self.target, beside=self.beside, tally=self.tally)
+                else:
+                    found = best_sets(family, inside, self.target, limits, beside=self.beside, tally=self.tally)
+                for new in found:
+                    candidate = Clause((*best.atoms[:at], new, *best.atoms[at + 1 :]), mask & new.mask)
+                    if self.score(candidate) > self.score(best) + 1e-9:
+                        best = candidate
+            if best is before:
+                break
+        return best
+
+
+def formulas(features: Features, target: Target, tally: Tally, *, start: Clause | None = None) -> list[Formula]:
+    """Single clauses, and the unions that grow from the best of them; fitted to `target`."""
+    single = Beam(features, target, Counts(), tally).clauses(start)
+    found = [Formula.of([clause]) for clause in single]
+    for seed in _seeds(single):
+        chosen = [seed]
+        while len(chosen) < _MAX_CLAUSES:
+            whole = Formula.of(chosen)
+            beside = target.counts(whole.mask)
+            rest = Beam(features, target.without(whole.mask), beside, tally, width=3, depth=2)
+            more = next(iter(rest.clauses()), None)
+            if more is None or rest.score(more) < beside.f1 + MIN_GAIN:
+                break
+            chosen.append(more)
+            found.append(Formula.of(chosen))
+    return found
+
+
+def _seeds(clauses: list[Clause]) -> list[Clause]:
+    """The clauses from which unions grow: the best, and the most precise of those that cover a tenth."""
+    return clauses[:1]
+
+
+def pruned(formula: Formula, target: Target) -> Formula:
+    """The formula without the clauses and atoms that bring less than MIN_GAIN of F1."""
+    best = formula
+    while True:
+        f1 = target.counts(best.mask).f1
+        smaller = [candidate for candidate in _smaller(best) if target.counts(candidate.mask).f1 > f1 - MIN_GAIN]
+        if not smaller:
+            return best
+        best = max(smaller, key=lambda candidate: (target.counts(candidate.mask).f1, -candidate.cost))
+
+
+def _smaller(formula: Formula) -> list[Formula]:
+    """The formulas that lack one clause or one atom."""
+    found = []
+    for at, clause in enumerate(formula.clauses):
+        others = [other for i, other in enumerate(formula.clauses) if i != at]
+        if others:
+            found.append(Formula.of(others))
+        for drop in range(len(clause.atoms) if len(clause.atoms) > 1 else 0):
+            atoms = clause.atoms[:drop] + clause.atoms[drop + 1 :]
+            shorter = Clause(atoms, np.logical_and.reduce([atom.mask for atom in atoms]))
+            found.append(Formula.of([*formula.clauses[:at], shorter, *formula.clauses[at + 1 :]]))
+    return found
+
+
+def fitted_again(formula: Formula, features: Features, target: Target, limit: int, tally: Tally) -> Formula:
+    """The formula with its sets chosen anew on `target`, each clause beside the others, at most `limit` keys a set."""
+    clauses = list(formula.clauses)
+    for at, clause in enumerate(clauses):
+        others = [other.mask for i, other in enumerate(clauses) if i != at]
+        covered = np.logical_or.reduce(others) if others else np.zeros(len(features), dtype=bool)
+        beam = Beam(features, target.without(covered), target.counts(covered), tally)
+        clauses[at] = beam.fitted_again(_cut(clause, features, limit, beam), (limit,))
+    return Formula.of(clauses)
+
+
+def _cut(clause: Clause, features: Features, limit: int, beam: Beam) -> Clause:
+    """The clause with each set of more than `limit` keys replaced by the best one within it."""
+    atoms = list(clause.atoms)
+    for at, atom in enumerate(atoms):
+        if atom.family and not atom.negated and len(atom.keys) > limit:
+            others = np.logical_and.reduce([np.ones(len(features), dtype=bool), *(o.mask for o in atoms[:at] + atoms[at + 1 :])])
+            inside = np.flatnonzero(others & (beam.target.counted > 0))
+            sets = best_sets(features.families[atom.family], inside, beam.target, (limit,), beside=beam.beside, tally=beam.tally)
+            atoms[at] = sets[0] if sets else atom
+    return replace(clause, atoms=tuple(atoms), mask=np.logical_and.reduce([atom.mask for atom in atoms]))

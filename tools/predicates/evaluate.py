@@ -1,0 +1,255 @@
+"""Where a predicate holds: vectorised over all tokens of all windows at once."""
+
+from collections.abc import Callable
+from typing import Any, assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuronaut.tools.errors import ToolRefused
+from neuronaut.tools.predicates import nodes
+from neuronaut.tools.predicates.nodes import Predicate, compiled
+from neuronaut.tools.tokens import Tokens, Vocabulary
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float32]
+
+TAIL = 64  # characters before the token that `preceded_by` sees
+
+
+def strength(predicate: Predicate, tokens: Tokens) -> Floats:
+    """(n_windows, n_pos) predicted strength in [0, 1]; 0 at padding and special tokens."""
+    match predicate:
+        case nodes.Modes():
+            parts = [mode.strength * holds(mode.predicate, tokens) for mode in predicate.of]
+            return np.max(parts, axis=0).astype(np.float32)
+        case nodes.Graded():
+            total = sum(part.weight * holds(part.predicate, tokens) for part in predicate.of)
+            return np.minimum(total, 1.0).astype(np.float32)
+        case _:
+            return holds(predicate, tokens).astype(np.float32)
+
+
+def holds(predicate: Predicate, tokens: Tokens) -> Bools:
+    """(n_windows, n_pos) True where the predicate holds; False at padding and special tokens. Do not write into it."""
+    memo = tokens.__dict__.setdefault("_memo", {})
+    if predicate not in memo:
+        memo[predicate] = _holds(predicate, tokens) & tokens.scored
+    found: Bools = memo[predicate]
+    return found
+
+
+def _holds(predicate: Predicate, tokens: Tokens) -> Bools:
+    match predicate:
+        case nodes.AllOf():
+            return np.logical_and.reduce([holds(part, tokens) for part in predicate.of])
+        case nodes.AnyOf() | nodes.Modes() | nodes.Graded():
+            return np.logical_or.reduce([holds(part, tokens) for part in predicate.children()])
+        case nodes.Not():
+            return ~holds(predicate.inner, tokens)
+        case nodes.At():
+            return _shifted(holds(predicate.inner, tokens), predicate.offset)
+        case nodes.Within():
+            return _within(holds(predicate.inner, tokens), predicate.window)
+        case nodes.Since():
+            return _since(holds(predicate.inner, tokens), holds(predicate.last, tokens))
+        case nodes.Repeated():
+            return _repeated(tokens, predicate.min_gap)
+        case nodes.Induction():
+            return _induction(tokens, predicate.length)
+        case nodes.Position():
+            place = np.cumsum(tokens.scored, axis=1) - 1
+            return (place >= predicate.first) & (place <= predicate.last)
+        case nodes.Inside():
+            return _inside(tokens, predicate.open, predicate.close)
+        case nodes.StartsWord():
+            return _starts_word(tokens)
+        case nodes.StartsSentence():
+            return _starts_sentence(tokens)
+        case nodes.PrecededBy():
+            return _preceded_by(tokens, predicate.regex)
+        case nodes.Word():
+            fold = str.casefold if predicate.ignore_case else str
+            wanted = {fold(word) for word in predicate.any_of}
+            return _by_word(tokens, lambda word: fold(word) in wanted)
+        case nodes.WordMatches():
+            search = compiled(predicate.regex).search
+            return _by_word(tokens, lambda word: search(word) is not None)
+        case nodes.Token() | nodes.TokenMatches() | nodes.Digit() | nodes.Capitalised() | nodes.Punctuation():
+            return _lookup(token_table(predicate, tokens.vocabulary), tokens)
+        case nodes.Promotes() | nodes.Suppresses():
+            raise ToolRefused(f"{predicate.kind} speaks of the output: it does not hold or fail at a token")
+        case _ as never:
+            assert_never(never)
+
+
+def token_table(predicate: Predicate, vocabulary: Vocabulary) -> Bools:
+    """(d_vocab,) for a leaf that looks at the current token alone. Refuses any other."""
+    match predicate:
+        case nodes.Token():
+            fold = str.casefold if predicate.ignore_case else str
+            strip = str.strip if predicate.ignore_space else str
+            wanted = {strip(fold(piece)) for piece in predicate.any_of}
+            test: Callable[[str], Any] = lambda piece: strip(fold(piece)) in wanted  # noqa: E731
+        case nodes.TokenMatches():
+            test = compiled(predicate.regex).search
+        case nodes.Digit():
+            test = lambda piece: any(c.isdigit() for c in piece)  # noqa: E731
+        case nodes.Capitalised():
+            test = lambda piece: next((c.isupper() for c in piece if c.isalpha()), False)  # noqa: E731
+        case nodes.Punctuation():
+            test = lambda piece: not piece.isspace() and not any(c.isalnum() for c in piece)  # noqa: E731
+        case _:
+            raise ToolRefused(f"{predicate.kind} does not look at the current token alone")
+    table = np.fromiter((bool(test(piece)) for piece in vocabulary.pieces), dtype=bool, count=len(vocabulary.pieces))
+    table[list(vocabulary.special)] = False
+    return table
+
+
+def _lookup(table: Bools, tokens: Tokens) -> Bools:
+    return table[np.maximum(tokens.ids, 0)]
+
+
+def _by_word(tokens: Tokens, test: Callable[[str], bool]) -> Bools:
+    numbers, words = _word_numbers(tokens)
+    table = np.fromiter((bool(word) and test(word) for word in words), dtype=bool, count=len(words))
+    return table[numbers]
+
+
+def _word_numbers(tokens: Tokens) -> tuple[NDArray[np.int64], list[str]]:
+    memo = tokens.__dict__.setdefault("_word_numbers", None)
+    if memo is None:
+        seen: dict[str, int] = {}
+        flat = [seen.setdefault(word, len(seen)) for word in tokens.words.ravel()]
+        memo = np.array(flat, dtype=np.int64).reshape(tokens.ids.shape), list(seen)
+        tokens.__dict__["_word_numbers"] = memo
+    numbers, words = memo
+    return numbers, words
+
+
+def _shifted(held: Bools, offset: int) -> Bools:
+    moved = np.zeros_like(held)
+    if offset < held.shape[1]:
+        moved[:, offset:] = held[:, :-offset]
+    return moved
+
+
+def _within(held: Bools, window: int) -> Bools:
+    count = np.cumsum(held, axis=1, dtype=np.int32)
+    before = np.zeros_like(count)
+    before[:, 1:] = count[:, :-1]
+    early = np.zeros_like(count)
+    if window + 1 <= held.shape[1]:
+        early[:, window + 1 :] = count[:, : -window - 1]
+    return before - early > 0
+
+
+def _last_place(held: Bools) -> NDArray[np.int64]:
+    """(n_windows, n_pos) the latest position strictly before each one at which it held; -1 if none."""
+    places = np.where(held, np.arange(held.shape[1]), -1)
+    latest = np.maximum.accumulate(places, axis=1)
+    before = np.full_like(latest, -1)
+    before[:, 1:] = latest[:, :-1]
+    return before
+
+
+def _since(inner: Bools, last: Bools) -> Bools:
+    inner_place, last_place = _last_place(inner), _last_place(last)
+    return (inner_place >= 0) & (inner_place > last_place)
+
+
+def _previous_equal(keys: NDArray[np.int64], usable: Bools, min_gap: int) -> Bools:
+    """True where the same key occurred in the window at least `min_gap` positions earlier (first occurrence counts)."""
+    rows, positions = np.nonzero(usable)
+    flat = keys[rows, positions]
+    order = np.lexsort((positions, flat, rows))
+    r, k, p = rows[order], flat[order], positions[order]
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = (r[1:] != r[:-1]) | (k[1:] != k[:-1])
+    first = p[np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))] if len(order) else p
+    found = np.zeros(keys.shape, dtype=bool)
+    found[r, p] = p - first >= min_gap
+    return found
+
+
+def _repeated(tokens: Tokens, min_gap: int) -> Bools:
+    return _previous_equal(tokens.ids.astype(np.int64), tokens.scored, min_gap)
+
+
+def _induction(tokens: Tokens, length: int) -> Bools:
+    """The n-gram of `length` + 1 tokens that ends here occurred earlier in the window."""
+    key, usable = tokens.ids.astype(np.int64), tokens.scored.copy()
+    numbers = key
+    for back in range(1, length + 1):
+        moved = np.full_like(key, -1)
+        moved[:, back:] = key[:, :-back] if back < key.shape[1] else -1
+        usable &= _shifted(tokens.scored, back)
+        _, inverse = np.unique(np.stack([numbers.ravel(), moved.ravel()]), axis=1, return_inverse=True)
+        numbers = np.asarray(inverse, dtype=np.int64).reshape(key.shape)
+    return _previous_equal(numbers, usable, 1)
+
+
+def _inside(tokens: Tokens, opening: str, closing: str) -> Bools:
+    found = np.zeros(tokens.ids.shape, dtype=bool)
+    for window, text in enumerate(tokens.texts):
+        if opening not in text:
+            continue
+        depth = _mark_depth(text, opening, closing)
+        positions = np.flatnonzero(tokens.scored[window])
+        starts, ends = tokens.starts[window, positions], tokens.ends[window, positions]
+        # a token is inside when its last character is, so that " (" is outside and " word" after "(" is inside
+        last = np.clip(ends - 1, 0, len(text) - 1)
+        found[window, positions] = (depth[last] > 0) & (ends > starts)
+    return found
+
+
+def _mark_depth(text: str, opening: str, closing: str) -> NDArray[np.int32]:
+    """(len(text),) how many marks are open at each character; the characters of the marks themselves count as 0."""
+    depth, level, at = np.zeros(len(text), dtype=np.int32), 0, 0
+    while at < len(text):
+        if text.startswith(closing, at) and (level > 0 and opening == closing or opening != closing):
+            level, step = max(0, level - 1), len(closing)
+        elif text.startswith(opening, at):
+            level, step = level + 1, len(opening)
+        else:
+            depth[at], step = level, 1
+        at += step
+    return depth
+
+
+def _starts_word(tokens: Tokens) -> Bools:
+    pieces = tokens.vocabulary.pieces
+    begins = np.array([piece.strip()[:1].isalnum() for piece in pieces], dtype=bool)
+    spaced = np.array([piece[:1].isspace() for piece in pieces], dtype=bool)
+    ends_in_word = np.array([piece[-1:].isalnum() for piece in pieces], dtype=bool)
+    glued = _shifted(_lookup(ends_in_word, tokens) & tokens.scored, 1)
+    return _lookup(begins, tokens) & (_lookup(spaced, tokens) | ~glued)
+
+
+_SENTENCE_END = r"(?:^|[.!?\n][\"'”’)]*)\s*[\"'“‘(]*$"
+
+
+def _starts_sentence(tokens: Tokens) -> Bools:
+    return _starts_word(tokens) & _text_before(tokens, compiled(_SENTENCE_END).search, strip=True)
+
+
+def _preceded_by(tokens: Tokens, regex: str) -> Bools:
+    search = compiled(f"(?:{regex})$").search
+    return _text_before(tokens, search, strip=False)
+
+
+def _text_before(tokens: Tokens, search: Callable[[str], Any], *, strip: bool) -> Bools:
+    """True where `search` finds something in the last TAIL characters before the token (strip: before its white space)."""
+    found = np.zeros(tokens.ids.shape, dtype=bool)
+    seen: dict[str, bool] = {}
+    for window, text in enumerate(tokens.texts):
+        for pos in np.flatnonzero(tokens.scored[window]):
+            start = int(tokens.starts[window, pos])
+            if strip:
+                while start < len(text) and text[start].isspace():
+                    start += 1
+            tail = text[max(0, start - TAIL) : start]
+            if tail not in seen:
+                seen[tail] = search(tail) is not None
+            found[window, pos] = seen[tail]
+    return found

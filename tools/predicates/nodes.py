@@ -1,0 +1,423 @@
+"""Predicates as data: a closed union of frozen models, JSON in and out, bounded in depth and size."""
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from typing import Annotated, Any, Literal, Union
+
+import re2
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from neuronaut.tools.errors import ToolRefused
+
+MAX_DEPTH = 6
+MAX_LEAVES = 64
+MAX_STRINGS = 256
+CLASS_ITEMS = 5  # a named class such as `digit` costs at most five items
+
+Text = Annotated[str, Field(min_length=1, max_length=100)]
+Texts = Annotated[tuple[Text, ...], Field(min_length=1, max_length=MAX_STRINGS)]
+
+
+def _compiles(pattern: str) -> str:
+    compiled(pattern)
+    return pattern
+
+
+@cache
+def compiled(pattern: str) -> Any:
+    """The pattern as a linear-time regular expression. Refuses one that RE2 does not take."""
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as error:
+        raise ValueError(f"{pattern!r} is no regular expression that can be run in linear time ({error})") from None
+
+
+Regex = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_compiles)]
+
+
+class _Node(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def children(self) -> tuple["Predicate", ...]:
+        """The predicates inside this one."""
+        return ()
+
+    def items(self) -> int:
+        """Cost of this node alone: tokens, words, regex branches, numeric parameters, one for a leaf."""
+        return 1
+
+    def __str__(self) -> str:
+        from neuronaut.tools.predicates.text import readable
+
+        return readable(self)  # type: ignore[arg-type]
+
+
+class Token(_Node):
+    """The current token is one of `any_of` (pieces with their leading space)."""
+
+    kind: Literal["token"] = "token"
+    any_of: Texts
+    ignore_case: bool = False
+    ignore_space: bool = False
+
+    def items(self) -> int:
+        return 1 + len(self.any_of)
+
+
+class TokenMatches(_Node):
+    """The current token's text matches the regular expression somewhere."""
+
+    kind: Literal["token_matches"] = "token_matches"
+    regex: Regex
+
+    def items(self) -> int:
+        return 1 + branches(self.regex)
+
+
+class Word(_Node):
+    """The whole word that contains the token is one of `any_of`."""
+
+    kind: Literal["word"] = "word"
+    any_of: Texts
+    ignore_case: bool = False
+
+    def items(self) -> int:
+        return 1 + len(self.any_of)
+
+
+class WordMatches(_Node):
+    """The whole word that contains the token matches the regular expression somewhere."""
+
+    kind: Literal["word_matches"] = "word_matches"
+    regex: Regex
+
+    def items(self) -> int:
+        return 1 + branches(self.regex)
+
+
+class At(_Node):
+    """`inner` holds `offset` tokens earlier."""
+
+    kind: Literal["at"] = "at"
+    offset: int = Field(ge=1, le=64)
+    inner: "Predicate"
+
+    def children(self) -> tuple["Predicate", ...]:
+        return (self.inner,)
+
+
+class Within(_Node):
+    """`inner` held in the last `window` tokens, the current one left out."""
+
+    kind: Literal["within"] = "within"
+    window: int = Field(ge=1, le=256)
+    inner: "Predicate"
+
+    def children(self) -> tuple["Predicate", ...]:
+        return (self.inner,)
+
+
+class Since(_Node):
+    """`inner` held after the last place before the current token where `last` held (or since the start, if none)."""
+
+    kind: Literal["since"] = "since"
+    inner: "Predicate"
+    last: "Predicate"
+
+    def children(self) -> tuple["Predicate", ...]:
+        return (self.inner, self.last)
+
+    def items(self) -> int:
+        return 0
+
+
+class PrecededBy(_Node):
+    """The text before the token ends with a match of the regular expression."""
+
+    kind: Literal["preceded_by"] = "preceded_by"
+    regex: Regex
+
+    def items(self) -> int:
+        return 1 + branches(self.regex)
+
+
+class Inside(_Node):
+    """The token lies between an opening mark and its closing one; the marks themselves are outside."""
+
+    kind: Literal["inside"] = "inside"
+    open: Annotated[str, Field(min_length=1, max_length=3)]
+    close: Annotated[str, Field(min_length=1, max_length=3)]
+
+    def items(self) -> int:
+        return 3
+
+
+class Repeated(_Node):
+    """The same token occurred at least `min_gap` tokens earlier."""
+
+    kind: Literal["repeated"] = "repeated"
+    min_gap: int = Field(default=1, ge=1, le=256)
+
+    def items(self) -> int:
+        return 2
+
+
+class Induction(_Node):
+    """The `length` tokens before, followed by this token, occurred earlier."""
+
+    kind: Literal["induction"] = "induction"
+    length: int = Field(default=1, ge=1, le=8)
+
+    def items(self) -> int:
+        return 2
+
+
+class Position(_Node):
+    """The token's place in the window lies in [first, last], counted from 0 without special tokens."""
+
+    kind: Literal["position"] = "position"
+    first: int = Field(ge=0, le=8192)
+    last: int = Field(ge=0, le=8192)
+
+    def items(self) -> int:
+        return 3
+
+
+class StartsWord(_Node):
+    """The token's first letter or digit begins a word, with or without the space before it."""
+
+    kind: Literal["starts_word"] = "starts_word"
+
+
+class StartsSentence(_Node):
+    """The token begins the text's or a sentence's first word."""
+
+    kind: Literal["starts_sentence"] = "starts_sentence"
+
+
+class Digit(_Node):
+    """The token holds a digit."""
+
+    kind: Literal["digit"] = "digit"
+
+    def items(self) -> int:
+        return CLASS_ITEMS
+
+
+class Capitalised(_Node):
+    """The token's first letter is upper case."""
+
+    kind: Literal["capitalised"] = "capitalised"
+
+    def items(self) -> int:
+        return CLASS_ITEMS
+
+
+class Punctuation(_Node):
+    """The token holds neither letter nor digit nor is it white space alone."""
+
+    kind: Literal["punctuation"] = "punctuation"
+
+    def items(self) -> int:
+        return CLASS_ITEMS
+
+
+class AllOf(_Node):
+    """Each of the parts holds."""
+
+    kind: Literal["all_of"] = "all_of"
+    of: Annotated[tuple["Predicate", ...], Field(min_length=2, max_length=MAX_LEAVES)]
+
+    def children(self) -> tuple["Predicate", ...]:
+        return self.of
+
+    def items(self) -> int:
+        return 0
+
+
+class AnyOf(_Node):
+    """At least one of the parts holds; the strength is the largest of theirs."""
+
+    kind: Literal["any_of"] = "any_of"
+    of: Annotated[tuple["Predicate", ...], Field(min_length=2, max_length=MAX_LEAVES)]
+
+    def children(self) -> tuple["Predicate", ...]:
+        return self.of
+
+    def items(self) -> int:
+        return 0
+
+
+class Not(_Node):
+    """The part does not hold."""
+
+    kind: Literal["not"] = "not"
+    inner: "Predicate"
+
+    def children(self) -> tuple["Predicate", ...]:
+        return (self.inner,)
+
+    def items(self) -> int:
+        return 0
+
+
+class Mode(BaseModel):
+    """One mode of a polysemantic unit and its strength in (0, 1]."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    predicate: "Predicate"
+    strength: float = Field(gt=0, le=1)
+
+
+class Modes(_Node):
+    """A polysemantic unit: each mode gets its own verdict; where several hold, the strongest counts."""
+
+    kind: Literal["modes"] = "modes"
+    of: Annotated[tuple[Mode, ...], Field(min_length=2, max_length=16)]
+
+    def children(self) -> tuple["Predicate", ...]:
+        return tuple(mode.predicate for mode in self.of)
+
+    def items(self) -> int:
+        return len(self.of)
+
+
+class Weighted(BaseModel):
+    """A part of a graded predicate and its weight in (0, 1]."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    predicate: "Predicate"
+    weight: float = Field(gt=0, le=1)
+
+
+class Graded(_Node):
+    """The weights of the parts that hold, added and cut off at 1."""
+
+    kind: Literal["graded"] = "graded"
+    of: Annotated[tuple[Weighted, ...], Field(min_length=1, max_length=16)]
+
+    def children(self) -> tuple["Predicate", ...]:
+        return tuple(part.predicate for part in self.of)
+
+    def items(self) -> int:
+        return len(self.of)
+
+
+class Promotes(_Node):
+    """Writes side: when the unit fires, these tokens become likelier."""
+
+    kind: Literal["promotes"] = "promotes"
+    tokens: Texts
+
+    def items(self) -> int:
+        return 1 + len(self.tokens)
+
+
+class Suppresses(_Node):
+    """Writes side: when the unit fires, these tokens become less likely."""
+
+    kind: Literal["suppresses"] = "suppresses"
+    tokens: Texts
+
+    def items(self) -> int:
+        return 1 + len(self.tokens)
+
+
+Predicate = Annotated[
+    Union[
+        Token, TokenMatches, Word, WordMatches, At, Within, Since, PrecededBy, Inside, Repeated, Induction, Position,
+        StartsWord, StartsSentence, Digit, Capitalised, Punctuation, AllOf, AnyOf, Not, Modes, Graded, Promotes, Suppresses,
+    ],
+    Field(discriminator="kind"),
+]  # fmt: skip
+
+for _model in (At, Within, Since, AllOf, AnyOf, Not, Mode, Modes, Weighted, Graded):
+    _model.model_rebuild()
+
+_ADAPTER: TypeAdapter[Predicate] = TypeAdapter(Predicate)
+LEAF_KINDS = frozenset(
+    {"token", "token_matches", "word", "word_matches", "preceded_by", "inside", "repeated", "induction", "position",
+     "starts_word", "starts_sentence", "digit", "capitalised", "punctuation", "promotes", "suppresses"}
+)  # fmt: skip
+
+
+def branches(pattern: str) -> int:
+    """Number of alternatives of a regular expression, `|` inside classes and escaped ones left out; a class counts as 5."""
+    count, classes, in_class, escaped = 1, 0, False, False
+    for character in pattern:
+        if escaped:
+            escaped = False
+        elif character == "\\":
+            escaped = True
+        elif in_class:
+            in_class = character != "]"
+        elif character == "[":
+            in_class, classes = True, classes + 1
+        elif character == "|":
+            count += 1
+    return count + (CLASS_ITEMS - 1) * classes
+
+
+def walk(predicate: Predicate) -> Iterator[Predicate]:
+    """The predicate and everything inside it, outermost first."""
+    yield predicate
+    for child in predicate.children():
+        yield from walk(child)
+
+
+def leaves(predicate: Predicate) -> tuple[Predicate, ...]:
+    """The conditions that can be edited one by one: leaves, each together with the `at`, `within`, `since` or negation
+    that it stands under alone; in reading order, without repeats."""
+    if isinstance(predicate, (At, Within, Since, Not)):
+        return (predicate,)
+    if predicate.kind in LEAF_KINDS:
+        return (predicate,)
+    found: dict[Predicate, None] = {}
+    for child in predicate.children():
+        found.update(dict.fromkeys(leaves(child)))
+    return tuple(found)
+
+
+def complexity(predicate: Predicate) -> int:
+    """Items: tokens + words + regex branches (a named class counts 5) + leaves + numeric parameters."""
+    return predicate.items() + sum(complexity(child) for child in predicate.children())
+
+
+def depth(predicate: Predicate) -> int:
+    """1 for a leaf."""
+    return 1 + max((depth(child) for child in predicate.children()), default=0)
+
+
+def canonical_json(predicate: Predicate) -> str:
+    """The one JSON text of a predicate: sorted keys, no spaces, defaults written out."""
+    return json.dumps(predicate.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def predicate_from_json(source: str | dict[str, Any]) -> Predicate:
+    """The predicate that JSON describes. Refuses, in one sentence, what is malformed or out of bounds."""
+    try:
+        predicate = _ADAPTER.validate_python(source) if isinstance(source, dict) else _ADAPTER.validate_json(source)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ToolRefused(f"this is no predicate: {where or 'it'}: {first['msg']}") from None
+    except RecursionError:
+        raise ToolRefused(f"this is no predicate: it is nested more than {MAX_DEPTH} deep") from None
+    return bounded(predicate)
+
+
+def bounded(predicate: Predicate) -> Predicate:
+    """The predicate itself. Refuses one that is too deep, too large, or mixes the two sides."""
+    if depth(predicate) > MAX_DEPTH:
+        raise ToolRefused(f"the predicate is nested {depth(predicate)} deep: at most {MAX_DEPTH}")
+    parts = list(walk(predicate))
+    if sum(part.kind in LEAF_KINDS for part in parts) > MAX_LEAVES:
+        raise ToolRefused(f"the predicate has more than {MAX_LEAVES} leaves")
+    if sum(len(getattr(part, "any_of", ())) for part in parts) > MAX_STRINGS:
+        raise ToolRefused(f"the predicate names more than {MAX_STRINGS} tokens and words")
+    if len(parts) > 1 and any(part.kind in ("promotes", "suppresses") for part in parts):
+        raise ToolRefused("promotes and suppresses stand alone: they speak of the output, not of the text")
+    return predicate

@@ -1,0 +1,252 @@
+"""Predicates as people read and write them: `all_of(token(" in"), at(1, digit))`, and as an English sentence."""
+
+import ast
+from typing import Literal, assert_never
+
+from pydantic import ValidationError
+
+from neuronaut.tools.errors import ToolRefused
+from neuronaut.tools.predicates import nodes
+from neuronaut.tools.predicates.nodes import Predicate, bounded
+
+SHOWN = 6  # so many tokens are named in a sentence before "and n more"
+
+
+def _call(name: str, *parts: object) -> str:
+    return f"{name}({', '.join(str(part) for part in parts)})"
+
+
+def _quoted(strings: tuple[str, ...]) -> list[str]:
+    return [repr(string) for string in strings]
+
+
+def _flags(**flags: bool) -> list[str]:
+    return [f"{name}=True" for name, on in flags.items() if on]
+
+
+def readable(predicate: Predicate) -> str:
+    """The text form; `parse_text` reads it back to an equal predicate."""
+    match predicate:
+        case nodes.Token():
+            flags = _flags(ignore_case=predicate.ignore_case, ignore_space=predicate.ignore_space)
+            return _call("token", *_quoted(predicate.any_of), *flags)
+        case nodes.Word():
+            return _call("word", *_quoted(predicate.any_of), *_flags(ignore_case=predicate.ignore_case))
+        case nodes.TokenMatches() | nodes.WordMatches() | nodes.PrecededBy():
+            return _call(predicate.kind, repr(predicate.regex))
+        case nodes.At():
+            return _call("at", predicate.offset, readable(predicate.inner))
+        case nodes.Within():
+            return _call("within", predicate.window, readable(predicate.inner))
+        case nodes.Since():
+            return _call("since", readable(predicate.inner), readable(predicate.last))
+        case nodes.Inside():
+            return _call("inside", repr(predicate.open), repr(predicate.close))
+        case nodes.Repeated():
+            return _call("repeated", predicate.min_gap)
+        case nodes.Induction():
+            return _call("induction", predicate.length)
+        case nodes.Position():
+            return _call("position", predicate.first, predicate.last)
+        case nodes.AllOf() | nodes.AnyOf():
+            return _call(predicate.kind, *(readable(part) for part in predicate.of))
+        case nodes.Not():
+            return _call("not", readable(predicate.inner))
+        case nodes.Modes():
+            return _call("modes", *(_call("mode", readable(m.predicate), m.strength) for m in predicate.of))
+        case nodes.Graded():
+            return _call("graded", *(_call("part", readable(w.predicate), w.weight) for w in predicate.of))
+        case nodes.Promotes() | nodes.Suppresses():
+            return _call(predicate.kind, *_quoted(predicate.tokens))
+        case nodes.StartsWord() | nodes.StartsSentence() | nodes.Digit() | nodes.Capitalised() | nodes.Punctuation():
+            return predicate.kind
+        case _ as never:
+            assert_never(never)
+
+
+_BARE = {
+    "starts_word": nodes.StartsWord,
+    "starts_sentence": nodes.StartsSentence,
+    "digit": nodes.Digit,
+    "capitalised": nodes.Capitalised,
+    "punctuation": nodes.Punctuation,
+}
+
+
+def parse_text(text: str) -> Predicate:
+    """The predicate that a text form means. Refuses anything else in one sentence; nothing is executed."""
+    if len(text) > 20_000:
+        raise ToolRefused("the predicate is longer than 20,000 characters")
+    try:
+        tree = ast.parse(text.strip().replace("not(", "not_("), mode="eval").body
+        return bounded(_build(tree))
+    except SyntaxError:
+        raise ToolRefused(f"{text[:100]!r} is not in the predicate language: write for example token(' and')") from None
+    except ValidationError as error:
+        raise ToolRefused(f"{text[:100]!r}: {error.errors()[0]['msg']}") from None
+    except (RecursionError, MemoryError, ValueError) as error:
+        raise ToolRefused(f"{text[:100]!r} cannot be read as a predicate ({type(error).__name__})") from None
+
+
+def _build(tree: ast.expr) -> Predicate:
+    if isinstance(tree, ast.Name) and tree.id in _BARE:
+        return _BARE[tree.id]()
+    if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name):
+        raise ToolRefused("a predicate is a name such as digit or a call such as token(' and')")
+    name, flags = tree.func.id, {k.arg: _constant(k.value, bool) for k in tree.keywords if k.arg}
+    if name in _BARE and not tree.args:
+        return _BARE[name]()
+    return _from_call(name, tree.args, flags)
+
+
+def _from_call(name: str, args: list[ast.expr], flags: dict[str, object]) -> Predicate:
+    match name:
+        case "token":
+            return nodes.Token.model_validate({"any_of": _strings(args), **flags})
+        case "word":
+            return nodes.Word.model_validate({"any_of": _strings(args), **flags})
+        case "token_matches" | "word_matches" | "preceded_by":
+            model = {"token_matches": nodes.TokenMatches, "word_matches": nodes.WordMatches, "preceded_by": nodes.PrecededBy}
+            return model[name](regex=_only(_strings(args), name))
+        case "at":
+            offset, inner = _two(args, name)
+            return nodes.At(offset=_number(offset), inner=_build(inner))
+        case "within":
+            window, inner = _two(args, name)
+            return nodes.Within(window=_number(window), inner=_build(inner))
+        case "since":
+            inner, last = _two(args, name)
+            return nodes.Since(inner=_build(inner), last=_build(last))
+        case "inside":
+            opening, closing = _two(args, name)
+            return nodes.Inside(open=str(_constant(opening, str)), close=str(_constant(closing, str)))
+        case "position":
+            first, last = _two(args, name)
+            return nodes.Position(first=_number(first), last=_number(last))
+        case "repeated":
+            return nodes.Repeated(min_gap=_number(args[0])) if args else nodes.Repeated()
+        case "induction":
+            return nodes.Induction(length=_number(args[0])) if args else nodes.Induction()
+        case "all_of" | "any_of" if len(args) == 1:
+            return _build(args[0])
+        case "all_of":
+            return nodes.AllOf(of=tuple(_build(arg) for arg in args))
+        case "any_of":
+            return nodes.AnyOf(of=tuple(_build(arg) for arg in args))
+        case "not_" if len(args) == 1:
+            return nodes.Not(inner=_build(args[0]))
+        case "modes":
+            return nodes.Modes(of=tuple(nodes.Mode(predicate=p, strength=s) for p, s in _weighted(args, "mode")))
+        case "graded":
+            return nodes.Graded(of=tuple(nodes.Weighted(predicate=p, weight=w) for p, w in _weighted(args, "part")))
+        case "promotes":
+            return nodes.Promotes(tokens=_strings(args))
+        case "suppresses":
+            return nodes.Suppresses(tokens=_strings(args))
+    raise ToolRefused(f"{name!r} with {len(args)} arguments is not in the predicate language")
+
+
+def _constant(tree: ast.expr, kind: type) -> object:
+    if isinstance(tree, ast.Constant) and type(tree.value) is kind:
+        return tree.value
+    raise ToolRefused(f"expected a {kind.__name__}, found {ast.unparse(tree)[:60]!r}")
+
+
+def _number(tree: ast.expr) -> int:
+    return int(str(_constant(tree, int)))
+
+
+def _strings(args: list[ast.expr]) -> tuple[str, ...]:
+    return tuple(str(_constant(arg, str)) for arg in args)
+
+
+def _only(strings: tuple[str, ...], name: str) -> str:
+    if len(strings) != 1:
+        raise ToolRefused(f"{name} takes one regular expression, not {len(strings)}")
+    return strings[0]
+
+
+def _two(args: list[ast.expr], name: str) -> tuple[ast.expr, ast.expr]:
+    if len(args) != 2:
+        raise ToolRefused(f"{name} takes two arguments, not {len(args)}")
+    return args[0], args[1]
+
+
+def _weighted(args: list[ast.expr], name: str) -> list[tuple[Predicate, float]]:
+    pairs = []
+    for arg in args:
+        if not (isinstance(arg, ast.Call) and isinstance(arg.func, ast.Name) and arg.func.id == name and len(arg.args) == 2):
+            raise ToolRefused(f"expected {name}(predicate, number), found {ast.unparse(arg)[:60]!r}")
+        number = arg.args[1]
+        if not (isinstance(number, ast.Constant) and isinstance(number.value, (int, float))):
+            raise ToolRefused(f"expected {name}(predicate, number), found {ast.unparse(arg)[:60]!r}")
+        pairs.append((_build(arg.args[0]), float(number.value)))
+    return pairs
+
+
+def _listed(strings: tuple[str, ...]) -> str:
+    shown = ", ".join(f'"{string}"' for string in strings[:SHOWN])
+    return shown if len(strings) <= SHOWN else f"{shown} and {len(strings) - SHOWN} more"
+
+
+_CLASSES = {
+    "starts_word": "the start of a word",
+    "starts_sentence": "the start of a sentence",
+    "digit": "a digit",
+    "capitalised": "a capitalised token",
+    "punctuation": "punctuation",
+}
+
+
+def phrase(predicate: Predicate) -> str:
+    """What the predicate holds of, in words: `"and", or a digit after "in"`."""
+    match predicate:
+        case nodes.Token():
+            return _listed(predicate.any_of) if len(predicate.any_of) > 1 else f'the token "{predicate.any_of[0]}"'
+        case nodes.Word():
+            return f"the word {_listed(predicate.any_of)}"
+        case nodes.TokenMatches():
+            return f"a token matching /{predicate.regex}/"
+        case nodes.WordMatches():
+            return f"a word matching /{predicate.regex}/"
+        case nodes.At():
+            where = "just after" if predicate.offset == 1 else f"{predicate.offset} tokens after"
+            return f"a token {where} {phrase(predicate.inner)}"
+        case nodes.Within():
+            return f"a token with {phrase(predicate.inner)} among the {predicate.window} before it"
+        case nodes.Since():
+            return f"a token after {phrase(predicate.inner)}, with no {phrase(predicate.last)} in between"
+        case nodes.PrecededBy():
+            return f"a token after text ending in /{predicate.regex}/"
+        case nodes.Inside():
+            return f"a token inside {predicate.open} {predicate.close}"
+        case nodes.Repeated():
+            gap = "" if predicate.min_gap == 1 else f" at least {predicate.min_gap} tokens earlier"
+            return f"a token that has occurred before{gap}"
+        case nodes.Induction():
+            return f"a token that continues {predicate.length + 1} tokens seen before"
+        case nodes.Position():
+            return f"token positions {predicate.first} to {predicate.last}"
+        case nodes.AllOf():
+            return " that is also ".join(phrase(part) for part in predicate.of)
+        case nodes.AnyOf():
+            return ", or ".join(phrase(part) for part in predicate.of)
+        case nodes.Not():
+            return f"anything but {phrase(predicate.inner)}"
+        case nodes.Modes() | nodes.Graded():
+            return "; ".join(phrase(part) for part in predicate.children())
+        case nodes.Promotes() | nodes.Suppresses():
+            return _listed(predicate.tokens)
+        case nodes.StartsWord() | nodes.StartsSentence() | nodes.Digit() | nodes.Capitalised() | nodes.Punctuation():
+            return _CLASSES[predicate.kind]
+        case _ as never:
+            assert_never(never)
+
+
+def claim_text(predicate: Predicate, *, sign: Literal[1, -1] = 1) -> str:
+    """The sentence of a claim, made from its predicate."""
+    if isinstance(predicate, nodes.Promotes):
+        return f"raises {phrase(predicate)}"
+    if isinstance(predicate, nodes.Suppresses):
+        return f"lowers {phrase(predicate)}"
+    return f"{'fires on' if sign > 0 else 'falls on'} {phrase(predicate)}"
