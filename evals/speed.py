@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -64,9 +65,9 @@ def index_speed(target: TargetModel, corpus: Corpus, *, n_tokens: int = 100_000)
     sweep = Sweep(layers, min(2**64 - 1, int(share * 2**64)), IndexSettings().sample_tokens)
     times: dict[str, list[float]] = {"forward": [], "tokenise": [], "index": []}
     for chunk in [documents[:32]] + [documents] * ROUNDS:  # the first warms up
-        times["tokenise"].append(_seconds(lambda chunk=chunk: tokens_of(target, chunk)))
-        times["forward"].append(_seconds(lambda chunk=chunk: _forward(target, chunk)) - times["tokenise"][-1])
-        times["index"].append(_seconds(lambda chunk=chunk: _index(target, chunk, sweep)))
+        times["tokenise"].append(_seconds(partial(tokens_of, target, chunk)))
+        times["forward"].append(_seconds(partial(_forward, target, chunk)) - times["tokenise"][-1])
+        times["index"].append(_seconds(partial(_index, target, chunk, sweep)))
     forward, tokenise, index = (float(np.median(times[name][1:])) for name in ("forward", "tokenise", "index"))
     n = tokens_of(target, documents).n_scored
     return Speed(n, n / forward, n / index, n / (index - tokenise))
@@ -159,9 +160,8 @@ def main() -> None:
     print(f"{'index pass, tokenising excluded':42}{speed.tokenised_index:12,.0f} tokens/s")
     print(f"{'share of the forward (goal ≥ 0.75)':42}{speed.share:12.2f}")
     for peak in (short, long):
-        print(
-            f"{f'peak memory at {peak.n_tokens:,} tokens':42}{peak.peak:12,.0f} MiB ({peak.before:,.0f} with the model alone)"
-        )
+        label = f"peak memory at {peak.n_tokens:,} tokens"
+        print(f"{label:42}{peak.peak:12,.0f} MiB ({peak.before:,.0f} with the model alone)")
     print(f"{f'growth (goal ≤ {GOAL_GROWTH})':42}{growth:12.2f}")
     sys.exit(0 if speed.share >= GOAL_SHARE and growth <= GOAL_GROWTH else 1)
 
