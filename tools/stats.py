@@ -1,0 +1,104 @@
+"""The statistics of verdicts: bets by document, bootstrap over documents, control of false claims."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats as scipy_stats
+
+Array = NDArray[np.float64]
+
+LAMBDAS = (0.1, 0.3, 0.5, 0.7, 0.9)
+N_BOOTSTRAP = 2000
+
+
+def bet_path(scores: Sequence[float] | Array) -> Array:
+    """(n,) running e-value of "the unit answers the predicate's edits" after each document.
+
+    scores: (wins − losses) / discordant of each document in [−1, 1]. Under the null, whose mean score is at most 0, the
+    path is a non-negative martingale started at 1: it may be looked at after every document. Empty for no document.
+    Source: Waudby-Smith & Ramdas 2024, arXiv:2010.09686 (mixture of fixed bets).
+    """
+    bets = np.asarray(scores, dtype=np.float64)
+    if np.any(np.abs(bets) > 1):
+        raise ValueError("a document's score lies in [-1, 1]")
+    factors = 1 + np.multiply.outer(np.array(LAMBDAS), bets)
+    return np.asarray(np.exp(np.cumsum(np.log(factors), axis=1)).mean(axis=0))
+
+
+def e_value(scores: Sequence[float] | Array) -> float:
+    """The e-value after all documents; 1 for none."""
+    path = bet_path(scores)
+    return float(path[-1]) if len(path) else 1.0
+
+
+def refuting_e_value(scores: Sequence[float] | Array, win_rate: float = 0.6) -> float:
+    """Evidence against "documents are won at a rate of at least `win_rate`"; 1 for none.
+
+    Under that hypothesis the mean score is at least 2·win_rate − 1, so that bets on the other side cannot gain.
+    """
+    least = 2 * win_rate - 1
+    against = (least - np.asarray(scores, dtype=np.float64)) / (1 + least)
+    if not len(against):
+        return 1.0
+    factors = 1 + np.multiply.outer(np.array(LAMBDAS), np.clip(against, -1, 1))
+    return float(np.exp(np.log(factors).sum(axis=1)).mean())
+
+
+def e_bh(e_values: Sequence[float], level: float = 0.05) -> NDArray[np.bool_]:
+    """(m,) True for the claims that survive e-BH: expected share of false ones at most `level`, however dependent.
+
+    Source: Wang & Ramdas 2022, arXiv:2009.02824.
+    """
+    e = np.asarray(e_values, dtype=np.float64)
+    order = np.argsort(-e, kind="stable")
+    enough = e[order] >= len(e) / (level * np.arange(1, len(e) + 1))
+    kept = np.zeros(len(e), dtype=bool)
+    if enough.any():
+        kept[order[: int(np.flatnonzero(enough)[-1]) + 1]] = True
+    return kept
+
+
+def clopper_pearson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Exact two-sided interval of a share."""
+    interval = scipy_stats.binomtest(successes, n).proportion_ci(level, method="exact")
+    return float(interval.low), float(interval.high)
+
+
+def mean_interval(values: Array | Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
+    """t interval of a mean of independent values; None for fewer than two."""
+    x = np.asarray(values, dtype=np.float64)
+    if len(x) < 2:
+        return None
+    half = float(scipy_stats.t.ppf(0.5 + level / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
+    return float(x.mean()) - half, float(x.mean()) + half
+
+
+def document_weights(n_documents: int, seed: int, n: int = N_BOOTSTRAP) -> Array:
+    """(n, n_documents) how often each document is drawn in each bootstrap sample; shared by all metrics that are compared."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(n_documents, np.full(n_documents, 1 / n_documents), size=n).astype(np.float64)
+
+
+def percentile_interval(samples: Array, level: float = 0.95) -> tuple[float, float]:
+    """The central `level` of bootstrap samples."""
+    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def average_precision(scores: Array, positives: NDArray[np.bool_], weights: Array | None = None) -> float:
+    """Area under precision over recall when places are ranked by score; ties share one threshold. 0 without a positive.
+
+    weights: how often each place counts (for the bootstrap).
+    """
+    w = np.ones(len(scores)) if weights is None else weights
+    total = float(w[positives].sum())
+    if total <= 0:
+        return 0.0
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    last_of_tie = np.append(ranked[1:] != ranked[:-1], True)
+    hits = np.cumsum(np.where(positives[order], w[order], 0.0))[last_of_tie]
+    seen = np.cumsum(w[order])[last_of_tie]
+    gained = np.diff(hits, prepend=0.0)
+    return float((gained * np.divide(hits, seen, out=np.zeros_like(hits), where=seen > 0)).sum() / total)
