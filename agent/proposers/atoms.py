@@ -1,4 +1,4 @@
-"""Leaves with their best parameters: the token set, range or context that raises a score most, given what holds already."""
+"""Leaves with their best parameters: the token set or range that raises a score most, given what holds already."""
 
 from dataclasses import dataclass, field
 
@@ -7,13 +7,14 @@ from numpy.typing import NDArray
 
 from neuronaut.agent.proposers.features import Family, Features
 from neuronaut.tools.predicates import nodes
-from neuronaut.tools.predicates.nodes import Predicate
+from neuronaut.tools.predicates.nodes import Predicate, canonical_json
 
 ITEM_PENALTY = 0.0015  # F1 that an item must bring; 20 items cost 0.03
 MIN_DOCUMENTS = 2  # documents in which a key must fire before it may enter a set
 RATES = np.array([0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
 _PRIOR = 2.0  # places at the base rate that are added to each key's own, against luck in small counts
 _EDGES = 48
+_LAST = 8192  # the largest position that a predicate may name
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -33,7 +34,15 @@ class Target:
     documents: NDArray[np.int64]
 
     @classmethod
-    def of(cls, activations: NDArray[np.floating], documents: NDArray[np.int64], threshold: float, median: float, *, among: Mask | None = None) -> "Target":
+    def of(
+        cls,
+        activations: NDArray[np.floating],
+        documents: NDArray[np.int64],
+        threshold: float,
+        median: float,
+        *,
+        among: Mask | None = None,
+    ) -> "Target":
         """The target of a unit with activations (n_places,); only the places `among` count."""
         counted = np.ones(len(activations)) if among is None else among.astype(np.float64)
         fires = (activations > threshold) * counted
@@ -48,6 +57,10 @@ class Target:
         """The same where the covered places no longer count."""
         left = ~covered
         return Target(self.counted * left, self.fires * left, self.mass * left, self.documents)
+
+    def alone(self) -> "Target":
+        """The same with the mass that is left counted as all there is."""
+        return Target(self.counted, self.fires, self.mass / max(float(self.mass.sum()), 1e-12), self.documents)
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,7 @@ class Counts:
     @property
     def f1(self) -> float:
         """Harmonic mean of precision and coverage."""
-        return float(f1_of(np.float64(self.places), np.float64(self.fires), np.float64(self.mass)))
+        return 2 * self.precision * self.mass / max(self.precision + self.mass, 1e-12)
 
     def plus(self, other: "Counts") -> "Counts":
         """The counts of two masks that share no place."""
@@ -96,7 +109,7 @@ class Atom:
     @property
     def label(self) -> tuple[str, tuple[int, ...], bool, str]:
         """Equal for atoms that say the same."""
-        return (self.family, self.keys, self.negated, "" if self.family else str(self.node))
+        return (self.family, self.keys, self.negated, "" if self.family else canonical_json(self.node))
 
 
 @dataclass
@@ -114,14 +127,21 @@ def set_atom(family: Family, keys: NDArray[np.integer], *, negated: bool = False
     mask = table[family.keys]
     node = family.node(tuple(family.names[key] for key in chosen.tolist()))
     cost = family.own_cost + family.item_cost * len(chosen) + negated
-    return Atom(nodes.Not(inner=node) if negated else node, ~mask if negated else mask, cost, family.name, tuple(chosen.tolist()), negated)
+    return Atom(
+        nodes.Not(inner=node) if negated else node,
+        ~mask if negated else mask,
+        cost,
+        family.name,
+        tuple(chosen.tolist()),
+        negated,
+    )
 
 
 def _per_key(family: Family, inside: NDArray[np.intp], target: Target) -> tuple[Floats, Floats, Floats, Floats]:
     """(n_keys,) places, firing places, firing mass, and documents with a firing place, of each key inside a mask."""
     keys, size = family.keys[inside] + 1, len(family.names) + 1
     places, fires, mass = (
-        np.bincount(keys, weights=weights[inside], minlength=size)[1:]
+        np.bincount(keys, weights=weights[inside], minlength=size)[1:].astype(np.float64)
         for weights in (target.counted, target.fires, target.mass)
     )
     firing = inside[target.fires[inside] > 0]
@@ -131,7 +151,9 @@ def _per_key(family: Family, inside: NDArray[np.intp], target: Target) -> tuple[
     return places, fires, mass, documents
 
 
-def best_sets(family: Family, inside: NDArray[np.intp], target: Target, limits: tuple[int, ...], *, beside: Counts, tally: Tally) -> list[Atom]:
+def best_sets(
+    family: Family, inside: NDArray[np.intp], target: Target, limits: tuple[int, ...], *, beside: Counts, tally: Tally
+) -> list[Atom]:
     """For each limit the set of at most so many keys with the best score, inside the mask and beside what is covered.
 
     A key needs MIN_DOCUMENTS firing documents. Sets are prefixes in order of mass among the keys above a firing rate.
@@ -144,8 +166,8 @@ def best_sets(family: Family, inside: NDArray[np.intp], target: Target, limits: 
         return []
     rate = (fires[admitted] + _PRIOR * base) / (places[admitted] + _PRIOR)
     best: dict[int, tuple[float, NDArray[np.intp]]] = {}
-    for level in RATES[RATES <= rate.max()]:
-        chosen = admitted[rate >= level][: max(limits)]
+    for level in RATES[rate.max() >= RATES]:
+        chosen = admitted[rate >= level][: min(max(limits), family.max_keys)]
         sums = [np.cumsum(counts[chosen]) for counts in (places, fires, mass)]
         scores = f1_of(sums[0] + beside.places, sums[1] + beside.fires, sums[2] + beside.mass)
         scores = scores - ITEM_PENALTY * family.item_cost * np.arange(1, len(chosen) + 1)
@@ -158,10 +180,14 @@ def best_sets(family: Family, inside: NDArray[np.intp], target: Target, limits: 
     return list({atom.label: atom for atom in atoms}.values())
 
 
-def best_exclusion(family: Family, inside: NDArray[np.intp], target: Target, *, beside: Counts, tally: Tally, limit: int = 10) -> list[Atom]:
+def best_exclusion(
+    family: Family, inside: NDArray[np.intp], target: Target, *, beside: Counts, tally: Tally, limit: int = 10
+) -> list[Atom]:
     """The negated set of at most `limit` keys whose removal from the mask raises the score most; empty if none does."""
     places, fires, mass, _ = _per_key(family, inside, target)
-    whole = Counts(*(float(weights[inside].sum()) for weights in (target.counted, target.fires, target.mass))).plus(beside)
+    whole = Counts(*(float(weights[inside].sum()) for weights in (target.counted, target.fires, target.mass))).plus(
+        beside
+    )
     rate = fires / np.maximum(places, 1)
     silent = np.flatnonzero((places >= 3) & (rate < 0.5))
     silent = silent[np.argsort(-(places - fires)[silent], kind="stable")]
@@ -170,7 +196,10 @@ def best_exclusion(family: Family, inside: NDArray[np.intp], target: Target, *, 
         chosen = silent[rate[silent] <= level][:limit]
         if not len(chosen):
             continue
-        left = [total - np.cumsum(counts[chosen]) for total, counts in ((whole.places, places), (whole.fires, fires), (whole.mass, mass))]
+        left = [
+            total - np.cumsum(counts[chosen])
+            for total, counts in ((whole.places, places), (whole.fires, fires), (whole.mass, mass))
+        ]
         scores = f1_of(left[0], left[1], left[2]) - ITEM_PENALTY * family.item_cost * np.arange(1, len(chosen) + 1)
         tally.tried += len(chosen)
         at = int(np.argmax(scores))
@@ -179,17 +208,19 @@ def best_exclusion(family: Family, inside: NDArray[np.intp], target: Target, *, 
     return [] if best is None else [set_atom(family, best[1], negated=True)]
 
 
-def best_range(features: Features, inside: NDArray[np.intp], target: Target, *, beside: Counts, tally: Tally) -> list[Atom]:
+def best_range(
+    features: Features, inside: NDArray[np.intp], target: Target, *, beside: Counts, tally: Tally
+) -> list[Atom]:
     """The range of token positions with the best score inside the mask."""
     order = features.order[inside]
     size = int(features.order.max(initial=0)) + 1
     steps = np.arange(size + 1) if size <= _EDGES else np.unique(np.geomspace(1, size + 1, _EDGES).astype(int) - 1)
+    wide = np.triu(np.ones((len(steps), len(steps)), dtype=bool), 1)
+    wide[0, -1] = False
     sums = []
     for weights in (target.counted, target.fires, target.mass):
         running = np.concatenate([[0.0], np.cumsum(np.bincount(order, weights=weights[inside], minlength=size))])
-        sums.append(running[steps][None, :] - running[steps][:, None])  # [first, past the last]
-    wide = np.triu(np.ones((len(steps), len(steps)), dtype=bool), 1)
-    wide[0, -1] = False
+        sums.append(np.where(wide, running[steps][None, :] - running[steps][:, None], 0.0))  # [first, past the last]
     scores = np.where(wide, f1_of(sums[0] + beside.places, sums[1] + beside.fires, sums[2] + beside.mass), -1.0)
     tally.tried += int(wide.sum())
     if not wide.any():
@@ -197,5 +228,5 @@ def best_range(features: Features, inside: NDArray[np.intp], target: Target, *, 
     first, past = np.unravel_index(int(np.argmax(scores)), scores.shape)
     low, high = int(steps[first]), int(steps[past])
     open_end = high >= size
-    node = nodes.Position(first=low or None, last=None if open_end else high - 1)
-    return [Atom(node, (features.order >= low) & (features.order < high), 3 - open_end)]
+    node = nodes.Position(first=low, last=_LAST if open_end else high - 1)
+    return [Atom(node, (features.order >= low) & (features.order < high), 3)]

@@ -1,7 +1,7 @@
 """What a proposer is shown, what it hands back, and the seam between."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +10,21 @@ from neuronaut.tools.predicates.nodes import Predicate
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.units import Unit
 
-if TYPE_CHECKING:
-    from neuronaut.tools.look.reads import FiringRule
-
 Side = Literal["reads", "writes"]
+
+
+class Firing(Protocol):
+    """When a unit fires: its activation is above `threshold`; firing mass is counted from `median`."""
+
+    @property
+    def threshold(self) -> float:
+        """Of the activation, sign applied."""
+        ...
+
+    @property
+    def median(self) -> float:
+        """The activation's explore median."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -28,7 +39,7 @@ class Explored:
     unit: Unit
     tokens: Tokens
     activations: NDArray[np.float32]
-    rule: "FiringRule"
+    rule: Firing
     design: tuple[Tokens, NDArray[np.float32]] | None = None
     promoted: tuple[tuple[str, float], ...] = ()
     suppressed: tuple[tuple[str, float], ...] = ()

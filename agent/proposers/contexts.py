@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from neuronaut.agent.proposers.atoms import Atom, Counts, Mask, Tally, Target
 from neuronaut.agent.proposers.features import Features
 from neuronaut.tools.predicates import nodes
+from neuronaut.tools.predicates.nodes import canonical_json
 
 WINDOWS = (4, 8, 16, 32)
 CANDIDATES = 6  # tokens, of those most frequent before firing places, whose exact masks are tried
@@ -16,9 +17,10 @@ _FAR = 10**6
 
 
 def _since_last(grid: Mask) -> NDArray[np.int64]:
-    """(n_windows, n_pos) tokens since `grid` was last true, 0 where it is true now, _FAR if it never was."""
+    """(n_windows, n_pos) tokens since `grid` was true, the current one left out; more than _FAR if it never was."""
     columns = np.arange(grid.shape[1])
-    last = np.maximum.accumulate(np.where(grid, columns, -_FAR), axis=1)
+    last = np.full(grid.shape, -2 * _FAR)
+    last[:, 1:] = np.maximum.accumulate(np.where(grid, columns, -2 * _FAR), axis=1)[:, :-1]
     return np.asarray(columns - last)
 
 
@@ -56,7 +58,9 @@ def within_atoms(
     for window, candidates in _candidates(features, inside, target).items():
         chosen: list[int] = []
         mask, best = np.zeros(len(features), dtype=bool), beside.f1
-        masks = {key: np.asarray(features.at_places(_since_last(grid == key) <= window), dtype=bool) for key in candidates}
+        masks = {
+            key: np.asarray(features.at_places(_since_last(grid == key) <= window), dtype=bool) for key in candidates
+        }
         while len(chosen) < _SET and len(chosen) < len(masks):
             left = [key for key in candidates if key not in chosen]
             scores = [target.counts((mask | masks[key]) & here).plus(beside).f1 for key in left]
@@ -68,7 +72,7 @@ def within_atoms(
             chosen.append(left[at])
         if chosen:
             inner = nodes.Token(any_of=tuple(names[key] for key in sorted(chosen)))
-            atoms.append(Atom(nodes.Within(window=window, inner=inner), mask, 3 + len(chosen)))
+            atoms.append(Atom(nodes.Within(window=window, inner=inner), mask, 2 + len(chosen)))
     return atoms
 
 
@@ -88,9 +92,9 @@ def since_atoms(
     found: list[tuple[float, Atom]] = []
     for start in starts:
         for end in {*starts, *ends} - {start}:
-            mask = np.asarray(features.at_places((ago[start] < ago[end]) & (ago[start] < _FAR // 2)), dtype=bool)
+            mask = np.asarray(features.at_places((ago[start] < ago[end]) & (ago[start] < _FAR)), dtype=bool)
             tally.tried += 1
             node = nodes.Since(inner=nodes.Token(any_of=(names[start],)), last=nodes.Token(any_of=(names[end],)))
-            found.append((target.counts(mask & here).plus(beside).f1, Atom(node, mask, 5)))
-    found.sort(key=lambda pair: (-pair[0], str(pair[1].node)))
+            found.append((target.counts(mask & here).plus(beside).f1, Atom(node, mask, 4)))
+    found.sort(key=lambda pair: (-pair[0], canonical_json(pair[1].node)))
     return [atom for _, atom in found[:3]]

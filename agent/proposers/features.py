@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.evaluate import holds
-from neuronaut.tools.predicates.nodes import Predicate
+from neuronaut.tools.predicates.nodes import Predicate, complexity
 from neuronaut.tools.tokens import Tokens
 
 MAX_OFFSET = 4
 TAILS = (1, 2, 3, 4, 6, 8)
+_BRANCHES = 10  # of a regular expression, whose length is bounded
+_ENTRIES = 20  # of a table of pairs: each is two leaves of the at most 64
+_LONGEST = 100  # characters of a piece or word that a leaf may name
 _KEPT = 4  # texts whose features stay in memory: explore and design of the unit at hand and of the one before
 _MARKS = (('"', '"'), ("“", "”"), ("'", "'"), ("(", ")"), ("[", "]"), ("{", "}"), ("<", ">"))
 _FEATURES: "OrderedDict[int, Features]" = OrderedDict()
@@ -26,7 +29,7 @@ class Family:
     """Keys of places, of which a set makes a leaf.
 
     keys: (n_places,) index into `names`, -1 where the place has none. node: the predicate of a set of keys.
-    item_cost: items of the complexity that each key adds; own_cost: those of the leaf itself.
+    item_cost: items of the complexity that each key adds; own_cost: those of the leaf itself. max_keys: largest set.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Family:
     node: Callable[[tuple[str, ...]], Predicate]
     item_cost: int = 1
     own_cost: int = 1
+    max_keys: int = 100
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def _coded(texts: Iterable[str | None]) -> tuple[NDArray[np.int32], tuple[str, .
 
 
 def _ending(texts: tuple[str, ...]) -> Predicate:
-    return nodes.PrecededBy(regex=f"(?:{'|'.join(re.escape(text) for text in texts)})$")
+    return nodes.PrecededBy(regex="|".join(re.escape(text) for text in texts))
 
 
 def _word_form(form: str) -> Callable[[tuple[str, ...]], Predicate]:
@@ -115,53 +119,57 @@ class Features:
     @cached_property
     def pieces(self) -> tuple[NDArray[np.int32], tuple[str, ...]]:
         """Keys of the tokens: equal pieces share one."""
-        return self._by_id(lambda piece: piece)
+        return self._by_id(lambda piece: piece or None)
 
     def _by_id(self, form: Callable[[str], str | None]) -> tuple[NDArray[np.int32], tuple[str, ...]]:
         ids = np.asarray(self.at_places(self.tokens.ids), dtype=np.int64)
         used, codes = np.unique(ids, return_inverse=True)
-        keys, names = _coded(form(self.tokens.vocabulary.pieces[token]) for token in used.tolist())
+        texts = (form(self.tokens.vocabulary.pieces[token]) for token in used.tolist())
+        keys, names = _coded(text if text and len(text) <= _LONGEST else None for text in texts)
         return keys[codes], names
 
     @cached_property
     def families(self) -> dict[str, Family]:
         """Every family of keys by its name; "token" and "loose token" are about the current token alone."""
         found: list[Family] = []
-        loose = self._by_id(lambda piece: piece.strip().lower() or None)
-        for name, (keys, names), options in (
-            ("token", self.pieces, {}),
-            ("loose token", loose, {"ignore_case": True, "ignore_space": True}),
-        ):
-            def token(texts: tuple[str, ...], options: dict[str, bool] = options) -> Predicate:
-                return nodes.Token(any_of=texts, **options)
+        loose = self._by_id(lambda piece: piece.casefold().strip() or None)
+        for name, (keys, names), alike in (("token", self.pieces, False), ("loose token", loose, True)):
+
+            def token(texts: tuple[str, ...], alike: bool = alike) -> Predicate:
+                return nodes.Token(any_of=texts, ignore_case=alike, ignore_space=alike)
 
             found.append(Family(name, keys, names, token))
             grid = self.grid(keys)
             for offset in range(1, MAX_OFFSET + 1):
-                def earlier(texts: tuple[str, ...], offset: int = offset, token: Callable[..., Predicate] = token) -> Predicate:
+
+                def earlier(
+                    texts: tuple[str, ...], offset: int = offset, token: Callable[..., Predicate] = token
+                ) -> Predicate:
                     return nodes.At(offset=offset, inner=token(texts))
 
                 moved = np.asarray(self.shifted(grid, offset, -1), dtype=np.int32)
-                found.append(Family(f"{name} {offset} before", moved, names, earlier, own_cost=3))
+                found.append(Family(f"{name} {offset} before", moved, names, earlier, own_cost=2))
         found += [*self._words(), *self._tails(), self._pairs()]
         return {family.name: family for family in found}
 
     def _words(self) -> list[Family]:
-        words = [str(word) or None for word in self.at_places(self.tokens.words)]
+        words = [str(word) if 0 < len(word) <= _LONGEST else None for word in self.at_places(self.tokens.words)]
         keys, names = _coded(words)
-        lower, lower_names = _coded(word and word.lower() for word in words)
+        lower, lower_names = _coded(word and word.casefold() for word in words)
         found = [
             Family("word", keys, names, lambda texts: nodes.Word(any_of=texts)),
-            Family("loose word", lower, lower_names, _word_form("(?i)^(?:{})$")),
+            Family("loose word", lower, lower_names, lambda texts: nodes.Word(any_of=texts, ignore_case=True)),
         ]
         for length in (1, 2, 3):
             for name, form, cut in (
-                ("word start", "^(?:{}).*", lambda word, n: word[:n]),
-                ("word end", ".*(?:{})$", lambda word, n: word[-n:]),
+                ("word start", "^(?:{}).", lambda word, n: word[:n]),
+                ("word end", ".(?:{})$", lambda word, n: word[-n:]),
             ):
                 codes, ends = _coded(cut(word, length) if word and len(word) > length else None for word in names)
                 of_place = np.where(keys < 0, -1, codes[keys]) if len(codes) else keys
-                found.append(Family(f"{name} {length}", of_place.astype(np.int32), ends, _word_form(form)))
+                found.append(
+                    Family(f"{name} {length}", of_place.astype(np.int32), ends, _word_form(form), max_keys=_BRANCHES)
+                )
         return found
 
     def _tails(self) -> list[Family]:
@@ -171,7 +179,7 @@ class Features:
         for length in TAILS:
             pairs = zip(texts, starts, strict=True)
             keys, names = _coded(text[at - length : at] if at >= length else None for text, at in pairs)
-            found.append(Family(f"text {length} before", keys, names, _ending))
+            found.append(Family(f"text {length} before", keys, names, _ending, max_keys=_BRANCHES))
         return found
 
     def _pairs(self) -> Family:
@@ -181,7 +189,7 @@ class Features:
         both = np.where(before < 0, -1, keys.astype(np.int64) * len(names) + before)
         used, codes = np.unique(both, return_inverse=True)
         texts = tuple("" if pair < 0 else f"{names[pair // len(names)]}\0{names[pair % len(names)]}" for pair in used)
-        return Family("pair", np.where(both < 0, -1, codes).astype(np.int32), texts, _pair_table, 2, 3)
+        return Family("pair", np.where(both < 0, -1, codes).astype(np.int32), texts, _pair_table, 4, 1, _ENTRIES)
 
     @cached_property
     def flags(self) -> tuple[Flag, ...]:
@@ -194,10 +202,11 @@ class Features:
         found = []
         for leaf in leaves:
             grid = holds(leaf, self.tokens)
-            found.append(Flag(leaf, np.asarray(self.at_places(grid), dtype=bool), 1))
+            found.append(Flag(leaf, np.asarray(self.at_places(grid), dtype=bool), complexity(leaf)))
             if not isinstance(leaf, nodes.Inside | nodes.Repeated | nodes.Induction):
                 earlier = np.asarray(self.shifted(grid, 1, False), dtype=bool)
-                found.append(Flag(nodes.At(offset=1, inner=leaf), earlier, 3))
+                at_one = nodes.At(offset=1, inner=leaf)
+                found.append(Flag(at_one, earlier, complexity(at_one)))
         return tuple(flag for flag in found if 0 < flag.mask.mean() < 1)
 
     @cached_property

@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuronaut.agent.proposers.atoms import Atom, Counts, Mask, Tally, Target
-from neuronaut.agent.proposers.base import Explored, Proposal
+from neuronaut.agent.proposers.base import Explored, Firing, Proposal
 from neuronaut.agent.proposers.features import Features
 from neuronaut.agent.proposers.search import LIMITS, Beam, Clause, Formula, fitted_again, formulas, pruned
-from neuronaut.tools.look.reads import FiringRule
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.evaluate import holds
-from neuronaut.tools.predicates.nodes import Predicate, canonical_json, claim_text, complexity, predicate_from_json
+from neuronaut.tools.predicates.nodes import Predicate, canonical_json, complexity, predicate_from_json
+from neuronaut.tools.predicates.text import claim_text
 from neuronaut.tools.tokens import PAD, Tokens
 
 MIN_SELECTION_F1 = 0.15  # below it no test could carry the claim
@@ -41,7 +41,7 @@ class Found:
 
 
 def search(
-    tokens: Tokens, activations: NDArray[np.floating], rule: FiringRule, *, budget: int = 4, seed: int = 0
+    tokens: Tokens, activations: NDArray[np.floating], rule: Firing, *, budget: int = 4, seed: int = 0
 ) -> list[Found]:
     """The best predicates of some complexities for one unit's firing, best first, at most `budget`; empty if none.
 
@@ -61,7 +61,7 @@ class _Case:
     whole: Target
 
     @classmethod
-    def of(cls, tokens: Tokens, activations: NDArray[np.floating], rule: FiringRule, seed: int) -> "_Case":
+    def of(cls, tokens: Tokens, activations: NDArray[np.floating], rule: Firing, seed: int) -> "_Case":
         kept = _drawn(tokens, seed)
         if len(kept) < len(tokens):
             tokens = _narrowed(tokens, kept)
@@ -72,7 +72,8 @@ class _Case:
         order = np.random.default_rng(seed).permutation(int(documents.max(initial=-1)) + 1)
         selecting: Mask = (order < SELECTED_ON * len(order))[documents]
         fit, select, whole = (
-            Target.of(values, documents, rule.threshold, rule.median, among=among) for among in (~selecting, selecting, None)
+            Target.of(values, documents, rule.threshold, rule.median, among=among)
+            for among in (~selecting, selecting, None)
         )
         return cls(features, fit, select, whole)
 
@@ -111,8 +112,7 @@ def _searched(case: _Case, *, budget: int, start: Sequence[Clause] = (), refuted
     banned = [_mask(predicate_from_json(text), case.features) for text in refuted]
     for formula in _chosen(pool, case.select):
         final = _finished(formula, case, tally)
-        predicate = nodes.simplify(final.node)
-        mask = _mask(predicate, case.features)
+        predicate, mask = final.node, final.mask
         if canonical_json(predicate) in refuted or any(_same(mask, other) for other in banned):
             continue
         found = _found(predicate, mask, case, case.select.counts(formula.mask).f1)
@@ -128,7 +128,7 @@ def _ranked(found: list[Found], tried: int, budget: int) -> list[Found]:
     """Best first; the best about the current token alone stays, however low, where anything is proposed."""
     if not any(one.selection_f1 >= MIN_SELECTION_F1 for one in found):
         return []
-    ordered = sorted(found, key=lambda one: (-round(one.selection_f1, 3), one.items, str(one.predicate)))
+    ordered = sorted(found, key=lambda one: (-round(one.selection_f1, 3), one.items, canonical_json(one.predicate)))
     good = [one for one in ordered if one.selection_f1 >= MIN_SELECTION_F1]
     token = next((one for one in ordered if isinstance(one.predicate, nodes.Token)), None)
     kept = good[:budget]
@@ -139,7 +139,9 @@ def _ranked(found: list[Found], tried: int, budget: int) -> list[Found]:
 
 def _chosen(pool: list[Formula], select: Target) -> list[Formula]:
     """The best formula of each complexity on the selecting documents, of single leaves, and of current tokens alone."""
-    ordered = sorted(pool, key=lambda formula: (-round(formula.score(select), 9), formula.cost, str(formula.node)))
+    ordered = sorted(
+        pool, key=lambda formula: (-round(formula.score(select), 9), formula.cost, canonical_json(formula.node))
+    )
     classes = [
         ordered,
         *([formula for formula in ordered if formula.cost <= limit] for limit in (20, 5, 100)),
@@ -201,8 +203,9 @@ def _continued(case: _Case, start: Sequence[Clause], tally: Tally) -> list[Formu
         found += [Formula.of([*start[:at], longer, *start[at + 1 :]]) for longer in beam.clauses(clause)]
     best = sorted(found, key=lambda formula: -round(formula.score(case.fit), 9))[:3]
     for formula in best:
-        rest = Beam(case.features, case.fit.without(formula.mask), case.fit.counts(formula.mask), tally, 4, 2)
-        found += [Formula.of([*formula.clauses, more]) for more in rest.clauses()[:3]]
+        left = case.fit.without(formula.mask).alone()
+        more = Beam(case.features, left, Counts(), tally, width=4, depth=2).clauses()
+        found += [Formula.of([*formula.clauses, clause]) for clause in more[:6]]
     return found
 
 
@@ -234,7 +237,7 @@ class GrammarProposer:
             Proposal(
                 side="reads",
                 predicate=one.predicate,
-                claim=claim_text(one.predicate, "reads", explored.unit.sign),
+                claim=claim_text(one.predicate, sign=explored.unit.sign),
                 author=self.name,
                 explore_f1=one.f1,
                 tried=one.tried,

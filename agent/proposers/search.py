@@ -27,6 +27,12 @@ _ALIKE = 2  # states of a beam that may use the same families
 _EXCLUDED_BY = ("token", "loose token", "token 1 before")
 _FLAGS_TRIED = 4
 _MAX_CLAUSES = 4
+_PRECISE = 0.8
+
+
+def _spliced(node: Predicate, kind: type[nodes.AllOf] | type[nodes.AnyOf]) -> tuple[Predicate, ...]:
+    """The parts of a node of that kind, else the node alone."""
+    return node.of if isinstance(node, kind) else (node,)
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Clause:
     @property
     def node(self) -> Predicate:
         """The predicate of the conjunction."""
-        parts = tuple(atom.node for atom in self.atoms)
+        parts = tuple(part for atom in self.atoms for part in _spliced(atom.node, nodes.AllOf))
         return parts[0] if len(parts) == 1 else nodes.AllOf(of=parts)
 
     def and_also(self, atom: Atom) -> "Clause":
@@ -78,7 +84,7 @@ class Formula:
     @property
     def node(self) -> Predicate:
         """The predicate of the union."""
-        parts = tuple(clause.node for clause in self.clauses)
+        parts = tuple(part for clause in self.clauses for part in _spliced(clause.node, nodes.AnyOf))
         return parts[0] if len(parts) == 1 else nodes.AnyOf(of=parts)
 
     @property
@@ -139,15 +145,16 @@ class Beam:
         return kept
 
     def _extended(self, state: Clause) -> list[Clause]:
-        """The clause with each of the best further atoms."""
-        return [state.and_also(atom) for atom in self._atoms(state)]
+        """The clause with each of the best further atoms that bring anything."""
+        longer = [state.and_also(atom) for atom in self._atoms(state)]
+        least = self.score(state) if state.atoms else 0.0
+        return [clause for clause in longer if self.score(clause) > least]
 
     def _atoms(self, state: Clause) -> list[Atom]:
         inside = np.flatnonzero(state.mask & (self.target.counted > 0))
         if not len(inside) or not self.target.fires[inside].any():
             return []
         used = {atom.family for atom in state.atoms}
-        scored = {"beside": self.beside, "tally": self.tally}
         atoms: list[Atom] = []
         for name, family in self.features.families.items():
             if name not in used:
@@ -211,23 +218,25 @@ def formulas(features: Features, target: Target, tally: Tally, *, start: Clause 
     """Single clauses, and the unions that grow from the best of them; fitted to `target`."""
     single = Beam(features, target, Counts(), tally).clauses(start)
     found = [Formula.of([clause]) for clause in single]
-    for seed in _seeds(single):
+    for seed in _seeds(single, target):
         chosen = [seed]
         while len(chosen) < _MAX_CLAUSES:
             whole = Formula.of(chosen)
-            beside = target.counts(whole.mask)
-            rest = Beam(features, target.without(whole.mask), beside, tally, width=3, depth=2)
-            more = next(iter(rest.clauses()), None)
-            if more is None or rest.score(more) < beside.f1 + MIN_GAIN:
+            left = target.without(whole.mask).alone()
+            more = Beam(features, left, Counts(), tally, depth=2).clauses()
+            unions = [Formula.of([*chosen, clause]) for clause in more]
+            best = max(unions, key=lambda union: union.score(target), default=whole)
+            if target.counts(best.mask).f1 < target.counts(whole.mask).f1 + MIN_GAIN:
                 break
-            chosen.append(more)
-            found.append(Formula.of(chosen))
+            chosen = list(best.clauses)
+            found.append(best)
     return found
 
 
-def _seeds(clauses: list[Clause]) -> list[Clause]:
-    """The clauses from which unions grow: the best, and the most precise of those that cover a tenth."""
-    return clauses[:1]
+def _seeds(clauses: list[Clause], target: Target) -> list[Clause]:
+    """The clauses from which unions grow: the best, and the best of those that are right where they hold."""
+    precise = [clause for clause in clauses if target.counts(clause.mask).precision >= _PRECISE]
+    return clauses[:1] + [clause for clause in precise[:1] if clause is not clauses[0]]
 
 
 def pruned(formula: Formula, target: Target) -> Formula:
@@ -271,8 +280,12 @@ def _cut(clause: Clause, features: Features, limit: int, beam: Beam) -> Clause:
     atoms = list(clause.atoms)
     for at, atom in enumerate(atoms):
         if atom.family and not atom.negated and len(atom.keys) > limit:
-            others = np.logical_and.reduce([np.ones(len(features), dtype=bool), *(o.mask for o in atoms[:at] + atoms[at + 1 :])])
+            others = np.logical_and.reduce(
+                [np.ones(len(features), dtype=bool), *(o.mask for o in atoms[:at] + atoms[at + 1 :])]
+            )
             inside = np.flatnonzero(others & (beam.target.counted > 0))
-            sets = best_sets(features.families[atom.family], inside, beam.target, (limit,), beside=beam.beside, tally=beam.tally)
+            sets = best_sets(
+                features.families[atom.family], inside, beam.target, (limit,), beside=beam.beside, tally=beam.tally
+            )
             atoms[at] = sets[0] if sets else atom
     return replace(clause, atoms=tuple(atoms), mask=np.logical_and.reduce([atom.mask for atom in atoms]))

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from neuronaut.agent.proposers.base import Proposal
 from neuronaut.tools.predicates import nodes
-from neuronaut.tools.predicates.nodes import Predicate, claim_text
+from neuronaut.tools.predicates.nodes import Predicate
+from neuronaut.tools.predicates.text import claim_text
 from neuronaut.tools.units import Sign
 
 MAX_TOKENS = 10
@@ -16,7 +17,7 @@ Scores = Sequence[tuple[str, float]]
 def propose_writes(
     promoted: Scores, suppressed: Scores, *, effects: Mapping[str, float] | None = None, sign: Sign = 1
 ) -> list[Proposal]:
-    """A `promotes` and a `suppresses` hypothesis, the side with the larger effect first; empty where no score has the sign.
+    """A `promotes` and a `suppresses` hypothesis, the larger effect first; empty where no score has the sign.
 
     promoted, suppressed: (piece, score), positive and negative scores by direct logit attribution. effects: measured
     change of log-probability (nats) on design text by piece; where given it decides which tokens stay, in which order.
@@ -30,7 +31,9 @@ def propose_writes(
         found.append((lowered[0][1], nodes.Suppresses(tokens=tuple(piece for piece, _ in lowered))))
     found.sort(key=lambda pair: -pair[0])
     return [
-        Proposal("writes", predicate, claim_text(predicate, "writes", sign), "grammar", tried=len(promoted) + len(suppressed))
+        Proposal(
+            "writes", predicate, claim_text(predicate, sign=sign), "grammar", tried=len(promoted) + len(suppressed)
+        )
         for _, predicate in found
     ]
 
