@@ -58,19 +58,24 @@ class Peak:
 
 
 def index_speed(target: TargetModel, corpus: Corpus, *, n_tokens: int = 100_000) -> Speed:
-    """The median of three rounds, bare forward and index taking turns, on the first explore documents."""
+    """The best of three rounds for each chunk of the first explore documents, forward and index taking turns."""
     documents = _first(target, corpus, n_tokens)
     share = IndexSettings().binned_tokens / max(n_tokens, 400_000)  # of a corpus of usual length
     layers = tuple(range(target.spec.n_layers))
     sweep = Sweep(layers, min(2**64 - 1, int(share * 2**64)), IndexSettings().sample_tokens)
-    times: dict[str, list[float]] = {"forward": [], "tokenise": [], "index": []}
-    for chunk in [documents[:32]] + [documents] * ROUNDS:  # the first warms up
-        times["tokenise"].append(_seconds(partial(tokens_of, target, chunk)))
-        times["forward"].append(_seconds(partial(_forward, target, chunk)) - times["tokenise"][-1])
-        times["index"].append(_seconds(partial(_index, target, chunk, sweep)))
-    forward, tokenise, index = (float(np.median(times[name][1:])) for name in ("forward", "tokenise", "index"))
+    summaries = [Summary.empty(len(layers) * target.spec.d_mlp, IndexSettings().top_k) for _ in range(ROUNDS)]
+    forward = tokenise = index = 0.0
+    _forward(target, documents[:16])  # warms up
+    for chunk in _chunks(documents):
+        tokenise += min(_seconds(partial(tokens_of, target, chunk)) for _ in summaries)
+        turns = [
+            (_seconds(partial(_forward, target, chunk)), _seconds(partial(summarise, target, chunk, sweep, summary)))
+            for summary in summaries
+        ]
+        forward += min(turn[0] for turn in turns)
+        index += min(turn[1] for turn in turns)
     n = tokens_of(target, documents).n_scored
-    return Speed(n, n / forward, n / index, n / (index - tokenise))
+    return Speed(n, n / (forward - tokenise), n / index, n / (index - tokenise))
 
 
 def peak_memory(name: str, corpus: Corpus, n_tokens: int) -> Peak:
@@ -124,18 +129,10 @@ def _chunks(documents: list[Document]) -> Iterator[list[Document]]:
 
 
 def _forward(target: TargetModel, documents: list[Document]) -> None:
-    n_units = target.spec.n_layers * target.spec.d_mlp
-    for chunk in _chunks(documents):
-        tokens = tokens_of(target, chunk)
-        for windows in batches(tokens, n_units):
-            ids = tokens.ids[windows, : int(tokens.lengths[windows].max())]
-            target.run(torch.from_numpy(np.where(ids == PAD, 0, ids).astype(np.int64)), stop=target.spec.n_layers)
-
-
-def _index(target: TargetModel, documents: list[Document], sweep: Sweep) -> None:
-    summary = Summary.empty(target.spec.n_layers * target.spec.d_mlp, IndexSettings().top_k)
-    for chunk in _chunks(documents):
-        summarise(target, chunk, sweep, summary)
+    tokens = tokens_of(target, documents)
+    for windows in batches(tokens, target.spec.n_layers * target.spec.d_mlp):
+        ids = tokens.ids[windows, : int(tokens.lengths[windows].max())]
+        target.run(torch.from_numpy(np.where(ids == PAD, 0, ids).astype(np.int64)), stop=target.spec.n_layers)
 
 
 def _seconds(work: Callable[[], object]) -> float:
