@@ -1,5 +1,6 @@
 """Where a predicate holds: vectorised over all tokens of all windows at once."""
 
+import re
 from collections.abc import Callable
 from typing import Any, assert_never
 
@@ -8,13 +9,15 @@ from numpy.typing import NDArray
 
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.predicates import nodes
-from neuronaut.tools.predicates.nodes import Predicate, compiled
-from neuronaut.tools.tokens import Tokens, Vocabulary
+from neuronaut.tools.predicates.nodes import Predicate, compiled, ending
+from neuronaut.tools.tokens import PAD, Tokens, Vocabulary
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 
-TAIL = 64  # characters before the token that `preceded_by` sees
+TAIL = 64  # characters before the token in which a match of `preceded_by` may begin
+MEMO_BYTES = 1 << 27  # of the truth values kept with each Tokens
+MEMO_TABLES = 256  # kept with each Vocabulary
 
 
 def strength(predicate: Predicate, tokens: Tokens) -> Floats:
@@ -32,10 +35,14 @@ def strength(predicate: Predicate, tokens: Tokens) -> Floats:
 
 def holds(predicate: Predicate, tokens: Tokens) -> Bools:
     """(n_windows, n_pos) True where the predicate holds; False at padding and special tokens. Do not write into it."""
-    memo = tokens.__dict__.setdefault("_memo", {})
-    if predicate not in memo:
-        memo[predicate] = _holds(predicate, tokens) & tokens.scored
-    found: Bools = memo[predicate]
+    memo: dict[Predicate, Bools] = tokens.__dict__.setdefault("_memo", {})
+    found = memo.get(predicate)
+    if found is None:
+        found = _holds(predicate, tokens) & tokens.scored
+        found.setflags(write=False)
+        while memo and len(memo) * found.nbytes > MEMO_BYTES:
+            del memo[next(iter(memo))]
+        memo[predicate] = found
     return found
 
 
@@ -85,6 +92,16 @@ def _holds(predicate: Predicate, tokens: Tokens) -> Bools:
 
 def token_table(predicate: Predicate, vocabulary: Vocabulary) -> Bools:
     """(d_vocab,) for a leaf that looks at the current token alone. Refuses any other."""
+    tables: dict[Predicate, Bools] = vocabulary.__dict__.setdefault("_tables", {})
+    if predicate not in tables:
+        if len(tables) >= MEMO_TABLES:
+            del tables[next(iter(tables))]
+        tables[predicate] = _token_table(predicate, vocabulary)
+        tables[predicate].setflags(write=False)
+    return tables[predicate]
+
+
+def _token_table(predicate: Predicate, vocabulary: Vocabulary) -> Bools:
     match predicate:
         case nodes.Token():
             fold = str.casefold if predicate.ignore_case else str
@@ -181,10 +198,11 @@ def _induction(tokens: Tokens, length: int) -> Bools:
     key, usable = tokens.ids.astype(np.int64), tokens.scored.copy()
     numbers = key
     for back in range(1, length + 1):
-        moved = np.full_like(key, -1)
-        moved[:, back:] = key[:, :-back] if back < key.shape[1] else -1
+        moved = np.full_like(key, PAD)
+        moved[:, back:] = key[:, :-back] if back < key.shape[1] else PAD
         usable &= _shifted(tokens.scored, back)
-        _, inverse = np.unique(np.stack([numbers.ravel(), moved.ravel()]), axis=1, return_inverse=True)
+        both = (numbers - numbers.min()) * (key.max() + 2) + (moved - PAD)
+        _, inverse = np.unique(both.ravel(), return_inverse=True)
         numbers = np.asarray(inverse, dtype=np.int64).reshape(key.shape)
     return _previous_equal(numbers, usable, 1)
 
@@ -194,62 +212,78 @@ def _inside(tokens: Tokens, opening: str, closing: str) -> Bools:
     for window, text in enumerate(tokens.texts):
         if opening not in text:
             continue
-        depth = _mark_depth(text, opening, closing)
-        positions = np.flatnonzero(tokens.scored[window])
-        starts, ends = tokens.starts[window, positions], tokens.ends[window, positions]
-        # a token is inside when its last character is, so that " (" is outside and " word" after "(" is inside
-        last = np.clip(ends - 1, 0, len(text) - 1)
-        found[window, positions] = (depth[last] > 0) & (ends > starts)
+        inside = np.append(0, np.cumsum(_open_characters(text, opening, closing)))
+        starts, ends = tokens.starts[window], tokens.ends[window]
+        found[window] = (ends > starts) & (inside[ends] - inside[starts] == ends - starts)
     return found
 
 
-def _mark_depth(text: str, opening: str, closing: str) -> NDArray[np.int32]:
-    """(len(text),) how many marks are open at each character; the characters of the marks themselves count as 0."""
-    depth, level, at = np.zeros(len(text), dtype=np.int32), 0, 0
-    while at < len(text):
-        if text.startswith(closing, at) and (level > 0 and opening == closing or opening != closing):
-            level, step = max(0, level - 1), len(closing)
-        elif text.startswith(opening, at):
-            level, step = level + 1, len(opening)
+def _open_characters(text: str, opening: str, closing: str) -> Bools:
+    """(len(text),) True at the characters after an open mark; False at those of the marks themselves."""
+    open_, level, after = np.zeros(len(text), dtype=bool), 0, 0
+    for mark in re.finditer(f"{re.escape(closing)}|{re.escape(opening)}", text):
+        open_[after : mark.start()] = level > 0
+        if opening == closing:
+            level = 1 - level
         else:
-            depth[at], step = level, 1
-        at += step
-    return depth
+            level = max(0, level - 1) if mark.group() == closing else level + 1
+        after = mark.end()
+    open_[after:] = level > 0
+    return open_
 
 
 def _starts_word(tokens: Tokens) -> Bools:
-    pieces = tokens.vocabulary.pieces
-    begins = np.array([piece.strip()[:1].isalnum() for piece in pieces], dtype=bool)
-    spaced = np.array([piece[:1].isspace() for piece in pieces], dtype=bool)
-    ends_in_word = np.array([piece[-1:].isalnum() for piece in pieces], dtype=bool)
-    glued = _shifted(_lookup(ends_in_word, tokens) & tokens.scored, 1)
-    return _lookup(begins, tokens) & (_lookup(spaced, tokens) | ~glued)
+    begins = _pieces_where("begins", lambda piece: piece.strip()[:1].isalnum(), tokens)
+    spaced = _pieces_where("spaced", lambda piece: piece[:1].isspace(), tokens)
+    ends_in_word = _pieces_where("ends", lambda piece: piece[-1:].isalnum(), tokens)
+    return begins & (spaced | ~_shifted(ends_in_word & tokens.scored, 1))
 
 
-_SENTENCE_END = r"(?:^|[.!?\n][\"'”’)]*)\s*[\"'“‘(]*$"
+def _pieces_where(name: str, test: Callable[[str], bool], tokens: Tokens) -> Bools:
+    tables: dict[str, Bools] = tokens.vocabulary.__dict__.setdefault("_piece_tests", {})
+    if name not in tables:
+        tables[name] = np.array([test(piece) for piece in tokens.vocabulary.pieces], dtype=bool)
+    return _lookup(tables[name], tokens)
+
+
+_SENTENCE_END = r"(?:\A|\n|[.!?][\"'”’)]*\s)\s*[\"'“‘(]*\z"
 
 
 def _starts_sentence(tokens: Tokens) -> Bools:
-    return _starts_word(tokens) & _text_before(tokens, compiled(_SENTENCE_END).search, strip=True)
+    return _starts_word(tokens) & _text_before(tokens, compiled(_SENTENCE_END), strip=True)
 
 
 def _preceded_by(tokens: Tokens, regex: str) -> Bools:
-    search = compiled(f"(?:{regex})$").search
-    return _text_before(tokens, search, strip=False)
+    return _text_before(tokens, ending(regex), strip=False)
 
 
-def _text_before(tokens: Tokens, search: Callable[[str], Any], *, strip: bool) -> Bools:
-    """True where `search` finds something in the last TAIL characters before the token (strip: before its white space)."""
-    found = np.zeros(tokens.ids.shape, dtype=bool)
-    seen: dict[str, bool] = {}
-    for window, text in enumerate(tokens.texts):
-        for pos in np.flatnonzero(tokens.scored[window]):
-            start = int(tokens.starts[window, pos])
-            if strip:
-                while start < len(text) and text[start].isspace():
+def _text_before(tokens: Tokens, pattern: Any, *, strip: bool) -> Bools:
+    """True where a match that ends at the token's start (strip: after its white space) begins in the TAIL characters before.
+
+    One character more than TAIL is shown to the pattern, so that `^` and `\\b` see where the text really begins.
+    """
+    numbers, tails = _tails(tokens, strip)
+    table = np.fromiter((_found(pattern, tail) for tail in tails), dtype=bool, count=len(tails))
+    return table[numbers] & tokens.scored
+
+
+def _found(pattern: Any, tail: str) -> bool:
+    return (pattern.search(tail, 1) if len(tail) > TAIL else pattern.search(tail)) is not None
+
+
+def _tails(tokens: Tokens, strip: bool) -> tuple[NDArray[np.int64], list[str]]:
+    """(n_windows, n_pos) index of the text before each token among the different ones, and those."""
+    memo: dict[bool, tuple[NDArray[np.int64], list[str]]] = tokens.__dict__.setdefault("_tails", {})
+    if strip not in memo:
+        seen: dict[str, int] = {}
+        numbers = np.zeros(tokens.ids.shape, dtype=np.int64)
+        for window, (text, scored) in enumerate(zip(tokens.texts, tokens.scored, strict=True)):
+            row = [0] * len(scored)
+            for pos in np.flatnonzero(scored).tolist():
+                start = int(tokens.starts[window, pos])
+                while strip and start < len(text) and text[start].isspace():
                     start += 1
-            tail = text[max(0, start - TAIL) : start]
-            if tail not in seen:
-                seen[tail] = search(tail) is not None
-            found[window, pos] = seen[tail]
-    return found
+                row[pos] = seen.setdefault(text[max(0, start - TAIL - 1) : start], len(seen))
+            numbers[window] = row
+        memo[strip] = numbers, list(seen)
+    return memo[strip]

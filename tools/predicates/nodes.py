@@ -1,12 +1,13 @@
 """Predicates as data: a closed union of frozen models, JSON in and out, bounded in depth and size."""
 
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, Self
 
 import re2
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from neuronaut.tools.errors import ToolRefused
 
@@ -35,7 +36,18 @@ def compiled(pattern: str) -> Any:
         raise ValueError(f"{pattern!r} is no regular expression that can be run in linear time ({error})") from None
 
 
+def ending(pattern: str) -> Any:
+    """The pattern compiled so that its match must reach the end of the text. Refuses as `compiled` does."""
+    return compiled(f"(?:{pattern})\\z")
+
+
+def _compiles_at_end(pattern: str) -> str:
+    compiled(pattern), ending(pattern)  # \\Q, for example, may stand in a pattern of its own but would swallow the end
+    return pattern
+
+
 Regex = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_compiles)]
+EndRegex = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_compiles_at_end)]
 
 
 class _Node(BaseModel):
@@ -135,17 +147,17 @@ class Since(_Node):
 
 
 class PrecededBy(_Node):
-    """The text before the token ends with a match of the regular expression."""
+    """The text before the token ends with a match of the regular expression that begins at most 64 characters earlier."""
 
     kind: Literal["preceded_by"] = "preceded_by"
-    regex: Regex
+    regex: EndRegex
 
     def items(self) -> int:
         return 1 + branches(self.regex)
 
 
 class Inside(_Node):
-    """The token lies between an opening mark and its closing one; the marks themselves are outside."""
+    """All of the token lies after an opening mark that is not closed yet; pairs nest, equal marks take turns."""
 
     kind: Literal["inside"] = "inside"
     open: Annotated[str, Field(min_length=1, max_length=3)]
@@ -181,6 +193,12 @@ class Position(_Node):
     kind: Literal["position"] = "position"
     first: int = Field(ge=0, le=8192)
     last: int = Field(ge=0, le=8192)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.first > self.last:
+            raise ValueError(f"position {self.first} to {self.last} is empty: first must not be above last")
+        return self
 
     def items(self) -> int:
         return 3
@@ -327,10 +345,7 @@ class Suppresses(_Node):
 
 
 Predicate = Annotated[
-    Union[
-        Token, TokenMatches, Word, WordMatches, At, Within, Since, PrecededBy, Inside, Repeated, Induction, Position,
-        StartsWord, StartsSentence, Digit, Capitalised, Punctuation, AllOf, AnyOf, Not, Modes, Graded, Promotes, Suppresses,
-    ],
+    Token | TokenMatches | Word | WordMatches | At | Within | Since | PrecededBy | Inside | Repeated | Induction | Position | StartsWord | StartsSentence | Digit | Capitalised | Punctuation | AllOf | AnyOf | Not | Modes | Graded | Promotes | Suppresses,
     Field(discriminator="kind"),
 ]  # fmt: skip
 
@@ -345,20 +360,29 @@ LEAF_KINDS = frozenset(
 
 
 def branches(pattern: str) -> int:
-    """Number of alternatives of a regular expression, `|` inside classes and escaped ones left out; a class counts as 5."""
-    count, classes, in_class, escaped = 1, 0, False, False
-    for character in pattern:
-        if escaped:
-            escaped = False
-        elif character == "\\":
-            escaped = True
-        elif in_class:
-            in_class = character != "]"
-        elif character == "[":
-            in_class, classes = True, classes + 1
-        elif character == "|":
-            count += 1
-    return count + (CLASS_ITEMS - 1) * classes
+    """Alternatives of a regular expression: those of `|`, and the members of classes (named ones and ranges at most 5)."""
+    return 1 + sum(_alternatives(match.group()) - 1 for match in _REGEX_PART.finditer(pattern))
+
+
+_NAMED = r"\\[pP]\{[^}]*\}|\\[dDwWsSpP]|\[:\^?\w+:\]"
+_REGEX_PART = re.compile(rf"\[\^?\]?(?:\\.|\[:\^?\w+:\]|[^\]\\])*\]|{_NAMED}|\\.|\||\.", re.DOTALL)
+_MEMBER = re.compile(rf"{_NAMED}|(?P<low>\\.|.)-(?P<high>\\.|.)|\\.|.", re.DOTALL)
+
+
+def _alternatives(part: str) -> int:
+    """How many branches a part of a regular expression stands for; `|` adds one to the branch before it."""
+    if part in ("|", "."):
+        return 2 if part == "|" else CLASS_ITEMS
+    if part[0] == "\\":
+        return CLASS_ITEMS if part[1] in "dDwWsSpP" else 1
+    negated, members = part[1] == "^", 0
+    for member in _MEMBER.finditer(part[2:-1] if negated else part[1:-1]):
+        if member["low"]:
+            members += max(1, min(CLASS_ITEMS, ord(member["high"][-1]) - ord(member["low"][-1]) + 1))
+        else:
+            members += _alternatives(member.group()) if member.group()[0] == "\\" else 1
+            members += CLASS_ITEMS - 1 if member.group().startswith("[:") else 0
+    return max(CLASS_ITEMS, members) if negated else members
 
 
 def walk(predicate: Predicate) -> Iterator[Predicate]:
@@ -384,6 +408,26 @@ def leaves(predicate: Predicate) -> tuple[Predicate, ...]:
 def complexity(predicate: Predicate) -> int:
     """Items: tokens + words + regex branches (a named class counts 5) + leaves + numeric parameters."""
     return predicate.items() + sum(complexity(child) for child in predicate.children())
+
+
+def simplify(predicate: Predicate) -> Predicate:
+    """An equivalent predicate without double negations, nested or repeated parts of all_of and any_of."""
+    match predicate:
+        case AllOf() | AnyOf():
+            flat: dict[Predicate, None] = {}
+            for part in map(simplify, predicate.of):
+                flat.update(dict.fromkeys(part.of if isinstance(part, type(predicate)) else (part,)))
+            parts = tuple(flat)
+            return parts[0] if len(parts) == 1 else predicate.model_copy(update={"of": parts})
+        case Not():
+            inner = simplify(predicate.inner)
+            return inner.inner if isinstance(inner, Not) else Not(inner=inner)
+        case At() | Within():
+            return predicate.model_copy(update={"inner": simplify(predicate.inner)})
+        case Since():
+            return Since(inner=simplify(predicate.inner), last=simplify(predicate.last))
+        case _:
+            return predicate
 
 
 def depth(predicate: Predicate) -> int:

@@ -1,6 +1,7 @@
 """Predicates as people read and write them: `all_of(token(" in"), at(1, digit))`, and as an English sentence."""
 
 import ast
+import warnings
 from typing import Literal, assert_never
 
 from pydantic import ValidationError
@@ -78,7 +79,10 @@ def parse_text(text: str) -> Predicate:
     if len(text) > 20_000:
         raise ToolRefused("the predicate is longer than 20,000 characters")
     try:
-        tree = ast.parse(text.strip().replace("not(", "not_("), mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)  # '\\d' without r is what people write
+            warnings.simplefilter("ignore", DeprecationWarning)
+            tree = ast.parse(text.strip(), mode="eval").body
         return bounded(_build(tree))
     except SyntaxError:
         raise ToolRefused(f"{text[:100]!r} is not in the predicate language: write for example token(' and')") from None
@@ -91,9 +95,13 @@ def parse_text(text: str) -> Predicate:
 def _build(tree: ast.expr) -> Predicate:
     if isinstance(tree, ast.Name) and tree.id in _BARE:
         return _BARE[tree.id]()
+    if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.Not):
+        return nodes.Not(inner=_build(tree.operand))
     if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name):
         raise ToolRefused("a predicate is a name such as digit or a call such as token(' and')")
-    name, flags = tree.func.id, {k.arg: _constant(k.value, bool) for k in tree.keywords if k.arg}
+    name, flags = tree.func.id, {k.arg or "**": _constant(k.value, bool) for k in tree.keywords}
+    if flags and name not in ("token", "word"):
+        raise ToolRefused(f"{name} takes no named arguments: write {name}(…) with the values in order")
     if name in _BARE and not tree.args:
         return _BARE[name]()
     return _from_call(name, tree.args, flags)
@@ -106,7 +114,11 @@ def _from_call(name: str, args: list[ast.expr], flags: dict[str, object]) -> Pre
         case "word":
             return nodes.Word.model_validate({"any_of": _strings(args), **flags})
         case "token_matches" | "word_matches" | "preceded_by":
-            model = {"token_matches": nodes.TokenMatches, "word_matches": nodes.WordMatches, "preceded_by": nodes.PrecededBy}
+            model = {
+                "token_matches": nodes.TokenMatches,
+                "word_matches": nodes.WordMatches,
+                "preceded_by": nodes.PrecededBy,
+            }
             return model[name](regex=_only(_strings(args), name))
         case "at":
             offset, inner = _two(args, name)
@@ -123,9 +135,9 @@ def _from_call(name: str, args: list[ast.expr], flags: dict[str, object]) -> Pre
         case "position":
             first, last = _two(args, name)
             return nodes.Position(first=_number(first), last=_number(last))
-        case "repeated":
+        case "repeated" if len(args) <= 1:
             return nodes.Repeated(min_gap=_number(args[0])) if args else nodes.Repeated()
-        case "induction":
+        case "induction" if len(args) <= 1:
             return nodes.Induction(length=_number(args[0])) if args else nodes.Induction()
         case "all_of" | "any_of" if len(args) == 1:
             return _build(args[0])
@@ -175,17 +187,24 @@ def _two(args: list[ast.expr], name: str) -> tuple[ast.expr, ast.expr]:
 def _weighted(args: list[ast.expr], name: str) -> list[tuple[Predicate, float]]:
     pairs = []
     for arg in args:
-        if not (isinstance(arg, ast.Call) and isinstance(arg.func, ast.Name) and arg.func.id == name and len(arg.args) == 2):
+        if not (
+            isinstance(arg, ast.Call) and isinstance(arg.func, ast.Name) and arg.func.id == name and len(arg.args) == 2
+        ):
             raise ToolRefused(f"expected {name}(predicate, number), found {ast.unparse(arg)[:60]!r}")
         number = arg.args[1]
-        if not (isinstance(number, ast.Constant) and isinstance(number.value, (int, float))):
+        if not (isinstance(number, ast.Constant) and type(number.value) in (int, float)):
             raise ToolRefused(f"expected {name}(predicate, number), found {ast.unparse(arg)[:60]!r}")
         pairs.append((_build(arg.args[0]), float(number.value)))
     return pairs
 
 
+def _visible(string: str) -> str:
+    """The string with line ends, control and direction characters written as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in string)
+
+
 def _listed(strings: tuple[str, ...]) -> str:
-    shown = ", ".join(f'"{string}"' for string in strings[:SHOWN])
+    shown = ", ".join(f'"{_visible(string)}"' for string in strings[:SHOWN])
     return shown if len(strings) <= SHOWN else f"{shown} and {len(strings) - SHOWN} more"
 
 
@@ -202,13 +221,13 @@ def phrase(predicate: Predicate) -> str:
     """What the predicate holds of, in words: `"and", or a digit after "in"`."""
     match predicate:
         case nodes.Token():
-            return _listed(predicate.any_of) if len(predicate.any_of) > 1 else f'the token "{predicate.any_of[0]}"'
+            return _listed(predicate.any_of) if len(predicate.any_of) > 1 else f"the token {_listed(predicate.any_of)}"
         case nodes.Word():
             return f"the word {_listed(predicate.any_of)}"
         case nodes.TokenMatches():
-            return f"a token matching /{predicate.regex}/"
+            return f"a token matching /{_visible(predicate.regex)}/"
         case nodes.WordMatches():
-            return f"a word matching /{predicate.regex}/"
+            return f"a word matching /{_visible(predicate.regex)}/"
         case nodes.At():
             where = "just after" if predicate.offset == 1 else f"{predicate.offset} tokens after"
             return f"a token {where} {phrase(predicate.inner)}"
@@ -217,9 +236,9 @@ def phrase(predicate: Predicate) -> str:
         case nodes.Since():
             return f"a token after {phrase(predicate.inner)}, with no {phrase(predicate.last)} in between"
         case nodes.PrecededBy():
-            return f"a token after text ending in /{predicate.regex}/"
+            return f"a token after text ending in /{_visible(predicate.regex)}/"
         case nodes.Inside():
-            return f"a token inside {predicate.open} {predicate.close}"
+            return f"a token inside {_visible(predicate.open)} {_visible(predicate.close)}"
         case nodes.Repeated():
             gap = "" if predicate.min_gap == 1 else f" at least {predicate.min_gap} tokens earlier"
             return f"a token that has occurred before{gap}"

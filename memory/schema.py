@@ -1,0 +1,158 @@
+"""The tables of the notebook. Records are only added: triggers refuse UPDATE and DELETE."""
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+TRANSITIONS: tuple[tuple[str, str], ...] = (
+    ("proposed", "registered"),
+    ("proposed", "withdrawn"),
+    ("proposed", "untestable"),
+    ("registered", "testing"),
+    ("registered", "withdrawn"),
+    ("registered", "untestable"),
+    *(("testing", end) for end in ("supported", "partial", "refuted", "unresolved")),
+    *((end, "stale") for end in ("supported", "partial", "refuted", "unresolved")),
+    *((end, "superseded") for end in ("supported", "partial", "refuted", "unresolved")),
+    *((end, "testing") for end in ("partial", "unresolved")),
+    ("stale", "testing"),
+)
+DECIDED = ("supported", "partial", "refuted")
+
+
+def _id() -> Column[str]:
+    return Column("id", String(80), primary_key=True)
+
+
+def _ref(name: str, table: str, *, null: bool = False) -> Column[str]:
+    return Column(name, ForeignKey(f"{table}.id"), nullable=null)
+
+
+def _text(name: str, *, null: bool = False) -> Column[str]:
+    return Column(name, Text, nullable=null)
+
+
+artifact = Table("artifact", metadata, _id(), _text("media_type"), Column("n_bytes", Integer, nullable=False), Column("content", LargeBinary, nullable=False))
+target_model = Table(
+    "target_model", metadata, _id(), _text("name"), _text("weights_sha256"), _text("tokenizer_sha256"), _text("dtype"),
+    _text("backend"), _text("backend_version"), _text("processing"),
+)  # fmt: skip
+corpus = Table("corpus", metadata, _id(), _text("name"), _text("sha256"), Column("n_characters", Integer, nullable=False))
+run = Table(
+    "run", metadata, _id(), _text("question"), _ref("target", "target_model"), _ref("corpus", "corpus"),
+    _ref("parent_run", "run", null=True), _text("code_version"), _text("code_commit", null=True),
+    _text("packages"), _text("config"), Column("seed", Integer, nullable=False), _text("started"),
+)  # fmt: skip
+run_end = Table(
+    "run_end", metadata, _id(), _ref("run", "run"), _text("outcome"), _text("reason"), _text("cost"), _text("ended"),
+    CheckConstraint("outcome in ('answered','gave_up','out_of_budget','cancelled','error')"),
+)  # fmt: skip
+unit = Table(
+    "unit", metadata, _id(), _ref("target", "target_model"), _text("kind"), Column("layer", Integer, nullable=False),
+    Column("index", Integer, nullable=False), Column("sign", Integer, nullable=False), _text("address"),
+    UniqueConstraint("target", "address"), CheckConstraint("sign in (1, -1)"),
+)  # fmt: skip
+hypothesis = Table(
+    "hypothesis", metadata, _id(), _ref("run", "run"), _ref("unit", "unit"), _ref("parent", "hypothesis", null=True),
+    _text("side"), _text("claim"), _text("predicate"), Column("complexity", Integer, nullable=False), _text("author"),
+    UniqueConstraint("run", "unit", "side", "predicate", "author"), CheckConstraint("side in ('reads','writes')"),
+)  # fmt: skip
+allowed_transition = Table(
+    "allowed_transition", metadata, Column("from_state", String(20), primary_key=True), Column("to_state", String(20), primary_key=True)
+)
+prediction = Table(
+    "prediction", metadata, _id(), _ref("hypothesis", "hypothesis"), _text("metric"), _text("comparator"),
+    Column("threshold", Float, nullable=False), _text("baseline"), _text("split"), _text("payload"), _text("sha256"),
+)  # fmt: skip
+experiment = Table(
+    "experiment", metadata, _id(), _ref("run", "run"), _ref("prediction", "prediction", null=True), _text("tool"), _text("tool_sha256"),
+    _text("args"), _ref("corpus", "corpus", null=True), Column("seed", Integer, nullable=False), _text("key"),
+    _ref("repeat_of", "experiment", null=True), _text("started"),
+)  # fmt: skip
+experiment_end = Table(
+    "experiment_end", metadata, _id(), Column("experiment", ForeignKey("experiment.id"), nullable=False, unique=True),
+    _text("outcome"), _text("error", null=True), _ref("result", "artifact", null=True),
+    Column("seconds", Float, nullable=False), Column("forwards", Float, nullable=False),
+    CheckConstraint("outcome in ('ok','refused','failed')"),
+    CheckConstraint("(outcome = 'ok') = (result is not null)"), CheckConstraint("(outcome = 'ok') = (error is null)"),
+)  # fmt: skip
+evidence = Table(
+    "evidence", metadata, _id(), _ref("experiment", "experiment"), _text("subject"), _text("metric"), Column("value", Float, nullable=False),
+    _text("unit_of_measure"), Column("n", Integer, nullable=False), Column("ci_low", Float), Column("ci_high", Float),
+    Column("null_value", Float), Column("null_percentile", Float),
+    CheckConstraint("ci_low is null or ci_low <= ci_high"),
+)  # fmt: skip
+verdict = Table(
+    "verdict", metadata, _id(), _ref("prediction", "prediction"), _text("outcome"), _text("rule_version"), _text("reason"),
+    Column("e", Float, nullable=False), _text("case"),
+    CheckConstraint("outcome in ('SUPPORTED','PARTIAL','REFUTED','UNRESOLVED')"),
+)  # fmt: skip
+verdict_evidence = Table(
+    "verdict_evidence", metadata, Column("verdict", ForeignKey("verdict.id"), primary_key=True),
+    Column("evidence", ForeignKey("evidence.id"), primary_key=True),
+)  # fmt: skip
+hypothesis_status = Table(
+    "hypothesis_status", metadata, Column("hypothesis", ForeignKey("hypothesis.id"), primary_key=True),
+    Column("seq", Integer, primary_key=True), Column("prev_seq", Integer), Column("from_state", String(20)),
+    Column("to_state", String(20), nullable=False), _ref("verdict", "verdict", null=True), _text("reason"),
+    UniqueConstraint("hypothesis", "seq", "to_state"),
+    ForeignKeyConstraint(["from_state", "to_state"], ["allowed_transition.from_state", "allowed_transition.to_state"]),
+    ForeignKeyConstraint(
+        ["hypothesis", "prev_seq", "from_state"],
+        ["hypothesis_status.hypothesis", "hypothesis_status.seq", "hypothesis_status.to_state"],
+    ),
+    CheckConstraint("(seq = 0) = (prev_seq is null)"), CheckConstraint("(seq = 0) = (from_state is null)"),
+    CheckConstraint("seq = 0 or seq = prev_seq + 1"), CheckConstraint("seq > 0 or to_state = 'proposed'"),
+    CheckConstraint("to_state not in ('supported','partial','refuted') or verdict is not null"),
+)  # fmt: skip
+outcome = Table("outcome", metadata, _id(), _ref("run", "run"), _ref("unit", "unit"), _text("side"), _text("status"), _text("reason"))
+block_opened = Table(
+    "block_opened", metadata, _id(), _ref("run", "run"), _ref("unit", "unit"), _text("side"), _ref("corpus", "corpus"),
+    Column("block", Integer, nullable=False), UniqueConstraint("unit", "side", "corpus", "block"),
+)  # fmt: skip
+llm_call = Table(
+    "llm_call", metadata, _id(), _ref("run", "run"), _text("purpose"), _text("provider"), _text("model"), _text("request"), _text("request_sha256"),
+)  # fmt: skip
+llm_call_end = Table(
+    "llm_call_end", metadata, _id(), Column("call", ForeignKey("llm_call.id"), nullable=False, unique=True), _text("answered_by", null=True),
+    _text("response", null=True), _text("stop_reason", null=True), Column("tokens_in", Integer), Column("tokens_cached", Integer),
+    Column("tokens_out", Integer), Column("usd_micro", Integer), Column("seconds", Float, nullable=False), _text("error", null=True),
+    CheckConstraint("(response is null) <> (error is null)"),
+)  # fmt: skip
+review = Table(
+    "review", metadata, _id(), _text("target_table"), _text("target_id"), _text("author"), _text("verb"), _text("reason"),
+    CheckConstraint("verb in ('agree','dispute','invalidate','comment')"),
+)  # fmt: skip
+ledger = Table(
+    "ledger", metadata, Column("seq", Integer, primary_key=True), Column("table_name", String(40), nullable=False), _text("row_id"),
+    _text("row_sha256"), _text("prev_sha256"), _text("sha256"),
+)  # fmt: skip
+schema_migration = Table(
+    "schema_migration", metadata, Column("number", Integer, primary_key=True), _text("name"), _text("source_sha256"), _text("applied")
+)
+
+RECORDS: tuple[Table, ...] = tuple(
+    t for t in metadata.sorted_tables if t.name not in ("ledger", "schema_migration", "allowed_transition")
+)
+
+
+def append_only_triggers(table: Table) -> list[str]:
+    """SQLite statements that refuse to change or delete a row of the table."""
+    return [
+        f"CREATE TRIGGER {table.name}_no_{verb.lower()} BEFORE {verb} ON {table.name} "
+        f"BEGIN SELECT RAISE(ABORT, '{table.name} rows are only added'); END"
+        for verb in ("UPDATE", "DELETE")
+    ]

@@ -1,0 +1,360 @@
+"""Pairs: two edits of one place by one generator, one of which makes the predicate true and the other false.
+
+Edited text is only ever compared with edited text: any edit makes text odd, and odd text quiets units.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuronaut.tools.predicates import nodes
+from neuronaut.tools.predicates.evaluate import holds
+from neuronaut.tools.predicates.nodes import Predicate, canonical_json, leaves, walk
+from neuronaut.tools.tokens import PAD, Tokens, Vocabulary
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+NextTokens = Callable[[Ints, Ints], NDArray[np.float64]]
+Arm = Literal["keep_break", "make_placebo"]
+
+CANDIDATES = 4  # replacements tried for each arm of a place
+RIGHT_CONTEXT = 4  # tokens after the place that are kept where a word may go on
+PER_DOCUMENT = 4
+OVERSAMPLING = 3
+NEAR = 8  # how far before a place something is put that must have occurred earlier
+
+
+@dataclass(frozen=True)
+class EditedText:
+    """Token ids (BOS included) and the position that is judged."""
+
+    ids: tuple[int, ...]
+    position: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two edits of one place. `leaf` numbers the edited condition in `leaves(predicate)`."""
+
+    arm: Arm
+    leaf: int
+    document: int
+    true: EditedText
+    false: EditedText
+
+
+@dataclass(frozen=True)
+class PairDraw:
+    """The pairs, in test order, and how many places were given up and why."""
+
+    pairs: tuple[Pair, ...]
+    discarded: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What edits are made from: the text, the unigram shares (d_vocab,), the model's next-token shares, a decode-encode test.
+
+    next_tokens(ids (n, pos), positions (n,)) -> (n, d_vocab): the distribution of the token at each position.
+    survives: whether ids come back the same from decoding and encoding.
+    """
+
+    tokens: Tokens
+    unigram: NDArray[np.float64]
+    next_tokens: NextTokens
+    survives: Callable[[Sequence[tuple[int, ...]]], list[bool]]
+    n_ctx: int
+
+    @cached_property
+    def starts_word(self) -> Bools:
+        """(d_vocab,) the word-start class of each token."""
+        return self.tokens.vocabulary.starts_word
+
+
+def tokens_from_ids(rows: Sequence[Sequence[int]], vocabulary: Vocabulary, documents: Sequence[int] | None = None) -> Tokens:
+    """Tokens of given id rows; the text of each window is its pieces joined, special tokens left out."""
+    width = max((len(row) for row in rows), default=1)
+    ids = np.full((len(rows), width), PAD, dtype=np.int32)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row
+    lengths = np.array([0 if i in vocabulary.special else len(piece) for i, piece in enumerate(vocabulary.pieces)])
+    sizes = np.where(ids == PAD, 0, lengths[np.maximum(ids, 0)])
+    ends = np.cumsum(sizes, axis=1).astype(np.int32)
+    texts = tuple("".join(vocabulary.pieces[i] for i in row if i not in vocabulary.special) for row in rows)
+    numbers = np.arange(len(rows)) if documents is None else np.asarray(documents)
+    return Tokens(ids, ends - sizes.astype(np.int32), ends, numbers.astype(np.int64), texts, vocabulary)
+
+
+def combine(predicate: Predicate, values: dict[Predicate, Bools]) -> Bools:
+    """Truth of the predicate from the truth of its leaves."""
+    if predicate in values:
+        return values[predicate]
+    parts = [combine(child, values) for child in predicate.children()]
+    return np.logical_and.reduce(parts) if isinstance(predicate, nodes.AllOf) else np.logical_or.reduce(parts)
+
+
+def draw_pairs(predicate: Predicate, source: Source, *, limit: int, leaf: int | None = None) -> PairDraw:
+    """At most `limit` pairs for each leaf (or for one), at most 4 a document, in an order seeded by the predicate's hash.
+
+    An edit of a leaf flips it and the predicate and leaves every other leaf as it was, or its place is discarded.
+    """
+    seed = int.from_bytes(hashlib.sha256(canonical_json(predicate).encode()).digest()[:8], "big")
+    parts, discarded, found = leaves(predicate), Counter[str](), list[Pair]()
+    values = {part: holds(part, source.tokens) for part in parts}
+    for number, part in enumerate(parts):
+        if leaf is not None and number != leaf:
+            continue
+        work = _LeafEdits(predicate, parts, number, source, values, np.random.default_rng([seed, number]))
+        for arm in _arms(part):
+            pairs, lost = work.draw(arm, limit // 2 if len(_arms(part)) == 2 else limit)
+            found += pairs
+            discarded += lost
+    order = np.random.default_rng(seed).permutation(len(found))
+    return PairDraw(_capped([found[i] for i in order]), dict(discarded))
+
+
+def _arms(part: Predicate) -> tuple[Arm, ...]:
+    return ("keep_break", "make_placebo")
+
+
+def _capped(pairs: list[Pair]) -> tuple[Pair, ...]:
+    used: Counter[tuple[int, int]] = Counter()
+    kept = []
+    for pair in pairs:
+        used[pair.document, pair.leaf] += 1
+        if used[pair.document, pair.leaf] <= PER_DOCUMENT:
+            kept.append(pair)
+    return tuple(kept)
+
+
+@dataclass
+class _LeafEdits:
+    predicate: Predicate
+    parts: tuple[Predicate, ...]
+    number: int
+    source: Source
+    values: dict[Predicate, Bools]
+    rng: np.random.Generator
+
+    @property
+    def part(self) -> Predicate:
+        return self.parts[self.number]
+
+    def draw(self, arm: Arm, limit: int) -> tuple[list[Pair], Counter[str]]:
+        """Pairs of one arm for the leaf, and what was given up."""
+        places = self._places(arm, limit * OVERSAMPLING)
+        found, lost = list[Pair](), Counter[str]()
+        for at in range(0, len(places), max(8, limit)):
+            if len(found) >= limit:
+                break
+            pairs, more = self._try(arm, places[at : at + max(8, limit)])
+            found += pairs
+            lost += more
+        return found[:limit], lost
+
+    def _places(self, arm: Arm, n: int) -> Ints:
+        """(n, 2) windows and positions where flipping the leaf alone flips the predicate; documents first, then places."""
+        tokens, on = self.source.tokens, np.ones_like(self.values[self.part])
+        with_leaf = combine(self.predicate, self.values | {self.part: on})
+        without = combine(self.predicate, self.values | {self.part: ~on})
+        held = self.values[self.part]
+        pivotal = with_leaf & ~without & tokens.scored & (held if arm == "keep_break" else ~held)
+        places = np.argwhere(pivotal)
+        if not len(places):
+            return places.reshape(0, 2)
+        places = places[self.rng.permutation(len(places))]
+        documents = tokens.documents[places[:, 0]]
+        order = np.argsort(documents, kind="stable")
+        ranks = np.empty(len(places), dtype=np.int64)
+        sorted_documents = documents[order]
+        starts = np.flatnonzero(np.append(True, sorted_documents[1:] != sorted_documents[:-1]))
+        ranks[order] = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
+        rows = places[np.argsort(ranks, kind="stable")]
+        return rows[: min(n, int((ranks < PER_DOCUMENT).sum()))]
+
+    def _try(self, arm: Arm, places: Ints) -> tuple[list[Pair], Counter[str]]:
+        rows, positions, owner, wanted = self._candidates(places)
+        lost = Counter[str]()
+        if not rows:
+            lost["no edit"] += len(places)
+            return [], lost
+        documents = [int(self.source.tokens.documents[places[o, 0]]) for o in owner]
+        edited = tokens_from_ids(rows, self.source.tokens.vocabulary)
+        index = (np.arange(len(rows)), np.array(positions))
+        truth = {part: holds(part, edited)[index] for part in self.parts}
+        whole = combine(self.predicate, truth)
+        before = {part: self.values[part][places[:, 0], places[:, 1]][owner] for part in self.parts}
+        same = np.logical_and.reduce(
+            [truth[part] == before[part] for part in self.parts if part is not self.part] or [np.ones(len(rows), dtype=bool)]
+        )
+        good = same & (whole == wanted) & (truth[self.part] == wanted) & edited.scored[index]
+        good &= np.array(self.source.survives([tuple(row) for row in rows])) if good.any() else good
+        pairs = []
+        owners = np.array(owner)
+        for place in range(len(places)):
+            mine = np.flatnonzero((owners == place) & good)
+            true, false = mine[wanted[mine]], mine[~wanted[mine]]
+            if not len(true) or not len(false):
+                lost["no true edit" if not len(true) else "no false edit"] += 1
+                continue
+            t, f = int(true[0]), int(false[0])
+            pairs.append(
+                Pair(
+                    arm, self.number, documents[t], EditedText(tuple(rows[t]), positions[t]), EditedText(tuple(rows[f]), positions[f])
+                )
+            )
+        return pairs, lost
+
+    def _candidates(self, places: Ints) -> tuple[list[list[int]], list[int], list[int], Bools]:
+        """Edited rows with judged positions, the place each belongs to, and the truth that it should have."""
+        inner = self._innermost()
+        if isinstance(inner, nodes.Position):
+            return self._moved(places, inner)
+        rows: list[list[int]] = []
+        positions: list[int] = []
+        owner: list[int] = []
+        wanted: list[bool] = []
+        keep = RIGHT_CONTEXT if any(isinstance(p, (nodes.Word, nodes.WordMatches)) for p in walk(self.predicate)) else 0
+        spots = [self._spot(int(w), int(p), inner) for w, p in places]
+        usable = [i for i, spot in enumerate(spots) if spot is not None]
+        if not usable:
+            return rows, positions, owner, np.array(wanted, dtype=bool)
+        shares = self._shares(places[usable], [spots[i] or 0 for i in usable])
+        pool = self._true_pool(places, inner)
+        for i, share in zip(usable, shares, strict=True):
+            window, pos = (int(x) for x in places[i])
+            spot = spots[i] or 0
+            length = min(int(self.source.tokens.lengths[window]), pos + 1 + keep)
+            base = self.source.tokens.ids[window, :length].tolist()
+            for truth in (True, False):
+                for token in self._draw_tokens(share, base[spot], pool(window, pos) if truth else None):
+                    rows.append([*base[:spot], token, *base[spot + 1 :]])
+                    positions.append(pos)
+                    owner.append(i)
+                    wanted.append(truth)
+        return rows, positions, owner, np.array(wanted, dtype=bool)
+
+    def _innermost(self) -> Predicate:
+        part = self.part
+        while isinstance(part, nodes.Not):
+            part = part.inner
+        return part
+
+    def _spot(self, window: int, pos: int, inner: Predicate) -> int | None:
+        """The position that is edited for the leaf at a place; None where there is none."""
+        first = int(np.argmax(self.source.tokens.scored[window]))
+        match inner:
+            case nodes.At():
+                spot = pos - inner.offset
+            case nodes.PrecededBy() | nodes.StartsSentence():
+                spot = pos - 1
+            case nodes.Within():
+                spot = self._earlier(window, pos, holds(inner.inner, self.source.tokens), first, inner.window)
+            case nodes.Since():
+                spot = self._earlier(window, pos, holds(inner.inner, self.source.tokens), first, NEAR)
+            case nodes.Inside():
+                opening = np.array([inner.open in piece for piece in self.source.tokens.vocabulary.pieces])
+                marks = opening[np.maximum(self.source.tokens.ids, 0)] & self.source.tokens.scored
+                spot = self._earlier(window, pos, marks, first, NEAR)
+            case nodes.Repeated() | nodes.Induction():
+                ids = self.source.tokens.ids
+                spot = self._earlier(window, pos, ids == ids[window, pos], first, NEAR)
+            case _:
+                spot = pos
+        return spot if first <= spot <= pos else None
+
+    def _earlier(self, window: int, pos: int, marked: Bools, first: int, reach: int) -> int:
+        """The last marked position before the place, else a random one within reach."""
+        before = np.flatnonzero(marked[window, :pos])
+        if len(before) and before[-1] >= first:
+            return int(before[-1])
+        low = max(first, pos - reach)
+        return int(self.rng.integers(low, pos)) if low < pos else -1
+
+    def _shares(self, places: Ints, spots: list[int]) -> NDArray[np.float64]:
+        """(n, d_vocab) half unigram of the word-start class of what stands there, half the model's own next-token shares."""
+        tokens = self.source.tokens
+        at = np.array(spots)
+        ids = np.maximum(tokens.ids[places[:, 0], : int(at.max()) + 1], 0).astype(np.int64)
+        predicted = self.source.next_tokens(ids, at)
+        original = tokens.ids[places[:, 0], at]
+        same_class = self.source.starts_word[None, :] == self.source.starts_word[original][:, None]
+        unigram = self.source.unigram[None, :] * same_class
+        unigram = unigram / unigram.sum(axis=1, keepdims=True)
+        shares = 0.5 * unigram + 0.5 * predicted
+        shares[:, list(tokens.vocabulary.special)] = 0.0
+        return shares
+
+    def _true_pool(self, places: Ints, inner: Predicate) -> Callable[[int, int], Bools | None]:
+        """For a place, which tokens (d_vocab,) may make the leaf true when put at its spot; None for any."""
+        tokens = self.source.tokens
+        if isinstance(inner, (nodes.Repeated, nodes.Induction)):
+            return lambda window, pos: np.arange(len(self.source.unigram)) == tokens.ids[window, pos]
+        if isinstance(inner, (nodes.Within, nodes.Since)):
+            seen = holds(inner.inner, tokens)
+        elif isinstance(inner, nodes.Inside):
+            opening = np.array([inner.open in piece for piece in tokens.vocabulary.pieces])
+            seen = opening[np.maximum(tokens.ids, 0)] & tokens.scored
+        else:
+            offset = inner.offset if isinstance(inner, nodes.At) else int(isinstance(inner, (nodes.PrecededBy, nodes.StartsSentence)))
+            held = holds(inner, tokens)
+            seen = np.zeros_like(held)
+            seen[:, : held.shape[1] - offset] = held[:, offset:]
+        pool = np.zeros(len(self.source.unigram), dtype=bool)
+        pool[tokens.ids[seen & tokens.scored]] = True
+        if self.part is not inner and sum(isinstance(p, nodes.Not) for p in walk(self.part)) % 2 == 1:
+            return lambda window, pos: None
+        return lambda window, pos: pool
+
+    def _draw_tokens(self, share: NDArray[np.float64], original: int, pool: Bools | None) -> list[int]:
+        chance = share.copy() if pool is None else share * pool
+        chance[original] = 0.0
+        possible = int((chance > 0).sum())
+        if not possible:
+            return []
+        n = min(CANDIDATES, possible)
+        return [int(t) for t in self.rng.choice(len(chance), size=n, replace=False, p=chance / chance.sum())]
+
+    def _moved(self, places: Ints, inner: nodes.Position) -> tuple[list[list[int]], list[int], list[int], Bools]:
+        """Rows whose prefix was cut or lengthened, so that the judged token stands elsewhere."""
+        tokens = self.source.tokens
+        rows: list[list[int]] = []
+        positions: list[int] = []
+        owner: list[int] = []
+        wanted: list[bool] = []
+        for i, (window, pos) in enumerate(places):
+            first = int(np.argmax(tokens.scored[window]))
+            head = tokens.ids[window, :first].tolist()
+            body = tokens.ids[window, first : pos + 1].tolist()
+            for truth in (True, False):
+                for place in self._target_places(inner, truth, len(body) - 1):
+                    moved = body[-place - 1 :] if place < len(body) else self._filler(int(window), place + 1 - len(body)) + body
+                    if len(moved) == place + 1 and len(head) + len(moved) <= self.source.n_ctx:
+                        rows.append([*head, *moved])
+                        positions.append(len(head) + place)
+                        owner.append(i)
+                        wanted.append(truth)
+        return rows, positions, owner, np.array(wanted, dtype=bool)
+
+    def _target_places(self, inner: nodes.Position, truth: bool, current: int) -> list[int]:
+        inside = range(inner.first, min(inner.last, self.source.n_ctx - 2) + 1)
+        negated = sum(isinstance(p, nodes.Not) for p in walk(self.part)) % 2 == 1
+        reach = range(0, min(self.source.n_ctx - 2, 2 * max(current, inner.first, 8)) + 1)
+        options = [p for p in reach if (p in inside) == (truth != negated) and p != current]
+        n = min(CANDIDATES, len(options))
+        return [int(p) for p in self.rng.choice(options, size=n, replace=False)] if options else []
+
+    def _filler(self, window: int, n: int) -> list[int]:
+        tokens = self.source.tokens
+        for _ in range(8):
+            other = int(self.rng.integers(len(tokens)))
+            body = tokens.ids[other][tokens.scored[other]]
+            if tokens.documents[other] != tokens.documents[window] and len(body) >= n:
+                return [int(t) for t in body[:n]]
+        return []
