@@ -25,7 +25,7 @@ def strength(predicate: Predicate, tokens: Tokens) -> Floats:
     match predicate:
         case nodes.Modes():
             parts = [mode.strength * holds(mode.predicate, tokens) for mode in predicate.of]
-            return np.max(parts, axis=0).astype(np.float32)
+            return np.asarray(np.max(parts, axis=0), dtype=np.float32)
         case nodes.Graded():
             total = sum(part.weight * holds(part.predicate, tokens) for part in predicate.of)
             return np.minimum(total, 1.0).astype(np.float32)
@@ -49,9 +49,9 @@ def holds(predicate: Predicate, tokens: Tokens) -> Bools:
 def _holds(predicate: Predicate, tokens: Tokens) -> Bools:
     match predicate:
         case nodes.AllOf():
-            return np.logical_and.reduce([holds(part, tokens) for part in predicate.of])
+            return np.asarray(np.logical_and.reduce([holds(part, tokens) for part in predicate.of]))
         case nodes.AnyOf() | nodes.Modes() | nodes.Graded():
-            return np.logical_or.reduce([holds(part, tokens) for part in predicate.children()])
+            return np.asarray(np.logical_or.reduce([holds(part, tokens) for part in predicate.children()]))
         case nodes.Not():
             return ~holds(predicate.inner, tokens)
         case nodes.At():
@@ -258,7 +258,7 @@ def _preceded_by(tokens: Tokens, regex: str) -> Bools:
 
 
 def _text_before(tokens: Tokens, pattern: Any, *, strip: bool) -> Bools:
-    """True where a match that ends at the token's start (strip: after its white space) begins in the TAIL characters before.
+    """True where one of the last TAIL characters before the token (strip: and its space) begins a match to the end.
 
     One character more than TAIL is shown to the pattern, so that `^` and `\\b` see where the text really begins.
     """

@@ -42,7 +42,8 @@ def ending(pattern: str) -> Any:
 
 
 def _compiles_at_end(pattern: str) -> str:
-    compiled(pattern), ending(pattern)  # \\Q, for example, may stand in a pattern of its own but would swallow the end
+    compiled(pattern)
+    ending(pattern)  # \\Q, for example, may stand in a pattern of its own but would swallow the end
     return pattern
 
 
@@ -147,7 +148,7 @@ class Since(_Node):
 
 
 class PrecededBy(_Node):
-    """The text before the token ends with a match of the regular expression that begins at most 64 characters earlier."""
+    """The text before the token ends with a match of the regular expression that is at most 64 characters long."""
 
     kind: Literal["preceded_by"] = "preceded_by"
     regex: EndRegex
@@ -345,7 +346,9 @@ class Suppresses(_Node):
 
 
 Predicate = Annotated[
-    Token | TokenMatches | Word | WordMatches | At | Within | Since | PrecededBy | Inside | Repeated | Induction | Position | StartsWord | StartsSentence | Digit | Capitalised | Punctuation | AllOf | AnyOf | Not | Modes | Graded | Promotes | Suppresses,
+    Token | TokenMatches | Word | WordMatches | At | Within | Since | PrecededBy | Inside | Repeated | Induction
+    | Position | StartsWord | StartsSentence | Digit | Capitalised | Punctuation | AllOf | AnyOf | Not | Modes | Graded
+    | Promotes | Suppresses,
     Field(discriminator="kind"),
 ]  # fmt: skip
 
@@ -360,7 +363,7 @@ LEAF_KINDS = frozenset(
 
 
 def branches(pattern: str) -> int:
-    """Alternatives of a regular expression: those of `|`, and the members of classes (named ones and ranges at most 5)."""
+    """Alternatives of a regular expression: those of `|`, and members of classes (named ones and ranges at most 5)."""
     return 1 + sum(_alternatives(match.group()) - 1 for match in _REGEX_PART.finditer(pattern))
 
 
@@ -447,7 +450,7 @@ def predicate_from_json(source: str | dict[str, Any]) -> Predicate:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ToolRefused(f"this is no predicate: {where or 'it'}: {first['msg']}") from None
+        raise ToolRefused(f"this is no predicate: {where[:120] or 'it'}: {first['msg']}") from None
     except RecursionError:
         raise ToolRefused(f"this is no predicate: it is nested more than {MAX_DEPTH} deep") from None
     return bounded(predicate)

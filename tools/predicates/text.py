@@ -2,6 +2,7 @@
 
 import ast
 import warnings
+from collections.abc import Callable
 from typing import Literal, assert_never
 
 from pydantic import ValidationError
@@ -65,7 +66,7 @@ def readable(predicate: Predicate) -> str:
             assert_never(never)
 
 
-_BARE = {
+_BARE: dict[str, Callable[[], Predicate]] = {
     "starts_word": nodes.StartsWord,
     "starts_sentence": nodes.StartsSentence,
     "digit": nodes.Digit,
@@ -73,11 +74,18 @@ _BARE = {
     "punctuation": nodes.Punctuation,
 }
 
+_REGEX_LEAVES: dict[str, Callable[..., Predicate]] = {
+    "token_matches": nodes.TokenMatches,
+    "word_matches": nodes.WordMatches,
+    "preceded_by": nodes.PrecededBy,
+}
+LONGEST = 100_000  # characters of a text form; the largest predicate needs about half
+
 
 def parse_text(text: str) -> Predicate:
     """The predicate that a text form means. Refuses anything else in one sentence; nothing is executed."""
-    if len(text) > 20_000:
-        raise ToolRefused("the predicate is longer than 20,000 characters")
+    if len(text) > LONGEST:
+        raise ToolRefused(f"the predicate is longer than {LONGEST:,} characters")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SyntaxWarning)  # '\\d' without r is what people write
@@ -114,12 +122,7 @@ def _from_call(name: str, args: list[ast.expr], flags: dict[str, object]) -> Pre
         case "word":
             return nodes.Word.model_validate({"any_of": _strings(args), **flags})
         case "token_matches" | "word_matches" | "preceded_by":
-            model = {
-                "token_matches": nodes.TokenMatches,
-                "word_matches": nodes.WordMatches,
-                "preceded_by": nodes.PrecededBy,
-            }
-            return model[name](regex=_only(_strings(args), name))
+            return _REGEX_LEAVES[name](regex=_only(_strings(args), name))
         case "at":
             offset, inner = _two(args, name)
             return nodes.At(offset=_number(offset), inner=_build(inner))
@@ -187,14 +190,13 @@ def _two(args: list[ast.expr], name: str) -> tuple[ast.expr, ast.expr]:
 def _weighted(args: list[ast.expr], name: str) -> list[tuple[Predicate, float]]:
     pairs = []
     for arg in args:
-        if not (
-            isinstance(arg, ast.Call) and isinstance(arg.func, ast.Name) and arg.func.id == name and len(arg.args) == 2
-        ):
-            raise ToolRefused(f"expected {name}(predicate, number), found {ast.unparse(arg)[:60]!r}")
-        number = arg.args[1]
-        if not (isinstance(number, ast.Constant) and type(number.value) in (int, float)):
-            raise ToolRefused(f"expected {name}(predicate, number), found {ast.unparse(arg)[:60]!r}")
-        pairs.append((_build(arg.args[0]), float(number.value)))
+        match arg:
+            case ast.Call(ast.Name(called), [inner, ast.Constant(number)], []) if called == name:
+                if not isinstance(number, int | float) or isinstance(number, bool):
+                    raise ToolRefused(f"expected {name}(predicate, number), found {ast.unparse(arg)[:60]!r}")
+                pairs.append((_build(inner), float(number)))
+            case _:
+                raise ToolRefused(f"expected {name}(predicate, number), found {ast.unparse(arg)[:60]!r}")
     return pairs
 
 
