@@ -1,47 +1,97 @@
 """What every test gets: no network but loopback, temporary folders only, public data where it is."""
 
+import ipaddress
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "2")  # read when torch is imported; more threads only help larger models
 
-_LOOPBACK = ("127.", "::1", "localhost")
-
-
-@pytest.fixture(autouse=True)
-def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection to anything but this machine fails the test."""
-    connect = socket.socket.connect
-
-    def guarded(self: socket.socket, address: Any) -> None:
-        if isinstance(address, tuple) and not str(address[0]).startswith(_LOOPBACK):
-            raise OSError(f"tests may not connect to {address[0]}")
-        connect(self, address)
-
-    monkeypatch.setattr(socket.socket, "connect", guarded)
+_NEVER_INHERITED = (
+    "ANTHROPIC_API_KEY",
+    "ANTHROPIC_BASE_URL",
+    "LANGCHAIN_TRACING_V2",
+    "LANGSMITH_TRACING",
+    "NEURONAUT_PRICES",
+    "OPENAI_API_KEY",
+    "OPENAI_BASE_URL",
+)
 
 
-@pytest.fixture(autouse=True)
-def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The notebook and the cache of a test lie in temporary folders."""
+def _refuse_unless_loopback(host: object) -> None:
+    name = host.decode() if isinstance(host, bytes) else host
+    if name in (None, "", "localhost"):
+        return
+    try:
+        loopback = ipaddress.ip_address(str(name).partition("%")[0]).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise OSError(f"tests may not reach {name!r}: only this machine")
+
+
+def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
+    """`method` of a socket whose last argument is an address; local sockets have a path there, not a tuple."""
+
+    def guarded(self: socket.socket, *args: Any) -> Any:
+        if isinstance(args[-1], tuple):
+            _refuse_unless_loopback(args[-1][0])
+        return method(self, *args)
+
+    return guarded
+
+
+@pytest.fixture(scope="session", autouse=True)
+def only_loopback() -> Iterator[None]:
+    """A name looked up or an address reached outside this machine fails the test."""
+    look_up = socket.getaddrinfo
+
+    def guarded_look_up(host: object, *args: Any, **options: Any) -> Any:
+        _refuse_unless_loopback(host)
+        return look_up(host, *args, **options)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex", "sendto"):
+            patch.setattr(socket.socket, name, _guarded(getattr(socket.socket, name)))
+        patch.setattr(socket, "getaddrinfo", guarded_look_up)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Notebooks and indexes lie in temporary folders, and no key or endpoint of the developer is seen.
+
+    Indexes are shared by the tests of a session: they are named by the hash of what they were built from.
+    """
     folder = tmp_path_factory.mktemp("neuronaut")
-    monkeypatch.setenv("NEURONAUT_NOTEBOOK", str(folder / "notebook.db"))
-    monkeypatch.setenv("NEURONAUT_CACHE", str(folder / "cache"))
-    for key in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "LANGSMITH_TRACING", "LANGCHAIN_TRACING_V2"):
-        monkeypatch.delenv(key, raising=False)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEURONAUT_NOTEBOOK", str(folder / "notebook.db"))
+        patch.setenv("NEURONAUT_CACHE", str(folder / "cache"))
+        for name in _NEVER_INHERITED:
+            patch.delenv(name, raising=False)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def own_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The notebook of a test starts empty."""
+    monkeypatch.setenv("NEURONAUT_NOTEBOOK", str(tmp_path / "notebook.db"))
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of public models and texts; docs/real-models.md says where they come from."""
-    folder = os.environ.get("NEURONAUT_REAL_DATA")
-    if not folder:
-        pytest.skip("NEURONAUT_REAL_DATA is not set: see docs/real-models.md")
-    return Path(folder)
+    named = os.environ.get("NEURONAUT_REAL_DATA")
+    if not named:
+        pytest.skip("NEURONAUT_REAL_DATA is not set: docs/real-models.md says what it should hold")
+    folder = Path(named)
+    if not (folder / "models").is_dir() or not (folder / "corpora").is_dir():
+        pytest.fail(f"NEURONAUT_REAL_DATA names {named!r}, which has no models/ and corpora/: see docs/real-models.md")
+    return folder
