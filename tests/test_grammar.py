@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from neuronaut.agent.proposers.grammar import search
+from neuronaut.agent.proposers.base import Explored
+from neuronaut.agent.proposers.grammar import GrammarProposer, search
+from neuronaut.agent.proposers.writes import propose_writes
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.evaluate import holds
-from neuronaut.tools.predicates.nodes import Predicate
+from neuronaut.tools.predicates.nodes import Predicate, canonical_json
 from neuronaut.tools.tokens import PAD, Tokens, Vocabulary
+from neuronaut.tools.units import Unit
 
 _SYLLABLES = ["ba", "ki", "lo", "mu", "ne", "pa", "ri", "so", "tu", "ve", "wa", "xo", "ya", "zu", "fi", "go"]
 _OTHER = [".", ",", "!", "\n", ' "', '"', " (", ")", " 3", " 12", " 1999", "ing", "ed"]
@@ -119,3 +122,82 @@ def test_a_planted_rule_is_found_and_holds_on_unseen_documents(family: str) -> N
     truth, explore = FAMILIES[family], text(1)
     best = search(explore, planted(truth, explore), Rule())[0]
     assert f1_on_unseen(best.predicate, truth) >= 0.95, best
+
+
+@pytest.mark.parametrize("family", ["bigram", "union", "exception", "window", "since", "text before"])
+def test_the_scores_of_a_proposal_are_those_of_its_predicate(family: str) -> None:
+    explore = text(1)
+    values = planted(FAMILIES[family], explore)
+    fires = values > 0.5
+    for found in search(explore, values, Rule()):
+        held = holds(found.predicate, explore)
+        precision, coverage = (held & fires).sum() / held.sum(), values[held & fires].sum() / values[fires].sum()
+        assert found.precision == pytest.approx(precision)
+        assert found.coverage == pytest.approx(coverage)
+        assert found.f1 == pytest.approx(2 * precision * coverage / (precision + coverage))
+
+
+def test_noise_gives_no_proposal() -> None:
+    """Null units: a hash of the last eight tokens decides, so that nothing in the language can say when."""
+    explore = text(1)
+    codes = np.zeros(explore.ids.shape, dtype=np.uint64)
+    for offset in range(8):
+        moved = np.zeros_like(explore.ids)
+        moved[:, offset:] = explore.ids[:, : explore.ids.shape[1] - offset]
+        codes = codes * np.uint64(1_000_003) + moved.astype(np.uint64) + np.uint64(1)
+    for unit in range(2):
+        mixed = (codes ^ np.uint64(unit * 7919)) * np.uint64(11400714819323198485)
+        values = (mixed >> np.uint64(40)).astype(np.float32) / 2**24
+        fires = np.where(explore.scored & (values > 0.99), 1.0, 0.0).astype(np.float32)
+        assert search(explore, fires, Rule()) == []
+
+
+def _explored(truth: Predicate, **more: object) -> Explored:
+    explore = text(1)
+    return Explored(Unit.parse("1.2"), explore, planted(truth, explore), Rule(), **more)  # type: ignore[arg-type]
+
+
+def test_the_rival_about_the_current_token_alone_is_always_there() -> None:
+    proposals = GrammarProposer(max_rivals=4).propose(_explored(FAMILIES["bigram"]))
+    assert 2 <= len(proposals) <= 4
+    assert any(isinstance(proposal.predicate, nodes.Token) for proposal in proposals)
+    scores = [proposal.selection_f1 for proposal in proposals]
+    assert scores == sorted(scores, reverse=True)
+    assert all(proposal.author == "grammar" and proposal.claim and proposal.tried > 100 for proposal in proposals)
+
+
+def test_the_same_question_gives_the_same_proposals() -> None:
+    one, other = (GrammarProposer(seed=3).propose(_explored(FAMILIES["union"])) for _ in range(2))
+    assert one == other
+
+
+def test_a_refuted_predicate_is_not_proposed_again_in_any_form() -> None:
+    truth = FAMILIES["character class"]
+    first = GrammarProposer().propose(_explored(truth))[0].predicate
+    explore = text(1)
+    for proposal in GrammarProposer().propose(_explored(truth, refuted=(canonical_json(first),))):
+        one, other = holds(first, explore), holds(proposal.predicate, explore)
+        assert (one & other).sum() < 0.99 * (one | other).sum()
+
+
+def test_a_revision_narrows_a_rule_that_is_too_broad() -> None:
+    truth, broad, design = FAMILIES["conjunction"], nodes.Capitalised(), text(2)
+    explored = _explored(truth, design=(design, planted(truth, design)))
+    best = GrammarProposer().revise(explored, broad)[0]
+    assert f1_on_unseen(best.predicate, truth) >= 0.95 > f1_on_unseen(broad, truth) + 0.3
+
+
+def test_a_revision_widens_a_rule_that_misses_a_mode() -> None:
+    truth = FAMILIES["union"]
+    best = GrammarProposer().revise(_explored(truth), token(" baba", " baki"))[0]
+    assert f1_on_unseen(best.predicate, truth) >= 0.95 > f1_on_unseen(token(" baba", " baki"), truth)
+
+
+def test_what_a_unit_writes_is_proposed_from_measured_effects_where_there_are_any() -> None:
+    promoted = [(f" t{i}", 3 - 0.1 * i) for i in range(15)]
+    by_weights = propose_writes(promoted, [(" no", -5.0)])
+    assert [type(p.predicate) for p in by_weights] == [nodes.Suppresses, nodes.Promotes]
+    assert by_weights[1].predicate == nodes.Promotes(tokens=tuple(f" t{i}" for i in range(10)))
+    measured = propose_writes(promoted, [(" no", -5.0)], effects={" t3": 0.4, " t1": 0.3, " t0": -0.2, " no": 0.1})
+    assert [p.predicate for p in measured] == [nodes.Promotes(tokens=(" t3", " t1"))]
+    assert propose_writes([], []) == []

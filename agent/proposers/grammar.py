@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from neuronaut.agent.proposers.atoms import Atom, Counts, Mask, Tally, Target
 from neuronaut.agent.proposers.base import Explored, Firing, Proposal
 from neuronaut.agent.proposers.features import Features
-from neuronaut.agent.proposers.search import LIMITS, Beam, Clause, Formula, fitted_again, formulas, pruned
+from neuronaut.agent.proposers.search import LIMITS, Beam, Clause, Formula, fitted_again, formulas, pruned, tokens_alone
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import Predicate, canonical_json, complexity, predicate_from_json
@@ -19,7 +19,7 @@ from neuronaut.tools.tokens import PAD, Tokens
 MIN_SELECTION_F1 = 0.15  # below it no test could carry the claim
 SELECTED_ON = 0.4  # share of the explore documents that only select
 SAME_CLAIM = 0.99  # agreement, at places where either holds, of two forms of one claim
-MAX_PLACES = 120_000  # tokens searched; of more text whole documents are left out by lot
+MAX_PLACES = 60_000  # tokens searched; of more text whole documents are left out by lot
 _REFITTED = 6
 
 
@@ -120,8 +120,13 @@ def _searched(case: _Case, *, budget: int, start: Sequence[Clause] = (), refuted
             kept.append((found, mask))
         else:
             at = next(i for i, (_, other) in enumerate(kept) if _same(mask, other))
-            kept[at] = min(kept[at], (found, mask), key=lambda pair: pair[0].items)
+            kept[at] = min(kept[at], (found, mask), key=_plainness)
     return _ranked([found for found, _ in kept], tally.tried, budget)
+
+
+def _plainness(pair: tuple[Found, Mask]) -> tuple[int, bool]:
+    """Smaller for the simpler form of a claim; a token set goes before other forms of its size."""
+    return pair[0].items, not isinstance(pair[0].predicate, nodes.Token)
 
 
 def _ranked(found: list[Found], tried: int, budget: int) -> list[Found]:
@@ -132,7 +137,7 @@ def _ranked(found: list[Found], tried: int, budget: int) -> list[Found]:
     good = [one for one in ordered if one.selection_f1 >= MIN_SELECTION_F1]
     token = next((one for one in ordered if isinstance(one.predicate, nodes.Token)), None)
     kept = good[:budget]
-    if token is not None and token not in kept:
+    if token is not None and token not in kept and budget > 1:
         kept = [*good[: budget - 1], token]
     return [Found(o.predicate, o.f1, o.precision, o.coverage, o.selection_f1, o.items, tried) for o in kept]
 
@@ -193,7 +198,7 @@ def _clauses_of(predicate: Predicate, features: Features) -> list[Clause]:
 
 def _continued(case: _Case, start: Sequence[Clause], tally: Tally) -> list[Formula]:
     """Formulas that narrow one clause of a predicate further, or widen it by another clause."""
-    found = [Formula.of(start)]
+    found = [Formula.of(start), *tokens_alone(case.features, case.fit, tally)]
     for at, clause in enumerate(start):
         others = [other for i, other in enumerate(start) if i != at]
         covered = np.logical_or.reduce([np.zeros(len(case.features), dtype=bool), *(other.mask for other in others)])

@@ -22,6 +22,7 @@ from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.nodes import Predicate
 
 LIMITS = (5, 20, 100)
+TOKEN_FAMILIES = ("token", "loose token")
 MIN_GAIN = 0.02  # F1 on explore that a leaf or a clause must bring
 _ALIKE = 2  # states of a beam that may use the same families
 _EXCLUDED_BY = ("token", "loose token", "token 1 before")
@@ -90,9 +91,8 @@ class Formula:
     @property
     def only_token(self) -> bool:
         """Whether it asks for the current token and nothing else."""
-        return all(
-            len(clause.atoms) == 1 and clause.atoms[0].family in ("token", "loose token") for clause in self.clauses
-        )
+        atoms = [atom for clause in self.clauses for atom in clause.atoms]
+        return len(atoms) == 1 and atoms[0].family in TOKEN_FAMILIES and not atoms[0].negated
 
     def score(self, target: Target) -> float:
         """F1 less the price of its items."""
@@ -217,7 +217,7 @@ class Beam:
 def formulas(features: Features, target: Target, tally: Tally, *, start: Clause | None = None) -> list[Formula]:
     """Single clauses, and the unions that grow from the best of them; fitted to `target`."""
     single = Beam(features, target, Counts(), tally).clauses(start)
-    found = [Formula.of([clause]) for clause in single]
+    found = [*tokens_alone(features, target, tally), *(Formula.of([clause]) for clause in single)]
     for seed in _seeds(single, target):
         chosen = [seed]
         while len(chosen) < _MAX_CLAUSES:
@@ -231,6 +231,16 @@ def formulas(features: Features, target: Target, tally: Tally, *, start: Clause 
             chosen = list(best.clauses)
             found.append(best)
     return found
+
+
+def tokens_alone(features: Features, target: Target, tally: Tally) -> list[Formula]:
+    """The best sets of current tokens, the rival that every claim must beat."""
+    inside = np.flatnonzero(target.counted > 0)
+    sets = (
+        best_sets(features.families[name], inside, target, LIMITS, beside=Counts(), tally=tally)
+        for name in TOKEN_FAMILIES
+    )
+    return [Formula.of([Clause((atom,), atom.mask)]) for atoms in sets for atom in atoms]
 
 
 def _seeds(clauses: list[Clause], target: Target) -> list[Clause]:
