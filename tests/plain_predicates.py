@@ -1,4 +1,7 @@
-"""A slow second reading of the hypothesis language, place by place, as an oracle for the fast one."""
+"""A slow second reading of the hypothesis language, place by place, as an oracle for the fast one.
+
+Regular expressions run in Python's engine, for ASCII only, as the linear-time one reads `\\b`, `\\d` and `\\w`.
+"""
 
 import re
 
@@ -70,7 +73,7 @@ class Plain:
         return any(form(piece) == form(self.pieces[at]) for piece in p.any_of)
 
     def _token_matches(self, p, at):
-        return re.search(p.regex, self.pieces[at])
+        return re.search(p.regex, self.pieces[at], re.ASCII)
 
     def _word_here(self, at):
         for match in _WORD.finditer(self.text):
@@ -84,11 +87,13 @@ class Plain:
 
     def _word_matches(self, p, at):
         word = self._word_here(at)
-        return word and re.search(p.regex, word)
+        return word and re.search(p.regex, word, re.ASCII)
 
     def _preceded_by(self, p, at):
         end = self.starts[at]
-        return any(re.compile(p.regex).fullmatch(self.text, begin, end) for begin in range(max(0, end - 64), end + 1))
+        return any(
+            re.compile(p.regex, re.ASCII).fullmatch(self.text, begin, end) for begin in range(max(0, end - 64), end + 1)
+        )
 
     def _inside(self, p, at):
         if p.open == p.close:
