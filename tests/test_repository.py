@@ -1,5 +1,6 @@
 """The repository keeps what its README, its import rules and its packaging promise."""
 
+import hashlib
 import os
 import re
 import resource
@@ -132,6 +133,13 @@ def test_a_folder_of_one_machine_is_recognised(before: str, folder: str) -> None
 @pytest.mark.parametrize("path", ["a/work/b", "$HOME/home/x/", "https://example.org/home/ada/", "/tmp/x"])
 def test_other_paths_are_not_taken_for_one_machine(path: str) -> None:
     assert MACHINE_PATH.search(path.encode()) is None
+
+
+def test_public_data_are_the_files_that_the_tests_were_written_against(real_data: Path) -> None:
+    page = (ROOT / "docs" / "real-models.md").read_text(encoding="utf-8")
+    promised = dict(re.findall(r"^\| `([^`]+)` \| `([0-9a-f]{64})` \|$", page, re.MULTILINE))
+    assert len(promised) > 10
+    assert promised == {name: hashlib.sha256((real_data / name).read_bytes()).hexdigest() for name in promised}
 
 
 def test_tests_reach_this_machine_only() -> None:
