@@ -1,9 +1,8 @@
 """The command line: reads arguments, opens things, prints answers. Everything heavy is imported when it is needed."""
 
-import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -194,7 +193,3 @@ def _complain(sentence: str) -> None:
 
     print(f"neuronaut: {visible(sentence)}", file=sys.stderr)
 
-
-def print_json(value: Any) -> None:
-    """One JSON object on stdout, without NaN."""
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2))

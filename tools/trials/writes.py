@@ -184,6 +184,7 @@ def test_writes(context: ToolContext, args: TestWritesArgs) -> ToolResult:
             "matched_tokens": [target.vocabulary.pieces[i] for i in matched],
             "nulls": nulls.round(6).tolist(),
             "documents": len(delta),
+            "interval_90": list(mean_interval(delta, 0.9) or (-np.inf, np.inf)),
         },
     )
 

@@ -1,0 +1,62 @@
+"""Is everything in place on this machine?"""
+
+import importlib.metadata
+import os
+import platform
+import sqlite3
+from pathlib import Path
+from typing import Literal
+
+from neuronaut.agent.view import print_json, visible
+from neuronaut.memory.notebook import PACKAGES, Notebook, default_path
+from neuronaut.tools.errors import UserError
+from neuronaut.tools.targets.load import POCKET
+
+Level = Literal["ok", "warning", "error"]
+SAFE_SQLITE = (3, 51, 3)  # earlier ones can lose a WAL that is reset while another connection reads it
+
+
+def examine(path: Path | None, *, as_json: bool) -> int:
+    """Print the checks; 1 if one is an error."""
+    rows = [*_packages(), _sqlite(), _pocket(), _notebook(path or default_path()), *_keys()]
+    if as_json:
+        print_json([{"level": level, "what": what, "detail": detail} for level, what, detail in rows])
+    else:
+        for level, what, detail in rows:
+            print(f"{level:<8} {what:<22} {visible(detail)}")
+    return 1 if any(level == "error" for level, _, _ in rows) else 0
+
+
+def _packages() -> list[tuple[Level, str, str]]:
+    rows: list[tuple[Level, str, str]] = [("ok", "python", platform.python_version())]
+    for name in PACKAGES:
+        try:
+            rows.append(("ok", name, importlib.metadata.version(name)))
+        except importlib.metadata.PackageNotFoundError:
+            rows.append(("error", name, "is not installed"))
+    return rows
+
+
+def _sqlite() -> tuple[Level, str, str]:
+    if sqlite3.sqlite_version_info < SAFE_SQLITE:
+        return "warning", "sqlite", f"{sqlite3.sqlite_version}: older than 3.51.3, do not let two processes use one notebook"
+    return "ok", "sqlite", sqlite3.sqlite_version
+
+
+def _pocket() -> tuple[Level, str, str]:
+    missing = [name for name in ("config.json", "model.safetensors", "tokenizer.json", "corpus.jsonl.gz") if not (POCKET / name).exists()]
+    return ("error", "pocket", f"lacks {', '.join(missing)}: install again") if missing else ("ok", "pocket", "present")
+
+
+def _notebook(path: Path) -> tuple[Level, str, str]:
+    if not path.exists():
+        return "ok", "notebook", f"{path} (will be made)"
+    try:
+        with Notebook(path, read_only=True) as notebook:
+            return "ok", "notebook", f"{path}, head {notebook.head()[:20]}…"
+    except UserError as error:
+        return "error", "notebook", str(error)
+
+
+def _keys() -> list[tuple[Level, str, str]]:
+    return [("ok", name, "set" if os.environ.get(name) else "not set (only needed for --llm)") for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")]

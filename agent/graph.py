@@ -1,0 +1,47 @@
+"""The loop as a LangGraph graph: one node a side of the question, a checkpoint after each. The only importer of langgraph."""
+
+import os
+from pathlib import Path
+from typing import TypedDict
+
+from neuronaut.agent import nodes
+from neuronaut.agent.session import Session
+from neuronaut.tools.units import Unit
+
+
+class State(TypedDict):
+    """What passes between steps: ids only. The notebook is the record, a checkpoint is a convenience."""
+
+    run: str
+    todo: list[str]
+
+
+def run_graph(session: Session, todo: list[str], checkpoints: Path) -> None:
+    """Work through `todo` (`8.481 reads`, …), from the last checkpoint of the run where there is one.
+
+    Deleting the checkpoints loses nothing: finished experiments are found in the notebook.
+    """
+    os.environ["LANGGRAPH_STRICT_MSGPACK"] = "true"
+    for name in ("LANGSMITH_TRACING", "LANGCHAIN_TRACING_V2"):
+        os.environ[name] = "false"
+    from langgraph.checkpoint.sqlite import SqliteSaver
+    from langgraph.graph import END, START, StateGraph
+
+    def work(state: State) -> State:
+        address, side = state["todo"][0].split()
+        unit = Unit.parse(address)
+        (nodes.reads if side == "reads" else nodes.writes)(session, unit)
+        return {"run": state["run"], "todo": state["todo"][1:]}
+
+    graph = StateGraph(State)
+    graph.add_node("work", work)
+    graph.add_conditional_edges(START, lambda state: "work" if state["todo"] else END)
+    graph.add_conditional_edges("work", lambda state: "work" if state["todo"] else END)
+    checkpoints.parent.mkdir(parents=True, exist_ok=True)
+    with SqliteSaver.from_conn_string(str(checkpoints)) as saver:
+        app = graph.compile(checkpointer=saver)
+        thread = {"configurable": {"thread_id": session.run}, "recursion_limit": 100}
+        known = app.get_state(thread)  # type: ignore[arg-type]
+        start = None if known.next else State(run=session.run, todo=todo)
+        if start is not None or known.next:
+            app.invoke(start, thread, durability="sync")  # type: ignore[call-overload]

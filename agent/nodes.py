@@ -1,0 +1,215 @@
+"""The steps of an answer. Each reads and writes the notebook; what passes between them is ids."""
+
+import json
+from typing import Any
+
+from neuronaut.agent.proposers.base import Explored, Proposal
+from neuronaut.agent.session import Done, Session
+from neuronaut.memory import queries
+from neuronaut.memory.judge import Decision, ReadsCase, Rival, WritesCase, case_from_json, decide
+from neuronaut.tools.errors import ToolFailed, ToolRefused
+from neuronaut.tools.look.examples import EXPLORE_TOKENS
+from neuronaut.tools.look.reads import FiringRule
+from neuronaut.tools.predicates.nodes import Promotes, Suppresses, canonical_json, complexity, predicate_from_json
+from neuronaut.tools.predicates.text import claim_text
+from neuronaut.tools.units import Unit
+
+MAX_ROUNDS = 3  # one for each confirm block
+ITEM_COST = 0.002
+NOTHING_PROPOSED = "nothing was proposed that a test could carry"
+
+
+def look(session: Session, unit: Unit) -> FiringRule | None:
+    """The firing rule of a unit, None with an ABSTAINED outcome where it has none."""
+    done = session.experiment("firing", {"unit": unit.address})
+    if reason := done.payload.get("abstained"):
+        session.notebook.outcome(session.run, unit, "reads", "ABSTAINED", reason)
+        session.say("look", f"{unit.address}: {reason}")
+        return None
+    rule = FiringRule(**done.payload["rule"])
+    note = "; larger on a special token, which is left out" if done.payload["special_token"] else ""
+    rate = done.measurements["base_rate"].value
+    session.say("look", f"{unit.address} fires above {rule.threshold:.3g} on {rate:.2%} of explore tokens{note}")
+    return rule
+
+
+def propose(session: Session, unit: Unit, rule: FiringRule) -> list[str]:
+    """Hypotheses of all proposers for the reads side, compared on design text; ids, the most promising first."""
+    context = session.context
+    explored = Explored(
+        unit, context.sample("explore", EXPLORE_TOKENS), context.activations(unit, "explore", n_tokens=EXPLORE_TOKENS), rule
+    )
+    pool = [proposal for proposer in session.proposers for proposal in proposer.propose(explored)]
+    if not pool:
+        session.notebook.outcome(session.run, unit, "reads", "ABSTAINED", NOTHING_PROPOSED)
+        session.say("propose", f"{unit.address}: {NOTHING_PROPOSED}")
+        return []
+    authors = _authors(pool)
+    done = session.experiment("compare_on_design", {"unit": unit.address, "predicates": list(authors)})
+    ranked = sorted(done.payload["predicates"], key=lambda row: -(row["f1"] - ITEM_COST * row["complexity"]))
+    origin = dict(zip([row["predicate"] for row in done.payload["predicates"]], authors.values(), strict=True))
+    ids = []
+    for row in ranked:
+        predicate = predicate_from_json(row["predicate"])
+        claim = claim_text(predicate, sign=unit.sign)
+        fields = {"side": "reads", "claim": claim, "predicate": row["predicate"], "complexity": complexity(predicate)}
+        ids.append(session.notebook.add_hypothesis(session.run, unit, {**fields, "author": origin[row["predicate"]]}))
+        session.say("propose", f"{claim} (F1 {row['f1']:.2f} on design)")
+    return list(dict.fromkeys(ids))
+
+
+def _authors(pool: list[Proposal]) -> dict[str, str]:
+    """Predicate (JSON) to the author who brought it first."""
+    found: dict[str, str] = {}
+    for proposal in pool:
+        found.setdefault(canonical_json(proposal.predicate), proposal.author)
+    return found
+
+
+def test_reads(session: Session, unit: Unit, ids: list[str], n_claims: int) -> tuple[str, Decision] | None:
+    """Register the first hypothesis with the others as rivals, test it on a fresh block and judge it.
+
+    None when no fresh text is left (an UNRESOLVED outcome) or the experiment failed.
+    """
+    rows = {row["id"]: row for row in queries.hypotheses(session.notebook, session.run)}
+    claim, rivals = rows[ids[0]], [rows[i] for i in ids[1:]]
+    if claim["verdicts"]:
+        verdict = claim["verdicts"][-1]
+        return claim["predictions"][-1]["id"], decide(case_from_json(verdict["case"]))
+    block = _block(session, unit, "reads", list(rows.values()))
+    if block is None:
+        return None
+    payload = {"predicate": claim["predicate"], "rivals": [row["predicate"] for row in rivals], "unit": unit.address, "n_claims": n_claims}
+    prediction = session.notebook.register(
+        ids[0],
+        {"metric": "f1", "comparator": ">", "threshold": 0.0, "baseline": "rivals, random units, null units",
+         "split": f"confirm/{block}", "payload": payload},
+    )  # fmt: skip
+    session.say("register", f"{claim['claim']} against {len(rivals)} rivals, confirm block {block}")
+    args = {"unit": unit.address, "claim": claim["predicate"], "rivals": payload["rivals"], "block": block, "seed": session.config.seed}
+    try:
+        done = session.experiment("test_reads", args, prediction=prediction, subject=claim["claim"])
+    except (ToolRefused, ToolFailed) as error:
+        session.notebook.outcome(session.run, unit, "reads", "UNRESOLVED", f"the test failed: {error}")
+        return None
+    case = reads_case(claim, rivals, done, n_claims)
+    decision = decide(case)
+    session.notebook.verdict(prediction, case, decision, done.evidence)
+    session.say("verdict", f"{decision.status}: {claim['claim']} (F1 {case.f1:.2f}); {decision.reason}")
+    return prediction, decision
+
+
+def _block(session: Session, unit: Unit, side: str, rows: list[dict[str, Any]]) -> int | None:
+    """The confirm block for the next test: one that this run opened and did not use (it was killed), else a fresh one."""
+    mine = [row for row in rows if row["address"] == unit.address and row["side"] == side]
+    judged = {p["split"] for row in mine if row["verdicts"] for p in row["predictions"]}
+    opened = queries.opened_blocks(session.notebook, session.run, unit.address, side)
+    waiting = [block for block in opened if f"confirm/{block}" not in judged]
+    block = waiting[0] if waiting else session.notebook.open_block(session.run, unit, side)
+    if block is None:
+        session.notebook.outcome(session.run, unit, side, "UNRESOLVED", "no fresh text")
+        session.say("test", f"{unit.address}: no fresh text is left for another test")
+    return block
+
+
+def reads_case(claim: dict[str, Any], rivals: list[dict[str, Any]], done: Done, n_claims: int) -> ReadsCase:
+    """The case of a reads claim from its experiment."""
+    found, payload = done.measurements, done.payload
+    sentences = {row["predicate"]: row["claim"] for row in rivals}
+    return ReadsCase(
+        complexity=claim["complexity"],
+        n_claims=n_claims,
+        places=payload["places"],
+        precision=found["precision"].value,
+        precision_low=payload["precision_low"],
+        coverage=found["coverage"].value,
+        coverage_low=payload["coverage_low"],
+        f1=found["f1"].value,
+        base_rate=found["base_rate"].value,
+        ap=found["ap"].value,
+        ap_null=payload["ap_null"],
+        r_low=payload["r_low"],
+        dense=payload["dense"],
+        graded=json.loads(claim["predicate"])["kind"] == "graded",
+        bets=tuple(payload["pairs"]["bets"]),
+        leaf_e=payload["leaf_e"],
+        rarer_half_precision=payload["rarer_half_precision"],
+        rivals=tuple(
+            Rival(claim=sentences[row["predicate"]], **{k: v for k, v in row.items() if k != "predicate"}) for row in payload["rivals"]
+        ),
+    )
+
+
+def reads(session: Session, unit: Unit) -> None:
+    """The reads side of a unit: look, propose, test; a rival that does as well is tested next, on fresh text."""
+    rule = look(session, unit)
+    if rule is None:
+        return
+    ids = propose(session, unit, rule)
+    for round_number in range(MAX_ROUNDS):
+        if not ids:
+            return
+        tested = test_reads(session, unit, ids, round_number + 1)
+        if tested is None or tested[1].status == "SUPPORTED":
+            return
+        ids = [*ids[1:]]
+
+
+def writes(session: Session, unit: Unit) -> None:
+    """The writes side of a unit: tokens found on design text, tested on one confirm block."""
+    done = session.experiment("firing", {"unit": unit.address})
+    if reason := done.payload.get("abstained"):
+        session.notebook.outcome(session.run, unit, "writes", "ABSTAINED", reason)
+        return
+    try:
+        effects = session.experiment("output_effects", {"unit": unit.address, "seed": session.config.seed}).payload
+    except ToolRefused as error:
+        session.notebook.outcome(session.run, unit, "writes", "ABSTAINED", str(error))
+        return
+    up, down = (sum(abs(row["nats"]) for row in effects[side]) for side in ("promotes", "suppresses"))
+    predicate = (
+        Promotes(tokens=tuple(row["token"] for row in effects["promotes"]))
+        if up >= down
+        else Suppresses(tokens=tuple(row["token"] for row in effects["suppresses"]))
+    )
+    claim = claim_text(predicate)
+    fields = {"side": "writes", "claim": claim, "predicate": canonical_json(predicate), "complexity": complexity(predicate)}
+    hypothesis = session.notebook.add_hypothesis(session.run, unit, {**fields, "author": "design effects"})
+    session.say("propose", f"{claim} (by {max(up, down) / len(predicate.tokens):.2f} nats on design)")
+    _test_writes(session, unit, hypothesis, predicate)
+
+
+def _test_writes(session: Session, unit: Unit, hypothesis: str, predicate: Promotes | Suppresses) -> None:
+    rows = queries.hypotheses(session.notebook, session.run)
+    if any(row["verdicts"] for row in rows if row["id"] == hypothesis):
+        return
+    block = _block(session, unit, "writes", rows)
+    if block is None:
+        return
+    args = {"unit": unit.address, "direction": predicate.kind, "tokens": predicate.tokens, "block": block, "seed": session.config.seed}
+    prediction = session.notebook.register(
+        hypothesis,
+        {"metric": "delta", "comparator": ">=", "threshold": 0.05, "baseline": "40 neurons of the layer, each with its own tokens",
+         "split": f"confirm/{block}", "payload": args},
+    )  # fmt: skip
+    claim = claim_text(predicate)
+    session.say("register", f"{claim}, confirm block {block}")
+    try:
+        done = session.experiment("test_writes", args, prediction=prediction, subject=claim)
+    except (ToolRefused, ToolFailed) as error:
+        session.notebook.outcome(session.run, unit, "writes", "UNRESOLVED", f"the test failed: {error}")
+        return
+    delta = done.measurements["delta"]
+    interval = tuple(done.payload["interval_90"])
+    case = WritesCase(
+        n_claims=1,
+        delta=delta.value,
+        delta_low=interval[0],
+        delta_interval_90=(interval[0], interval[1]),
+        percentile=delta.null_percentile or 0.0,
+        bets=tuple(done.payload["bets"]),
+    )
+    decision = decide(case)
+    session.notebook.verdict(prediction, case, decision, done.evidence)
+    session.say("verdict", f"{decision.status}: {claim} ({delta.value:+.2f} nats); {decision.reason}")
+

@@ -1,0 +1,147 @@
+"""Commands that read: show, search, verify, tools and models."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from neuronaut.agent.config import RunConfig, corpus_path
+from neuronaut.agent.view import print_json, visible
+from neuronaut.memory import queries
+from neuronaut.memory.notebook import Notebook, default_path
+from neuronaut.tools.errors import UserError
+
+
+def _open(path: Path | None) -> Notebook:
+    return Notebook(path or default_path(), read_only=True)
+
+
+def show(identifier: str, path: Path | None, *, as_json: bool) -> None:
+    """Print a record; of a run its answer and its experiments."""
+    with _open(path) as notebook:
+        table, row = queries.find(notebook, identifier)
+        if table == "run":
+            _show_run(notebook, identifier, as_json=as_json)
+            return
+        printable = {key: _readable(value) for key, value in row.items()}
+        if as_json:
+            print_json({"table": table, **printable})
+            return
+        print(table)
+        for key, value in printable.items():
+            text = json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
+            print(f"  {key:<16} {visible(text)}")
+
+
+def _readable(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
+    if isinstance(value, str) and value[:1] in "{[":
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError:
+            return value
+    return value
+
+
+def _show_run(notebook: Notebook, run: str, *, as_json: bool) -> None:
+    from neuronaut.agent.answer import answer_of, render
+
+    answer = answer_of(notebook, run)
+    trail = [
+        {
+            "id": e["id"], "tool": e["tool"], "args": e["args"], "prediction": e["prediction"],
+            "outcome": e["end"]["outcome"] if e["end"] else "unfinished", "error": e["end"]["error"] if e["end"] else None,
+            "seconds": e["end"]["seconds"] if e["end"] else None,
+            "evidence": [{"id": v["id"], "metric": v["metric"], "value": v["value"], "n": v["n"]} for v in e["evidence"]],
+        }
+        for e in queries.experiments(notebook, run)
+    ]  # fmt: skip
+    if as_json:
+        print_json({**answer, "experiments": trail})
+        return
+    render(answer)
+    print("\n experiments")
+    for step in trail:
+        seconds = f"{step['seconds']:.1f} s" if step["seconds"] is not None else ""
+        print(f"  {step['id']}  {step['tool']:<18} {step['outcome']:<10} {seconds:>7}  {visible(step['error'] or '')}")
+        for value in step["evidence"]:
+            print(f"      {value['id']}  {value['metric']:<14} {value['value']:.4g}  (n {value['n']})")
+
+
+def search(words: str, path: Path | None, *, as_json: bool) -> None:
+    """Print the claims that match."""
+    with _open(path) as notebook:
+        rows = queries.search(notebook, words)
+    if as_json:
+        print_json([{k: _readable(v) for k, v in row.items()} for row in rows])
+        return
+    for row in rows:
+        print(f"{row['status'].upper():<11} {row['address']:<8} {row['side']:<6} {visible(row['claim'])}  ({row['author']}, {row['id']})")
+    if not rows:
+        print(f"no claim matches {visible(words)!r}")
+
+
+def verify(path: Path | None, head: str | None, *, as_json: bool) -> int:
+    """Print what is wrong with the notebook; 1 if anything is."""
+    from neuronaut.memory.verify import verify as find_problems
+
+    with _open(path) as notebook:
+        problems, now = find_problems(notebook, head), notebook.head()
+    if as_json:
+        print_json({"ok": not problems, "problems": problems, "ledger_head": now})
+    else:
+        for problem in problems:
+            print(visible(problem))
+        print(f"{len(problems)} problems" if problems else f"whole: every row, artifact and verdict checks out; head {now}")
+    return 1 if problems else 0
+
+
+def run_tool(name: str | None, args: str, model: str, corpus: str | None, *, as_json: bool) -> None:
+    """Run one tool, or list them."""
+    from neuronaut.tools.registry import ToolContext, find_tool, registry
+
+    if name is None:
+        listed = [tool.schema() for tool in registry().values()]
+        if as_json:
+            print_json(listed)
+            return
+        for schema in listed:
+            print(f"{schema['name']:<18} {schema['description'].splitlines()[0]}")
+        return
+    tool = find_tool(name)
+    parsed = tool.parse(args)
+    if tool.opens_test_text:
+        raise UserError(f"{name} opens design or confirm text: it is run by `neuronaut ask`, which records what was opened")
+    from neuronaut.tools.corpus import load_corpus, pocket_corpus
+    from neuronaut.tools.targets.load import load_target
+
+    place = corpus_path(RunConfig(question=name, model=model, corpus=corpus))
+    context = ToolContext(load_target(model), pocket_corpus() if place is None else load_corpus(place))
+    result = tool.run(context, parsed)
+    measurements = [
+        {"metric": m.metric, "value": m.value, "unit": m.unit, "n": m.n, "ci": m.ci, "null": m.null_value, "percentile": m.null_percentile}
+        for m in result.measurements
+    ]
+    if as_json:
+        print_json({"tool": name, "measurements": measurements, "result": result.payload})
+        return
+    for m in result.measurements:
+        interval = f" [{m.ci[0]:.3g}, {m.ci[1]:.3g}]" if m.ci else ""
+        null = f" · null {m.null_value:.3g}" if m.null_value is not None else ""
+        print(f"{m.metric} {m.value:.4g}{interval} {m.unit} (n {m.n}){null}")
+    print(visible(json.dumps(result.payload, ensure_ascii=False, indent=1)).replace("⏎", "\n"))
+
+
+def list_models(*, as_json: bool) -> None:
+    """Print what can be studied."""
+    from neuronaut.tools.targets.load import POCKET, open_folder
+
+    rows = [{"name": "pocket", "what": "embedded model with its corpus", "present": (POCKET / "model.safetensors").exists()}]
+    if rows[0]["present"]:
+        rows[0]["weights_sha256"] = open_folder("pocket").weights_sha256
+    if as_json:
+        print_json(rows)
+        return
+    print(f"pocket         the embedded model and its corpus ({'present' if rows[0]['present'] else 'MISSING'})")
+    print("FOLDER         a Hugging Face folder with config.json, *.safetensors and tokenizer.json; needs --corpus")
+    print("OWNER/NAME     a model of the Hugging Face hub, where it can be reached; needs --corpus")

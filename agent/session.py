@@ -1,0 +1,99 @@
+"""One run at work: its opened resources, and the one way to do an experiment."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from neuronaut.agent.config import RunConfig
+from neuronaut.agent.proposers.base import Proposer
+from neuronaut.memory.notebook import ExperimentSpec, Notebook
+from neuronaut.tools import registry as tool_registry
+from neuronaut.tools.errors import ToolFailed, ToolRefused
+from neuronaut.tools.measurements import Measurement
+from neuronaut.tools.registry import ToolContext, find_tool
+
+Say = Callable[[str, str], None]
+
+
+class BudgetSpent(Exception):
+    """A limit of the run is reached; what was found so far stands."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished experiment: its id, its result, its measurements by name, and the ids of its evidence rows."""
+
+    id: str
+    payload: dict[str, Any]
+    measurements: dict[str, Measurement]
+    evidence: tuple[str, ...]
+
+
+@dataclass
+class Session:
+    """A run with everything it needs. `say` gets a short label and a line for each step as it happens."""
+
+    run: str
+    config: RunConfig
+    notebook: Notebook
+    context: ToolContext
+    proposers: list[Proposer]
+    say: Say
+    began: float = field(default_factory=time.monotonic)
+
+    def experiment(self, tool: str, args: dict[str, Any], *, prediction: str | None = None, subject: str = "") -> Done:
+        """Do an experiment, or take its result from the notebook when the same one was done before."""
+        chosen = find_tool(tool)
+        parsed = chosen.parse(args)
+        spec = ExperimentSpec(tool, tools_sha256(), parsed.model_dump(mode="json"), int(args.get("seed", 0)))
+        started = self.notebook.begin_experiment(self.run, spec, prediction=prediction)
+        if started.finished is not None:
+            return _done(started.id, started.finished, started.evidence)
+        self._check_budget()
+        began, before = time.monotonic(), self.context.target.forwards
+        try:
+            result = chosen.run(self.context, parsed)
+        except (ToolRefused, ToolFailed) as error:
+            spent = (time.monotonic() - began, self.context.target.forwards - before)
+            refused = isinstance(error, ToolRefused)
+            self.notebook.end_experiment(started.id, None, error=str(error), refused=refused, spent=spent)
+            raise
+        spent = (time.monotonic() - began, self.context.target.forwards - before)
+        stored = {"payload": result.payload, "measurements": [_as_json(m) for m in result.measurements]}
+        rows = [(subject, m) for m in result.measurements]
+        evidence = self.notebook.end_experiment(started.id, stored, spent=spent, evidence=rows)
+        return _done(started.id, stored, evidence)
+
+    def _check_budget(self) -> None:
+        budget = self.config.budget
+        if budget.seconds is not None and time.monotonic() - self.began > budget.seconds:
+            raise BudgetSpent(f"the budget of {budget.seconds:g} seconds is spent")
+        if budget.forwards is not None and self.context.target.forwards > budget.forwards:
+            raise BudgetSpent(f"the budget of {budget.forwards:g} forward passes is spent")
+
+
+def _as_json(m: Measurement) -> dict[str, Any]:
+    ci = None if m.ci is None else list(m.ci)
+    return {"metric": m.metric, "value": m.value, "unit": m.unit, "n": m.n, "ci": ci, "null_value": m.null_value,
+            "null_percentile": m.null_percentile}  # fmt: skip
+
+
+def _done(identifier: str, stored: dict[str, Any], evidence: tuple[str, ...]) -> Done:
+    measured = {
+        row["metric"]: Measurement(**{**row, "ci": None if row["ci"] is None else tuple(row["ci"])}) for row in stored["measurements"]
+    }
+    return Done(identifier, stored["payload"], measured, evidence)
+
+
+@cache
+def tools_sha256() -> str:
+    """Hash of the source of all tools: an experiment is the same only while the code that does it is."""
+    digest = hashlib.sha256()
+    folder = Path(tool_registry.__file__).parent
+    for file in sorted(folder.rglob("*.py")):
+        digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()

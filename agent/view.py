@@ -1,0 +1,42 @@
+"""What is printed: steps on stderr as they happen, answers on stdout, foreign text made visible."""
+
+import json
+import sys
+import unicodedata
+from collections.abc import Callable
+from typing import Any
+
+_SHOWN = {"\n": "⏎", "\t": "⇥"}
+
+
+def visible(text: str) -> str:
+    """The text with control, format and private characters shown as symbols, so that nothing can steer a terminal."""
+    return "".join(_visible(character) for character in text)
+
+
+def _visible(character: str) -> str:
+    if character in _SHOWN:
+        return _SHOWN[character]
+    if unicodedata.category(character) in ("Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"):
+        return f"\\u{ord(character):04x}"
+    return character
+
+
+def steps_on_stderr() -> Callable[[str, str], None]:
+    """A printer of steps: coloured on a terminal, plain elsewhere."""
+    if not sys.stderr.isatty():
+        return lambda label, line: print(f"{label:>9}  {visible(line)}", file=sys.stderr, flush=True)
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False)
+
+    def say(label: str, line: str) -> None:
+        console.print(Text(f"{label:>9}  ", style="cyan") + Text(visible(line)))
+
+    return say
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on stdout; NaN is a bug."""
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2))
