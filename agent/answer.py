@@ -26,9 +26,12 @@ def answer_of(notebook: Notebook, run: str) -> dict[str, Any]:
         "target": {"name": row["target"]["name"], "weights_sha256": row["target"]["weights_sha256"]},
         "units": sorted({h["address"] for h in hypotheses} | {o["address"] for o in queries.outcomes(notebook, run)}),
         "claims": [_claim(h, hypotheses) for h in judged],
-        "proposed": [{"unit": h["address"], "claim": h["claim"], "author": h["author"]} for h in hypotheses if not h["verdicts"]],
+        "proposed": [
+            {"unit": h["address"], "claim": h["claim"], "author": h["author"]} for h in hypotheses if not h["verdicts"]
+        ],
         "outcomes": [
-            {"unit": o["address"], "side": o["side"], "status": o["status"], "reason": o["reason"]} for o in queries.outcomes(notebook, run)
+            {"unit": o["address"], "side": o["side"], "status": o["status"], "reason": o["reason"]}
+            for o in queries.outcomes(notebook, run)
         ],
         "unexplained": _unexplained(judged, experiments),
         "outcome": row["end"]["outcome"] if row["end"] else "unfinished",
@@ -51,9 +54,15 @@ def _claim(row: dict[str, Any], hypotheses: list[dict[str, Any]]) -> dict[str, A
         if e["metric"] != "e"
     }  # fmt: skip
     bets = case["bets"]
-    pairs = {"wins": sum(b > 0 for b in bets), "discordant": sum(b != 0 for b in bets), "documents": len(bets), "e": e_value(bets)}
+    pairs = {
+        "wins": sum(b > 0 for b in bets),
+        "discordant": sum(b != 0 for b in bets),
+        "documents": len(bets),
+        "e": e_value(bets),
+    }
     rivals = [
-        {"claim": r["claim"], "f1": r["f1"], "status": status_of.get(r["claim"], "PROPOSED")} for r in case.get("rivals", [])
+        {"claim": r["claim"], "f1": r["f1"], "status": status_of.get(r["claim"], "PROPOSED")}
+        for r in case.get("rivals", [])
     ]
     return {
         "id": row["id"], "unit": row["address"], "sign": row["sign"], "side": row["side"], "status": verdict["outcome"],
@@ -83,8 +92,17 @@ def render(answer: dict[str, Any]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     cost = answer["cost"]
     spent = f"{cost['seconds']:.0f} s · {cost['forwards']:.0f} forwards" if cost else answer["outcome"]
-    console.print(Text(f"{visible(answer['question'])} · {answer['target']['name']}", style="bold") + f"   run {answer['run']} · {spent}")
-    styles = {"SUPPORTED": "bold green", "PARTIAL": "yellow", "REFUTED": "red", "UNRESOLVED": "magenta", "ABSTAINED": "dim"}
+    console.print(
+        Text(f"{visible(answer['question'])} · {answer['target']['name']}", style="bold")
+        + f"   run {answer['run']} · {spent}"
+    )
+    styles = {
+        "SUPPORTED": "bold green",
+        "PARTIAL": "yellow",
+        "REFUTED": "red",
+        "UNRESOLVED": "magenta",
+        "ABSTAINED": "dim",
+    }
     order = list(styles)
     for claim in sorted(answer["claims"], key=lambda c: order.index(c["status"])):
         head = Text(f" {claim['side'].upper():<7}") + Text(f"{claim['status']:<11}", style=styles[claim["status"]])
@@ -93,12 +111,18 @@ def render(answer: dict[str, Any]) -> None:
         if claim["status"] != "SUPPORTED" or claim["reason"] != "all conditions hold":
             console.print(Text(f"{'':28}{visible(claim['reason'])}", style="dim"))
     for outcome in answer["outcomes"]:
-        head = Text(f" {outcome['side'].upper():<7}") + Text(f"{outcome['status']:<11}", style=styles[outcome["status"]])
+        head = Text(f" {outcome['side'].upper():<7}") + Text(
+            f"{outcome['status']:<11}", style=styles[outcome["status"]]
+        )
         console.print(head + Text(f"{outcome['unit']:<8} {visible(outcome['reason'])}"))
     if answer["unexplained"]["share"] is not None:
         tokens = ", ".join(f'"{visible(t)}"' for t in answer["unexplained"]["examples"])
         rest = f", most of it on {tokens}" if tokens else ""
-        console.print(Text(f" ALSO   {answer['unexplained']['share']:.0%} of the firing of {answer['unexplained']['unit']} is outside the claim{rest}"))
+        console.print(
+            Text(
+                f" ALSO   {answer['unexplained']['share']:.0%} of the firing of {answer['unexplained']['unit']} is outside the claim{rest}"
+            )
+        )
     if answer["proposed"]:
         names = "; ".join(visible(p["claim"]) for p in answer["proposed"][:4])
         console.print(Text(f" also proposed, as rivals or not tested: {names}", style="dim"))

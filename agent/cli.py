@@ -19,7 +19,9 @@ app = typer.Typer(
 )
 
 Model = Annotated[str, typer.Option("--model", help="'pocket' (embedded), a Hugging Face folder, or a hub name.")]
-CorpusFile = Annotated[str | None, typer.Option("--corpus", help="Text to study on: .txt, .jsonl, .jsonl.gz or a folder.")]
+CorpusFile = Annotated[
+    str | None, typer.Option("--corpus", help="Text to study on: .txt, .jsonl, .jsonl.gz or a folder.")
+]
 NotebookFile = Annotated[
     Path | None, typer.Option("--notebook", envvar="NEURONAUT_NOTEBOOK", help="The SQLite file of findings.")
 ]
@@ -35,7 +37,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     pass
 
@@ -48,7 +52,9 @@ def ask(
     notebook: NotebookFile = None,
     llm: Annotated[str | None, typer.Option("--llm", help="Language model that also proposes: provider:MODEL.")] = None,
     base_url: Annotated[str | None, typer.Option("--base-url", help="Server for --llm compatible:MODEL.")] = None,
-    budget_seconds: Annotated[float | None, typer.Option(min=1, help="Stop before the next step after so long.")] = None,
+    budget_seconds: Annotated[
+        float | None, typer.Option(min=1, help="Stop before the next step after so long.")
+    ] = None,
     budget_forwards: Annotated[float | None, typer.Option(min=1, help="Stop after so many forward passes.")] = None,
     budget_tokens: Annotated[int | None, typer.Option(min=1, help="Language-model tokens, in and out.")] = None,
     budget_usd: Annotated[float | None, typer.Option(min=0, help="Language-model dollars.")] = None,
@@ -66,8 +72,15 @@ def ask(
 
     budget = Budget(seconds=budget_seconds, forwards=budget_forwards, tokens=budget_tokens, usd=budget_usd or None)
     config = RunConfig(
-        question=question, model=_absolute(model), corpus=_absolute(corpus) if corpus else None, llm=llm, base_url=base_url,
-        seed=seed, fast=fast, again=again, budget=budget,
+        question=question,
+        model=_absolute(model),
+        corpus=_absolute(corpus) if corpus else None,
+        llm=llm,
+        base_url=base_url,
+        seed=seed,
+        fast=fast,
+        again=again,
+        budget=budget,
     )
     raise typer.Exit(run_question(config, notebook, as_json=as_json))
 
@@ -92,7 +105,9 @@ def resume(
 
 @app.command()
 def show(
-    identifier: Annotated[str, typer.Argument(metavar="ID", help="A run, hypothesis, experiment, evidence or verdict.")],
+    identifier: Annotated[
+        str, typer.Argument(metavar="ID", help="A run, hypothesis, experiment, evidence or verdict.")
+    ],
     notebook: NotebookFile = None,
     as_json: Json = False,
 ) -> None:
@@ -192,4 +207,3 @@ def _complain(sentence: str) -> None:
     from neuronaut.agent.view import visible
 
     print(f"neuronaut: {visible(sentence)}", file=sys.stderr)
-

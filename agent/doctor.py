@@ -39,12 +39,20 @@ def _packages() -> list[tuple[Level, str, str]]:
 
 def _sqlite() -> tuple[Level, str, str]:
     if sqlite3.sqlite_version_info < SAFE_SQLITE:
-        return "warning", "sqlite", f"{sqlite3.sqlite_version}: older than 3.51.3, do not let two processes use one notebook"
+        return (
+            "warning",
+            "sqlite",
+            f"{sqlite3.sqlite_version}: older than 3.51.3, do not let two processes use one notebook",
+        )
     return "ok", "sqlite", sqlite3.sqlite_version
 
 
 def _pocket() -> tuple[Level, str, str]:
-    missing = [name for name in ("config.json", "model.safetensors", "tokenizer.json", "corpus.jsonl.gz") if not (POCKET / name).exists()]
+    missing = [
+        name
+        for name in ("config.json", "model.safetensors", "tokenizer.json", "corpus.jsonl.gz")
+        if not (POCKET / name).exists()
+    ]
     return ("error", "pocket", f"lacks {', '.join(missing)}: install again") if missing else ("ok", "pocket", "present")
 
 
@@ -59,4 +67,7 @@ def _notebook(path: Path) -> tuple[Level, str, str]:
 
 
 def _keys() -> list[tuple[Level, str, str]]:
-    return [("ok", name, "set" if os.environ.get(name) else "not set (only needed for --llm)") for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")]
+    return [
+        ("ok", name, "set" if os.environ.get(name) else "not set (only needed for --llm)")
+        for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
+    ]

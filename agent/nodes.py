@@ -37,7 +37,10 @@ def propose(session: Session, unit: Unit, rule: FiringRule) -> list[str]:
     """Hypotheses of all proposers for the reads side, compared on design text; ids, the most promising first."""
     context = session.context
     explored = Explored(
-        unit, context.sample("explore", EXPLORE_TOKENS), context.activations(unit, "explore", n_tokens=EXPLORE_TOKENS), rule
+        unit,
+        context.sample("explore", EXPLORE_TOKENS),
+        context.activations(unit, "explore", n_tokens=EXPLORE_TOKENS),
+        rule,
     )
     pool = [proposal for proposer in session.proposers for proposal in proposer.propose(explored)]
     if not pool:
@@ -79,14 +82,25 @@ def test_reads(session: Session, unit: Unit, ids: list[str], n_claims: int) -> t
     block = _block(session, unit, "reads", list(rows.values()))
     if block is None:
         return None
-    payload = {"predicate": claim["predicate"], "rivals": [row["predicate"] for row in rivals], "unit": unit.address, "n_claims": n_claims}
+    payload = {
+        "predicate": claim["predicate"],
+        "rivals": [row["predicate"] for row in rivals],
+        "unit": unit.address,
+        "n_claims": n_claims,
+    }
     prediction = session.notebook.register(
         ids[0],
         {"metric": "f1", "comparator": ">", "threshold": 0.0, "baseline": "rivals, random units, null units",
          "split": f"confirm/{block}", "payload": payload},
     )  # fmt: skip
     session.say("register", f"{claim['claim']} against {len(rivals)} rivals, confirm block {block}")
-    args = {"unit": unit.address, "claim": claim["predicate"], "rivals": payload["rivals"], "block": block, "seed": session.config.seed}
+    args = {
+        "unit": unit.address,
+        "claim": claim["predicate"],
+        "rivals": payload["rivals"],
+        "block": block,
+        "seed": session.config.seed,
+    }
     try:
         done = session.experiment("test_reads", args, prediction=prediction, subject=claim["claim"])
     except (ToolRefused, ToolFailed) as error:
@@ -135,7 +149,8 @@ def reads_case(claim: dict[str, Any], rivals: list[dict[str, Any]], done: Done, 
         leaf_e=payload["leaf_e"],
         rarer_half_precision=payload["rarer_half_precision"],
         rivals=tuple(
-            Rival(claim=sentences[row["predicate"]], **{k: v for k, v in row.items() if k != "predicate"}) for row in payload["rivals"]
+            Rival(claim=sentences[row["predicate"]], **{k: v for k, v in row.items() if k != "predicate"})
+            for row in payload["rivals"]
         ),
     )
 
@@ -173,7 +188,12 @@ def writes(session: Session, unit: Unit) -> None:
         else Suppresses(tokens=tuple(row["token"] for row in effects["suppresses"]))
     )
     claim = claim_text(predicate)
-    fields = {"side": "writes", "claim": claim, "predicate": canonical_json(predicate), "complexity": complexity(predicate)}
+    fields = {
+        "side": "writes",
+        "claim": claim,
+        "predicate": canonical_json(predicate),
+        "complexity": complexity(predicate),
+    }
     hypothesis = session.notebook.add_hypothesis(session.run, unit, {**fields, "author": "design effects"})
     session.say("propose", f"{claim} (by {max(up, down) / len(predicate.tokens):.2f} nats on design)")
     _test_writes(session, unit, hypothesis, predicate)
@@ -186,7 +206,13 @@ def _test_writes(session: Session, unit: Unit, hypothesis: str, predicate: Promo
     block = _block(session, unit, "writes", rows)
     if block is None:
         return
-    args = {"unit": unit.address, "direction": predicate.kind, "tokens": predicate.tokens, "block": block, "seed": session.config.seed}
+    args = {
+        "unit": unit.address,
+        "direction": predicate.kind,
+        "tokens": predicate.tokens,
+        "block": block,
+        "seed": session.config.seed,
+    }
     prediction = session.notebook.register(
         hypothesis,
         {"metric": "delta", "comparator": ">=", "threshold": 0.05, "baseline": "40 neurons of the layer, each with its own tokens",
@@ -212,4 +238,3 @@ def _test_writes(session: Session, unit: Unit, hypothesis: str, predicate: Promo
     decision = decide(case)
     session.notebook.verdict(prediction, case, decision, done.evidence)
     session.say("verdict", f"{decision.status}: {claim} ({delta.value:+.2f} nats); {decision.reason}")
-

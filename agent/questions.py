@@ -7,7 +7,7 @@ from typing import Literal
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.units import Unit
 
-CAN_ASK = "ask about one neuron, for example: neuronaut ask \"what does neuron 8.481 do\""
+CAN_ASK = 'ask about one neuron, for example: neuronaut ask "what does neuron 8.481 do"'
 _NAMED_NEURON = re.compile(
     r"\bL(\d+)\.?N(\d+)\b|\bneuron\s+#?L?(\d+)\s*[.:/]\s*N?(\d+)|\blayer\s+(\d+)[,\s]+neuron\s+#?(\d+)|"
     r"\bneuron\s+#?(\d+)\s+(?:of|in|from|at)\s+layer\s+(\d+)",

@@ -76,7 +76,9 @@ def search(words: str, path: Path | None, *, as_json: bool) -> None:
         print_json([{k: _readable(v) for k, v in row.items()} for row in rows])
         return
     for row in rows:
-        print(f"{row['status'].upper():<11} {row['address']:<8} {row['side']:<6} {visible(row['claim'])}  ({row['author']}, {row['id']})")
+        print(
+            f"{row['status'].upper():<11} {row['address']:<8} {row['side']:<6} {visible(row['claim'])}  ({row['author']}, {row['id']})"
+        )
     if not rows:
         print(f"no claim matches {visible(words)!r}")
 
@@ -92,7 +94,11 @@ def verify(path: Path | None, head: str | None, *, as_json: bool) -> int:
     else:
         for problem in problems:
             print(visible(problem))
-        print(f"{len(problems)} problems" if problems else f"whole: every row, artifact and verdict checks out; head {now}")
+        print(
+            f"{len(problems)} problems"
+            if problems
+            else f"whole: every row, artifact and verdict checks out; head {now}"
+        )
     return 1 if problems else 0
 
 
@@ -111,7 +117,9 @@ def run_tool(name: str | None, args: str, model: str, corpus: str | None, *, as_
     tool = find_tool(name)
     parsed = tool.parse(args)
     if tool.opens_test_text:
-        raise UserError(f"{name} opens design or confirm text: it is run by `neuronaut ask`, which records what was opened")
+        raise UserError(
+            f"{name} opens design or confirm text: it is run by `neuronaut ask`, which records what was opened"
+        )
     from neuronaut.tools.corpus import load_corpus, pocket_corpus
     from neuronaut.tools.targets.load import load_target
 
@@ -119,7 +127,15 @@ def run_tool(name: str | None, args: str, model: str, corpus: str | None, *, as_
     context = ToolContext(load_target(model), pocket_corpus() if place is None else load_corpus(place))
     result = tool.run(context, parsed)
     measurements = [
-        {"metric": m.metric, "value": m.value, "unit": m.unit, "n": m.n, "ci": m.ci, "null": m.null_value, "percentile": m.null_percentile}
+        {
+            "metric": m.metric,
+            "value": m.value,
+            "unit": m.unit,
+            "n": m.n,
+            "ci": m.ci,
+            "null": m.null_value,
+            "percentile": m.null_percentile,
+        }
         for m in result.measurements
     ]
     if as_json:
@@ -136,7 +152,9 @@ def list_models(*, as_json: bool) -> None:
     """Print what can be studied."""
     from neuronaut.tools.targets.load import POCKET, open_folder
 
-    rows = [{"name": "pocket", "what": "embedded model with its corpus", "present": (POCKET / "model.safetensors").exists()}]
+    rows = [
+        {"name": "pocket", "what": "embedded model with its corpus", "present": (POCKET / "model.safetensors").exists()}
+    ]
     if rows[0]["present"]:
         rows[0]["weights_sha256"] = open_folder("pocket").weights_sha256
     if as_json:

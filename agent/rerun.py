@@ -67,7 +67,11 @@ def _repeat(notebook: Notebook, run: str, old: dict[str, Any], context: ToolCont
     stored = {"payload": result.payload, "measurements": []}
     notebook.end_experiment(started.id, stored, evidence=[("", m) for m in result.measurements])
     before = {row["metric"]: row["value"] for row in old["evidence"]}
-    gaps = {m.metric: abs(m.value - before[m.metric]) / max(1e-9, abs(before[m.metric])) for m in result.measurements if m.metric in before}
+    gaps = {
+        m.metric: abs(m.value - before[m.metric]) / max(1e-9, abs(before[m.metric]))
+        for m in result.measurements
+        if m.metric in before
+    }
     worst = max(gaps, key=lambda name: gaps[name], default=None)
     if worst is None or gaps[worst] == 0:
         return {**report, "outcome": "identical", "detail": ""}

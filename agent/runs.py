@@ -48,7 +48,10 @@ def resume(run: str, notebook_path: Path | None, *, as_json: bool) -> int:
             return _show(notebook, run, as_json=as_json)
         config = RunConfig.model_validate(row["config"])
         target, corpus = open_inputs(config, say)
-        if target.fingerprint().weights_sha256 != row["target"]["weights_sha256"] or corpus.sha256 != row["corpus"]["sha256"]:
+        if (
+            target.fingerprint().weights_sha256 != row["target"]["weights_sha256"]
+            or corpus.sha256 != row["corpus"]["sha256"]
+        ):
             raise UserError(f"run {run} cannot go on: its model or corpus has changed since; ask the question again")
         session = Session(run, config, notebook, ToolContext(target, corpus), [], say)
         return _work(session, _understood(config, target), as_json=as_json)
@@ -126,5 +129,3 @@ def _show(notebook: Notebook, run: str, *, as_json: bool) -> int:
     else:
         render(answer)
     return 0
-
-

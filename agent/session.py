@@ -84,7 +84,8 @@ def _as_json(m: Measurement) -> dict[str, Any]:
 
 def _done(identifier: str, stored: dict[str, Any], evidence: tuple[str, ...]) -> Done:
     measured = {
-        row["metric"]: Measurement(**{**row, "ci": None if row["ci"] is None else tuple(row["ci"])}) for row in stored["measurements"]
+        row["metric"]: Measurement(**{**row, "ci": None if row["ci"] is None else tuple(row["ci"])})
+        for row in stored["measurements"]
     }
     return Done(identifier, stored["payload"], measured, evidence)
 

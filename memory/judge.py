@@ -119,7 +119,9 @@ def decide_reads(case: ReadsCase) -> Decision:
     if case.places == 0:
         return Decision("UNRESOLVED", "it is true nowhere in this text", 0.0)
     if case.dense and not case.graded:
-        return Decision("UNRESOLVED", "the unit fires on more than a quarter of all tokens: only a graded claim can hold", 0.0)
+        return Decision(
+            "UNRESOLVED", "the unit fires on more than a quarter of all tokens: only a graded claim can hold", 0.0
+        )
     if refuting_e_value(case.bets) >= E_EFFECT:
         return Decision("REFUTED", "edits that make it true or false do not move the unit as predicted", 0.0)
     if not case.graded and case.precision <= case.base_rate:
@@ -131,7 +133,9 @@ def decide_reads(case: ReadsCase) -> Decision:
     if missing:
         return Decision("PARTIAL", "; ".join(missing), 0.0)
     if e < e_bar(case.n_claims):
-        return Decision("UNRESOLVED", f"e {e:.3g} from {len(case.bets)} documents is below {e_bar(case.n_claims):.0f}", 0.0)
+        return Decision(
+            "UNRESOLVED", f"e {e:.3g} from {len(case.bets)} documents is below {e_bar(case.n_claims):.0f}", 0.0
+        )
     richer = [r for r in case.rivals if r.complexity > case.complexity and r.difference_high < -RICHER_BY]
     more = f"there is more to it: {richer[0].claim!r} does better" if richer else "all conditions hold"
     return Decision("SUPPORTED", more, e)
@@ -146,10 +150,16 @@ def _missing(case: ReadsCase) -> list[str]:
         if case.precision_low < MIN_PRECISION:
             found.append(f"fires at only {case.precision:.2f} of its places (at least {case.precision_low:.2f})")
         if case.coverage_low < MIN_COVERAGE:
-            found.append(f"true where it speaks, covers {case.coverage:.2f} of the firing (at least {case.coverage_low:.2f})")
+            found.append(
+                f"true where it speaks, covers {case.coverage:.2f} of the firing (at least {case.coverage_low:.2f})"
+            )
         if case.ap <= case.ap_null:
             found.append(f"average precision {case.ap:.2f} is not above the best of null units ({case.ap_null:.2f})")
-    if case.complexity > SMALL_CLAIM and case.rarer_half_precision is not None and case.rarer_half_precision < MIN_PRECISION:
+    if (
+        case.complexity > SMALL_CLAIM
+        and case.rarer_half_precision is not None
+        and case.rarer_half_precision < MIN_PRECISION
+    ):
         found.append(f"its rarer half alone fires at only {case.rarer_half_precision:.2f} of its places")
     found += [f"no better without {leaf!r}" for leaf, e in case.leaf_e.items() if e < E_EFFECT and len(case.leaf_e) > 1]
     return found + _unbeaten(case)
@@ -175,16 +185,20 @@ def decide_writes(case: WritesCase) -> Decision:
     """SUPPORTED, PARTIAL ("true but tiny"), REFUTED or UNRESOLVED for a writes claim."""
     e = e_value(case.bets)
     low, high = case.delta_interval_90
-    if -NOTHING_NATS < low and high < NOTHING_NATS:
+    if low > -NOTHING_NATS and high < NOTHING_NATS:
         return Decision("REFUTED", "writes nothing measurable", 0.0)
     if refuting_e_value(case.bets) >= E_EFFECT or case.delta <= 0:
         return Decision("REFUTED", "these tokens move no more than others of equal frequency", 0.0)
     if e < E_EFFECT:
         return Decision("UNRESOLVED", f"too few documents agree (e {e:.3g} from {len(case.bets)} documents)", 0.0)
     if case.percentile < MIN_PERCENTILE:
-        return Decision("PARTIAL", f"other neurons of the layer do as much to their tokens (percentile {case.percentile:.0f})", 0.0)
+        return Decision(
+            "PARTIAL", f"other neurons of the layer do as much to their tokens (percentile {case.percentile:.0f})", 0.0
+        )
     if case.delta_low < MIN_NATS:
         return Decision("PARTIAL", f"true but tiny (at least {case.delta_low:.3f} nats)", 0.0)
     if e < e_bar(case.n_claims):
-        return Decision("UNRESOLVED", f"e {e:.3g} from {len(case.bets)} documents is below {e_bar(case.n_claims):.0f}", 0.0)
+        return Decision(
+            "UNRESOLVED", f"e {e:.3g} from {len(case.bets)} documents is below {e_bar(case.n_claims):.0f}", 0.0
+        )
     return Decision("SUPPORTED", "all conditions hold", e)

@@ -89,17 +89,26 @@ class Notebook:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise UserError(f"the folder of the notebook {str(self.path)!r} cannot be made: {error.strerror}") from None
+                raise UserError(
+                    f"the folder of the notebook {str(self.path)!r} cannot be made: {error.strerror}"
+                ) from None
         mode = "ro" if self.read_only else "rwc"
         uri = f"file:{quote(str(self.path.absolute()))}?mode={mode}"
         engine = sa.create_engine(
-            "sqlite://", creator=lambda: sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, check_same_thread=False), poolclass=sa.pool.StaticPool
+            "sqlite://",
+            creator=lambda: sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, check_same_thread=False),
+            poolclass=sa.pool.StaticPool,
         )
 
         @sa.event.listens_for(engine, "connect")
         def _pragmas(connection: sqlite3.Connection, _record: object) -> None:
             connection.isolation_level = None
-            for pragma in ("foreign_keys=ON", f"busy_timeout={BUSY_SECONDS * 1000}", "mmap_size=0", "trusted_schema=OFF"):
+            for pragma in (
+                "foreign_keys=ON",
+                f"busy_timeout={BUSY_SECONDS * 1000}",
+                "mmap_size=0",
+                "trusted_schema=OFF",
+            ):
                 connection.execute(f"PRAGMA {pragma}")
             if not self.read_only:
                 connection.execute("PRAGMA journal_mode=WAL")
@@ -160,7 +169,12 @@ class Notebook:
     # Runs
 
     def start_run(
-        self, config: Mapping[str, Any], fingerprint: Fingerprint, corpus: tuple[str, str, int], *, parent: str | None = None
+        self,
+        config: Mapping[str, Any],
+        fingerprint: Fingerprint,
+        corpus: tuple[str, str, int],
+        *,
+        parent: str | None = None,
     ) -> str:
         """A new run for the question of `config` (question, seed, …) on a target and a corpus (name, sha256, characters)."""
         with self._writing():
@@ -180,7 +194,14 @@ class Notebook:
     def end_run(self, run: str, outcome: str, reason: str, cost: Mapping[str, Any]) -> None:
         """How the run ended: answered, gave_up, out_of_budget, cancelled or error."""
         with self._writing():
-            row = {"id": new_id(), "run": run, "outcome": outcome, "reason": reason, "cost": ledger.canonical(dict(cost)), "ended": now()}
+            row = {
+                "id": new_id(),
+                "run": run,
+                "outcome": outcome,
+                "reason": reason,
+                "cost": ledger.canonical(dict(cost)),
+                "ended": now(),
+            }
             self._insert(schema.run_end, row)
 
     def unit(self, run: str, unit: Unit) -> str:
@@ -192,7 +213,14 @@ class Notebook:
         target = self._db.execute(sa.select(schema.run.c.target).where(schema.run.c.id == run)).scalar_one()
         return self._known(
             schema.unit,
-            {"target": target, "kind": unit.kind, "layer": unit.layer, "index": unit.index, "sign": unit.sign, "address": unit.address},
+            {
+                "target": target,
+                "kind": unit.kind,
+                "layer": unit.layer,
+                "index": unit.index,
+                "sign": unit.sign,
+                "address": unit.address,
+            },
         )
 
     # Hypotheses and predictions
@@ -200,12 +228,18 @@ class Notebook:
     def add_hypothesis(self, run: str, unit: Unit, row: Mapping[str, Any]) -> str:
         """A proposed hypothesis (side, claim, predicate, complexity, author); the same one twice in a run is one."""
         with self._writing():
-            key = {"run": run, "unit": self._unit(run, unit), **{name: row[name] for name in ("side", "predicate", "author")}}
+            key = {
+                "run": run,
+                "unit": self._unit(run, unit),
+                **{name: row[name] for name in ("side", "predicate", "author")},
+            }
             where = [schema.hypothesis.c[name] == value for name, value in key.items()]
             if found := self._db.execute(sa.select(schema.hypothesis.c.id).where(*where)).scalar():
                 return str(found)
             identifier = self._insert(schema.hypothesis, {"id": new_id(), **key, **dict(row)})
-            self._insert(schema.hypothesis_status, {"hypothesis": identifier, "seq": 0, "to_state": "proposed", "reason": ""})
+            self._insert(
+                schema.hypothesis_status, {"hypothesis": identifier, "seq": 0, "to_state": "proposed", "reason": ""}
+            )
             return identifier
 
     def move(self, hypothesis: str, to: str, *, verdict: str | None = None, reason: str = "") -> None:
@@ -217,7 +251,15 @@ class Notebook:
         status = schema.hypothesis_status
         statement = sa.select(status.c.seq, status.c.to_state).where(status.c.hypothesis == hypothesis)
         seq, state = self._db.execute(statement.order_by(status.c.seq.desc()).limit(1)).one()
-        row = {"hypothesis": hypothesis, "seq": seq + 1, "prev_seq": seq, "from_state": state, "to_state": to, "verdict": verdict, "reason": reason}
+        row = {
+            "hypothesis": hypothesis,
+            "seq": seq + 1,
+            "prev_seq": seq,
+            "from_state": state,
+            "to_state": to,
+            "verdict": verdict,
+            "reason": reason,
+        }
         self._insert(status, row)
 
     def register(self, hypothesis: str, row: Mapping[str, Any]) -> str:
@@ -230,7 +272,9 @@ class Notebook:
             if found := self._db.execute(sa.select(schema.prediction.c.id).where(*where)).scalar():
                 return str(found)
             identifier = self._insert(schema.prediction, {"id": new_id(), **body, "sha256": digest})
-            statement = sa.select(schema.hypothesis_status.c.to_state).where(schema.hypothesis_status.c.hypothesis == hypothesis)
+            statement = sa.select(schema.hypothesis_status.c.to_state).where(
+                schema.hypothesis_status.c.hypothesis == hypothesis
+            )
             state = self._db.execute(statement.order_by(schema.hypothesis_status.c.seq.desc()).limit(1)).scalar_one()
             if state == "proposed":
                 self._move(hypothesis, "registered", None, "")
@@ -239,16 +283,34 @@ class Notebook:
     # Experiments
 
     def begin_experiment(
-        self, run: str, spec: ExperimentSpec, *, prediction: str | None = None, repeat_of: str | None = None, fresh: bool = False
+        self,
+        run: str,
+        spec: ExperimentSpec,
+        *,
+        prediction: str | None = None,
+        repeat_of: str | None = None,
+        fresh: bool = False,
     ) -> Started:
         """An experiment to be done, or the stored result of the same one done before (unless `fresh`)."""
         with self._writing():
             row = self._db.execute(sa.select(schema.run).where(schema.run.c.id == run)).mappings().one()
-            body = {"tool": spec.tool, "tool_sha256": spec.tool_sha256, "args": ledger.canonical(spec.args), "seed": spec.seed}
+            body = {
+                "tool": spec.tool,
+                "tool_sha256": spec.tool_sha256,
+                "args": ledger.canonical(spec.args),
+                "seed": spec.seed,
+            }
             key = ledger.sha256(ledger.canonical({**body, "target": row["target"], "corpus": row["corpus"]}))
             if not fresh and (done := self._finished(key)):
                 return done
-            more = {"run": run, "prediction": prediction, "corpus": row["corpus"], "key": key, "repeat_of": repeat_of, "started": now()}
+            more = {
+                "run": run,
+                "prediction": prediction,
+                "corpus": row["corpus"],
+                "key": key,
+                "repeat_of": repeat_of,
+                "started": now(),
+            }
             return Started(self._insert(schema.experiment, {"id": new_id(), **body, **more}), None)
 
     def _finished(self, key: str) -> Started | None:
@@ -270,7 +332,9 @@ class Notebook:
         spent: seconds and forwards. Returns the evidence ids.
         """
         with self._writing():
-            stored = None if result is None else self._artifact(ledger.canonical(dict(result)).encode(), "application/json")
+            stored = (
+                None if result is None else self._artifact(ledger.canonical(dict(result)).encode(), "application/json")
+            )
             outcome = "ok" if error is None else "refused" if refused else "failed"
             end = {"id": new_id(), "experiment": experiment, "outcome": outcome, "error": error, "result": stored}
             self._insert(schema.experiment_end, {**end, "seconds": spent[0], "forwards": spent[1]})
@@ -303,7 +367,9 @@ class Notebook:
     ) -> str:
         """A verdict with the case it follows from, and the hypothesis moved to it; once for each prediction."""
         with self._writing():
-            if found := self._db.execute(sa.select(schema.verdict.c.id).where(schema.verdict.c.prediction == prediction)).scalar():
+            if found := self._db.execute(
+                sa.select(schema.verdict.c.id).where(schema.verdict.c.prediction == prediction)
+            ).scalar():
                 return str(found)
             row = {
                 "id": new_id(), "prediction": prediction, "outcome": decision.status, "rule_version": RULE_VERSION,
@@ -332,7 +398,9 @@ class Notebook:
             row = self._db.execute(sa.select(schema.run).where(schema.run.c.id == run)).mappings().one()
             key = {"unit": self._unit(run, unit), "side": side, "corpus": row["corpus"]}
             where = [schema.block_opened.c[name] == value for name, value in key.items()]
-            used = self._db.execute(sa.select(sa.func.count()).select_from(schema.block_opened).where(*where)).scalar_one()
+            used = self._db.execute(
+                sa.select(sa.func.count()).select_from(schema.block_opened).where(*where)
+            ).scalar_one()
             if used >= limit:
                 return None
             self._insert(schema.block_opened, {"id": new_id(), "run": run, **key, "block": used})
@@ -352,7 +420,9 @@ class Notebook:
 
     def head(self) -> str:
         """The end of the ledger, seq:sha256: kept elsewhere, it shows a cut or rewritten notebook."""
-        rows = self.rows(sa.select(schema.ledger.c.seq, schema.ledger.c.sha256).order_by(schema.ledger.c.seq.desc()).limit(1))
+        rows = self.rows(
+            sa.select(schema.ledger.c.seq, schema.ledger.c.sha256).order_by(schema.ledger.c.seq.desc()).limit(1)
+        )
         return f"{rows[0]['seq']}:{rows[0]['sha256']}" if rows else f"0:{ledger.GENESIS}"
 
 

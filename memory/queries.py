@@ -56,20 +56,26 @@ def state(notebook: Notebook, hypothesis: str) -> str:
 def outcomes(notebook: Notebook, run: str) -> list[Row]:
     """ABSTAINED and the like, by unit and side."""
     o, u = schema.outcome, schema.unit
-    statement = sa.select(o.c.side, o.c.status, o.c.reason, u.c.address).join(u, u.c.id == o.c.unit).where(o.c.run == run)
+    statement = (
+        sa.select(o.c.side, o.c.status, o.c.reason, u.c.address).join(u, u.c.id == o.c.unit).where(o.c.run == run)
+    )
     return notebook.rows(statement.order_by(o.c.id))
 
 
 def opened_blocks(notebook: Notebook, run: str, address: str, side: str) -> list[int]:
     """Confirm blocks that a run has opened for a unit and side, in order."""
     b, u = schema.block_opened, schema.unit
-    statement = sa.select(b.c.block).join(u, u.c.id == b.c.unit).where(b.c.run == run, u.c.address == address, b.c.side == side)
+    statement = (
+        sa.select(b.c.block).join(u, u.c.id == b.c.unit).where(b.c.run == run, u.c.address == address, b.c.side == side)
+    )
     return [int(row["block"]) for row in notebook.rows(statement.order_by(b.c.block))]
 
 
 def experiments(notebook: Notebook, run: str) -> list[Row]:
     """All experiments of a run in order, with their ends and results."""
-    rows = notebook.rows(sa.select(schema.experiment).where(schema.experiment.c.run == run).order_by(schema.experiment.c.id))
+    rows = notebook.rows(
+        sa.select(schema.experiment).where(schema.experiment.c.run == run).order_by(schema.experiment.c.id)
+    )
     for row in rows:
         ends = _by(notebook, schema.experiment_end, experiment=row["id"])
         row["args"] = json.loads(row["args"])
@@ -92,16 +98,32 @@ def calls(notebook: Notebook, run: str) -> list[Row]:
 def earlier_reply(notebook: Notebook, request_sha256: str) -> Row | None:
     """The end of an earlier call with the same request that brought a reply."""
     c, end = schema.llm_call, schema.llm_call_end
-    statement = sa.select(end).join(c, c.c.id == end.c.call).where(c.c.request_sha256 == request_sha256, end.c.response.is_not(None))
+    statement = (
+        sa.select(end)
+        .join(c, c.c.id == end.c.call)
+        .where(c.c.request_sha256 == request_sha256, end.c.response.is_not(None))
+    )
     rows = notebook.rows(statement.limit(1))
     return rows[0] if rows else None
 
 
-def earlier_run(notebook: Notebook, question: str, target: str, corpus_sha256: str, config: dict[str, Any]) -> str | None:
+def earlier_run(
+    notebook: Notebook, question: str, target: str, corpus_sha256: str, config: dict[str, Any]
+) -> str | None:
     """An answered run with the same question and settings on the same weights and corpus, newest first."""
     r, t, c, end = schema.run, schema.target_model, schema.corpus, schema.run_end
-    joined = sa.select(r.c.id, r.c.config).join(t, t.c.id == r.c.target).join(c, c.c.id == r.c.corpus).join(end, end.c.run == r.c.id)
-    where = (r.c.question == question, t.c.weights_sha256 == target, c.c.sha256 == corpus_sha256, end.c.outcome == "answered")
+    joined = (
+        sa.select(r.c.id, r.c.config)
+        .join(t, t.c.id == r.c.target)
+        .join(c, c.c.id == r.c.corpus)
+        .join(end, end.c.run == r.c.id)
+    )
+    where = (
+        r.c.question == question,
+        t.c.weights_sha256 == target,
+        c.c.sha256 == corpus_sha256,
+        end.c.outcome == "answered",
+    )
     for row in notebook.rows(joined.where(*where).order_by(r.c.id.desc())):
         if all(json.loads(row["config"]).get(name) == value for name, value in config.items()):
             return str(row["id"])

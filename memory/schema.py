@@ -45,12 +45,21 @@ def _text(name: str, *, null: bool = False) -> Column[str]:
     return Column(name, Text, nullable=null)
 
 
-artifact = Table("artifact", metadata, _id(), _text("media_type"), Column("n_bytes", Integer, nullable=False), Column("content", LargeBinary, nullable=False))
+artifact = Table(
+    "artifact",
+    metadata,
+    _id(),
+    _text("media_type"),
+    Column("n_bytes", Integer, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+)
 target_model = Table(
     "target_model", metadata, _id(), _text("name"), _text("weights_sha256"), _text("tokenizer_sha256"), _text("dtype"),
     _text("backend"), _text("backend_version"), _text("processing"),
 )  # fmt: skip
-corpus = Table("corpus", metadata, _id(), _text("name"), _text("sha256"), Column("n_characters", Integer, nullable=False))
+corpus = Table(
+    "corpus", metadata, _id(), _text("name"), _text("sha256"), Column("n_characters", Integer, nullable=False)
+)
 run = Table(
     "run", metadata, _id(), _text("question"), _ref("target", "target_model"), _ref("corpus", "corpus"),
     _ref("parent_run", "run", null=True), _text("code_version"), _text("code_commit", null=True),
@@ -71,7 +80,10 @@ hypothesis = Table(
     UniqueConstraint("run", "unit", "side", "predicate", "author"), CheckConstraint("side in ('reads','writes')"),
 )  # fmt: skip
 allowed_transition = Table(
-    "allowed_transition", metadata, Column("from_state", String(20), primary_key=True), Column("to_state", String(20), primary_key=True)
+    "allowed_transition",
+    metadata,
+    Column("from_state", String(20), primary_key=True),
+    Column("to_state", String(20), primary_key=True),
 )
 prediction = Table(
     "prediction", metadata, _id(), _ref("hypothesis", "hypothesis"), _text("metric"), _text("comparator"),
@@ -118,7 +130,16 @@ hypothesis_status = Table(
     CheckConstraint("seq = 0 or seq = prev_seq + 1"), CheckConstraint("seq > 0 or to_state = 'proposed'"),
     CheckConstraint("to_state not in ('supported','partial','refuted') or verdict is not null"),
 )  # fmt: skip
-outcome = Table("outcome", metadata, _id(), _ref("run", "run"), _ref("unit", "unit"), _text("side"), _text("status"), _text("reason"))
+outcome = Table(
+    "outcome",
+    metadata,
+    _id(),
+    _ref("run", "run"),
+    _ref("unit", "unit"),
+    _text("side"),
+    _text("status"),
+    _text("reason"),
+)
 block_opened = Table(
     "block_opened", metadata, _id(), _ref("run", "run"), _ref("unit", "unit"), _text("side"), _ref("corpus", "corpus"),
     Column("block", Integer, nullable=False), UniqueConstraint("unit", "side", "corpus", "block"),
@@ -141,7 +162,12 @@ ledger = Table(
     _text("row_sha256"), _text("prev_sha256"), _text("sha256"),
 )  # fmt: skip
 schema_migration = Table(
-    "schema_migration", metadata, Column("number", Integer, primary_key=True), _text("name"), _text("source_sha256"), _text("applied")
+    "schema_migration",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    _text("name"),
+    _text("source_sha256"),
+    _text("applied"),
 )
 
 RECORDS: tuple[Table, ...] = tuple(

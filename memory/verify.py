@@ -31,9 +31,13 @@ def _chain(lines: list[dict[str, Any]]) -> list[str]:
         if line["seq"] != expected:
             problems.append(f"ledger line {expected} is missing (the next one is {line['seq']})")
             break
-        digest = ledger.line_hash(line["seq"], line["table_name"], line["row_id"], line["row_sha256"], line["prev_sha256"])
+        digest = ledger.line_hash(
+            line["seq"], line["table_name"], line["row_id"], line["row_sha256"], line["prev_sha256"]
+        )
         if line["prev_sha256"] != prev or line["sha256"] != digest:
-            problems.append(f"ledger line {line['seq']} was altered or reordered: its hash does not follow from the line before")
+            problems.append(
+                f"ledger line {line['seq']} was altered or reordered: its hash does not follow from the line before"
+            )
             break
         prev = line["sha256"]
     return problems
@@ -48,10 +52,14 @@ def _rows(notebook: Notebook, lines: list[dict[str, Any]]) -> list[str]:
             key = (table.name, ledger.row_key(row, primary))
             seen.add(key)
             if key not in recorded:
-                problems.append(f"{table.name} {key[1]} is not recorded in the ledger: it was added behind neuronaut's back")
+                problems.append(
+                    f"{table.name} {key[1]} is not recorded in the ledger: it was added behind neuronaut's back"
+                )
             elif recorded[key] != ledger.row_hash(row):
                 problems.append(f"{table.name} {key[1]} was altered after it was recorded")
-    problems += [f"{table} {row} was dropped: the ledger records it" for table, row in recorded if (table, row) not in seen]
+    problems += [
+        f"{table} {row} was dropped: the ledger records it" for table, row in recorded if (table, row) not in seen
+    ]
     repeated = [key for key, n in Counter((line["table_name"], line["row_id"]) for line in lines).items() if n > 1]
     return problems + [f"{table} {row} stands twice in the ledger" for table, row in repeated]
 

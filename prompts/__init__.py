@@ -15,7 +15,7 @@ def _environment() -> "jinja2.Environment":
     return jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: resources.files(__name__).joinpath(name).read_text(encoding="utf-8")),
         undefined=jinja2.StrictUndefined,
-        autoescape=False,  # noqa: S701  the output is a prompt, not a page
+        autoescape=False,
         trim_blocks=True,
         lstrip_blocks=True,
     )

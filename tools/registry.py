@@ -95,7 +95,9 @@ class Tool:
         try:
             return self.args.model_validate(json.loads(args) if isinstance(args, str) else args)
         except (ValidationError, json.JSONDecodeError) as error:
-            raise ToolRefused(f"{self.name}: {_first_reason(error)}; see `neuronaut tool {self.name} --help`") from error
+            raise ToolRefused(
+                f"{self.name}: {_first_reason(error)}; see `neuronaut tool {self.name} --help`"
+            ) from error
 
 
 def _first_reason(error: ValidationError | json.JSONDecodeError) -> str:

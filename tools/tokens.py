@@ -44,7 +44,9 @@ class Tokens:
     def __post_init__(self) -> None:
         shape = self.ids.shape
         if len(shape) != 2 or self.starts.shape != shape or self.ends.shape != shape:
-            raise ValueError(f"ids {shape}, starts {self.starts.shape} and ends {self.ends.shape} must be one 2-d shape")
+            raise ValueError(
+                f"ids {shape}, starts {self.starts.shape} and ends {self.ends.shape} must be one 2-d shape"
+            )
         if self.documents.shape != shape[:1] or len(self.texts) != shape[0]:
             raise ValueError(f"{shape[0]} windows need as many documents and texts")
 

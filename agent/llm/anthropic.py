@@ -35,7 +35,9 @@ class AnthropicModel:
                 output_config={"format": {"type": "json_schema", "schema": schema}},
             )
         except anthropic.APIStatusError as error:
-            raise failure("anthropic", error.status_code, error.message, error.response.headers.get("retry-after")) from None
+            raise failure(
+                "anthropic", error.status_code, error.message, error.response.headers.get("retry-after")
+            ) from None
         except anthropic.APIError as error:
             raise failure("anthropic", None, str(error)) from None
         text = "".join(block.text for block in message.content if block.type == "text")

@@ -74,7 +74,9 @@ class OutOfBudget(Exception):
 RETRIABLE_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 
 
-def failure(provider: str, status: int | None, message: str, retry_after: str | None = None) -> LanguageModelError | KeyRefused:
+def failure(
+    provider: str, status: int | None, message: str, retry_after: str | None = None
+) -> LanguageModelError | KeyRefused:
     """The error class for an HTTP status; None is a connection that broke or timed out."""
     if status in (401, 403):
         return KeyRefused(f"{provider} refused the key (HTTP {status}): check the key in the environment variable")

@@ -63,7 +63,9 @@ class OpenAIModel:
         except openai.APIError as error:
             raise _reason(error) from None
         usage = response.usage
-        refused = any(part.type == "refusal" for item in response.output if item.type == "message" for part in item.content)
+        refused = any(
+            part.type == "refusal" for item in response.output if item.type == "message" for part in item.content
+        )
         incomplete = response.incomplete_details.reason if response.incomplete_details else None
         return Reply(
             text=response.output_text,

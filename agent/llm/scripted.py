@@ -26,7 +26,9 @@ class ScriptedModel:
         try:
             replies = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise UserError(f"the script {str(path)!r} cannot be read as JSON ({error}): give a list of replies") from None
+            raise UserError(
+                f"the script {str(path)!r} cannot be read as JSON ({error}): give a list of replies"
+            ) from None
         if not isinstance(replies, list):
             raise UserError(f"the script {str(path)!r} must hold a JSON list of replies")
         return cls([json.dumps(reply) for reply in replies], model=path.name)

@@ -173,9 +173,7 @@ def ablate(context: ToolContext, args: AblateArgs) -> ToolResult:
     drops = _drops(target, unit, tokens, answer, args)
     width = target.spec.d_mlp if unit.kind == "neuron" else target.spec.n_heads
     others = np.random.default_rng(args.seed).permutation([i for i in range(width) if i != unit.index])[:N_RANDOM_UNITS]
-    nulls = np.array(
-        [_drops(target, Unit(unit.kind, unit.layer, int(i)), tokens, answer, args).mean() for i in others]
-    )
+    nulls = np.array([_drops(target, Unit(unit.kind, unit.layer, int(i)), tokens, answer, args).mean() for i in others])
     effect = Measurement(
         "log_prob_drop",
         float(drops.mean()),
@@ -204,7 +202,9 @@ def steer(context: ToolContext, args: SteerArgs) -> ToolResult:
     site = Site("neurons", unit.layer)
     curves = np.stack(
         [
-            last_log_probs(target, tokens, [Edit(site, args.how, dose, index=unit.index, positions=at)])[:, watched].numpy()
+            last_log_probs(target, tokens, [Edit(site, args.how, dose, index=unit.index, positions=at)])[
+                :, watched
+            ].numpy()
             for dose in args.doses
         ]
     )
@@ -215,10 +215,17 @@ def steer(context: ToolContext, args: SteerArgs) -> ToolResult:
     residual = mean - design @ np.array([slopes.mean(), intercepts.mean()])
     total = float(((mean - mean.mean()) ** 2).sum())
     r2 = 1 - float((residual**2).sum()) / total if total > 0 else 0.0
-    slope = Measurement("slope", float(slopes.mean()), "nats per unit of activation", len(slopes), mean_interval(slopes), 0.0)
+    slope = Measurement(
+        "slope", float(slopes.mean()), "nats per unit of activation", len(slopes), mean_interval(slopes), 0.0
+    )
     return ToolResult(
         (slope, Measurement("r2", r2, "share", len(doses))),
-        {"unit": unit.address, "doses": list(args.doses), "log_prob": mean.round(5).tolist(), "intercept": float(intercepts.mean())},
+        {
+            "unit": unit.address,
+            "doses": list(args.doses),
+            "log_prob": mean.round(5).tolist(),
+            "intercept": float(intercepts.mean()),
+        },
     )
 
 
@@ -232,7 +239,9 @@ def patch(context: ToolContext, args: PatchArgs) -> ToolResult:
     target = context.target
     tokens = read_texts(target, (args.clean, args.corrupted))
     if tokens.lengths[0] != tokens.lengths[1]:
-        raise ToolRefused(f"clean has {tokens.lengths[0]} tokens and corrupted {tokens.lengths[1]}: they must be equally long")
+        raise ToolRefused(
+            f"clean has {tokens.lengths[0]} tokens and corrupted {tokens.lengths[1]}: they must be equally long"
+        )
     right, wrong = token_id(target, args.answer), token_id(target, args.wrong_answer)
     site = find_site(target.spec, args.site, args.layer)
     run = target.run(to_ids(tokens), read=[site], logits=True)

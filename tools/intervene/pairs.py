@@ -39,7 +39,9 @@ class Bets:
         return e_value(self.scores)
 
 
-def edited_activations(target: TargetModel, unit: Unit, texts: Sequence[EditedText]) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+def edited_activations(
+    target: TargetModel, unit: Unit, texts: Sequence[EditedText]
+) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     """(n,) the unit's activation (its sign applied) at the judged position of each edited text."""
     site, values = Site("neurons", unit.layer), np.zeros(len(texts), dtype=np.float32)
     order = sorted(range(len(texts)), key=lambda i: texts[i].position)
@@ -76,7 +78,12 @@ def run_pairs(target: TargetModel, unit: Unit, pairs: Sequence[Pair], rule: Firi
         for leaf in sorted({pair.leaf for pair in pairs})
     }
     return Bets(
-        tuple(scores), int((outcome > 0).sum()), int((outcome < 0).sum()), len(pairs), len({p.document for p in pairs}), per_leaf
+        tuple(scores),
+        int((outcome > 0).sum()),
+        int((outcome < 0).sum()),
+        len(pairs),
+        len({p.document for p in pairs}),
+        per_leaf,
     )
 
 

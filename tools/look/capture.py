@@ -39,7 +39,9 @@ def capture(context: ToolContext, args: CaptureArgs) -> ToolResult:
     ids = torch.from_numpy(np.where(tokens.ids < 0, 0, tokens.ids)).long()
     array = context.target.run(ids, read=[site], stop=args.layer + 1).read[site].float().numpy().copy()
     for window, length in enumerate(tokens.lengths):
-        array[(window, slice(None), slice(length, None)) if site.name == "pattern" else (window, slice(length, None))] = np.nan
+        array[
+            (window, slice(None), slice(length, None)) if site.name == "pattern" else (window, slice(length, None))
+        ] = np.nan
     return ToolResult(
         payload={
             "site": str(site),

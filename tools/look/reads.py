@@ -101,7 +101,13 @@ def count(held: Bools, activations: NDArray[np.float32], tokens: Tokens, rule: F
 
     ones = np.ones(len(h))
     return Counts(
-        numbers, by_document(ones), by_document(h), by_document(fires), by_document(h & fires), by_document(mass), by_document(mass * h)
+        numbers,
+        by_document(ones),
+        by_document(h),
+        by_document(fires),
+        by_document(h & fires),
+        by_document(mass),
+        by_document(mass * h),
     )
 
 
@@ -172,7 +178,9 @@ def _ap(held: Bools, activations: NDArray[np.float32], tokens: Tokens, weights: 
     h, a = held[scored], activations[scored].astype(np.float64)
     value = average_precision(a, h)
     samples = np.array([average_precision(a, h, row[document]) for row in weights[:AP_BOOTSTRAP]])
-    return Measurement("ap", value, "average precision", len(counts.documents), _around(value, samples), float(h.mean()))
+    return Measurement(
+        "ap", value, "average precision", len(counts.documents), _around(value, samples), float(h.mean())
+    )
 
 
 def _correlation(

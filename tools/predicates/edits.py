@@ -77,7 +77,9 @@ class Source:
         return self.tokens.vocabulary.starts_word
 
 
-def tokens_from_ids(rows: Sequence[Sequence[int]], vocabulary: Vocabulary, documents: Sequence[int] | None = None) -> Tokens:
+def tokens_from_ids(
+    rows: Sequence[Sequence[int]], vocabulary: Vocabulary, documents: Sequence[int] | None = None
+) -> Tokens:
     """Tokens of given id rows; the text of each window is its pieces joined, special tokens left out."""
     width = max((len(row) for row in rows), default=1)
     ids = np.full((len(rows), width), PAD, dtype=np.int32)
@@ -191,7 +193,8 @@ class _LeafEdits:
         whole = combine(self.predicate, truth)
         before = {part: self.values[part][places[:, 0], places[:, 1]][owner] for part in self.parts}
         same = np.logical_and.reduce(
-            [truth[part] == before[part] for part in self.parts if part is not self.part] or [np.ones(len(rows), dtype=bool)]
+            [truth[part] == before[part] for part in self.parts if part is not self.part]
+            or [np.ones(len(rows), dtype=bool)]
         )
         good = same & (whole == wanted) & (truth[self.part] == wanted) & edited.scored[index]
         good &= np.array(self.source.survives([tuple(row) for row in rows])) if good.any() else good
@@ -206,7 +209,11 @@ class _LeafEdits:
             t, f = int(true[0]), int(false[0])
             pairs.append(
                 Pair(
-                    arm, self.number, documents[t], EditedText(tuple(rows[t]), positions[t]), EditedText(tuple(rows[f]), positions[f])
+                    arm,
+                    self.number,
+                    documents[t],
+                    EditedText(tuple(rows[t]), positions[t]),
+                    EditedText(tuple(rows[f]), positions[f]),
                 )
             )
         return pairs, lost
@@ -302,7 +309,11 @@ class _LeafEdits:
             opening = np.array([inner.open in piece for piece in tokens.vocabulary.pieces])
             seen = opening[np.maximum(tokens.ids, 0)] & tokens.scored
         else:
-            offset = inner.offset if isinstance(inner, nodes.At) else int(isinstance(inner, (nodes.PrecededBy, nodes.StartsSentence)))
+            offset = (
+                inner.offset
+                if isinstance(inner, nodes.At)
+                else int(isinstance(inner, (nodes.PrecededBy, nodes.StartsSentence)))
+            )
             held = holds(inner, tokens)
             seen = np.zeros_like(held)
             seen[:, : held.shape[1] - offset] = held[:, offset:]
@@ -334,7 +345,11 @@ class _LeafEdits:
             body = tokens.ids[window, first : pos + 1].tolist()
             for truth in (True, False):
                 for place in self._target_places(inner, truth, len(body) - 1):
-                    moved = body[-place - 1 :] if place < len(body) else self._filler(int(window), place + 1 - len(body)) + body
+                    moved = (
+                        body[-place - 1 :]
+                        if place < len(body)
+                        else self._filler(int(window), place + 1 - len(body)) + body
+                    )
                     if len(moved) == place + 1 and len(head) + len(moved) <= self.source.n_ctx:
                         rows.append([*head, *moved])
                         positions.append(len(head) + place)
@@ -345,7 +360,7 @@ class _LeafEdits:
     def _target_places(self, inner: nodes.Position, truth: bool, current: int) -> list[int]:
         inside = range(inner.first, min(inner.last, self.source.n_ctx - 2) + 1)
         negated = sum(isinstance(p, nodes.Not) for p in walk(self.part)) % 2 == 1
-        reach = range(0, min(self.source.n_ctx - 2, 2 * max(current, inner.first, 8)) + 1)
+        reach = range(min(self.source.n_ctx - 2, 2 * max(current, inner.first, 8)) + 1)
         options = [p for p in reach if (p in inside) == (truth != negated) and p != current]
         n = min(CANDIDATES, len(options))
         return [int(p) for p in self.rng.choice(options, size=n, replace=False)] if options else []

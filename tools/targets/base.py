@@ -160,5 +160,3 @@ class TargetModel(Protocol):
     def final_norm(self, residual: Tensor) -> Tensor:
         """The last norm applied to a residual (…, d_model)."""
         ...
-
-

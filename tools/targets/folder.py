@@ -25,9 +25,13 @@ class ModelFolder:
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name
         if path.suffix in PICKLES:
-            raise UserError(f"{str(path)!r} is a pickle, which can run code when it is opened: convert it to safetensors first")
+            raise UserError(
+                f"{str(path)!r} is a pickle, which can run code when it is opened: convert it to safetensors first"
+            )
         if not path.is_dir():
-            raise UserError(f"there is no model folder {str(path)!r}: give 'pocket' or a folder with config.json and safetensors")
+            raise UserError(
+                f"there is no model folder {str(path)!r}: give 'pocket' or a folder with config.json and safetensors"
+            )
         self.weights = sorted(path.glob("*.safetensors"))
         pickles = sorted(file.name for file in path.iterdir() if file.suffix in PICKLES)
         if not self.weights:
@@ -42,7 +46,9 @@ class ModelFolder:
         try:
             loaded = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise UserError(f"{name} in {str(self.path)!r} cannot be read as JSON ({type(error).__name__}): it is needed") from None
+            raise UserError(
+                f"{name} in {str(self.path)!r} cannot be read as JSON ({type(error).__name__}): it is needed"
+            ) from None
         if not isinstance(loaded, dict):
             raise UserError(f"{name} in {str(self.path)!r} is not a JSON object")
         return loaded
@@ -113,7 +119,9 @@ class ModelFolder:
         self._pieces = padded
         return padded
 
-    def tokenize(self, texts: Sequence[str], documents: Sequence[int] | None, *, n_ctx: int, vocabulary: Vocabulary) -> Tokens:
+    def tokenize(
+        self, texts: Sequence[str], documents: Sequence[int] | None, *, n_ctx: int, vocabulary: Vocabulary
+    ) -> Tokens:
         """Windows of at most n_ctx tokens; a longer text gives several, each with its own part of the text."""
         room = n_ctx - (self.bos is not None)
         rows: list[tuple[int, str, list[int], list[tuple[int, int]]]] = []
@@ -129,7 +137,10 @@ class ModelFolder:
         return self._padded(rows, documents, vocabulary)
 
     def _padded(
-        self, rows: list[tuple[int, str, list[int], list[tuple[int, int]]]], documents: Sequence[int] | None, vocabulary: Vocabulary
+        self,
+        rows: list[tuple[int, str, list[int], list[tuple[int, int]]]],
+        documents: Sequence[int] | None,
+        vocabulary: Vocabulary,
     ) -> Tokens:
         first = 0 if self.bos is None else 1
         width = max((len(ids) for _, _, ids, _ in rows), default=0) + first
@@ -155,7 +166,7 @@ class ModelFolder:
 def _with_space(text: str, piece: str, span: tuple[int, int]) -> tuple[int, int]:
     """The offsets with the space that belongs to the piece: tokenizers differ in whether they count it."""
     start, end = span
-    if piece[:1] == " " and 0 < start and text[start - 1] == " " and not text[start:end].startswith(" "):
+    if piece[:1] == " " and start > 0 and text[start - 1] == " " and not text[start:end].startswith(" "):
         return start - 1, end
     return start, end
 

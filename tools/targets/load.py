@@ -50,4 +50,6 @@ def check_unit(spec: "ModelSpec", unit: Unit) -> None:
         raise UserError(f"layer {unit.layer} does not exist: {spec.name} has layers 0 to {spec.n_layers - 1}")
     width = spec.d_mlp if unit.kind == "neuron" else spec.n_heads
     if unit.index >= width:
-        raise UserError(f"{unit.kind} {unit.address} does not exist: layer {unit.layer} of {spec.name} has {unit.kind}s 0 to {width - 1}")
+        raise UserError(
+            f"{unit.kind} {unit.address} does not exist: layer {unit.layer} of {spec.name} has {unit.kind}s 0 to {width - 1}"
+        )

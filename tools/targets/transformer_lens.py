@@ -73,7 +73,9 @@ class TransformerLensTarget:
         self._dtype = dtype
         self.forwards = 0.0
         if "blocks.0.mlp.hook_post" not in self._bridge.hook_dict:
-            raise UserError(f"{folder.name}: this architecture has no plain MLP neurons, which are all that can be read yet")
+            raise UserError(
+                f"{folder.name}: this architecture has no plain MLP neurons, which are all that can be read yet"
+            )
 
     @cached_property
     def spec(self) -> ModelSpec:
@@ -104,8 +106,9 @@ class TransformerLensTarget:
 
     def fingerprint(self) -> Fingerprint:
         """Hashes of weights and tokenizer, dtype, versions and processing."""
-        import transformers
         from importlib.metadata import version
+
+        import transformers
 
         return Fingerprint(
             name=self.spec.name,
@@ -136,7 +139,9 @@ class TransformerLensTarget:
 
     def _hook_point(self, site: Site) -> nn.Module:
         if not 0 <= site.layer < self.spec.n_layers:
-            raise ToolRefused(f"layer {site.layer} does not exist: {self.spec.name} has layers 0 to {self.spec.n_layers - 1}")
+            raise ToolRefused(
+                f"layer {site.layer} does not exist: {self.spec.name} has layers 0 to {self.spec.n_layers - 1}"
+            )
         point = self._bridge.hook_dict[f"blocks.{site.layer}.{_HOOKS[site.name]}"]
         assert isinstance(point, nn.Module)
         return point
@@ -183,7 +188,11 @@ class TransformerLensTarget:
                 layers[i] = _Skipped(originals[i])
             if start is not None and first < len(originals):
                 residual = start[1]
-                handles.append(originals[first].register_forward_pre_hook(lambda _, args, kwargs: _put(residual, args, kwargs), with_kwargs=True))
+                handles.append(
+                    originals[first].register_forward_pre_hook(
+                        lambda _, args, kwargs: _put(residual, args, kwargs), with_kwargs=True
+                    )
+                )
             if stop_there:
                 where = originals[last] if last < len(originals) else self._bridge.ln_final
                 handles.append(where.register_forward_pre_hook(_stop))

@@ -35,7 +35,9 @@ class Places:
         return len(self.documents)
 
 
-def choose_places(tokens: Tokens, activations: Array, threshold: float, *, sign: int, n: int, seed: int) -> list[Places]:
+def choose_places(
+    tokens: Tokens, activations: Array, threshold: float, *, sign: int, n: int, seed: int
+) -> list[Places]:
     """At most `n` places an arm, one a document: firing ones to remove, silent ones (at or below the median) to add.
 
     remove: the value of a silent place of another document; add: the unit's median firing value.
@@ -117,7 +119,9 @@ def total_effect(target: TargetModel, plain: Plain, layer: int, edit: Edit) -> T
     """(n, d_vocab) log-probabilities with the edit minus without, resuming from the layer."""
     logits = target.run(plain.places.ids, edits=[edit], start=(layer, plain.residual), logits=True).logits
     assert logits is not None
-    return torch.log_softmax(logits[torch.arange(len(plain.places)), plain.places.last].float(), dim=-1) - plain.log_probs
+    return (
+        torch.log_softmax(logits[torch.arange(len(plain.places)), plain.places.last].float(), dim=-1) - plain.log_probs
+    )
 
 
 def _at_last(places: Places) -> Tensor:

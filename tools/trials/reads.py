@@ -257,7 +257,13 @@ def test_reads(context: ToolContext, args: TestReadsArgs) -> ToolResult:
 
 
 def _rival(
-    claim: Predicate, rival: Predicate, scores: ReadScores, bets: Bets, activations: Array, tokens: Tokens, rule: FiringRule
+    claim: Predicate,
+    rival: Predicate,
+    scores: ReadScores,
+    bets: Bets,
+    activations: Array,
+    tokens: Tokens,
+    rule: FiringRule,
 ) -> dict[str, Any]:
     counts = count(holds(rival, tokens), activations, tokens, rule)
     difference, low, high = compare_f1(scores.counts, counts)
@@ -275,7 +281,9 @@ def _rival(
     }
 
 
-def unexplained(claim: Predicate, activations: Array, tokens: Tokens, rule: FiringRule, *, k: int = 3) -> dict[str, Any]:
+def unexplained(
+    claim: Predicate, activations: Array, tokens: Tokens, rule: FiringRule, *, k: int = 3
+) -> dict[str, Any]:
     """The share of the firing mass outside the claim; of the places, the tokens that hold most of it."""
     flat = np.where(tokens.scored & (activations > rule.threshold), activations - rule.median, 0.0)
     outside = np.where(holds(claim, tokens), 0.0, flat)
@@ -284,5 +292,3 @@ def unexplained(claim: Predicate, activations: Array, tokens: Tokens, rule: Firi
     top = [int(i) for i in np.argsort(-by_token)[:k] if by_token[i] > 0]
     share = float(outside.sum() / total) if total else 0.0
     return {"share": share, "tokens": [tokens.vocabulary.pieces[i] for i in top]}
-
-

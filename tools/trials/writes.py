@@ -16,7 +16,15 @@ from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, t
 from neuronaut.tools.stats import mean_interval
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import check_unit
-from neuronaut.tools.trials.dose import Places, Plain, choose_places, direct_effect, plain_run, unit_effect, vector_effect
+from neuronaut.tools.trials.dose import (
+    Places,
+    Plain,
+    choose_places,
+    direct_effect,
+    plain_run,
+    unit_effect,
+    vector_effect,
+)
 from neuronaut.tools.units import Unit
 
 N_NULL_UNITS = 40
@@ -40,7 +48,9 @@ class TestWritesArgs(EffectArgs):
     block: int = Field(ge=0, le=2)
 
 
-def effect_places(context: ToolContext, unit: Unit, args: EffectArgs, split: Literal["design", "confirm"], block: int | None) -> list[Places]:
+def effect_places(
+    context: ToolContext, unit: Unit, args: EffectArgs, split: Literal["design", "confirm"], block: int | None
+) -> list[Places]:
     """The places of both arms on one split, by the firing rule of the explore text. Refuses a unit without one."""
     check_unit(context.target.spec, unit)
     explored = context.activations(unit, "explore", n_tokens=EXPLORE_TOKENS)
@@ -212,5 +222,3 @@ def _beside(
         Measurement("delta_direct", float(direct_values.mean()), "nats", n, mean_interval(direct_values)),
         Measurement("moved_share", share, "share of the probability moved", n),
     ]
-
-
