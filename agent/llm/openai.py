@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     import openai
 
 
-def strict_schema(schema: dict[str, Any]) -> dict[str, Any]:
+def strict_schema(schema: Any) -> Any:
     """The JSON schema with every object closed and every property required, as strict structured output wants it."""
     if isinstance(schema, dict):
-        closed = {key: strict_schema(value) for key, value in schema.items() if key != "default"}
+        closed: dict[str, Any] = {key: strict_schema(value) for key, value in schema.items() if key != "default"}
         if closed.get("type") == "object" and "properties" in closed:
             closed["additionalProperties"] = False
             closed["required"] = list(closed["properties"])

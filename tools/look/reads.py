@@ -97,7 +97,7 @@ def count(held: Bools, activations: NDArray[np.float32], tokens: Tokens, rule: F
     mass = np.where(fires, a - rule.median, 0.0)
 
     def by_document(values: NDArray[np.generic]) -> Floats:
-        return np.bincount(document, weights=values.astype(np.float64), minlength=len(numbers))
+        return np.bincount(document, weights=values.astype(np.float64), minlength=len(numbers)).astype(np.float64)
 
     ones = np.ones(len(h))
     return Counts(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import Predicate, canonical_json, leaves, walk
+from neuronaut.tools.predicates.spots import Core, Spot, Spots, core_of, table_of
 from neuronaut.tools.tokens import PAD, Tokens, Vocabulary
 
 Bools = NDArray[np.bool_]
@@ -27,7 +28,6 @@ CANDIDATES = 4  # replacements tried for each arm of a place
 RIGHT_CONTEXT = 4  # tokens after the place that are kept where a word may go on
 PER_DOCUMENT = 4
 OVERSAMPLING = 3
-NEAR = 8  # how far before a place something is put that must have occurred earlier
 
 
 @dataclass(frozen=True)
@@ -98,13 +98,17 @@ def combine(predicate: Predicate, values: dict[Predicate, Bools]) -> Bools:
     if predicate in values:
         return values[predicate]
     parts = [combine(child, values) for child in predicate.children()]
-    return np.logical_and.reduce(parts) if isinstance(predicate, nodes.AllOf) else np.logical_or.reduce(parts)
+    return np.asarray((np.logical_and if isinstance(predicate, nodes.AllOf) else np.logical_or).reduce(parts))
 
 
-def draw_pairs(predicate: Predicate, source: Source, *, limit: int, leaf: int | None = None) -> PairDraw:
+def draw_pairs(
+    predicate: Predicate, source: Source, *, limit: int, leaf: int | None = None, avoid: Predicate | None = None
+) -> PairDraw:
     """At most `limit` pairs for each leaf (or for one), at most 4 a document, in an order seeded by the predicate's hash.
 
     An edit of a leaf flips it and the predicate and leaves every other leaf as it was, or its place is discarded.
+    avoid: a rival whose truth the two arms share where there is a choice.
+    A condition that a single token makes true has make/placebo only (its negation: keep/break only).
     """
     seed = int.from_bytes(hashlib.sha256(canonical_json(predicate).encode()).digest()[:8], "big")
     parts, discarded, found = leaves(predicate), Counter[str](), list[Pair]()
@@ -112,17 +116,18 @@ def draw_pairs(predicate: Predicate, source: Source, *, limit: int, leaf: int | 
     for number, part in enumerate(parts):
         if leaf is not None and number != leaf:
             continue
-        work = _LeafEdits(predicate, parts, number, source, values, np.random.default_rng([seed, number]))
-        for arm in _arms(part):
-            pairs, lost = work.draw(arm, limit // 2 if len(_arms(part)) == 2 else limit)
+        rng = np.random.default_rng([seed, number])
+        spots = Spots(core_of(part), source.tokens, rng)
+        arms: tuple[Arm, ...] = ("keep_break", "make_placebo")
+        if spots.made_by_one_token:
+            arms = ("keep_break",) if spots.core.negated else ("make_placebo",)
+        work = _LeafEdits(predicate, parts, number, source, values, spots, avoid)
+        for arm in arms:
+            pairs, lost = work.draw(arm, limit // len(arms))
             found += pairs
             discarded += lost
     order = np.random.default_rng(seed).permutation(len(found))
     return PairDraw(_capped([found[i] for i in order]), dict(discarded))
-
-
-def _arms(part: Predicate) -> tuple[Arm, ...]:
-    return ("keep_break", "make_placebo")
 
 
 def _capped(pairs: list[Pair]) -> tuple[Pair, ...]:
@@ -142,7 +147,16 @@ class _LeafEdits:
     number: int
     source: Source
     values: dict[Predicate, Bools]
-    rng: np.random.Generator
+    spots: Spots
+    avoid: Predicate | None
+
+    @property
+    def rng(self) -> np.random.Generator:
+        return self.spots.rng
+
+    @property
+    def core(self) -> Core:
+        return self.spots.core
 
     @property
     def part(self) -> Predicate:
@@ -186,103 +200,74 @@ class _LeafEdits:
         if not rows:
             lost["no edit"] += len(places)
             return [], lost
-        documents = [int(self.source.tokens.documents[places[o, 0]]) for o in owner]
-        edited = tokens_from_ids(rows, self.source.tokens.vocabulary)
-        index = (np.arange(len(rows)), np.array(positions))
-        truth = {part: holds(part, edited)[index] for part in self.parts}
-        whole = combine(self.predicate, truth)
-        before = {part: self.values[part][places[:, 0], places[:, 1]][owner] for part in self.parts}
-        same = np.logical_and.reduce(
-            [truth[part] == before[part] for part in self.parts if part is not self.part]
-            or [np.ones(len(rows), dtype=bool)]
-        )
-        good = same & (whole == wanted) & (truth[self.part] == wanted) & edited.scored[index]
-        good &= np.array(self.source.survives([tuple(row) for row in rows])) if good.any() else good
-        pairs = []
-        owners = np.array(owner)
-        for place in range(len(places)):
+        good, rival = self._judged(places, rows, positions, owner, wanted)
+        pairs, owners = [], np.array(owner)
+        for place, (window, _) in enumerate(places):
             mine = np.flatnonzero((owners == place) & good)
             true, false = mine[wanted[mine]], mine[~wanted[mine]]
             if not len(true) or not len(false):
                 lost["no true edit" if not len(true) else "no false edit"] += 1
                 continue
-            t, f = int(true[0]), int(false[0])
-            pairs.append(
-                Pair(
-                    arm,
-                    self.number,
-                    documents[t],
-                    EditedText(tuple(rows[t]), positions[t]),
-                    EditedText(tuple(rows[f]), positions[f]),
-                )
-            )
+            t, f = next(((t, f) for t in true for f in false if rival[t] == rival[f]), (true[0], false[0]))
+            document = int(self.source.tokens.documents[window])
+            edited = [EditedText(tuple(rows[i]), positions[i]) for i in (t, f)]
+            pairs.append(Pair(arm, self.number, document, *edited))
         return pairs, lost
+
+    def _judged(
+        self, places: Ints, rows: list[list[int]], positions: list[int], owner: list[int], wanted: Bools
+    ) -> tuple[Bools, Bools]:
+        """(n_rows,) twice: whether a row flips the leaf and the predicate alone and survives; the rival's truth."""
+        edited = tokens_from_ids(rows, self.source.tokens.vocabulary)
+        index = (np.arange(len(rows)), np.array(positions))
+        truth = {part: holds(part, edited)[index] for part in self.parts}
+        good = edited.scored[index] & (combine(self.predicate, truth) == wanted) & (truth[self.part] == wanted)
+        for part in self.parts:
+            if part != self.part:
+                good &= truth[part] == self.values[part][places[owner, 0], places[owner, 1]]
+        candidates = np.flatnonzero(good)
+        good[candidates] = self.source.survives([tuple(rows[i]) for i in candidates]) if len(candidates) else True
+        rival = np.zeros(len(rows), dtype=bool) if self.avoid is None else holds(self.avoid, edited)[index]
+        return good, rival
 
     def _candidates(self, places: Ints) -> tuple[list[list[int]], list[int], list[int], Bools]:
         """Edited rows with judged positions, the place each belongs to, and the truth that it should have."""
-        inner = self._innermost()
-        if isinstance(inner, nodes.Position):
-            return self._moved(places, inner)
+        if isinstance(self.core.predicate, nodes.Position):
+            return self._moved(places, self.core.predicate)
         rows: list[list[int]] = []
         positions: list[int] = []
         owner: list[int] = []
         wanted: list[bool] = []
         keep = RIGHT_CONTEXT if any(isinstance(p, (nodes.Word, nodes.WordMatches)) for p in walk(self.predicate)) else 0
-        spots = [self._spot(int(w), int(p), inner) for w, p in places]
-        usable = [i for i, spot in enumerate(spots) if spot is not None]
-        if not usable:
+        found = {i: spot for i, (w, p) in enumerate(places) if (spot := self.spots.find(int(w), int(p))) is not None}
+        if not found:
             return rows, positions, owner, np.array(wanted, dtype=bool)
-        shares = self._shares(places[usable], [spots[i] or 0 for i in usable])
-        pool = self._true_pool(places, inner)
-        for i, share in zip(usable, shares, strict=True):
+        shares = self._shares(places[list(found)], [spot.position for spot in found.values()])
+        choices = self.spots.choices()
+        for (i, spot), share in zip(found.items(), shares, strict=True):
             window, pos = (int(x) for x in places[i])
-            spot = spots[i] or 0
             length = min(int(self.source.tokens.lengths[window]), pos + 1 + keep)
             base = self.source.tokens.ids[window, :length].tolist()
             for truth in (True, False):
-                for token in self._draw_tokens(share, base[spot], pool(window, pos) if truth else None):
-                    rows.append([*base[:spot], token, *base[spot + 1 :]])
+                fit = self._fitting(spot, choices, truth != self.core.negated, (window, pos))
+                for token in self._draw_tokens(share * fit, base[spot.position]):
+                    rows.append([*base[: spot.position], token, *base[spot.position + 1 :]])
                     positions.append(pos)
                     owner.append(i)
                     wanted.append(truth)
         return rows, positions, owner, np.array(wanted, dtype=bool)
 
-    def _innermost(self) -> Predicate:
-        part = self.part
-        while isinstance(part, nodes.Not):
-            part = part.inner
-        return part
-
-    def _spot(self, window: int, pos: int, inner: Predicate) -> int | None:
-        """The position that is edited for the leaf at a place; None where there is none."""
-        first = int(np.argmax(self.source.tokens.scored[window]))
-        match inner:
-            case nodes.At():
-                spot = pos - inner.offset
-            case nodes.PrecededBy() | nodes.StartsSentence():
-                spot = pos - 1
-            case nodes.Within():
-                spot = self._earlier(window, pos, holds(inner.inner, self.source.tokens), first, inner.window)
-            case nodes.Since():
-                spot = self._earlier(window, pos, holds(inner.inner, self.source.tokens), first, NEAR)
-            case nodes.Inside():
-                opening = np.array([inner.open in piece for piece in self.source.tokens.vocabulary.pieces])
-                marks = opening[np.maximum(self.source.tokens.ids, 0)] & self.source.tokens.scored
-                spot = self._earlier(window, pos, marks, first, NEAR)
-            case nodes.Repeated() | nodes.Induction():
-                ids = self.source.tokens.ids
-                spot = self._earlier(window, pos, ids == ids[window, pos], first, NEAR)
-            case _:
-                spot = pos
-        return spot if first <= spot <= pos else None
-
-    def _earlier(self, window: int, pos: int, marked: Bools, first: int, reach: int) -> int:
-        """The last marked position before the place, else a random one within reach."""
-        before = np.flatnonzero(marked[window, :pos])
-        if len(before) and before[-1] >= first:
-            return int(before[-1])
-        low = max(first, pos - reach)
-        return int(self.rng.integers(low, pos)) if low < pos else -1
+    def _fitting(self, spot: Spot, choices: tuple[Bools, Bools], truth: bool, place: tuple[int, int]) -> Bools:
+        """(d_vocab,) tokens that may give the core its truth and leave the conditions on the same token as they were."""
+        fit = choices[0 if truth else 1]
+        if spot.token is not None:
+            only = np.arange(len(fit)) == spot.token
+            fit = only if truth else ~only
+        for part in self.parts:
+            table = None if part == self.part else table_of(part, self.source.tokens.vocabulary)
+            if table is not None and spot.position == place[1]:
+                fit = fit & (table == self.values[part][place])
+        return fit
 
     def _shares(self, places: Ints, spots: list[int]) -> NDArray[np.float64]:
         """(n, d_vocab) half unigram of the word-start class of what stands there, half the model's own next-token shares."""
@@ -296,35 +281,10 @@ class _LeafEdits:
         unigram = unigram / unigram.sum(axis=1, keepdims=True)
         shares = 0.5 * unigram + 0.5 * predicted
         shares[:, list(tokens.vocabulary.special)] = 0.0
-        return shares
+        return np.asarray(shares)
 
-    def _true_pool(self, places: Ints, inner: Predicate) -> Callable[[int, int], Bools | None]:
-        """For a place, which tokens (d_vocab,) may make the leaf true when put at its spot; None for any."""
-        tokens = self.source.tokens
-        if isinstance(inner, (nodes.Repeated, nodes.Induction)):
-            return lambda window, pos: np.arange(len(self.source.unigram)) == tokens.ids[window, pos]
-        if isinstance(inner, (nodes.Within, nodes.Since)):
-            seen = holds(inner.inner, tokens)
-        elif isinstance(inner, nodes.Inside):
-            opening = np.array([inner.open in piece for piece in tokens.vocabulary.pieces])
-            seen = opening[np.maximum(tokens.ids, 0)] & tokens.scored
-        else:
-            offset = (
-                inner.offset
-                if isinstance(inner, nodes.At)
-                else int(isinstance(inner, (nodes.PrecededBy, nodes.StartsSentence)))
-            )
-            held = holds(inner, tokens)
-            seen = np.zeros_like(held)
-            seen[:, : held.shape[1] - offset] = held[:, offset:]
-        pool = np.zeros(len(self.source.unigram), dtype=bool)
-        pool[tokens.ids[seen & tokens.scored]] = True
-        if self.part is not inner and sum(isinstance(p, nodes.Not) for p in walk(self.part)) % 2 == 1:
-            return lambda window, pos: None
-        return lambda window, pos: pool
-
-    def _draw_tokens(self, share: NDArray[np.float64], original: int, pool: Bools | None) -> list[int]:
-        chance = share.copy() if pool is None else share * pool
+    def _draw_tokens(self, share: NDArray[np.float64], original: int) -> list[int]:
+        chance = share.copy()
         chance[original] = 0.0
         possible = int((chance > 0).sum())
         if not possible:
@@ -359,9 +319,8 @@ class _LeafEdits:
 
     def _target_places(self, inner: nodes.Position, truth: bool, current: int) -> list[int]:
         inside = range(inner.first, min(inner.last, self.source.n_ctx - 2) + 1)
-        negated = sum(isinstance(p, nodes.Not) for p in walk(self.part)) % 2 == 1
         reach = range(min(self.source.n_ctx - 2, 2 * max(current, inner.first, 8)) + 1)
-        options = [p for p in reach if (p in inside) == (truth != negated) and p != current]
+        options = [p for p in reach if (p in inside) == (truth != self.core.negated) and p != current]
         n = min(CANDIDATES, len(options))
         return [int(p) for p in self.rng.choice(options, size=n, replace=False)] if options else []
 

@@ -147,7 +147,7 @@ class ModelFolder:
         ids = np.full((len(rows), width), PAD, dtype=np.int32)
         spans = np.zeros((2, len(rows), width), dtype=np.int32)
         for row, (_, text, part, offsets) in enumerate(rows):
-            if first:
+            if self.bos is not None:
                 ids[row, 0] = self.bos
             ids[row, first : first + len(part)] = part
             if part:

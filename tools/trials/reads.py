@@ -125,7 +125,8 @@ def drop_idle(predicate: Predicate, activations: Array, tokens: Tokens, rule: Fi
     def f1(candidate: Predicate) -> float:
         return f1_of(count(holds(candidate, tokens), activations, tokens, rule))
 
-    best, score = predicate, f1(predicate)
+    best: Predicate = predicate
+    score = f1(best)
     for part in predicate.of:
         if not isinstance(best, (nodes.AllOf, nodes.AnyOf)) or part not in best.of:
             continue

@@ -121,7 +121,9 @@ def output_effects(context: ToolContext, args: EffectArgs) -> ToolResult:
     chosen = extreme_tokens(mean, seen_tokens(unigram(context)))
     pieces = context.target.vocabulary.pieces
     listed = {d: [{"token": pieces[i], "nats": float(mean[i])} for i in ids.tolist()] for d, ids in chosen.items()}
-    return ToolResult(payload={"unit": unit.address, **listed, "places": sum(map(len, places))})
+    return ToolResult(
+        payload={"unit": unit.address, **{str(d): rows for d, rows in listed.items()}, "places": sum(map(len, places))}
+    )
 
 
 def matched_tokens(chosen: Array, share: Array, seed: int) -> Array:
