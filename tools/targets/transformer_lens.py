@@ -1,66 +1,42 @@
-"""Targets through TransformerLens: any architecture that TransformerBridge wraps, read and edited at its hook points.
+"""Targets through TransformerLens: it loads the model and says which module is what in each architecture.
 
-The only module that imports transformer_lens. Hooks are plain torch hooks on the bridge's hook points, since
-`run_with_cache` keeps everything; layers outside [start, stop) are not run at all.
+The only module that imports transformer_lens. What it wrapped is unwrapped after loading: plain torch hooks on the inner
+modules read and edit at the speed of a plain forward pass, and layers outside [start, stop) are not run at all.
 """
 
 import contextlib
 import warnings
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from importlib.metadata import version
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.targets.base import Edit, Fingerprint, ModelSpec, Run, Site
 from neuronaut.tools.targets.folder import ModelFolder
+from neuronaut.tools.targets.hooks import Skipped, Stopped, Visit, after, before, seen, stop_here, visitor
 from neuronaut.tools.tokens import Tokens, Vocabulary
 from neuronaut.tools.units import Unit
 
-_HOOKS = {
-    "resid_pre": "hook_resid_pre",
-    "attn_out": "hook_attn_out",
-    "mlp_out": "hook_mlp_out",
-    "resid_post": "hook_resid_post",
-    "neurons": "mlp.hook_post",
-    "heads": "attn.hook_z",
-    "pattern": "attn.hook_pattern",
-}
 
+@dataclass(frozen=True)
+class _Layer:
+    """The inner modules of one layer. attn_out, mlp_out: the last ones before the residual is added to (a norm, in
+    Gemma); weights: the bridge of the MLP, whose W_in, W_gate and W_out are x @ W in any storage order."""
 
-class _Stopped(Exception):
-    """Leaves the forward pass when nothing after this layer is wanted."""
-
-
-class _Skipped(nn.Module):
-    """Stands in for a layer that is not run: hands the residual on."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        if hasattr(layer, "attention_type"):
-            self.attention_type = layer.attention_type
-
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """The residual as it came."""
-        return hidden_states
-
-
-def _load_bridge(folder: ModelFolder, dtype: torch.dtype) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import transformers
-
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
-        from transformer_lens.model_bridge import TransformerBridge
-
-        try:
-            return TransformerBridge.boot_transformers(str(folder.path), device="cpu", dtype=dtype)
-        except (ValueError, KeyError, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"the model in {str(folder.path)!r} cannot be loaded: {reason}") from None
+    block: nn.Module
+    attention: nn.Module
+    attn_out: nn.Module
+    heads_in: nn.Module
+    mlp_out: nn.Module
+    neurons_in: nn.Module
+    post_norm: nn.Module | None
+    weights: Any
 
 
 class TransformerLensTarget:
@@ -68,55 +44,58 @@ class TransformerLensTarget:
 
     def __init__(self, folder: ModelFolder, *, dtype: torch.dtype = torch.float32) -> None:
         self._folder = folder
-        self._bridge = _load_bridge(folder, dtype)
-        self._model = self._bridge.original_model.eval()
         self._dtype = dtype
         self.forwards = 0.0
-        if "blocks.0.mlp.hook_post" not in self._bridge.hook_dict:
-            raise UserError(
-                f"{folder.name}: this architecture has no plain MLP neurons, which are all that can be read yet"
-            )
+        bridge, self._fast_attention = _load_bridge(folder, dtype)
+        self._cfg = bridge.cfg
+        self._layers = [_layer_of(block, folder.name) for block in bridge.blocks]
+        self._last_norm: nn.Module = bridge.ln_final.original_component
+        self._model: Any = bridge.original_model.eval()
+        _unwrap(self._model)
+        self._blocks: nn.ModuleList = self._model.get_submodule(bridge.adapter.component_mapping["blocks"].name)
+        self._attend(self._fast_attention)
+
+    def _attend(self, implementation: str) -> None:
+        if self._model.config._attn_implementation != implementation:
+            self._model.set_attn_implementation(implementation)
 
     @cached_property
     def spec(self) -> ModelSpec:
         """The shape of the model."""
-        cfg = self._bridge.cfg
-        w_in = self._bridge.W_in
+        cfg, weights = self._cfg, self._layers[0].weights
+        embed, unembed = self._model.get_input_embeddings(), self._model.get_output_embeddings()
         return ModelSpec(
             name=self._folder.name,
-            n_layers=int(cfg.n_layers),
+            n_layers=len(self._layers),
             d_model=int(cfg.d_model),
-            d_mlp=int(w_in.shape[2]),
+            d_mlp=int(weights.W_out.shape[0]),
             n_heads=int(cfg.n_heads),
             n_kv_heads=int(getattr(cfg, "n_key_value_heads", None) or cfg.n_heads),
             d_head=int(cfg.d_head),
-            d_vocab=int(self._bridge.W_E.shape[0]),
+            d_vocab=len(embed.weight),
             n_ctx=self._folder.context(int(cfg.n_ctx)),
             activation=str(cfg.act_fn),
             gated=bool(cfg.gated_mlp),
-            norm="rmsnorm" if "RMS" in str(cfg.normalization_type) else "layernorm",
-            tied_embeddings=bool(self._folder.config.get("tie_word_embeddings", True)),
+            norm="layernorm" if isinstance(self._last_norm, nn.LayerNorm) else "rmsnorm",
+            tied_embeddings=embed.weight.data_ptr() == unembed.weight.data_ptr(),
             bos=self._folder.bos,
         )
 
-    @property
+    @cached_property
     def vocabulary(self) -> Vocabulary:
         """Pieces as they appear in text."""
         return self._folder.vocabulary(self.spec.d_vocab)
 
     def fingerprint(self) -> Fingerprint:
         """Hashes of weights and tokenizer, dtype, versions and processing."""
-        from importlib.metadata import version
-
-        import transformers
-
+        versions = ", ".join(f"{name} {version(name)}" for name in ("transformers", "torch"))
         return Fingerprint(
             name=self.spec.name,
             weights_sha256=self._folder.weights_sha256,
             tokenizer_sha256=self._folder.tokenizer_sha256,
             dtype=str(self._dtype).removeprefix("torch."),
             backend="transformer_lens",
-            backend_version=f"{version('transformer_lens')}, transformers {transformers.__version__}, torch {torch.__version__}",
+            backend_version=f"{version('transformer_lens')}, {versions}",
             processing=f"raw weights, bos {'prepended' if self.spec.bos is not None else 'absent'}",
         )
 
@@ -127,24 +106,6 @@ class TransformerLensTarget:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the ids, special tokens left out."""
         return self._folder.decode(ids)
-
-    @property
-    def _layers(self) -> nn.ModuleList:
-        for path in ("transformer.h", "model.layers", "gpt_neox.layers", "model.decoder.layers"):
-            with contextlib.suppress(AttributeError):
-                layers = self._model.get_submodule(path)
-                if isinstance(layers, nn.ModuleList):
-                    return layers
-        raise UserError(f"{self._folder.name}: the list of layers was not found in {type(self._model).__name__}")
-
-    def _hook_point(self, site: Site) -> nn.Module:
-        if not 0 <= site.layer < self.spec.n_layers:
-            raise ToolRefused(
-                f"layer {site.layer} does not exist: {self.spec.name} has layers 0 to {self.spec.n_layers - 1}"
-            )
-        point = self._bridge.hook_dict[f"blocks.{site.layer}.{_HOOKS[site.name]}"]
-        assert isinstance(point, nn.Module)
-        return point
 
     @torch.inference_mode()
     def run(
@@ -157,126 +118,212 @@ class TransformerLensTarget:
         stop: int | None = None,
         logits: bool = False,
     ) -> Run:
-        """One pass; see TargetModel.run. Edits at a site apply in order, before it is read."""
-        first = 0 if start is None else start[0]
-        last = self.spec.n_layers if stop is None else stop
-        if logits and stop is not None:
-            raise ToolRefused("logits need all layers: leave out stop")
-        if any(not first <= site.layer < last for site in [*read, *(edit.site for edit in edits)]):
-            raise ToolRefused(f"a site to read or edit lies outside the layers that are run ({first} to {last - 1})")
-        if any(edit.site.name == "pattern" for edit in edits):
-            raise ToolRefused("the attention pattern can be read but not edited")
+        """One pass; see TargetModel.run. Edits at a site apply in order, before it is read.
+
+        Refuses: sites outside the layers that are run, logits together with stop, an edit of the attention pattern.
+        """
+        first, last = 0 if start is None else start[0], len(self._layers) if stop is None else stop
+        self._check(ids, [*read, *(edit.site for edit in edits)], (first, last), stop=stop, logits=logits)
+        self._check_edits(edits)
         found: dict[Site, Tensor] = {}
         with contextlib.ExitStack() as stack:
-            for site in {*read, *(edit.site for edit in edits)}:
-                hook = _site_hook(site, [e for e in edits if e.site == site], found if site in read else None)
-                stack.callback(self._hook_point(site).register_forward_hook(hook).remove)
+            if any(site.name == "pattern" for site in read):
+                self._attend("eager")
+                stack.callback(self._attend, self._fast_attention)
             stack.enter_context(self._only_layers(start, last, stop_there=not logits))
+            for site in dict.fromkeys([*(edit.site for edit in edits), *read]):
+                here = [edit for edit in edits if edit.site == site]
+                stack.callback(self._hook(site, visitor(site, here, found if site in read else None)).remove)
             output = None
-            with contextlib.suppress(_Stopped):
+            with contextlib.suppress(Stopped):
                 output = self._model(ids, use_cache=False).logits
-        self.forwards += len(ids) * (last - first) / self.spec.n_layers
-        return Run(found, output if logits else None)
+        self.forwards += len(ids) * (last - first) / len(self._layers)
+        return Run(found, output)
+
+    def _check(
+        self, ids: Tensor, sites: Sequence[Site], layers: tuple[int, int], *, stop: int | None, logits: bool
+    ) -> None:
+        (first, last), n_layers = layers, len(self._layers)
+        if ids.dim() != 2 or not 1 <= ids.shape[1] <= self.spec.n_ctx:
+            raise ToolRefused(f"ids {tuple(ids.shape)} are not (batch, pos) of 1 to {self.spec.n_ctx} tokens")
+        if not 0 <= first <= last <= n_layers:
+            raise ToolRefused(
+                f"layers {first} to {last} cannot be run: {self.spec.name} has layers 0 to {n_layers - 1}"
+            )
+        if logits and stop is not None:
+            raise ToolRefused("logits need all layers: leave out stop")
+        for site in sites:
+            if not 0 <= site.layer < n_layers:
+                raise ToolRefused(f"layer {site.layer} does not exist: {self.spec.name} has layers 0 to {n_layers - 1}")
+            if not first <= site.layer < last:
+                raise ToolRefused(f"{site} lies outside the layers that are run, {first} to {last - 1}")
+
+    def _check_edits(self, edits: Sequence[Edit]) -> None:
+        spec = self.spec
+        for edit in edits:
+            if edit.site.name == "pattern":
+                raise ToolRefused("the attention pattern can be read but not edited")
+            width = {"neurons": spec.d_mlp, "heads": spec.n_heads}.get(edit.site.name, spec.d_model)
+            if edit.index is not None and not 0 <= edit.index < width:
+                raise ToolRefused(f"index {edit.index} does not exist: {edit.site} has indices 0 to {width - 1}")
 
     @contextlib.contextmanager
     def _only_layers(self, start: tuple[int, Tensor] | None, last: int, *, stop_there: bool) -> Iterator[None]:
-        layers, handles = self._layers, []
-        originals = list(layers)
+        originals = [layer.block for layer in self._layers]
+        entries = [*originals, self._last_norm]
         first = 0 if start is None else start[0]
+        handles = []
         try:
-            for i in range(first):
-                layers[i] = _Skipped(originals[i])
-            if start is not None and first < len(originals):
-                residual = start[1]
-                handles.append(
-                    originals[first].register_forward_pre_hook(
-                        lambda _, args, kwargs: _put(residual, args, kwargs), with_kwargs=True
-                    )
-                )
+            for at in range(first):
+                self._blocks[at] = Skipped(originals[at])
+            if start is not None:
+                residual = start[1].to(self._dtype)
+                handles.append(before(entries[first], lambda _: residual))
             if stop_there:
-                where = originals[last] if last < len(originals) else self._bridge.ln_final
-                handles.append(where.register_forward_pre_hook(_stop))
+                handles.append(entries[last].register_forward_pre_hook(stop_here))
             yield
         finally:
             for handle in handles:
                 handle.remove()
-            for i in range(first):
-                layers[i] = originals[i]
+            for at in range(first):
+                self._blocks[at] = originals[at]
+
+    def _hook(self, site: Site, visit: Visit) -> RemovableHandle:
+        """Calls `visit` with the activation of the site and puts what it returns in its place."""
+        layer = self._layers[site.layer]
+        match site.name:
+            case "resid_pre":
+                return before(layer.block, visit)
+            case "resid_post":
+                return after(layer.block, visit)
+            case "attn_out":
+                return after(layer.attn_out, visit)
+            case "mlp_out":
+                return after(layer.mlp_out, visit)
+            case "neurons":
+                return before(layer.neurons_in, visit)
+            case "heads":
+                shape = (self.spec.n_heads, self.spec.d_head)
+                return before(layer.heads_in, lambda x: visit(x.reshape(*x.shape[:2], *shape)).flatten(-2))
+            case "pattern":
+                return layer.attention.register_forward_hook(lambda _, args, output: seen(visit(output[1])))
+            case _ as never:
+                assert_never(never)
 
     def read_vector(self, unit: Unit) -> Tensor:
         """(d_model,) column of the input weights (gated: of the gate)."""
-        weights = self._bridge.W_gate if self.spec.gated else self._bridge.W_in
-        return weights[unit.layer, :, unit.index].detach().float()
+        return self.read_vectors(unit.layer)[unit.index]
 
     def write_vector(self, unit: Unit) -> Tensor:
         """(d_model,) row of the output weights."""
-        return self._bridge.W_out[unit.layer, unit.index].detach().float()
-
-    def write_vectors(self, layer: int) -> Tensor:
-        """(d_mlp, d_model) of all neurons of a layer."""
-        return self._bridge.W_out[layer].detach().float()
+        return self.write_vectors(unit.layer)[unit.index]
 
     def read_vectors(self, layer: int) -> Tensor:
         """(d_mlp, d_model) of all neurons of a layer."""
-        weights = self._bridge.W_gate if self.spec.gated else self._bridge.W_in
-        return weights[layer].detach().float().T
+        weights = self._layers[layer].weights
+        read: Tensor = (weights.W_gate if self.spec.gated else weights.W_in).detach().float().T
+        return read
 
-    @cached_property
+    def write_vectors(self, layer: int) -> Tensor:
+        """(d_mlp, d_model) of all neurons of a layer; where a norm follows the MLP (Gemma), its gain is multiplied in
+        and its scale, which differs from place to place, left out."""
+        found = self._layers[layer]
+        write: Tensor = found.weights.W_out.detach().float()
+        return write if found.post_norm is None else write * _gain(found.post_norm, self.spec.d_model)
+
+    @property
     def embed(self) -> Tensor:
         """(d_vocab, d_model)."""
-        return self._bridge.W_E.detach().float()
+        weight: Tensor = self._model.get_input_embeddings().weight
+        return weight.detach().float()
 
-    @cached_property
+    @property
     def unembed(self) -> Tensor:
         """(d_model, d_vocab)."""
-        return self._bridge.W_U.detach().float()
+        weight: Tensor = self._model.get_output_embeddings().weight
+        return weight.detach().float().T
 
     @torch.inference_mode()
     def final_norm(self, residual: Tensor) -> Tensor:
         """The last norm applied to a residual."""
-        normed = self._bridge.ln_final(residual.to(self._dtype)).float()
-        assert isinstance(normed, Tensor)
-        return normed
+        normed: Tensor = self._last_norm(residual.to(self._dtype))
+        return normed.float()
 
     def final_norm_gain(self) -> Tensor:
         """(d_model,) the gain of the last norm."""
-        gain: Tensor = self._bridge.ln_final.weight.detach().float()
-        return gain + 1 if "gemma" in str(self._folder.config.get("model_type", "")) else gain
+        return _gain(self._last_norm, self.spec.d_model)
 
 
-def _put(residual: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if args:
-        return (residual, *args[1:]), kwargs
-    return args, kwargs | {"hidden_states": residual}
+def _load_bridge(folder: ModelFolder, dtype: torch.dtype) -> tuple[Any, str]:
+    """The bridge, and the attention that the plain model would use. Refuses weights that do not fill the model."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import transformers
+        from safetensors import SafetensorError
+
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        from transformer_lens.model_bridge import TransformerBridge
+
+        try:
+            model, report = transformers.AutoModelForCausalLM.from_pretrained(
+                str(folder.path), dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+            )
+            attention = str(model.config._attn_implementation)
+            bridge = TransformerBridge.boot_transformers(str(folder.path), device="cpu", dtype=dtype, hf_model=model)
+        except (ValueError, KeyError, OSError, RuntimeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"the model in {str(folder.path)!r} cannot be loaded: {reason}") from None
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(
+            f"the weights in {str(folder.path)!r} lack {missing[0]!r} ({len(missing)} tensors in all): "
+            "they would be random, so download or convert the model again"
+        )
+    return bridge, attention
 
 
-def _stop(module: nn.Module, args: Any) -> None:
-    raise _Stopped
+def _layer_of(block: Any, name: str) -> _Layer:
+    """The inner modules of a bridged layer. Refuses a layer without a plain MLP."""
+    mlp, attn = getattr(block, "mlp", None), getattr(block, "attn", None)
+    down, heads = (_inner(part, leaf) for part, leaf in ((mlp, "out"), (attn, "o")))
+    if attn is None or mlp is None or down is None or heads is None:
+        raise UserError(
+            f"{name}: not every layer has plain attention and an MLP of neurons, which are all that is read"
+        )
+    attention, post_norm = attn.original_component, _inner(block, "ln2_post")
+    return _Layer(
+        block=block.original_component,
+        attention=attention,
+        attn_out=_inner(block, "ln1_post") or attention,
+        heads_in=heads,
+        mlp_out=post_norm or mlp.original_component,
+        neurons_in=down,
+        post_norm=post_norm,
+        weights=mlp,
+    )
 
 
-def _site_hook(site: Site, edits: list[Edit], found: dict[Site, Tensor] | None) -> Any:
-    def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
-        value = output
-        for edit in edits:
-            value = _edited(value, edit)
-        if found is not None:
-            found[site] = value.detach().clone() if not edits else value.detach()
-        return value if edits else None
-
-    return hook
+def _inner(part: Any, name: str) -> nn.Module | None:
+    wrapped = None if part is None else getattr(part, name, None)
+    inner = getattr(wrapped, "original_component", None)
+    return inner if isinstance(inner, nn.Module) else None
 
 
-def _edited(value: Tensor, edit: Edit) -> Tensor:
-    """The activation with one edit made; value is (batch, pos, width) or (batch, pos, n_heads, d_head)."""
-    changed = value.clone()
-    part = changed if edit.index is None else changed[:, :, edit.index]
-    number = edit.value.to(part.dtype) if isinstance(edit.value, Tensor) else torch.tensor(edit.value, dtype=part.dtype)
-    how: Literal["set", "add", "scale"] = edit.how
-    new = {"set": lambda: number.expand_as(part), "add": lambda: part + number, "scale": lambda: part * number}[how]()
-    if edit.positions is not None:
-        at = edit.positions.reshape(*edit.positions.shape, *[1] * (part.dim() - 2))
-        new = torch.where(at, new, part)
-    if edit.index is None:
-        return new
-    changed[:, :, edit.index] = new
-    return changed
+def _unwrap(module: nn.Module) -> None:
+    """Puts back what TransformerLens wrapped: its wrappers cost time and force slow attention."""
+    for name, child in list(module.named_children()):
+        inner = getattr(child, "original_component", None)
+        if isinstance(inner, nn.Module):
+            setattr(module, name, inner)
+            child = inner
+        _unwrap(child)
+
+
+def _gain(norm: nn.Module, d_model: int) -> Tensor:
+    """(d_model,) what a norm multiplies with; an RMS norm is asked, since some store the gain less one."""
+    if isinstance(norm, nn.LayerNorm):
+        return norm.weight.detach().float()
+    weight = next(norm.parameters())
+    with torch.no_grad():
+        gain: Tensor = norm(torch.full((1, d_model), 1e3, dtype=weight.dtype))[0]
+    return gain.float()
