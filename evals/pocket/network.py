@@ -81,7 +81,7 @@ class Attention(nn.Module):
         rows, length = mask.shape[0], mask.shape[-1]
         qkv = self.c_attn(x).view(rows, length, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], attn_mask=mask)
-        return self.c_proj(mixed.transpose(1, 2).reshape(x.shape))  # type: ignore[no-any-return]
+        return self.c_proj(mixed.transpose(1, 2).reshape(x.shape))
 
 
 class Mlp(nn.Module):
