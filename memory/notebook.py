@@ -21,6 +21,7 @@ import platformdirs
 import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
+import neuronaut
 from neuronaut.memory import ledger, migrations, schema
 from neuronaut.memory.judge import RULE_VERSION, Decision, ReadsCase, WritesCase
 from neuronaut.tools.errors import UserError
@@ -185,7 +186,7 @@ class Notebook:
                 schema.run,
                 {
                     "id": new_id(), "question": config["question"], "target": target, "corpus": known, "parent_run": parent,
-                    "code_version": importlib.metadata.version("neuronaut"), "code_commit": _commit(),
+                    "code_version": neuronaut.__version__, "code_commit": _commit(),
                     "packages": ledger.canonical({name: _version(name) for name in PACKAGES}),
                     "config": ledger.canonical(dict(config)), "seed": config["seed"], "started": now(),
                 },
