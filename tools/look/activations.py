@@ -34,7 +34,7 @@ def layer_activations(
     site = Site("neurons", layer)
     values = np.zeros((len(indices), *tokens.ids.shape), dtype=np.float32)
     chosen = torch.from_numpy(indices)
-    for rows in batches(tokens):
+    for rows in batches(tokens, batch_tokens):
         width = int(tokens.lengths[rows].max(initial=1))
         ids = torch.from_numpy(np.maximum(tokens.ids[rows, :width], 0)).long()
         read = target.run(ids, read=[site], stop=layer + 1).read[site]
@@ -45,9 +45,15 @@ def layer_activations(
     return values
 
 
-def activations_of(target: TargetModel, unit: Unit, tokens: Tokens) -> NDArray[np.float32]:
-    """(n_windows, n_pos) activation of a neuron; for sign -1 the negated one, so that "fires" is always "large"."""
+def activations_of(
+    target: TargetModel, unit: Unit, tokens: Tokens, *, batch_tokens: int = BATCH_TOKENS
+) -> NDArray[np.float32]:
+    """(n_windows, n_pos) activation of a neuron, 0 at padding; for sign -1 the negated one: "fires" is always "large".
+
+    Refuses a head, and a neuron that the model does not have; fails on activations that are not finite.
+    """
     if unit.kind != "neuron":
         raise ToolRefused(f"{unit.address} is a head: only neurons have one activation a token")
     check_unit(target.spec, unit)
-    return np.float32(unit.sign) * layer_activations(target, unit.layer, np.array([unit.index]), tokens)[0]
+    values = layer_activations(target, unit.layer, np.array([unit.index]), tokens, batch_tokens=batch_tokens)[0]
+    return values if unit.sign > 0 else -values

@@ -30,13 +30,13 @@ class ModelFolder:
             )
         if not path.is_dir():
             raise UserError(
-                f"there is no model folder {str(path)!r}: give 'pocket' or a folder with config.json and safetensors"
+                f"there is no model folder {str(path)!r}: give 'pocket' or a folder with config.json and model.safetensors"
             )
-        self.weights = sorted(path.glob("*.safetensors"))
+        self.weights = sorted(path.glob("model*.safetensors"))
         pickles = sorted(file.name for file in path.iterdir() if file.suffix in PICKLES)
         if not self.weights:
             only = f"; {pickles[0]} is a pickle, which can run code: convert it to safetensors" if pickles else ""
-            raise UserError(f"the folder {str(path)!r} holds no .safetensors file{only}")
+            raise UserError(f"the folder {str(path)!r} holds no model.safetensors{only}")
         self.config = self._json("config.json")
 
     def _json(self, name: str, *, needed: bool = True) -> dict[str, Any]:
@@ -60,17 +60,34 @@ class ModelFolder:
         file = self.path / "tokenizer.json"
         if not file.exists():
             raise UserError(f"the folder {str(self.path)!r} holds no tokenizer.json: text cannot be turned into tokens")
-        tokenizer = tokenizers.Tokenizer.from_file(str(file))
+        try:
+            tokenizer = tokenizers.Tokenizer.from_buffer(file.read_bytes())
+        except ValueError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"tokenizer.json in {str(self.path)!r} cannot be read: {reason}") from None
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return tokenizer
 
     @cached_property
     def bos(self) -> int | None:
-        """The id that starts each text, None where the model was trained without one."""
-        named = self._json("tokenizer_config.json", needed=False).get("bos_token")
+        """The id that starts each text, None where the model was trained without one.
+
+        The tokenizer's word counts (a null or `add_bos_token: false` too); config.json is asked where it says nothing.
+        """
+        said = self._json("special_tokens_map.json", needed=False)
+        said |= self._json("tokenizer_config.json", needed=False)
+        if said.get("add_bos_token") is False:
+            return None
+        if "bos_token" not in said:
+            known = self.config.get("bos_token_id")
+            return known if isinstance(known, int) and self._tokenizer.id_to_token(known) is not None else None
+        named = said["bos_token"]
         token = named.get("content") if isinstance(named, dict) else named
-        return None if token is None else self._tokenizer.token_to_id(token)
+        found: int | None = None if token is None else self._tokenizer.token_to_id(token)
+        if token is not None and found is None:
+            raise UserError(f"the token {token!r} that starts each text is not in tokenizer.json of {str(self.path)!r}")
+        return found
 
     def context(self, n_ctx: int) -> int:
         """Tokens in one window, BOS included."""
@@ -92,20 +109,22 @@ class ModelFolder:
 
     @cached_property
     def _pieces(self) -> Vocabulary:
-        tokenizer = self._tokenizer
-        raw = json.loads((self.path / "tokenizer.json").read_text(encoding="utf-8"))
-        special = {int(row["id"]) for row in raw.get("added_tokens", []) if row.get("special")}
-        byte_level = '"ByteLevel"' in json.dumps([raw.get("decoder"), raw.get("pre_tokenizer")])
+        tokenizer, raw = self._tokenizer, self._json("tokenizer.json")
+        special = {int(row["id"]) for row in raw.get("added_tokens") or [] if row.get("special")}
+        text_parts = json.dumps(
+            [raw.get(part) for part in ("normalizer", "pre_tokenizer", "decoder")], ensure_ascii=False
+        )
         pieces = []
         for i in range(tokenizer.get_vocab_size(with_added_tokens=True)):
             token = tokenizer.id_to_token(i)
             if token is None or i in special:
-                pieces.append(token or f"<unused {i}>")
                 special.add(i)
-            elif byte_level:
-                pieces.append(tokenizer.decode([i], skip_special_tokens=False))
+                pieces.append(token or f"<unused {i}>")
+            elif '"ByteLevel"' in text_parts:
+                pieces.append(_byte_level_piece(token))
             else:
-                pieces.append(_byte_piece(token) or token.replace("▁", " "))
+                spaced = token.replace("▁", " ") if "▁" in text_parts or '"Metaspace"' in text_parts else token
+                pieces.append(_byte_piece(token) or spaced)
         return Vocabulary(tuple(pieces), frozenset(special))
 
     def vocabulary(self, d_vocab: int) -> Vocabulary:
@@ -128,7 +147,8 @@ class ModelFolder:
         for number, (text, encoding) in enumerate(
             zip(texts, self._tokenizer.encode_batch(list(texts), add_special_tokens=False), strict=True)
         ):
-            ids, offsets = encoding.ids, encoding.offsets
+            ids = encoding.ids
+            offsets = [_span(text, vocabulary.pieces[i], at) for i, at in zip(ids, encoding.offsets, strict=True)]
             for at in range(0, max(1, len(ids)), room):
                 part, spans = ids[at : at + room], offsets[at : at + room]
                 begin = 0 if at == 0 else spans[0][0]
@@ -146,13 +166,12 @@ class ModelFolder:
         width = max((len(ids) for _, _, ids, _ in rows), default=0) + first
         ids = np.full((len(rows), width), PAD, dtype=np.int32)
         spans = np.zeros((2, len(rows), width), dtype=np.int32)
-        for row, (_, text, part, offsets) in enumerate(rows):
+        for row, (_, _, part, offsets) in enumerate(rows):
             if self.bos is not None:
                 ids[row, 0] = self.bos
             ids[row, first : first + len(part)] = part
             if part:
-                spaced = [_with_space(text, vocabulary.pieces[i], span) for i, span in zip(part, offsets, strict=True)]
-                spans[:, row, first : first + len(part)] = np.array(spaced, dtype=np.int32).T
+                spans[:, row, first : first + len(part)] = np.array(offsets, dtype=np.int32).T
         numbers = np.array([row[0] for row in rows], dtype=np.int64)
         if documents is not None:
             numbers = np.asarray(documents, dtype=np.int64)[numbers] if len(numbers) else numbers
@@ -163,16 +182,34 @@ class ModelFolder:
         return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True))
 
 
-def _with_space(text: str, piece: str, span: tuple[int, int]) -> tuple[int, int]:
-    """The offsets with the space that belongs to the piece: tokenizers differ in whether they count it."""
-    start, end = span
+def _span(text: str, piece: str, offsets: tuple[int, int]) -> tuple[int, int]:
+    """Offsets with the space that belongs to the piece, which tokenizers may leave out; a space that is not in the text
+    (SentencePiece puts one before the first word) is empty."""
+    start, end = offsets
+    if piece and not piece.strip(" ") and text[start:end].strip(" "):
+        return start, start
     if piece[:1] == " " and start > 0 and text[start - 1] == " " and not text[start:end].startswith(" "):
         return start - 1, end
     return start, end
 
 
 def _byte_piece(token: str) -> str | None:
+    """The character of a byte-fallback token such as <0x0A>; a byte that is no character alone reads \\xc3."""
     if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-        value = int(token[3:5], 16)
-        return chr(value) if value < 128 else "\ufffd"
+        return bytes([int(token[3:5], 16)]).decode("utf-8", errors="backslashreplace")
     return None
+
+
+def _byte_level_piece(token: str) -> str:
+    """The text of a token whose characters stand for bytes; bytes that are no character alone read \\xc3.
+
+    Source: GPT-2's bytes_to_unicode, the order that the ByteLevel tokenizers use.
+    """
+    if not all(character in _BYTES for character in token):
+        return token
+    return bytes(_BYTES[character] for character in token).decode("utf-8", errors="backslashreplace")
+
+
+_SHOWN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_HIDDEN = [byte for byte in range(256) if byte not in _SHOWN]
+_BYTES = {chr(byte): byte for byte in _SHOWN} | {chr(256 + at): byte for at, byte in enumerate(_HIDDEN)}

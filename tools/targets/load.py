@@ -4,23 +4,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuronaut.tools.errors import UserError
-from neuronaut.tools.targets.folder import ModelFolder
+from neuronaut.tools.targets.folder import PICKLES, ModelFolder
 from neuronaut.tools.units import Unit
 
 if TYPE_CHECKING:
+    import torch
+
     from neuronaut.tools.targets.base import ModelSpec, TargetModel
 
 POCKET = Path(__file__).parent / "pocket"
 
 
-def open_folder(name: str) -> ModelFolder:
+def open_folder(name: str | Path) -> ModelFolder:
     """The folder that `name` means: 'pocket', a local folder, or a hub name when the hub can be reached."""
     if name == "pocket":
         return ModelFolder(POCKET, "pocket")
     path = Path(name).expanduser()
-    if path.exists() or path.suffix or name.startswith((".", "/", "~")) or name.count("/") != 1:
-        return ModelFolder(path, path.name)
+    if path.exists() or isinstance(name, Path) or not _could_be_on_the_hub(name):
+        return ModelFolder(path, path.resolve().name)
     return ModelFolder(_from_hub(name), name)
+
+
+def _could_be_on_the_hub(name: str) -> bool:
+    """One or two plain words; the ending of a weights file means a file."""
+    words = name.split("/")
+    plain = all(word and word[0].isalnum() for word in words)
+    return len(words) <= 2 and plain and Path(name).suffix not in (*PICKLES, ".safetensors", ".json")
 
 
 def _from_hub(name: str) -> Path:
@@ -28,28 +37,31 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
-        files = ["*.safetensors", "*.json"]
+        files = ["model*.safetensors", "*.json"]
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=files))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise UserError(
-            f"{name!r} is no local folder and could not be had from the hub ({type(error).__name__}): give a folder or 'pocket'"
+            f"{name!r} is no local folder and could not be had from the hub ({type(error).__name__}): "
+            "give a folder or 'pocket'"
         ) from None
 
 
-def load_target(name: str) -> "TargetModel":
-    """The target that `name` means, in float32 on the CPU. Importing the engine takes seconds; nothing else does it."""
+def load_target(name: str | Path, *, dtype: "torch.dtype | None" = None) -> "TargetModel":
+    """The target that `name` means, on the CPU; dtype None is float32. Importing the engine takes seconds; nothing else does it."""
     folder = open_folder(name)
+    import torch
+
     from neuronaut.tools.targets.transformer_lens import TransformerLensTarget
 
-    return TransformerLensTarget(folder)
+    return TransformerLensTarget(folder, dtype=dtype or torch.float32)
 
 
 def check_unit(spec: "ModelSpec", unit: Unit) -> None:
     """Refuses a unit that the model does not have, and says which there are."""
-    if unit.layer >= spec.n_layers:
+    if not 0 <= unit.layer < spec.n_layers:
         raise UserError(f"layer {unit.layer} does not exist: {spec.name} has layers 0 to {spec.n_layers - 1}")
     width = spec.d_mlp if unit.kind == "neuron" else spec.n_heads
-    if unit.index >= width:
+    if not 0 <= unit.index < width:
         raise UserError(
             f"{unit.kind} {unit.address} does not exist: layer {unit.layer} of {spec.name} has {unit.kind}s 0 to {width - 1}"
         )
