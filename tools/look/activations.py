@@ -28,7 +28,7 @@ def batches(tokens: Tokens, batch_tokens: int = BATCH_TOKENS) -> Iterator[NDArra
 
 
 def layer_activations(
-    target: TargetModel, layer: int, indices: NDArray[np.int64], tokens: Tokens
+    target: TargetModel, layer: int, indices: NDArray[np.int64], tokens: Tokens, *, batch_tokens: int = BATCH_TOKENS
 ) -> NDArray[np.float32]:
     """(n_indices, n_windows, n_pos) activations of some neurons of a layer, 0 at padding, in one pass up to the layer."""
     site = Site("neurons", layer)
