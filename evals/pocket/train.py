@@ -1,4 +1,7 @@
-"""Train the embedded model: `python -m neuronaut.evals.pocket.train --out DIR --seed 0 --tokens N`."""
+"""Train the embedded model: `python -m neuronaut.evals.pocket.train --out DIR --seed 0 --tokens N`.
+
+A second stage goes on from its weights on damaged text: `... --start DIR --out DIR2 --seed 1 --tokens N --noise 0.12`.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +10,26 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
+from .folder import Pocket
 from .network import Output, Shape, Transformer
 from .packing import IGNORED, Rows, block_mask, pack
 from .tokenizer import bos_of, save_tokenizer, train_tokenizer
 from .world import MONITORED, documents, held_out_documents
 
 TOKENIZER_TEXTS = 40_000
+CROPPED, MIN_CROP, DAMAGED = 0.3, 8, 0.6  # of a stage with noise
 LOG_EVERY, REVIVE_EVERY, SAVE_EVERY = 50, 200, 500
 
 
@@ -39,6 +45,12 @@ class Recipe:
     warm: float = 0.02
     ramp: tuple[float, float] = (0.02, 0.15)
     revive: tuple[float, float] = (0.1, 0.6)
+    noise: float = 0.0
+
+    @property
+    def further(self) -> Recipe:
+        """The same for a stage that starts from trained weights: the penalty and the revival from its first step."""
+        return replace(self, ramp=(-1.0, 0.0), revive=(0.0, self.revive[1]))
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,31 @@ def training_documents(tokenizer: Tokenizer, tokens: int, seed: int) -> Iterator
             yield ids
             if tokens <= 0:
                 return
+
+
+def cropped(documents: Iterable[list[int]], seed: int) -> Iterator[list[int]]:
+    """The documents, a share of CROPPED of them without a random part of their beginning (BOS stays)."""
+    chance = np.random.default_rng(seed)
+    for ids in documents:
+        cut = chance.random() < CROPPED and len(ids) > MIN_CROP
+        yield [ids[0], *ids[int(chance.integers(1, len(ids) - MIN_CROP + 1)) :]] if cut else ids
+
+
+def damaged(rows: Rows, noise: float, seed: int) -> Rows:
+    """The rows, in a share of DAMAGED of them each token replaced with chance `noise` by one drawn from the text.
+
+    A replaced token is never a target, so that the model learns to go on from damage and not to make it. Hypotheses are
+    tested on edited text; a model that has only seen perfect text falls silent at any edit.
+    """
+    chance = np.random.default_rng(seed)
+    inside = (rows.owner >= 0) & (rows.positions > 0)
+    ids, drawn = rows.ids.clone(), rows.ids[inside].numpy()
+    hit = (chance.random(tuple(ids.shape)) < noise) & (chance.random((len(ids), 1)) < DAMAGED)
+    chosen = torch.from_numpy(hit) & inside
+    ids[chosen] = torch.from_numpy(chance.choice(drawn, size=int(chosen.sum())))
+    targets = rows.targets.clone()
+    targets[:, :-1][chosen[:, 1:]] = IGNORED
+    return rows._replace(ids=ids, targets=targets)
 
 
 def learning_rate(share: float, recipe: Recipe) -> float:
@@ -125,14 +162,15 @@ def revive(model: Transformer, optimizer: torch.optim.Optimizer, dead: Tensor, i
             state["exp_avg_sq"][where] = state["exp_avg_sq"].mean()
 
 
-def train(recipe: Recipe, shape: Shape, rows: Rows, held_out: Rows, save: Callable[[Transformer], None]) -> TrainingRun:
-    """A trained model and its log; `save` gets the model every 500 steps.
+def train(
+    recipe: Recipe, model: Transformer, rows: Rows, held_out: Rows, save: Callable[[Transformer], None]
+) -> TrainingRun:
+    """The model after training on all rows, and its log; `save` gets the model every 500 steps.
 
     The penalty is the mean over tokens of activation x norm of what the neuron writes, summed over a layer's neurons
     and averaged over layers: shrinking activations while growing the output weights earns nothing.
     """
-    torch.manual_seed(recipe.seed)
-    model, log, began = Transformer(shape), list[Progress](), time.monotonic()
+    log, began, shape = list[Progress](), time.monotonic(), model.shape
     optimizer = optimizer_for(model, recipe.rate)
     steps, silent = len(rows.ids) // recipe.rows, torch.ones(shape.n_layers, shape.d_mlp, dtype=torch.bool)
     for step in range(steps):
@@ -216,28 +254,40 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--tokens", type=int, default=Recipe.tokens)
     parser.add_argument("--sparsity", type=float, default=Recipe.sparsity)
     parser.add_argument("--rate", type=float, default=Recipe.rate)
+    parser.add_argument("--start", type=Path, help="a trained folder to go on from")
+    parser.add_argument("--noise", type=float, default=Recipe.noise, help="share of tokens replaced in damaged rows")
     parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
-    recipe, shape = Recipe(chosen.seed, chosen.tokens, chosen.sparsity, chosen.rate), Shape()
-    stream = documents(recipe.seed, held_out=False)
-    tokenizer = train_tokenizer((next(stream).text for _ in range(TOKENIZER_TEXTS)), shape.vocabulary)
-    rows = pack(list(training_documents(tokenizer, recipe.tokens, recipe.seed)), shape.context, recipe.seed)
-    held_out = pack(encode(tokenizer, [made.text for made in held_out_documents(MONITORED)]), shape.context, 0)
-    model, log = train(recipe, shape, rows, held_out, lambda so_far: export(so_far, tokenizer, chosen.out))
+    recipe = Recipe(chosen.seed, chosen.tokens, chosen.sparsity, chosen.rate, noise=chosen.noise)
+    model, tokenizer, recipe = _beginning(recipe, chosen.start)
+    length = model.shape.context
+    texts = training_documents(tokenizer, recipe.tokens, recipe.seed)
+    rows = pack(list(cropped(texts, recipe.seed) if recipe.noise else texts), length, recipe.seed)
+    rows = damaged(rows, recipe.noise, recipe.seed) if recipe.noise else rows
+    held_out = pack(encode(tokenizer, [made.text for made in held_out_documents(MONITORED)]), length, 0)
+    model, log = train(recipe, model, rows, held_out, lambda so_far: export(so_far, tokenizer, chosen.out))
     export(model, tokenizer, chosen.out)
-    (chosen.out / "training_log.json").write_text(
-        json.dumps(
-            {
-                "recipe": recipe.__dict__,
-                "shape": shape.sizes(),
-                "rows": len(rows.ids),
-                "log": [line.__dict__ for line in log],
-            },
-            indent=1,
-        )
-        + "\n"
-    )
+    record = {
+        "recipe": recipe.__dict__,
+        "shape": model.shape.sizes(),
+        "rows": len(rows.ids),
+        "log": [line.__dict__ for line in log],
+    }
+    before = chosen.start / "training_log.json" if chosen.start else None
+    stages = json.loads(before.read_text())["stages"] if before else []
+    (chosen.out / "training_log.json").write_text(json.dumps({"stages": [*stages, record]}, indent=1) + "\n")
+
+
+def _beginning(recipe: Recipe, start: Path | None) -> tuple[Transformer, Tokenizer, Recipe]:
+    """What training begins with: a new model and tokenizer, or those of a trained folder."""
+    torch.manual_seed(recipe.seed)
+    if start is not None:
+        trained = Pocket.load(start)
+        return trained.model.train(), trained.tokenizer, recipe.further
+    stream = documents(recipe.seed, held_out=False)
+    tokenizer = train_tokenizer((next(stream).text for _ in range(TOKENIZER_TEXTS)), Shape().vocabulary)
+    return Transformer(Shape()), tokenizer, recipe
 
 
 if __name__ == "__main__":
