@@ -16,6 +16,7 @@ from neuronaut.tools.units import Unit
 
 MAX_ROUNDS = 3  # one for each confirm block
 ITEM_COST = 0.002
+IDLE_COST = 0.3  # of a claim all of whose leaves can be edited without moving the unit
 NOTHING_PROPOSED = "nothing was proposed that a test could carry"
 
 
@@ -49,16 +50,20 @@ def propose(session: Session, unit: Unit, rule: FiringRule) -> list[str]:
         return []
     authors = _authors(pool)
     done = session.experiment("compare_on_design", {"unit": unit.address, "predicates": list(authors)})
-    ranked = sorted(done.payload["predicates"], key=lambda row: -(row["f1"] - ITEM_COST * row["complexity"]))
-    origin = dict(zip([row["predicate"] for row in done.payload["predicates"]], authors.values(), strict=True))
+    by = list(authors.values())
     ids = []
-    for row in ranked:
+    for row in sorted(done.payload["predicates"], key=_prospect, reverse=True):
         predicate = predicate_from_json(row["predicate"])
         claim = claim_text(predicate, sign=unit.sign)
         fields = {"side": "reads", "claim": claim, "predicate": row["predicate"], "complexity": complexity(predicate)}
-        ids.append(session.notebook.add_hypothesis(session.run, unit, {**fields, "author": origin[row["predicate"]]}))
+        ids.append(session.notebook.add_hypothesis(session.run, unit, {**fields, "author": by[row["origin"]]}))
         session.say("propose", f"{claim} (F1 {row['f1']:.2f} on design)")
     return list(dict.fromkeys(ids))
+
+
+def _prospect(row: dict[str, Any]) -> float:
+    """How well a predicate of `compare_on_design` may fare in its test: F1 less the price of its items and idle leaves."""
+    return float(row["f1"] - ITEM_COST * row["complexity"] - IDLE_COST * (row["idle"] or 0.0))
 
 
 def _authors(pool: list[Proposal]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -80,10 +79,8 @@ def table(rows: list[dict[str, Any]]) -> dict[str, Any]:
         return {"hits": hits, "n": len(part), "share": hits / len(part), "ci": [low, high]}
 
     layers = sorted({row["layer"] for row in rows})
-    return {
-        "all": {size: share(rows, size) for size in SIZES},
-        **{f"layer {n}": {size: share([r for r in rows if r["layer"] == n], size) for size in SIZES} for n in layers},
-    }
+    parts = {"all": rows, **{f"layer {n}": [row for row in rows if row["layer"] == n] for n in layers}}
+    return {name: {size: share(part, size) for size in SIZES} for name, part in parts.items()}
 
 
 def main() -> None:
@@ -103,12 +100,19 @@ def main() -> None:
         for row in ask_each(target, corpus, units, args.seed, Path(folder) / "notebook.db"):
             rows.append(row)
             best = min(row["claims"], key=lambda c: (c["status"] != "SUPPORTED", -c["f1"]), default=None)
-            said = f"{best['status']:<11} {best['f1']:.2f} {best['items']:>3}  {best['claim'][:90]}" if best else "ABSTAINED"
+            said = (
+                f"{best['status']:<11} {best['f1']:.2f} {best['items']:>3}  {best['claim'][:90]}"
+                if best
+                else "ABSTAINED"
+            )
             print(f"{row['unit']:<8} {row['seconds']:5.1f} s  {said}", flush=True)
             if args.out:
                 with args.out.open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps(row) + "\n")
-    print(json.dumps({"live": alive, **table(rows)}, indent=1), file=sys.stderr)
+    print(f"live neurons by layer: {list(alive.values())}")
+    for name, shares in table(rows).items():
+        cells = (f"{s['hits']:>3}/{s['n']} ({s['ci'][0]:.2f}-{s['ci'][1]:.2f})" for s in shares.values())
+        print(f"{name:<9} SUPPORTED with at most {', '.join(map(str, SIZES))} items:", "  ".join(cells))
 
 
 if __name__ == "__main__":

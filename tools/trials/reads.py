@@ -48,12 +48,6 @@ class UnitArgs(ToolArgs):
     unit: str
 
 
-class CompareArgs(UnitArgs):
-    """The neuron and the predicates (JSON) to compare."""
-
-    predicates: tuple[str, ...] = Field(min_length=1, max_length=64)
-
-
 class TestReadsArgs(UnitArgs):
     """The registered claim and its rivals (JSON), and the confirm block that is opened."""
 
@@ -70,7 +64,8 @@ def rule_of(context: ToolContext, unit: Unit) -> FiringRule | str:
     return firing_rule(activations, context.sample("explore", EXPLORE_TOKENS))
 
 
-def _needed_rule(context: ToolContext, unit: Unit) -> FiringRule:
+def needed_rule(context: ToolContext, unit: Unit) -> FiringRule:
+    """The firing rule from the explore sample; ToolRefused where there is none."""
     rule = rule_of(context, unit)
     if isinstance(rule, str):
         raise ToolRefused(f"{unit.address}: {rule}")
@@ -97,44 +92,6 @@ def firing(context: ToolContext, args: UnitArgs) -> ToolResult:
     n = len(np.unique(tokens.documents))
     payload = {"unit": unit.address, "rule": asdict(rule), "special_token": larger, "explore_tokens": tokens.n_scored}
     return ToolResult((Measurement("base_rate", rate, "share of tokens", n),), payload)
-
-
-@tool("compare_on_design", opens_test_text=True)
-def compare_on_design(context: ToolContext, args: CompareArgs) -> ToolResult:
-    """F1 of each predicate on design text, and which of its leaves can be dropped without losing 0.01."""
-    unit = Unit.parse(args.unit)
-    rule = _needed_rule(context, unit)
-    tokens = context.tokens("design")
-    activations = context.activations(unit, "design")
-    rows = []
-    for source in args.predicates:
-        predicate = predicate_from_json(source)
-        simple = drop_idle(predicate, activations, tokens, rule)
-        counts = count(holds(simple, tokens), activations, tokens, rule)
-        _, precision, coverage = counts.scores(np.ones((1, len(counts.documents))))
-        row = {"predicate": nodes.canonical_json(simple), "f1": f1_of(counts), "complexity": complexity(simple)}
-        rows.append({**row, "precision": float(precision[0]), "coverage": float(coverage[0])})
-    return ToolResult(payload={"unit": unit.address, "predicates": rows})
-
-
-def drop_idle(predicate: Predicate, activations: Array, tokens: Tokens, rule: FiringRule) -> Predicate:
-    """The predicate without the parts of its conjunctions and disjunctions that earn less than 0.01 of F1."""
-    if not isinstance(predicate, (nodes.AllOf, nodes.AnyOf)):
-        return predicate
-
-    def f1(candidate: Predicate) -> float:
-        return f1_of(count(holds(candidate, tokens), activations, tokens, rule))
-
-    best: Predicate = predicate
-    score = f1(best)
-    for part in predicate.of:
-        if not isinstance(best, (nodes.AllOf, nodes.AnyOf)) or part not in best.of:
-            continue
-        rest = tuple(p for p in best.of if p != part)
-        smaller: Predicate = rest[0] if len(rest) == 1 else type(best)(of=rest)
-        if (without := f1(smaller)) >= score - 0.01:
-            best, score = smaller, max(score, without)
-    return best
 
 
 def edit_source(target: TargetModel, tokens: Tokens, share: Array) -> Source:
@@ -226,7 +183,7 @@ def test_reads(context: ToolContext, args: TestReadsArgs) -> ToolResult:
     """
     unit, claim = Unit.parse(args.unit), predicate_from_json(args.claim)
     rivals = [predicate_from_json(source) for source in args.rivals]
-    rule = _needed_rule(context, unit)
+    rule = needed_rule(context, unit)
     tokens = context.tokens("confirm", args.block)
     activations = context.activations(unit, "confirm", block=args.block)
     scores = score_reads(strength(claim, tokens), activations, tokens, rule, seed=args.seed)

@@ -1,0 +1,108 @@
+"""Hypotheses compared on design text before any is registered: scores, and edits that show which leaves are idle."""
+
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from neuronaut.tools.intervene.pairs import run_pairs
+from neuronaut.tools.look.reads import FiringRule, count, f1_of
+from neuronaut.tools.predicates import nodes
+from neuronaut.tools.predicates.edits import Source, draw_pairs
+from neuronaut.tools.predicates.evaluate import holds
+from neuronaut.tools.predicates.nodes import Predicate, canonical_json, complexity, leaves, predicate_from_json
+from neuronaut.tools.registry import Array, ToolContext, ToolResult, tool
+from neuronaut.tools.tokens import Tokens
+from neuronaut.tools.trials.reads import UnitArgs, edit_source, needed_rule
+from neuronaut.tools.trials.writes import unigram
+from neuronaut.tools.units import Unit
+
+PAIRS_A_LEAF = 32
+IDLE_E = 3.0  # a leaf whose edits earn less is idle: three documents in a row that side with it earn 4
+MIN_F1_LOST = 0.01
+WORTH_EDITING = 0.2  # F1; a predicate below it has no prospect, so that its edits are saved
+
+
+class CompareArgs(UnitArgs):
+    """The neuron and the predicates (JSON) to compare."""
+
+    predicates: tuple[str, ...] = Field(min_length=1, max_length=64)
+
+
+@tool("compare_on_design", opens_test_text=True)
+def compare_on_design(context: ToolContext, args: CompareArgs) -> ToolResult:
+    """F1 of each predicate on design text and the e-value of each leaf's edits there.
+
+    Parts that lose less than 0.01 of F1 are dropped. Where edits of a leaf move nothing, the predicate without it joins
+    the rows: `origin` is the index in `predicates` of the one it came from. idle: share of the leaves whose edits told
+    nothing; null where no edits were made.
+    """
+    unit = Unit.parse(args.unit)
+    rule, tokens = needed_rule(context, unit), context.tokens("design")
+    activations = context.activations(unit, "design")
+    source = edit_source(context.target, tokens, unigram(context))
+    waiting = [(at, predicate_from_json(one)) for at, one in enumerate(args.predicates)]
+    rows: dict[str, dict[str, Any]] = {}
+    while waiting:
+        origin, predicate = waiting.pop(0)
+        simple = drop_idle(predicate, activations, tokens, rule)
+        key = canonical_json(simple)
+        if key in rows:
+            continue
+        row = {"predicate": key, "origin": origin, "complexity": complexity(simple), "idle": None}
+        rows[key] = row | _scores(simple, activations, tokens, rule)
+        if rows[key]["f1"] >= WORTH_EDITING:
+            e_values = leaf_e_values(context, unit, simple, source, rule)
+            idle = {leaf for leaf, e in e_values.items() if e < IDLE_E}
+            rows[key]["idle"] = len(idle) / len(e_values)
+            smaller = without(simple, idle)
+            if smaller is not None and smaller != simple:
+                waiting.append((origin, smaller))
+    return ToolResult(payload={"unit": unit.address, "predicates": list(rows.values())})
+
+
+def _scores(predicate: Predicate, activations: Array, tokens: Tokens, rule: FiringRule) -> dict[str, float]:
+    counts = count(holds(predicate, tokens), activations, tokens, rule)
+    _, precision, coverage = counts.scores(np.ones((1, len(counts.documents))))
+    return {"f1": f1_of(counts), "precision": float(precision[0]), "coverage": float(coverage[0])}
+
+
+def leaf_e_values(
+    context: ToolContext, unit: Unit, predicate: Predicate, source: Source, rule: FiringRule
+) -> dict[Predicate, float]:
+    """The e-value of each leaf's own edits; 1 where no edit could be made."""
+    parts = leaves(predicate)
+    bets = run_pairs(context.target, unit, draw_pairs(predicate, source, limit=PAIRS_A_LEAF).pairs, rule)
+    return {part: bets.leaf_e.get(number, 1.0) for number, part in enumerate(parts)}
+
+
+def drop_idle(predicate: Predicate, activations: Array, tokens: Tokens, rule: FiringRule) -> Predicate:
+    """The predicate without the parts of its conjunctions and disjunctions that earn less than 0.01 of F1."""
+    if not isinstance(predicate, (nodes.AllOf, nodes.AnyOf)):
+        return predicate
+
+    def f1(candidate: Predicate) -> float:
+        return f1_of(count(holds(candidate, tokens), activations, tokens, rule))
+
+    best: Predicate = predicate
+    score = f1(best)
+    for part in predicate.of:
+        if not isinstance(best, (nodes.AllOf, nodes.AnyOf)) or part not in best.of:
+            continue
+        rest = tuple(p for p in best.of if p != part)
+        if not rest:
+            continue
+        smaller: Predicate = rest[0] if len(rest) == 1 else type(best)(of=rest)
+        if (lost := score - f1(smaller)) <= MIN_F1_LOST:
+            best, score = smaller, max(score, score - lost)
+    return best
+
+
+def without(predicate: Predicate, idle: set[Predicate]) -> Predicate | None:
+    """The predicate without some of its leaves; None where nothing is left."""
+    if predicate in idle:
+        return None
+    if not isinstance(predicate, (nodes.AllOf, nodes.AnyOf)):
+        return predicate
+    parts = tuple(part for one in predicate.of if (part := without(one, idle)) is not None)
+    return None if not parts else parts[0] if len(parts) == 1 else type(predicate)(of=parts)
