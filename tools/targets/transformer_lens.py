@@ -7,7 +7,6 @@ modules read and edit at the speed of a plain forward pass, and layers outside [
 import contextlib
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any, assert_never
@@ -20,23 +19,12 @@ from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.targets.base import Edit, Fingerprint, ModelSpec, Run, Site
 from neuronaut.tools.targets.folder import ModelFolder
 from neuronaut.tools.targets.hooks import Skipped, Stopped, Visit, after, before, seen, stop_here, visitor
+from neuronaut.tools.targets.layers import PROBED, fault_of, gain_of, layer_of, unwrap
 from neuronaut.tools.tokens import Tokens, Vocabulary
 from neuronaut.tools.units import Unit
 
-
-@dataclass(frozen=True)
-class _Layer:
-    """The inner modules of one layer. attn_out, mlp_out: the last ones before the residual is added to (a norm, in
-    Gemma); weights: the bridge of the MLP, whose W_in, W_gate and W_out are x @ W in any storage order."""
-
-    block: nn.Module
-    attention: nn.Module
-    attn_out: nn.Module
-    heads_in: nn.Module
-    mlp_out: nn.Module
-    neurons_in: nn.Module
-    post_norm: nn.Module | None
-    weights: Any
+PROBE_TOKENS = 8
+ACTIVATION_KEYS = ("hidden_activation", "hidden_act", "activation_function", "activation")
 
 
 class TransformerLensTarget:
@@ -48,12 +36,27 @@ class TransformerLensTarget:
         self.forwards = 0.0
         bridge, self._fast_attention = _load_bridge(folder, dtype)
         self._cfg = bridge.cfg
-        self._layers = [_layer_of(block, folder.name) for block in bridge.blocks]
+        self._layers = [layer_of(block, folder.name) for block in bridge.blocks]
         self._last_norm: nn.Module = bridge.ln_final.original_component
         self._model: Any = bridge.original_model.eval()
-        _unwrap(self._model)
+        unwrap(self._model)
         self._blocks: nn.ModuleList = self._model.get_submodule(bridge.adapter.component_mapping["blocks"].name)
         self._attend(self._fast_attention)
+        self._refuse_strange_layers()
+        self.forwards = 0.0
+
+    def _refuse_strange_layers(self) -> None:
+        """A short run of an architecture that was never seen may show that its sites are not what they are called."""
+        n_layers, tolerance = len(self._layers), 1e-3 if self._dtype == torch.float32 else 0.05
+        ids = torch.arange(min(PROBE_TOKENS, self.spec.n_ctx, self.spec.d_vocab))[None]
+        found = self.run(ids, read=[Site(name, layer) for layer in range(n_layers) for name in PROBED]).read
+        for layer in range(n_layers):
+            read = {name: found[Site(name, layer)] for name in PROBED}
+            post_norm = self._layers[layer].post_norm is not None
+            if fault := fault_of(read, self.write_vectors(layer), post_norm=post_norm, tolerance=tolerance):
+                raise UserError(
+                    f"{self.spec.name} cannot be studied, since its layer {layer} is built in a way that is not known: {fault}"
+                )
 
     def _attend(self, implementation: str) -> None:
         if self._model.config._attn_implementation != implementation:
@@ -63,6 +66,7 @@ class TransformerLensTarget:
     def spec(self) -> ModelSpec:
         """The shape of the model."""
         cfg, weights = self._cfg, self._layers[0].weights
+        said = [getattr(self._model.config, key, None) for key in ACTIVATION_KEYS]
         embed, unembed = self._model.get_input_embeddings(), self._model.get_output_embeddings()
         return ModelSpec(
             name=self._folder.name,
@@ -74,7 +78,7 @@ class TransformerLensTarget:
             d_head=int(cfg.d_head),
             d_vocab=len(embed.weight),
             n_ctx=self._folder.context(int(cfg.n_ctx)),
-            activation=str(cfg.act_fn),
+            activation=next((str(named) for named in said if named is not None), str(cfg.act_fn)),
             gated=bool(cfg.gated_mlp),
             norm="layernorm" if isinstance(self._last_norm, nn.LayerNorm) else "rmsnorm",
             tied_embeddings=embed.weight.data_ptr() == unembed.weight.data_ptr(),
@@ -96,7 +100,7 @@ class TransformerLensTarget:
             dtype=str(self._dtype).removeprefix("torch."),
             backend="transformer_lens",
             backend_version=f"{version('transformer_lens')}, {versions}",
-            processing=f"raw weights, bos {'prepended' if self.spec.bos is not None else 'absent'}",
+            processing=f"raw weights, bos {'absent' if self.spec.bos is None else f'{self.spec.bos} prepended'}",
         )
 
     def tokenize(self, texts: Sequence[str], documents: Sequence[int] | None = None) -> Tokens:
@@ -229,7 +233,7 @@ class TransformerLensTarget:
         and its scale, which differs from place to place, left out."""
         found = self._layers[layer]
         write: Tensor = found.weights.W_out.detach().float()
-        return write if found.post_norm is None else write * _gain(found.post_norm, self.spec.d_model)
+        return write if found.post_norm is None else write * gain_of(found.post_norm, self.spec.d_model)
 
     @property
     def embed(self) -> Tensor:
@@ -251,7 +255,7 @@ class TransformerLensTarget:
 
     def final_norm_gain(self) -> Tensor:
         """(d_model,) the gain of the last norm."""
-        return _gain(self._last_norm, self.spec.d_model)
+        return gain_of(self._last_norm, self.spec.d_model)
 
 
 def _load_bridge(folder: ModelFolder, dtype: torch.dtype) -> tuple[Any, str]:
@@ -280,50 +284,3 @@ def _load_bridge(folder: ModelFolder, dtype: torch.dtype) -> tuple[Any, str]:
             "they would be random, so download or convert the model again"
         )
     return bridge, attention
-
-
-def _layer_of(block: Any, name: str) -> _Layer:
-    """The inner modules of a bridged layer. Refuses a layer without a plain MLP."""
-    mlp, attn = getattr(block, "mlp", None), getattr(block, "attn", None)
-    down, heads = (_inner(part, leaf) for part, leaf in ((mlp, "out"), (attn, "o")))
-    if attn is None or mlp is None or down is None or heads is None:
-        raise UserError(
-            f"{name}: not every layer has plain attention and an MLP of neurons, which are all that is read"
-        )
-    attention, post_norm = attn.original_component, _inner(block, "ln2_post")
-    return _Layer(
-        block=block.original_component,
-        attention=attention,
-        attn_out=_inner(block, "ln1_post") or attention,
-        heads_in=heads,
-        mlp_out=post_norm or mlp.original_component,
-        neurons_in=down,
-        post_norm=post_norm,
-        weights=mlp,
-    )
-
-
-def _inner(part: Any, name: str) -> nn.Module | None:
-    wrapped = None if part is None else getattr(part, name, None)
-    inner = getattr(wrapped, "original_component", None)
-    return inner if isinstance(inner, nn.Module) else None
-
-
-def _unwrap(module: nn.Module) -> None:
-    """Puts back what TransformerLens wrapped: its wrappers cost time and force slow attention."""
-    for name, child in list(module.named_children()):
-        inner = getattr(child, "original_component", None)
-        if isinstance(inner, nn.Module):
-            setattr(module, name, inner)
-            child = inner
-        _unwrap(child)
-
-
-def _gain(norm: nn.Module, d_model: int) -> Tensor:
-    """(d_model,) what a norm multiplies with; an RMS norm is asked, since some store the gain less one."""
-    if isinstance(norm, nn.LayerNorm):
-        return norm.weight.detach().float()
-    weight = next(norm.parameters())
-    with torch.no_grad():
-        gain: Tensor = norm(torch.full((1, d_model), 1e3, dtype=weight.dtype))[0]
-    return gain.float()

@@ -1,0 +1,378 @@
+"""One suite over every target: the seam against a second reading of the weights and against plain transformers."""
+
+import runpy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from torch import Tensor
+
+from neuronaut.tools.errors import ToolRefused, UserError
+from neuronaut.tools.look.activations import activations_of
+from neuronaut.tools.targets.base import Edit, Site, SiteName, TargetModel
+from neuronaut.tools.targets.load import POCKET, check_unit, load_target
+from neuronaut.tools.tokens import PAD
+from neuronaut.tools.units import Unit
+
+_made = runpy.run_path(str(Path(__file__).with_name("tiny_models.py")))
+make_model, FAMILIES = _made["make_model"], tuple(_made["CONFIGS"])
+PlainModel = runpy.run_path(str(Path(__file__).with_name("plain_transformers.py")))["PlainModel"]
+PUBLIC = ("stories260K", "tinystories-char-gpt", "gpt-nano-sort")
+EDITABLE: tuple[SiteName, ...] = ("resid_pre", "attn_out", "mlp_out", "resid_post", "neurons", "heads")
+SITES: tuple[SiteName, ...] = (*EDITABLE, "pattern")
+Hand = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model three times: through the seam, from its weights alone, and in plain transformers."""
+
+    name: str
+    folder: Path
+    target: TargetModel
+    plain: Any
+    theirs: Any
+
+    @property
+    def post_norm(self) -> bool:
+        return self.name.startswith("gemma")
+
+    def ids(self, batch: int = 3, seed: int = 0) -> Tensor:
+        """(batch, pos) random tokens, more than the sliding windows of the tiny models see."""
+        made = torch.Generator().manual_seed(seed)
+        return torch.randint(0, self.target.spec.d_vocab, (batch, min(11, self.target.spec.n_ctx)), generator=made)
+
+    def site(self, name: SiteName) -> Site:
+        return Site(name, self.target.spec.n_layers // 2)
+
+    def by_hand(self, ids: Tensor, site: Site, hand: Hand) -> Tensor:
+        """Logits of the second reading with one activation replaced by what `hand` makes of it."""
+        found: Tensor = self.plain.run(
+            ids, lambda name, layer, value: hand(value.clone()) if (name, layer) == (site.name, site.layer) else value
+        )
+        return found
+
+
+@pytest.fixture(scope="session")
+def open_case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Path | None], Case]:
+    @cache
+    def opened(name: str, folder: Path | None) -> Case:
+        folder = folder or make_model(name, tmp_path_factory.mktemp("models") / name)
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        plain = PlainModel(folder, theirs.config.to_dict())
+        return Case(name, folder, load_target("pocket" if name == "pocket" else folder), plain, theirs)
+
+    return opened
+
+
+@pytest.fixture(scope="session", params=["pocket", *FAMILIES, *PUBLIC])
+def case(request: pytest.FixtureRequest, open_case: Callable[[str, Path | None], Case]) -> Case:
+    name = str(request.param)
+    if name in PUBLIC:
+        return open_case(name, request.getfixturevalue("real_data") / "models" / name)
+    return open_case(name, POCKET if name == "pocket" else None)
+
+
+@pytest.fixture(autouse=True)
+def no_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+def _near(found: Tensor | None, expected: Tensor, tolerance: float = 1e-4) -> None:
+    assert found is not None
+    assert found.shape == expected.shape
+    assert float((found - expected).abs().max()) < tolerance
+
+
+def _logits(case: Case, ids: Tensor, **options: Any) -> Tensor:
+    found = case.target.run(ids, logits=True, **options).logits
+    assert found is not None
+    return found
+
+
+def test_logits_are_those_of_plain_transformers(case: Case) -> None:
+    ids = case.ids()
+    expected = case.theirs(ids).logits
+    assert float(expected.std()) > 0.01, "a model whose logits are all alike would pass anything"
+    _near(_logits(case, ids), expected)
+    _near(case.plain.run(ids), expected)
+
+
+def test_every_site_reads_what_a_computation_by_hand_gives(case: Case) -> None:
+    ids = case.ids()
+    spec = case.target.spec
+    sites = [Site(name, layer) for layer in range(spec.n_layers) for name in SITES]
+    read = case.target.run(ids, read=sites).read
+    case.plain.run(ids)
+    assert set(read) == set(sites)
+    for site in sites:
+        _near(read[site], case.plain.seen[site.name, site.layer])
+    batch, pos = ids.shape
+    shapes = {
+        "neurons": (batch, pos, spec.d_mlp),
+        "heads": (batch, pos, spec.n_heads, spec.d_head),
+        "pattern": (batch, spec.n_heads, pos, pos),
+    }
+    for site in sites:
+        assert tuple(read[site].shape) == shapes.get(site.name, (batch, pos, spec.d_model))
+
+
+def test_neurons_are_what_enters_the_down_projection_of_plain_transformers(case: Case) -> None:
+    ids, layer, entered = case.ids(), case.site("neurons").layer, []
+    name = {"gpt2": f"transformer.h.{layer}.mlp.c_proj"}.get(case.plain.family, f"model.layers.{layer}.mlp.down_proj")
+    handle = case.theirs.get_submodule(name).register_forward_pre_hook(lambda _, args: entered.append(args[0]))
+    case.theirs(ids)
+    handle.remove()
+    _near(case.target.run(ids, read=[Site("neurons", layer)]).read[Site("neurons", layer)], entered[0])
+
+
+def test_residuals_are_the_hidden_states_of_plain_transformers(case: Case) -> None:
+    ids, layer = case.ids(), case.site("resid_pre").layer
+    sites = [Site("resid_pre", 0), Site("resid_pre", layer), Site("resid_post", layer - 1)]
+    hidden = case.theirs(ids, output_hidden_states=True).hidden_states
+    read = case.target.run(ids, read=sites).read
+    for site, expected in zip(sites, (hidden[0], hidden[layer], hidden[layer]), strict=True):
+        _near(read[site], expected)
+
+
+@pytest.mark.parametrize("name", EDITABLE)
+@pytest.mark.parametrize("how", ["set", "add", "scale"])
+def test_an_edit_is_the_same_edit_made_by_hand(case: Case, name: SiteName, how: Any) -> None:
+    ids, site = case.ids(), case.site(name)
+    plain = case.plain.run(ids)
+    size = case.plain.seen[site.name, site.layer].abs().flatten(3 if name == "heads" else 2)
+    index = int(size.sum(dim=(0, 1, *range(3, size.dim()))).argmax())  # a ReLU neuron that is 0 cannot be scaled
+    positions = torch.rand(ids.shape, generator=torch.Generator().manual_seed(1)) < 0.4
+    positions[0, -1] = True
+
+    def hand(value: Tensor) -> Tensor:
+        part = value[:, :, index]
+        new = {"set": torch.full_like(part, 1.5), "add": part + 1.5, "scale": part * 1.5}[how]
+        value[:, :, index] = torch.where(positions if part.dim() == 2 else positions[..., None], new, part)
+        return value
+
+    expected = case.by_hand(ids, site, hand)
+    edit = Edit(site, how, 1.5, index=index, positions=positions)
+    assert float((expected - plain).abs().max()) > 1e-3, "the edit must do something"
+    _near(_logits(case, ids, edits=[edit]), expected)
+
+
+@pytest.mark.parametrize("name", EDITABLE)
+def test_a_whole_site_can_be_replaced_by_that_of_other_text(case: Case, name: SiteName) -> None:
+    ids, other, site = case.ids(), case.ids(seed=5), case.site(name)
+    carried = case.target.run(other, read=[site]).read[site]
+    case.plain.run(other)
+    theirs = case.plain.seen[site.name, site.layer]
+    _near(_logits(case, ids, edits=[Edit(site, "set", carried)]), case.by_hand(ids, site, lambda _: theirs))
+
+
+def test_edits_at_a_site_apply_in_order_and_before_it_is_read(case: Case) -> None:
+    ids, site = case.ids(), case.site("neurons")
+    edits = [Edit(site, "set", 2.0, index=0), Edit(site, "scale", 3.0), Edit(site, "add", 1.0, index=0)]
+    read = case.target.run(ids, read=[site], edits=edits).read[site]
+    case.plain.run(ids)
+    expected = case.plain.seen["neurons", site.layer] * 3.0
+    expected[:, :, 0] = 7.0
+    _near(read, expected)
+
+
+def test_what_was_edited_is_plain_again_in_the_next_run(case: Case) -> None:
+    ids, site = case.ids(), case.site("mlp_out")
+    before = _logits(case, ids)
+    _logits(case, ids, edits=[Edit(site, "scale", 0.0)])
+    with pytest.raises(ToolRefused, match="does not fit"):
+        _logits(case, ids, edits=[Edit(site, "set", torch.zeros(7, 5, 3))])
+    case.target.run(ids, read=[Site("pattern", 0)], stop=1)
+    assert torch.equal(_logits(case, ids), before)
+
+
+def test_a_read_activation_keeps_its_value_when_a_later_site_is_edited(case: Case) -> None:
+    ids, site = case.ids(), case.site("resid_post")
+    later = Site("resid_pre", site.layer + 1) if site.layer + 1 < case.target.spec.n_layers else site
+    read = case.target.run(ids, read=[site], edits=[Edit(later, "add", 1.0, index=0)] if later != site else []).read
+    case.plain.run(ids)
+    _near(read[site], case.plain.seen["resid_post", site.layer])
+
+
+def test_a_run_resumed_at_a_layer_ends_as_the_whole_run(case: Case) -> None:
+    ids, n_layers = case.ids(), case.target.spec.n_layers
+    residuals = case.target.run(ids, read=[Site("resid_pre", layer) for layer in range(n_layers)]).read
+    whole = _logits(case, ids)
+    for layer in range(n_layers):
+        _near(_logits(case, ids, start=(layer, residuals[Site("resid_pre", layer)])), whole, 1e-5)
+
+
+def test_a_run_resumed_at_a_layer_can_be_read_and_edited(case: Case) -> None:
+    ids, layer = case.ids(), case.target.spec.n_layers - 1
+    start = case.target.run(ids, read=[Site("resid_pre", layer)]).read[Site("resid_pre", layer)]
+    site, edit = Site("resid_post", layer), Edit(Site("heads", layer), "scale", -1.0, index=0)
+    found = case.target.run(ids, start=(layer, start), read=[site], edits=[edit], logits=True)
+
+    def hand(value: Tensor) -> Tensor:
+        value[:, :, 0] *= -1.0
+        return value
+
+    _near(found.logits, case.by_hand(ids, edit.site, hand))
+    _near(found.read[site], case.plain.seen["resid_post", layer])
+
+
+def test_a_run_stopped_at_a_layer_reads_the_same(case: Case) -> None:
+    ids = case.ids()
+    sites = [Site(name, layer) for layer in range(2) for name in EDITABLE]
+    whole, part = case.target.run(ids, read=sites), case.target.run(ids, read=sites, stop=2)
+    assert part.logits is None
+    for site in sites:
+        assert torch.equal(part.read[site], whole.read[site])
+
+
+def test_part_of_the_layers_counts_its_share_of_a_forward(case: Case) -> None:
+    ids, n_layers = case.ids(batch=4), case.target.spec.n_layers
+    before = case.target.forwards
+    start = case.target.run(ids, read=[Site("resid_pre", 1)], stop=2).read[Site("resid_pre", 1)]
+    assert case.target.forwards - before == pytest.approx(4 * 2 / n_layers)
+    case.target.run(ids, start=(1, start), logits=True)
+    assert case.target.forwards - before == pytest.approx(4 * (n_layers + 1) / n_layers)
+
+
+def test_padding_and_its_value_change_nothing_before_it(case: Case) -> None:
+    ids, short = case.ids(batch=2), 4
+    sites = [Site(name, case.target.spec.n_layers - 1) for name in ("neurons", "heads", "resid_post")]
+    alone = case.target.run(ids[:1, :short], read=sites).read
+    for value in (0, case.target.spec.d_vocab - 1):
+        padded = ids.clone()
+        padded[0, short:] = value
+        together = case.target.run(padded, read=sites).read
+        for site in sites:
+            _near(together[site][:1, :short], alone[site], 1e-5)
+
+
+def test_a_neuron_moves_the_residual_along_its_write_vector(case: Case) -> None:
+    ids, site = case.ids(), case.site("neurons")
+    unit = Unit("neuron", site.layer, case.target.spec.d_mlp // 2)
+    after = Site("resid_post", site.layer)
+    write = case.target.write_vector(unit)
+    assert write.shape == (case.target.spec.d_model,)
+    assert torch.equal(case.target.write_vectors(site.layer)[unit.index], write)
+    moved = case.target.run(ids, read=[after], edits=[Edit(site, "add", 2.0, index=unit.index)]).read[after]
+    plain = case.target.run(ids, read=[after]).read[after]
+    if not case.post_norm:
+        _near(moved - plain, (2.0 * write).expand_as(plain))
+        return
+    case.plain.run(ids)
+    raw = case.plain.seen["raw_mlp_out", site.layer]
+    scale = (raw.square().mean(-1, keepdim=True) + case.plain.config["rms_norm_eps"]).rsqrt()
+    neurons = case.target.run(ids, read=[site]).read[site]
+    _near(neurons @ case.target.write_vectors(site.layer) * scale, case.plain.seen["mlp_out", site.layer])
+
+
+def test_the_normed_residual_drives_a_neuron_along_its_read_vector(case: Case) -> None:
+    ids, layer = case.ids(), case.site("neurons").layer
+    unit = Unit("neuron", layer, 3)
+    read = case.target.read_vector(unit)
+    assert read.shape == (case.target.spec.d_model,)
+    assert torch.equal(case.target.read_vectors(layer)[unit.index], read)
+    direction = torch.randn(case.target.spec.d_model, generator=torch.Generator().manual_seed(2))
+    case.plain.run(ids)
+    before = case.plain.seen["gate", layer]
+    case.plain.run(ids, lambda name, at, x: x + direction if (name, at) == ("normed", layer) else x)
+    moved = case.plain.seen["gate", layer] - before
+    _near(moved[..., unit.index], (direction @ read).expand(ids.shape), 1e-3)
+    _near(moved, (case.target.read_vectors(layer) @ direction).expand_as(moved), 1e-3)
+
+
+def test_the_unembedding_of_the_normed_last_residual_gives_the_logits(case: Case) -> None:
+    ids, last = case.ids(), Site("resid_post", case.target.spec.n_layers - 1)
+    run = case.target.run(ids, read=[last], logits=True)
+    found = case.target.final_norm(run.read[last]) @ case.target.unembed
+    cap = case.plain.config.get("final_logit_softcapping")
+    _near(run.logits, torch.tanh(found / cap) * cap if cap else found)
+    assert case.target.embed.shape == (case.target.spec.d_vocab, case.target.spec.d_model)
+    same = torch.equal(case.target.embed, case.target.unembed.T)
+    assert case.target.spec.tied_embeddings == same
+
+
+def test_the_gain_of_the_final_norm_is_what_it_multiplies_with(case: Case) -> None:
+    residual = torch.randn(5, case.target.spec.d_model, generator=torch.Generator().manual_seed(3)) * 4
+    centred = residual - residual.mean(-1, keepdim=True) if case.target.spec.norm == "layernorm" else residual
+    unit = centred / centred.square().mean(-1, keepdim=True).sqrt()
+    bias = case.plain["ln_f.bias"] if case.plain.family == "gpt2" else 0.0
+    _near(case.target.final_norm(residual), unit * case.target.final_norm_gain() + bias, 1e-3)
+
+
+def test_the_spec_says_what_the_configuration_says(case: Case) -> None:
+    config, spec = case.plain.config, case.target.spec
+    gpt2 = case.plain.family == "gpt2"
+    assert spec.n_layers == config["n_layer" if gpt2 else "num_hidden_layers"]
+    assert spec.d_model == config["n_embd" if gpt2 else "hidden_size"]
+    assert spec.n_heads == config["n_head" if gpt2 else "num_attention_heads"]
+    assert spec.n_kv_heads == (spec.n_heads if gpt2 else config["num_key_value_heads"])
+    assert spec.gated is not gpt2
+    assert spec.norm == ("layernorm" if gpt2 else "rmsnorm")
+    assert spec.n_ctx == config["n_positions" if gpt2 else "max_position_embeddings"]
+    names = ("activation_function",) if gpt2 else ("hidden_activation", "hidden_act")
+    assert spec.activation in [config.get(name) for name in names]
+
+
+def test_the_minus_side_of_a_neuron_is_its_negated_activation(case: Case) -> None:
+    tokens = case.target.tokenize(["the cat sat", "the dog ran to the town"])
+    unit = Unit.parse("1.2")
+    plus, minus = activations_of(case.target, unit, tokens), activations_of(case.target, unit.with_sign(-1), tokens)
+    assert (plus == -minus).all()
+    for row, length in enumerate(tokens.lengths):
+        case.plain.run(torch.from_numpy(tokens.ids[row : row + 1, :length]).long())
+        np.testing.assert_allclose(plus[row, :length], case.plain.seen["neurons", 1][0, :, 2], atol=1e-4)
+        assert (plus[row, length:] == 0).all()
+
+
+def test_text_is_cut_into_windows_and_comes_back_whole(case: Case) -> None:
+    words = "the cat sat on the mat and the dog ran to the old town"
+    text = " ".join([words] * 60) if case.name != "gpt-nano-sort" else "ABCABACBBCAABC" * 3
+    tokens = case.target.tokenize([text, text[:7]], [40, 41])
+    spec, special = case.target.spec, tokens.vocabulary.special
+    assert "".join(tokens.texts[:-1]) == text
+    assert tokens.ids.shape[1] <= spec.n_ctx
+    assert tokens.documents.tolist() == [40] * (len(tokens) - 1) + [41]
+    assert ((tokens.ids[:, 0] == spec.bos) if spec.bos is not None else ~np.isin(tokens.ids, list(special))).all()
+    for row, length in enumerate(tokens.lengths):
+        assert (tokens.ids[row, length:] == PAD).all()
+        for pos in np.flatnonzero(tokens.scored[row]):
+            start, end = tokens.starts[row, pos], tokens.ends[row, pos]
+            piece = tokens.vocabulary.pieces[tokens.ids[row, pos]]
+            assert tokens.texts[row][start:end] == piece or (start == 0 and piece == " " + tokens.texts[row][:end])
+    assert case.target.decode(tokens.ids[-1][tokens.ids[-1] != PAD].tolist()).strip() == text[:7].strip()
+
+
+def test_what_cannot_be_run_is_refused_in_a_sentence(case: Case) -> None:
+    ids, n_layers = case.ids(), case.target.spec.n_layers
+    last = n_layers - 1
+    width = case.target.spec.d_mlp
+    residual = torch.zeros(*ids.shape, case.target.spec.d_model)
+    refused: list[tuple[str, dict[str, Any]]] = [
+        (f"has layers 0 to {last}", {"read": [Site("neurons", n_layers)]}),
+        ("outside the layers that are run", {"read": [Site("neurons", 1)], "stop": 1}),
+        ("outside the layers that are run", {"read": [Site("neurons", 0)], "start": (1, residual)}),
+        ("leave out stop", {"stop": 1, "logits": True}),
+        ("cannot be run", {"stop": n_layers + 1}),
+        ("read but not edited", {"edits": [Edit(Site("pattern", 0), "set", 0.0)]}),
+        (f"indices 0 to {width - 1}", {"edits": [Edit(Site("neurons", 0), "set", 0.0, index=width)]}),
+        ("does not fit", {"edits": [Edit(Site("neurons", 0), "set", torch.zeros(width + 1))]}),
+    ]
+    for message, options in refused:
+        with pytest.raises(ToolRefused, match=message):
+            case.target.run(ids, **options)
+    with pytest.raises(ToolRefused, match=f"1 to {case.target.spec.n_ctx} tokens"):
+        case.target.run(torch.zeros((1, case.target.spec.n_ctx + 1), dtype=torch.int64))
+    for name, message in (
+        (f"{n_layers}.0", f"layers 0 to {last}"),
+        (f"0.{width}", f"neurons 0 to {width - 1}"),
+        ("L0H99", "heads 0"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_unit(case.target.spec, Unit.parse(name))

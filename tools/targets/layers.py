@@ -1,0 +1,97 @@
+"""Which inner module of a layer is what, and whether it is what it is called."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from neuronaut.tools.errors import UserError
+from neuronaut.tools.targets.base import SiteName
+
+PROBED: tuple[SiteName, ...] = ("resid_pre", "attn_out", "mlp_out", "resid_post", "neurons")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The inner modules of one layer.
+
+    attn_out, mlp_out: the last ones before the residual is added to (a norm, in
+    Gemma); weights: the bridge of the MLP, whose W_in, W_gate and W_out are x @ W in any storage order."""
+
+    block: nn.Module
+    attention: nn.Module
+    attn_out: nn.Module
+    heads_in: nn.Module
+    mlp_out: nn.Module
+    neurons_in: nn.Module
+    post_norm: nn.Module | None
+    weights: Any
+
+
+def layer_of(block: Any, name: str) -> Layer:
+    """The inner modules of a bridged layer. Refuses a layer without a plain MLP."""
+    mlp, attn = getattr(block, "mlp", None), getattr(block, "attn", None)
+    down, heads = (_inner(part, leaf) for part, leaf in ((mlp, "out"), (attn, "o")))
+    if attn is None or mlp is None or down is None or heads is None:
+        raise UserError(
+            f"{name}: not every layer has plain attention and an MLP of neurons, which are all that is read"
+        )
+    attention, post_norm = attn.original_component, _inner(block, "ln2_post")
+    return Layer(
+        block=block.original_component,
+        attention=attention,
+        attn_out=_inner(block, "ln1_post") or attention,
+        heads_in=heads,
+        mlp_out=post_norm or mlp.original_component,
+        neurons_in=down,
+        post_norm=post_norm,
+        weights=mlp,
+    )
+
+
+def _inner(part: Any, name: str) -> nn.Module | None:
+    wrapped = None if part is None else getattr(part, name, None)
+    inner = getattr(wrapped, "original_component", None)
+    return inner if isinstance(inner, nn.Module) else None
+
+
+def unwrap(module: nn.Module) -> None:
+    """Puts back what TransformerLens wrapped: its wrappers cost time and force slow attention."""
+    for name, child in list(module.named_children()):
+        inner = getattr(child, "original_component", None)
+        if isinstance(inner, nn.Module):
+            setattr(module, name, inner)
+            child = inner
+        unwrap(child)
+
+
+def gain_of(norm: nn.Module, d_model: int) -> Tensor:
+    """(d_model,) what a norm multiplies with; an RMS norm is asked, since some store the gain less one."""
+    if isinstance(norm, nn.LayerNorm):
+        return norm.weight.detach().float()
+    weight = next(norm.parameters())
+    with torch.no_grad():
+        gain: Tensor = norm(torch.full((1, d_model), 1e3, dtype=weight.dtype))[0]
+    return gain.float()
+
+
+def fault_of(read: Mapping[SiteName, Tensor], write: Tensor, *, post_norm: bool, tolerance: float) -> str | None:
+    """What is wrong with the activations of a layer (one window, `PROBED`), None where they are what they are called.
+
+    write: (d_mlp, d_model). attn_out and mlp_out must add up to the change of the residual, and mlp_out must be linear in
+    the neurons (before the scale of a norm that follows). tolerance: relative to the largest value.
+    """
+    before, attn, mlp, after, neurons = (read[name].float() for name in PROBED)
+    if neurons.shape != (*after.shape[:2], len(write)):
+        return f"what enters the last weights of the MLP is {tuple(neurons.shape)} and not (batch, pos, {len(write)})"
+    if float((before + attn + mlp - after).abs().max()) > tolerance * float(after.abs().max()):
+        return "the outputs of attention and MLP do not add up to the change of the residual"
+    written = neurons @ write
+    rest = mlp - written
+    apart = float((rest - rest[:, :1]).abs().max()) / max(float(mlp.abs().max()), 1e-30)
+    if post_norm:
+        apart = float((1 - F.cosine_similarity(written, mlp, dim=-1)).abs().max())
+    return "the output of the MLP is not what its neurons write" if apart > tolerance else None
