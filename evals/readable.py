@@ -3,26 +3,18 @@
 import argparse
 import json
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from neuronaut.agent import nodes
-from neuronaut.agent.config import Budget, RunConfig
-from neuronaut.agent.proposers.grammar import GrammarProposer
-from neuronaut.agent.session import Session
-from neuronaut.memory import queries
-from neuronaut.memory.notebook import Notebook
-from neuronaut.tools.corpus import Corpus, load_corpus, pocket_corpus
+from neuronaut.evals.loop import ask_each
+from neuronaut.tools.corpus import load_corpus, pocket_corpus
 from neuronaut.tools.look.activations import layer_activations
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import firing_rule
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.stats import clopper_pearson
-from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import load_target
 from neuronaut.tools.units import Unit
 
@@ -50,26 +42,6 @@ def sample_units(context: ToolContext, n: int, seed: int) -> tuple[list[Unit], d
     return chosen, alive
 
 
-def ask_each(target: TargetModel, corpus: Corpus, units: list[Unit], seed: int, path: Path) -> Iterator[dict[str, Any]]:
-    """The claims of each unit, from the real loop in one notebook, reads side only."""
-    context = ToolContext(target, corpus)
-    with Notebook(path) as notebook:
-        for unit in units:
-            config = RunConfig(question=f"what does neuron {unit.address} do", seed=seed, fast=True, budget=Budget())
-            size = (corpus.name, corpus.sha256, corpus.n_characters)
-            run = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size)
-            session = Session(run, config, notebook, context, [GrammarProposer(seed=seed)], lambda label, line: None)
-            began, before = time.monotonic(), target.forwards
-            nodes.reads(session, unit)
-            claims = [
-                {"status": row["verdicts"][-1]["outcome"], "reason": row["verdicts"][-1]["reason"], "items": row["complexity"],
-                 "predicate": row["predicate"], "claim": row["claim"], "f1": row["verdicts"][-1]["case"]["f1"]}
-                for row in queries.hypotheses(notebook, run) if row["verdicts"]
-            ]  # fmt: skip
-            spent = {"seconds": time.monotonic() - began, "forwards": target.forwards - before}
-            yield {"unit": unit.address, "layer": unit.layer, "claims": claims, **spent}
-
-
 def table(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Shares of units with a SUPPORTED claim of at most 5, 20 and 100 items, with exact 95 % intervals, by layer and in all."""
 
@@ -94,10 +66,11 @@ def main() -> None:
     args = parser.parse_args()
     target = load_target(args.model)
     corpus = pocket_corpus() if args.corpus is None else load_corpus(args.corpus)
-    units, alive = sample_units(ToolContext(target, corpus), args.n, args.seed)
+    context = ToolContext(target, corpus)
+    units, alive = sample_units(context, args.n, args.seed)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for row in ask_each(target, corpus, units, args.seed, Path(folder) / "notebook.db"):
+        for row in ask_each(context, units, args.seed, Path(folder) / "notebook.db"):
             rows.append(row)
             best = min(row["claims"], key=lambda c: (c["status"] != "SUPPORTED", -c["f1"]), default=None)
             said = (

@@ -1,0 +1,219 @@
+"""Neurons whose activation is a known function of the text: a target model with the truth planted in it."""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import ndtri
+from torch import Tensor
+
+from neuronaut.tools.predicates.edits import tokens_from_ids
+from neuronaut.tools.predicates.evaluate import holds
+from neuronaut.tools.predicates.nodes import Predicate, canonical_json
+from neuronaut.tools.targets.base import Edit, Fingerprint, ModelSpec, Run, Site, TargetModel
+from neuronaut.tools.targets.load import check_unit
+from neuronaut.tools.tokens import Tokens, Vocabulary
+from neuronaut.tools.units import Unit
+
+Floats = NDArray[np.float32]
+Keys = NDArray[np.uint64]
+
+CACHE_BYTES = 1 << 28
+LEVEL = 2.0  # about the largest activation of the embedded model's neurons
+NOISE = 0.1  # of the level; at 0.2 the noise alone lifts the firing threshold into the places that should fire
+
+
+class Function(Protocol):
+    """An activation as a function of the text. What it says of a position may depend on the tokens up to it only."""
+
+    @property
+    def name(self) -> str:
+        """Equal names, equal functions: the name enters the fingerprint."""
+        ...
+
+    def __call__(self, tokens: Tokens) -> Floats:
+        """(n_windows, n_pos) activations; what is said of padding is free."""
+        ...
+
+
+@dataclass(frozen=True)
+class FromPredicate:
+    """level · max(0, truth + noise · z): z is standard normal, drawn by the text up to the token and the seed."""
+
+    predicate: Predicate
+    seed: int
+    level: float = LEVEL
+    noise: float = NOISE
+
+    @property
+    def name(self) -> str:
+        """The predicate with the numbers around it."""
+        return f"{canonical_json(self.predicate)} {self.seed} {self.level} {self.noise}"
+
+    def __call__(self, tokens: Tokens) -> Floats:
+        """(n_windows, n_pos)."""
+        z = ndtri(uniform(prefix_keys(tokens.ids), self.seed))
+        return (self.level * np.maximum(0.0, holds(self.predicate, tokens) + self.noise * z)).astype(np.float32)
+
+
+def prefix_keys(ids: NDArray[np.integer]) -> Keys:
+    """(n_windows, n_pos) a hash of all tokens up to each position."""
+    keys = np.empty(ids.shape, dtype=np.uint64)
+    state = np.zeros(len(ids), dtype=np.uint64)
+    for at in range(ids.shape[1]):
+        state = _mixed(state + (ids[:, at] + 2).astype(np.uint64))
+        keys[:, at] = state
+    return keys
+
+
+def recent_keys(ids: NDArray[np.integer], n: int) -> Keys:
+    """(n_windows, n_pos) a hash of the last `n` tokens, the current one among them; of fewer where the window begins."""
+    keys = np.zeros(ids.shape, dtype=np.uint64)
+    for back in range(n):
+        moved = np.zeros(ids.shape, dtype=np.uint64)
+        moved[:, back:] = (ids[:, : ids.shape[1] - back] + 2).astype(np.uint64)
+        keys = _mixed(keys + moved)
+    return keys
+
+
+def uniform(keys: Keys, seed: int) -> NDArray[np.float64]:
+    """A number in (0, 1) for each key, other numbers for another seed."""
+    mixed = _mixed(keys ^ _mixed(np.full(1, seed, dtype=np.uint64)))
+    return ((mixed >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+
+
+def _mixed(values: Keys) -> Keys:
+    """Source: Steele et al. 2014, splitmix64."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+class Overlay:
+    """A TargetModel in which some neurons' activations are replaced by functions of the text.
+
+    The values are written through the neurons' own output weights, so that later layers and the logits see them; edits
+    that the caller makes come after them. Refuses a neuron that the target does not have.
+    """
+
+    def __init__(self, target: TargetModel, plants: dict[Unit, Function]) -> None:
+        self._target, self._plants = target, dict(plants)
+        self._by_layer: dict[int, list[Unit]] = {}
+        for unit in plants:
+            check_unit(target.spec, unit)
+            self._by_layer.setdefault(unit.layer, []).append(unit)
+        self._cache: OrderedDict[tuple[bytes, int], Tensor] = OrderedDict()
+
+    def run(
+        self,
+        ids: Tensor,
+        *,
+        read: Collection[Site] = (),
+        edits: Sequence[Edit] = (),
+        start: tuple[int, Tensor] | None = None,
+        stop: int | None = None,
+        logits: bool = False,
+    ) -> Run:
+        """One pass with the planted neurons in place; see TargetModel.run."""
+        layers = range(0 if start is None else start[0], self.spec.n_layers if stop is None else stop)
+        planted = self._edits(ids, layers) if ids.dim() == 2 else []
+        return self._target.run(ids, read=read, edits=[*planted, *edits], start=start, stop=stop, logits=logits)
+
+    def values(self, ids: Tensor, layer: int) -> Tensor:
+        """(batch, pos, n_planted) activations of a layer's planted neurons, in the order of the plants."""
+        key = (hashlib.blake2b(ids.numpy().tobytes(), key=str(tuple(ids.shape)).encode()).digest(), layer)
+        if key not in self._cache:
+            tokens = tokens_from_ids(ids.tolist(), self.vocabulary)
+            for other, units in self._by_layer.items():
+                values = np.stack([self._plants[unit](tokens) for unit in units], axis=-1)
+                self._cache[key[0], other] = torch.from_numpy(values.astype(np.float32))
+        self._cache.move_to_end(key)
+        found = self._cache[key]
+        while len(self._cache) > 1 and sum(4 * kept.numel() for kept in self._cache.values()) > CACHE_BYTES:
+            self._cache.popitem(last=False)
+        return found
+
+    def _edits(self, ids: Tensor, layers: range) -> list[Edit]:
+        """Two edits a layer, however many neurons are planted: these are emptied, then filled."""
+        found = []
+        for layer in sorted(self._by_layer):
+            if layer not in layers:
+                continue
+            indices = [unit.index for unit in self._by_layer[layer]]
+            kept, filled = torch.ones(self.spec.d_mlp), torch.zeros(*ids.shape, self.spec.d_mlp)
+            kept[indices] = 0.0
+            filled[:, :, indices] = self.values(ids, layer)
+            site = Site("neurons", layer)
+            found += [Edit(site, "scale", kept), Edit(site, "add", filled)]
+        return found
+
+    def fingerprint(self) -> Fingerprint:
+        """The target's, with a hash of what is planted where."""
+        digest = hashlib.sha256()
+        for unit in sorted(self._plants):
+            digest.update(f"{unit.address} {self._plants[unit].name}\n".encode())
+        own = self._target.fingerprint()
+        return replace(own, processing=f"{own.processing}, planted {digest.hexdigest()}")
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The target's."""
+        return self._target.spec
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The target's."""
+        return self._target.vocabulary
+
+    @property
+    def forwards(self) -> float:
+        """The target's."""
+        return self._target.forwards
+
+    def tokenize(self, texts: Sequence[str], documents: Sequence[int] | None = None) -> Tokens:
+        """As the target does."""
+        return self._target.tokenize(texts, documents)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """As the target does."""
+        return self._target.decode(ids)
+
+    def read_vector(self, unit: Unit) -> Tensor:
+        """The target's: of a planted neuron it says nothing about when it fires."""
+        return self._target.read_vector(unit)
+
+    def write_vector(self, unit: Unit) -> Tensor:
+        """The target's, which a planted neuron writes with."""
+        return self._target.write_vector(unit)
+
+    def read_vectors(self, layer: int) -> Tensor:
+        """The target's."""
+        return self._target.read_vectors(layer)
+
+    def write_vectors(self, layer: int) -> Tensor:
+        """The target's."""
+        return self._target.write_vectors(layer)
+
+    def final_norm_gain(self) -> Tensor:
+        """The target's."""
+        return self._target.final_norm_gain()
+
+    @property
+    def embed(self) -> Tensor:
+        """The target's."""
+        return self._target.embed
+
+    @property
+    def unembed(self) -> Tensor:
+        """The target's."""
+        return self._target.unembed
+
+    def final_norm(self, residual: Tensor) -> Tensor:
+        """The target's."""
+        return self._target.final_norm(residual)
