@@ -8,7 +8,8 @@ from neuronaut.agent.runs import open_inputs
 from neuronaut.agent.session import tools_sha256
 from neuronaut.agent.view import print_json, steps_on_stderr, visible
 from neuronaut.memory import queries
-from neuronaut.memory.notebook import ExperimentSpec, Notebook, default_path
+from neuronaut.memory.notebook import ExperimentSpec, Notebook
+from neuronaut.memory.store import default_path
 from neuronaut.tools.errors import ToolFailed, ToolRefused, UserError
 from neuronaut.tools.registry import ToolContext, find_tool
 

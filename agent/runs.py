@@ -10,10 +10,11 @@ from neuronaut.agent.graph import run_graph
 from neuronaut.agent.llm.base import OutOfBudget
 from neuronaut.agent.proposers.base import Proposer
 from neuronaut.agent.questions import Question, parse_question
-from neuronaut.agent.session import BudgetSpent, Say, Session
+from neuronaut.agent.session import BudgetSpent, Say, Session, tools_sha256
 from neuronaut.agent.view import print_json, steps_on_stderr
 from neuronaut.memory import queries
-from neuronaut.memory.notebook import Notebook, default_path
+from neuronaut.memory.notebook import Notebook
+from neuronaut.memory.store import default_path
 from neuronaut.tools.corpus import Corpus, load_corpus, pocket_corpus
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.registry import ToolContext
@@ -75,7 +76,8 @@ def _understood(config: RunConfig, target: TargetModel) -> Question:
 
 def _earlier(notebook: Notebook, config: RunConfig, target: TargetModel, corpus: Corpus) -> str | None:
     same = {name: getattr(config, name) for name in ("fast", "llm", "seed")}
-    return queries.earlier_run(notebook, config.question, target.fingerprint().weights_sha256, corpus.sha256, same)
+    weights = target.fingerprint().weights_sha256
+    return queries.earlier_run(notebook, config.question, weights, corpus.sha256, same, tools_sha256())
 
 
 def _proposers(session: Session) -> list[Proposer]:

@@ -2,8 +2,7 @@
 
 import datetime
 import hashlib
-import inspect
-from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -11,37 +10,62 @@ import sqlalchemy as sa
 from neuronaut.memory import schema
 from neuronaut.tools.errors import UserError
 
-
-def _create(db: sa.Connection) -> None:
-    schema.metadata.create_all(db)
-    rows = [{"from_state": a, "to_state": b} for a, b in schema.TRANSITIONS]
-    db.execute(schema.allowed_transition.insert(), rows)
-    for table in (*schema.RECORDS, schema.ledger, schema.allowed_transition):
-        for statement in schema.append_only_triggers(table):
-            db.exec_driver_sql(statement)
+FOLDER = Path(__file__).parent / "sql"
+MIGRATIONS: tuple[tuple[int, str], ...] = ((1, "tables"),)  # sql/0001_tables.sql; a released one is never edited
 
 
-MIGRATIONS: tuple[tuple[int, str, Callable[[sa.Connection], None]], ...] = ((1, "create the tables", _create),)
+@cache
+def source_of(number: int, name: str) -> str:
+    """The statements of a migration, a blank line between two of them."""
+    return (FOLDER / f"{number:04}_{name}.sql").read_text(encoding="utf-8")
+
+
+def source_sha256(number: int, name: str) -> str:
+    """Hash of a migration's statements."""
+    return hashlib.sha256(source_of(number, name).encode()).hexdigest()
 
 
 def migrate(db: sa.Connection, path: Path, *, read_only: bool) -> None:
-    """Bring the notebook to this code's version. Refuses one made by newer code, and a file that is something else."""
-    with db.begin():
-        tables = set(sa.inspect(db).get_table_names())
-        if tables and "schema_migration" not in tables:
-            raise UserError(f"{str(path)!r} is a database of something else: give another --notebook")
-        applied = set(db.execute(sa.select(schema.schema_migration.c.number)).scalars()) if tables else set()
-        newest = MIGRATIONS[-1][0]
-        if applied and max(applied) > newest:
+    """Bring the notebook to this code's version, inside the caller's transaction.
+
+    Refuses one made by newer code or by another source of the same version, and a file that is something else.
+    """
+    applied = _applied(db, path, read_only=read_only)
+    known = dict(MIGRATIONS)
+    newest = max(known)
+    if applied and max(applied) > newest:
+        raise UserError(
+            f"the notebook {str(path)!r} was made by a newer neuronaut (schema {max(applied)}, this one knows {newest}): upgrade"
+        )
+    for number, sha256 in applied.items():
+        if sha256 != source_sha256(number, known[number]):
             raise UserError(
-                f"the notebook {str(path)!r} was made by a newer neuronaut (schema {max(applied)}, this one knows {newest}): upgrade"
+                f"the notebook {str(path)!r} was made by another version of schema {number}, perhaps before its release: "
+                "give another --notebook"
             )
-        waiting = [m for m in MIGRATIONS if m[0] not in applied]
-        if waiting and read_only:
-            raise UserError(f"the notebook {str(path)!r} must be upgraded first: open it once for writing")
-        for number, name, change in waiting:
-            change(db)
-            source = hashlib.sha256(inspect.getsource(change).encode()).hexdigest()
-            applied_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            row = {"number": number, "name": name, "source_sha256": source, "applied": applied_at}
-            db.execute(schema.schema_migration.insert().values(row))
+    waiting = [one for one in MIGRATIONS if one[0] not in applied]
+    if waiting and read_only:
+        raise UserError(f"the notebook {str(path)!r} must be upgraded first: open it once for writing, with `ask`")
+    for number, name in waiting:
+        _apply(db, number, name)
+
+
+def _applied(db: sa.Connection, path: Path, *, read_only: bool) -> dict[int, str]:
+    """Number and source hash of the migrations that a notebook has had."""
+    tables = set(sa.inspect(db).get_table_names())
+    if not tables:
+        if read_only:
+            raise UserError(f"the notebook {str(path)!r} is empty: ask a question first, or give another --notebook")
+        return {}
+    if schema.schema_migration.name not in tables:
+        raise UserError(f"{str(path)!r} is a database of something else: give another --notebook")
+    columns = schema.schema_migration.c
+    return {int(row[0]): str(row[1]) for row in db.execute(sa.select(columns.number, columns.source_sha256))}
+
+
+def _apply(db: sa.Connection, number: int, name: str) -> None:
+    for statement in source_of(number, name).strip().split("\n\n"):
+        db.exec_driver_sql(statement)
+    applied = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    row = {"number": number, "name": name, "source_sha256": source_sha256(number, name), "applied": applied}
+    db.execute(schema.schema_migration.insert().values(row))

@@ -1,54 +1,26 @@
 """The notebook of findings: the only writer of the database. Rows are only added, each with its ledger line."""
 
-import contextlib
-import datetime
 import functools
 import hashlib
 import importlib.metadata
 import json
-import os
-import secrets
-import sqlite3
 import subprocess
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
-from urllib.parse import quote
+from typing import Any
 
-import platformdirs
 import sqlalchemy as sa
-from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 import neuronaut
-from neuronaut.memory import ledger, migrations, schema
+from neuronaut.memory import ledger, schema
 from neuronaut.memory.judge import RULE_VERSION, Decision, ReadsCase, WritesCase
-from neuronaut.tools.errors import UserError
+from neuronaut.memory.store import Store, new_id, now
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.targets.base import Fingerprint
 from neuronaut.tools.units import Unit
 
-BUSY_SECONDS = 10
-_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 PACKAGES = ("neuronaut", "torch", "transformer-lens", "transformers", "numpy", "scipy")
-
-
-def new_id() -> str:
-    """A ULID: 48 bits of time, 80 bits of chance, sortable as text."""
-    number = (int(time.time() * 1000) << 80) | secrets.randbits(80)
-    return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
-
-
-def now() -> str:
-    """UTC, ISO 8601."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-
-
-def default_path() -> Path:
-    """$NEURONAUT_NOTEBOOK, or notebook.db in the user's data folder."""
-    named = os.environ.get("NEURONAUT_NOTEBOOK")
-    return Path(named) if named else Path(platformdirs.user_data_dir("neuronaut")) / "notebook.db"
 
 
 @dataclass(frozen=True)
@@ -70,102 +42,8 @@ class ExperimentSpec:
     seed: int = 0
 
 
-class Notebook:
-    """An open notebook. Use as a context manager, or close it."""
-
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        self.path, self.read_only = path, read_only
-        with _sqlite_errors(path):
-            self._engine = self._connect()
-            self._db = self._engine.connect()
-            migrations.migrate(self._db, path, read_only=read_only)
-
-    def _connect(self) -> sa.Engine:
-        exists = self.path.exists()
-        if self.read_only and not exists:
-            raise UserError(f"there is no notebook {str(self.path)!r}: give --notebook FILE, or ask a question first")
-        if exists and self.path.is_dir():
-            raise UserError(f"{str(self.path)!r} is a folder: give a file for the notebook")
-        if not exists:
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(
-                    f"the folder of the notebook {str(self.path)!r} cannot be made: {error.strerror}"
-                ) from None
-        mode = "ro" if self.read_only else "rwc"
-        uri = f"file:{quote(str(self.path.absolute()))}?mode={mode}"
-        engine = sa.create_engine(
-            "sqlite://",
-            creator=lambda: sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, check_same_thread=False),
-            poolclass=sa.pool.StaticPool,
-        )
-
-        @sa.event.listens_for(engine, "connect")
-        def _pragmas(connection: sqlite3.Connection, _record: object) -> None:
-            connection.isolation_level = None
-            for pragma in (
-                "foreign_keys=ON",
-                f"busy_timeout={BUSY_SECONDS * 1000}",
-                "mmap_size=0",
-                "trusted_schema=OFF",
-            ):
-                connection.execute(f"PRAGMA {pragma}")
-            if not self.read_only:
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute("PRAGMA synchronous=FULL")
-
-        @sa.event.listens_for(engine, "begin")
-        def _begin(connection: sa.Connection) -> None:
-            connection.exec_driver_sql("BEGIN" if self.read_only else "BEGIN IMMEDIATE")
-
-        return engine
-
-    def close(self) -> None:
-        """Close the database."""
-        self._db.close()
-        self._engine.dispose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        if self.read_only:
-            raise UserError(f"the notebook {str(self.path)!r} is open for reading only")
-        with _sqlite_errors(self.path), self._db.begin():
-            yield
-
-    def _insert(self, table: sa.Table, row: Mapping[str, Any]) -> str:
-        """Add a row and its ledger line, inside the caller's transaction. Returns the row's key."""
-        full = {column.name: row.get(column.name) for column in table.columns}
-        self._db.execute(table.insert().values(full))
-        key = ledger.row_key(full, tuple(column.name for column in table.primary_key))
-        last = self._db.execute(
-            sa.select(schema.ledger.c.seq, schema.ledger.c.sha256).order_by(schema.ledger.c.seq.desc()).limit(1)
-        ).first()
-        seq, prev = (last[0] + 1, last[1]) if last else (1, ledger.GENESIS)
-        digest = ledger.row_hash(full)
-        line = {
-            "seq": seq, "table_name": table.name, "row_id": key, "row_sha256": digest, "prev_sha256": prev,
-            "sha256": ledger.line_hash(seq, table.name, key, digest, prev),
-        }  # fmt: skip
-        self._db.execute(schema.ledger.insert().values(line))
-        return key
-
-    def rows(self, statement: sa.Select[Any]) -> list[dict[str, Any]]:
-        """The rows of a select, as dicts."""
-        with _sqlite_errors(self.path), self._db.begin():
-            return [dict(row) for row in self._db.execute(statement).mappings()]
-
-    def _known(self, table: sa.Table, row: Mapping[str, Any]) -> str:
-        """The id of the row with these values, added if it is new; inside the caller's transaction."""
-        where = [table.c[name] == value for name, value in row.items()]
-        found = self._db.execute(sa.select(table.c.id).where(*where)).scalar()
-        return str(found) if found else self._insert(table, {"id": new_id(), **row})
+class Notebook(Store):
+    """What is recorded, one method for each kind of record; reading is in `queries`."""
 
     # Runs
 
@@ -292,7 +170,7 @@ class Notebook:
         repeat_of: str | None = None,
         fresh: bool = False,
     ) -> Started:
-        """An experiment to be done, or the stored result of the same one done before (unless `fresh`)."""
+        """An experiment to be done, or the stored result of the same one done before (`fresh`: in this run only)."""
         with self._writing():
             row = self._db.execute(sa.select(schema.run).where(schema.run.c.id == run)).mappings().one()
             body = {
@@ -302,7 +180,7 @@ class Notebook:
                 "seed": spec.seed,
             }
             key = ledger.sha256(ledger.canonical({**body, "target": row["target"], "corpus": row["corpus"]}))
-            if not fresh and (done := self._finished(key)):
+            if done := self._finished(key, run if fresh else None):
                 return done
             more = {
                 "run": run,
@@ -314,14 +192,17 @@ class Notebook:
             }
             return Started(self._insert(schema.experiment, {"id": new_id(), **body, **more}), None)
 
-    def _finished(self, key: str) -> Started | None:
+    def _finished(self, key: str, run: str | None) -> Started | None:
         e, end, a = schema.experiment, schema.experiment_end, schema.artifact
         joined = e.join(end, end.c.experiment == e.c.id).join(a, a.c.id == end.c.result)
         statement = sa.select(e.c.id, a.c.content).select_from(joined).where(e.c.key == key, end.c.outcome == "ok")
+        if run is not None:
+            statement = statement.where(e.c.run == run)
         row = self._db.execute(statement.order_by(e.c.id).limit(1)).first()
         if row is None:
             return None
-        ids = self._db.execute(sa.select(schema.evidence.c.id).where(schema.evidence.c.experiment == row[0])).scalars()
+        cited = schema.evidence
+        ids = self._db.execute(sa.select(cited.c.id).where(cited.c.experiment == row[0]).order_by(cited.c.id)).scalars()
         return Started(str(row[0]), json.loads(row[1]), tuple(ids))
 
     def end_experiment(
@@ -410,21 +291,21 @@ class Notebook:
     # Language-model calls
 
     def begin_call(self, run: str, row: Mapping[str, Any]) -> str:
-        """The intent of a call (purpose, provider, model, request, request_sha256), committed before it is sent."""
+        """The intent of a call (purpose, provider, model, request, request_sha256), committed before it is sent.
+
+        Where the same request was begun and never ended (the process was killed), it may be billed twice: it is marked.
+        """
+        c, end = schema.llm_call, schema.llm_call_end
+        begun = sa.select(c.c.id).outerjoin(end, end.c.call == c.c.id).where(end.c.id.is_(None))
         with self._writing():
-            return self._insert(schema.llm_call, {"id": new_id(), "run": run, **dict(row)})
+            same = begun.where(c.c.request_sha256 == row["request_sha256"]).order_by(c.c.id.desc()).limit(1)
+            lost = self._db.execute(same).scalar()
+            return self._insert(c, {"id": new_id(), "run": run, **dict(row), "maybe_billed_twice": lost})
 
     def end_call(self, call: str, row: Mapping[str, Any]) -> None:
         """The reply or the error of a call."""
         with self._writing():
             self._insert(schema.llm_call_end, {"id": new_id(), "call": call, **dict(row)})
-
-    def head(self) -> str:
-        """The end of the ledger, seq:sha256: kept elsewhere, it shows a cut or rewritten notebook."""
-        rows = self.rows(
-            sa.select(schema.ledger.c.seq, schema.ledger.c.sha256).order_by(schema.ledger.c.seq.desc()).limit(1)
-        )
-        return f"{rows[0]['seq']}:{rows[0]['sha256']}" if rows else f"0:{ledger.GENESIS}"
 
 
 @functools.cache
@@ -443,27 +324,3 @@ def _version(name: str) -> str:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return "absent"
-
-
-@contextlib.contextmanager
-def _sqlite_errors(path: Path) -> Iterator[None]:
-    """SQLite's errors as one sentence each; integrity errors are bugs and pass."""
-    try:
-        yield
-    except IntegrityError:
-        raise
-    except (OperationalError, DatabaseError, sqlite3.DatabaseError) as error:
-        raise UserError(f"the notebook {str(path)!r} {_reason(str(getattr(error, 'orig', error)))}") from None
-
-
-def _reason(message: str) -> str:
-    known = {
-        "locked": "is locked by another process: wait for it to end, or give another --notebook",
-        "readonly": "cannot be written to: change its permissions or give another --notebook",
-        "unable to open": "cannot be opened: check that its folder exists and can be written to",
-        "disk is full": "could not be written because the disk is full: nothing was lost, free some space and resume",
-        "not a database": "is not a notebook, or is damaged: restore a copy or give another --notebook",
-        "malformed": "is damaged: restore a copy or give another --notebook",
-        "disk I/O": "could not be read or written (disk error): check the disk, then resume",
-    }
-    return next((sentence for word, sentence in known.items() if word in message), f"failed: {message}")

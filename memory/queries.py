@@ -1,170 +1,213 @@
 """What the notebook knows, read back as plain rows."""
 
 import json
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
 
 from neuronaut.memory import schema
-from neuronaut.memory.notebook import Notebook
+from neuronaut.memory.store import Store
 from neuronaut.tools.errors import UserError
 
 Row = dict[str, Any]
+MANY = 500  # values in one IN (…): SQLite takes 999 in its oldest builds
 
 
-def _by(notebook: Notebook, table: sa.Table, **where: Any) -> list[Row]:
-    return notebook.rows(sa.select(table).where(*(table.c[name] == value for name, value in where.items())))
+def _by(notebook: Store, table: sa.Table, **where: Any) -> list[Row]:
+    statement = sa.select(table).where(*(table.c[name] == value for name, value in where.items()))
+    return notebook.rows(statement.order_by(*table.primary_key))
 
 
-def find_run(notebook: Notebook, run: str) -> Row:
-    """The run, its target, corpus and end. Refuses an unknown id."""
+def _grouped(notebook: Store, table: sa.Table, column: str, values: Iterable[str]) -> dict[str, list[Row]]:
+    """The rows of a table by the value of one column, each list in the order of the keys; [] for a value without rows."""
+    found: dict[str, list[Row]] = defaultdict(list)
+    wanted = list(dict.fromkeys(values))
+    for at in range(0, len(wanted), MANY):
+        statement = sa.select(table).where(table.c[column].in_(wanted[at : at + MANY]))
+        for row in notebook.rows(statement.order_by(*table.primary_key)):
+            found[row[column]].append(row)
+    return found
+
+
+def _json(text: str | bytes, where: str) -> Any:
+    """The value of a JSON column. Refuses an altered one."""
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError):
+        raise UserError(f"{where} holds no JSON: it was altered; `neuronaut verify` says what else was") from None
+
+
+def _last(rows: list[Row], where: str) -> Row:
+    """The last of the rows. Refuses none: a record that should be there was dropped."""
+    if not rows:
+        raise UserError(f"{where} is missing: it was dropped; `neuronaut verify` says what else was")
+    return rows[-1]
+
+
+def find_run(notebook: Store, run: str) -> Row:
+    """The run, its target, corpus and last end. Refuses an unknown id."""
     rows = _by(notebook, schema.run, id=run)
     if not rows:
-        raise UserError(f"there is no run {run!r} in {str(notebook.path)!r}: neuronaut search lists what there is")
+        raise UserError(f"there is no run {run!r} in {str(notebook.path)!r}: `neuronaut search` lists what there is")
     row = rows[0]
-    row["config"] = json.loads(row["config"])
-    row["target"] = _by(notebook, schema.target_model, id=row["target"])[0]
-    row["corpus"] = _by(notebook, schema.corpus, id=row["corpus"])[0]
+    row["config"] = _json(row["config"], f"run {run}")
+    row["target"] = _last(_by(notebook, schema.target_model, id=row["target"]), f"the target of run {run}")
+    row["corpus"] = _last(_by(notebook, schema.corpus, id=row["corpus"]), f"the corpus of run {run}")
     ends = _by(notebook, schema.run_end, run=run)
     row["end"] = ends[-1] if ends else None
     return row
 
 
-def hypotheses(notebook: Notebook, run: str) -> list[Row]:
+def runs(notebook: Store) -> list[Row]:
+    """All runs, the newest first: question, target, corpus, when it began, how it ended (None: not yet)."""
+    r, t, c = schema.run, schema.target_model, schema.corpus
+    joined = sa.join(r, t, t.c.id == r.c.target).join(c, c.c.id == r.c.corpus)
+    columns = (r.c.id, r.c.question, r.c.parent_run, r.c.started, t.c.name.label("target"), c.c.name.label("corpus"))
+    rows = notebook.rows(sa.select(*columns).select_from(joined).order_by(r.c.id.desc()))
+    ends = _grouped(notebook, schema.run_end, "run", (row["id"] for row in rows))
+    return [{**row, "outcome": ends[row["id"]][-1]["outcome"] if ends[row["id"]] else None} for row in rows]
+
+
+def hypotheses(notebook: Store, run: str) -> list[Row]:
     """All hypotheses of a run in order, each with its unit, latest status, predictions and verdicts."""
     h, u = schema.hypothesis, schema.unit
     statement = sa.select(h, u.c.address, u.c.sign).join(u, u.c.id == h.c.unit).where(h.c.run == run).order_by(h.c.id)
     rows = notebook.rows(statement)
+    status = states(notebook, [row["id"] for row in rows])
+    predictions = _grouped(notebook, schema.prediction, "hypothesis", status)
+    of_prediction = verdicts(notebook, [p["id"] for ps in predictions.values() for p in ps])
     for row in rows:
-        row["status"] = state(notebook, row["id"])
-        row["predictions"] = _by(notebook, schema.prediction, hypothesis=row["id"])
-        row["verdicts"] = [v for p in row["predictions"] for v in _by(notebook, schema.verdict, prediction=p["id"])]
-        for verdict in row["verdicts"]:
-            cited = _by(notebook, schema.verdict_evidence, verdict=verdict["id"])
-            verdict["case"] = json.loads(verdict["case"])
-            verdict["evidence"] = [_by(notebook, schema.evidence, id=one["evidence"])[0] for one in cited]
+        row["status"] = status[row["id"]]
+        row["predictions"] = predictions[row["id"]]
+        row["verdicts"] = [v for p in row["predictions"] for v in of_prediction[p["id"]]]
     return rows
 
 
-def state(notebook: Notebook, hypothesis: str) -> str:
-    """The latest status of a hypothesis."""
-    status = schema.hypothesis_status
-    statement = sa.select(status.c.to_state).where(status.c.hypothesis == hypothesis)
-    return str(notebook.rows(statement.order_by(status.c.seq.desc()).limit(1))[0]["to_state"])
+def verdicts(notebook: Store, predictions: list[str]) -> dict[str, list[Row]]:
+    """The verdicts on each prediction, each with its case and the evidence that it cites."""
+    found = _grouped(notebook, schema.verdict, "prediction", predictions)
+    ids = [v["id"] for vs in found.values() for v in vs]
+    cited = _grouped(notebook, schema.verdict_evidence, "verdict", ids)
+    evidence = _grouped(notebook, schema.evidence, "id", (c["evidence"] for cs in cited.values() for c in cs))
+    for rows in found.values():
+        for row in rows:
+            row["case"] = _json(row["case"], f"verdict {row['id']}")
+            row["evidence"] = [e for one in cited[row["id"]] for e in evidence[one["evidence"]]]
+    return found
 
 
-def outcomes(notebook: Notebook, run: str) -> list[Row]:
+def states(notebook: Store, hypotheses: list[str]) -> dict[str, str]:
+    """The latest status of each hypothesis."""
+    moves = _grouped(notebook, schema.hypothesis_status, "hypothesis", hypotheses)
+    return {one: str(_last(moves[one], f"the status of hypothesis {one}")["to_state"]) for one in hypotheses}
+
+
+def outcomes(notebook: Store, run: str) -> list[Row]:
     """ABSTAINED and the like, by unit and side."""
     o, u = schema.outcome, schema.unit
-    statement = (
-        sa.select(o.c.side, o.c.status, o.c.reason, u.c.address).join(u, u.c.id == o.c.unit).where(o.c.run == run)
-    )
-    return notebook.rows(statement.order_by(o.c.id))
+    joined = sa.select(o.c.side, o.c.status, o.c.reason, u.c.address).join(u, u.c.id == o.c.unit)
+    return notebook.rows(joined.where(o.c.run == run).order_by(o.c.id))
 
 
-def opened_blocks(notebook: Notebook, run: str, address: str, side: str) -> list[int]:
+def opened_blocks(notebook: Store, run: str, address: str, side: str) -> list[int]:
     """Confirm blocks that a run has opened for a unit and side, in order."""
     b, u = schema.block_opened, schema.unit
-    statement = (
-        sa.select(b.c.block).join(u, u.c.id == b.c.unit).where(b.c.run == run, u.c.address == address, b.c.side == side)
-    )
-    return [int(row["block"]) for row in notebook.rows(statement.order_by(b.c.block))]
+    joined = sa.select(b.c.block).join(u, u.c.id == b.c.unit)
+    where = (b.c.run == run, u.c.address == address, b.c.side == side)
+    return [int(row["block"]) for row in notebook.rows(joined.where(*where).order_by(b.c.block))]
 
 
-def experiments(notebook: Notebook, run: str) -> list[Row]:
-    """All experiments of a run in order, with their ends and results."""
-    rows = notebook.rows(
-        sa.select(schema.experiment).where(schema.experiment.c.run == run).order_by(schema.experiment.c.id)
-    )
+def experiments(notebook: Store, run: str) -> list[Row]:
+    """All experiments of a run in order, with their ends, evidence and results."""
+    rows = _by(notebook, schema.experiment, run=run)
+    ids = [row["id"] for row in rows]
+    ends = _grouped(notebook, schema.experiment_end, "experiment", ids)
+    evidence = _grouped(notebook, schema.evidence, "experiment", ids)
+    kept = (end["result"] for found in ends.values() for end in found if end["result"])
+    results = _grouped(notebook, schema.artifact, "id", kept)
     for row in rows:
-        ends = _by(notebook, schema.experiment_end, experiment=row["id"])
-        row["args"] = json.loads(row["args"])
-        row["end"] = ends[0] if ends else None
-        row["evidence"] = _by(notebook, schema.evidence, experiment=row["id"])
+        row["args"] = _json(row["args"], f"experiment {row['id']}")
+        row["end"] = ends[row["id"]][0] if ends[row["id"]] else None
+        row["evidence"] = evidence[row["id"]]
         if row["end"] and row["end"]["result"]:
-            row["result"] = json.loads(_by(notebook, schema.artifact, id=row["end"]["result"])[0]["content"])
+            where = f"artifact {row['end']['result']}"
+            row["result"] = _json(_last(results[row["end"]["result"]], where)["content"], where)
     return rows
 
 
-def calls(notebook: Notebook, run: str) -> list[Row]:
-    """All language-model calls of a run with their ends."""
+def calls(notebook: Store, run: str) -> list[Row]:
+    """All language-model calls of a run with their ends (None: begun and never ended)."""
     rows = _by(notebook, schema.llm_call, run=run)
-    for row in rows:
-        ends = _by(notebook, schema.llm_call_end, call=row["id"])
-        row["end"] = ends[0] if ends else None
-    return rows
+    ends = _grouped(notebook, schema.llm_call_end, "call", (row["id"] for row in rows))
+    return [{**row, "end": ends[row["id"]][0] if ends[row["id"]] else None} for row in rows]
 
 
-def earlier_reply(notebook: Notebook, request_sha256: str) -> Row | None:
+def earlier_reply(notebook: Store, request_sha256: str) -> Row | None:
     """The end of an earlier call with the same request that brought a reply."""
     c, end = schema.llm_call, schema.llm_call_end
-    statement = (
-        sa.select(end)
-        .join(c, c.c.id == end.c.call)
-        .where(c.c.request_sha256 == request_sha256, end.c.response.is_not(None))
-    )
-    rows = notebook.rows(statement.limit(1))
+    joined = sa.select(end).join(c, c.c.id == end.c.call)
+    where = (c.c.request_sha256 == request_sha256, end.c.response.is_not(None))
+    rows = notebook.rows(joined.where(*where).order_by(end.c.id).limit(1))
     return rows[0] if rows else None
 
 
 def earlier_run(
-    notebook: Notebook, question: str, target: str, corpus_sha256: str, config: dict[str, Any]
+    notebook: Store, question: str, target: str, corpus_sha256: str, config: Row, tools_sha256: str
 ) -> str | None:
-    """An answered run with the same question and settings on the same weights and corpus, newest first."""
+    """An answered run with the same question and settings, weights, corpus and tools, the newest first; no repeats."""
     r, t, c, end = schema.run, schema.target_model, schema.corpus, schema.run_end
-    joined = (
-        sa.select(r.c.id, r.c.config)
-        .join(t, t.c.id == r.c.target)
-        .join(c, c.c.id == r.c.corpus)
-        .join(end, end.c.run == r.c.id)
-    )
-    where = (
-        r.c.question == question,
-        t.c.weights_sha256 == target,
-        c.c.sha256 == corpus_sha256,
-        end.c.outcome == "answered",
-    )
-    for row in notebook.rows(joined.where(*where).order_by(r.c.id.desc())):
-        if all(json.loads(row["config"]).get(name) == value for name, value in config.items()):
+    joined = r.join(t, t.c.id == r.c.target).join(c, c.c.id == r.c.corpus).join(end, end.c.run == r.c.id)
+    other = sa.exists().where(schema.experiment.c.run == r.c.id, schema.experiment.c.tool_sha256 != tools_sha256)
+    where = (r.c.question == question, t.c.weights_sha256 == target, c.c.sha256 == corpus_sha256,
+             end.c.outcome == "answered", r.c.parent_run.is_(None), ~other)  # fmt: skip
+    statement = sa.select(r.c.id, r.c.config).select_from(joined).where(*where).order_by(r.c.id.desc())
+    for row in notebook.rows(statement):
+        asked = _json(row["config"], f"run {row['id']}")
+        if all(asked.get(name) == value for name, value in config.items()):
             return str(row["id"])
     return None
 
 
-def find(notebook: Notebook, identifier: str) -> tuple[str, Row]:
+def find(notebook: Store, identifier: str) -> tuple[str, Row]:
     """The table and row of any id. Refuses an unknown one."""
     for table in schema.RECORDS:
         if "id" in table.c and (rows := _by(notebook, table, id=identifier)):
             return table.name, rows[0]
-    raise UserError(f"there is no record {identifier!r} in {str(notebook.path)!r}")
+    raise UserError(
+        f"there is no record {identifier!r} in {str(notebook.path)!r}: `neuronaut search` lists what there is"
+    )
 
 
 FACETS = ("status", "side", "author", "unit", "run", "layer")
 
 
-def search(notebook: Notebook, words: str, *, limit: int = 100) -> list[Row]:
-    """Claims that hold all the words and facets (`status:supported side:reads unit:8.481 author:grammar layer:8 run:ID`)."""
-    h, u = schema.hypothesis, schema.unit
-    statement = sa.select(h, u.c.address, u.c.layer).join(u, u.c.id == h.c.unit)
-    status = None
+def search(notebook: Store, words: str, *, limit: int = 100) -> list[Row]:
+    """Claims that hold all the words and facets (`status:supported side:reads unit:8.481 author:grammar layer:8 run:ID`),
+    the newest first; all claims for no words."""
+    h, u, s = schema.hypothesis, schema.unit, schema.hypothesis_status
+    last = sa.select(sa.func.max(s.c.seq)).where(s.c.hypothesis == h.c.id).scalar_subquery()
+    joined = h.join(u, u.c.id == h.c.unit).join(s, sa.and_(s.c.hypothesis == h.c.id, s.c.seq == last))
+    statement = sa.select(h, u.c.address, u.c.layer, s.c.to_state.label("status")).select_from(joined)
     for word in words.split():
-        facet, _, value = word.partition(":")
-        if not value or facet not in FACETS:
-            statement = statement.where(h.c.claim.icontains(word, autoescape=True))
-        elif facet == "status":
-            status = value.lower()
-        elif facet == "layer":
-            if not value.isdigit():
+        statement = statement.where(_condition(word))
+    return notebook.rows(statement.order_by(h.c.id.desc()).limit(limit))
+
+
+def _condition(word: str) -> sa.ColumnElement[bool]:
+    h, u, s = schema.hypothesis, schema.unit, schema.hypothesis_status
+    facet, _, value = word.partition(":")
+    if not value or facet not in FACETS:
+        return h.c.claim.icontains(word, autoescape=True)
+    match facet:
+        case "status":
+            return s.c.to_state == value.lower()
+        case "layer":
+            if not value.isdecimal() or len(value) > 9:
                 raise UserError(f"layer:{value} is no layer number")
-            statement = statement.where(u.c.layer == int(value))
-        elif facet == "unit":
-            statement = statement.where(u.c.address == value)
-        else:
-            statement = statement.where(h.c[facet] == value)
-    rows = []
-    for row in notebook.rows(statement.order_by(h.c.id.desc())):
-        row["status"] = state(notebook, row["id"])
-        if status in (None, row["status"]):
-            rows.append(row)
-        if len(rows) == limit:
-            break
-    return rows
+            return u.c.layer == int(value)
+        case "unit":
+            return u.c.address == value
+        case _:
+            return h.c[facet] == value

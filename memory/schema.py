@@ -6,6 +6,7 @@ from sqlalchemy import (
     Float,
     ForeignKey,
     ForeignKeyConstraint,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -14,9 +15,12 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 metadata = MetaData()
 
+VERDICTS = ("supported", "partial", "refuted", "unresolved")
 TRANSITIONS: tuple[tuple[str, str], ...] = (
     ("proposed", "registered"),
     ("proposed", "withdrawn"),
@@ -24,13 +28,11 @@ TRANSITIONS: tuple[tuple[str, str], ...] = (
     ("registered", "testing"),
     ("registered", "withdrawn"),
     ("registered", "untestable"),
-    *(("testing", end) for end in ("supported", "partial", "refuted", "unresolved")),
-    *((end, "stale") for end in ("supported", "partial", "refuted", "unresolved")),
-    *((end, "superseded") for end in ("supported", "partial", "refuted", "unresolved")),
-    *((end, "testing") for end in ("partial", "unresolved")),
+    *(("testing", end) for end in VERDICTS),
+    *((end, "stale") for end in VERDICTS),
     ("stale", "testing"),
+    *((state, "superseded") for state in ("proposed", "registered", "testing", *VERDICTS, "stale")),
 )
-DECIDED = ("supported", "partial", "refuted")
 
 
 def _id() -> Column[str]:
@@ -105,7 +107,7 @@ evidence = Table(
     "evidence", metadata, _id(), _ref("experiment", "experiment"), _text("subject"), _text("metric"), Column("value", Float, nullable=False),
     _text("unit_of_measure"), Column("n", Integer, nullable=False), Column("ci_low", Float), Column("ci_high", Float),
     Column("null_value", Float), Column("null_percentile", Float),
-    CheckConstraint("ci_low is null or ci_low <= ci_high"),
+    CheckConstraint("(ci_low is null) = (ci_high is null)"), CheckConstraint("ci_low is null or ci_low <= ci_high"),
 )  # fmt: skip
 verdict = Table(
     "verdict", metadata, _id(), _ref("prediction", "prediction"), _text("outcome"), _text("rule_version"), _text("reason"),
@@ -146,6 +148,7 @@ block_opened = Table(
 )  # fmt: skip
 llm_call = Table(
     "llm_call", metadata, _id(), _ref("run", "run"), _text("purpose"), _text("provider"), _text("model"), _text("request"), _text("request_sha256"),
+    _ref("maybe_billed_twice", "llm_call", null=True),  # the same request, begun earlier and never ended
 )  # fmt: skip
 llm_call_end = Table(
     "llm_call_end", metadata, _id(), Column("call", ForeignKey("llm_call.id"), nullable=False, unique=True), _text("answered_by", null=True),
@@ -170,15 +173,40 @@ schema_migration = Table(
     _text("applied"),
 )
 
+for _column in (
+    hypothesis.c.run, hypothesis.c.unit, prediction.c.hypothesis, experiment.c.run, experiment.c.key, evidence.c.experiment,
+    verdict.c.prediction, outcome.c.run, run_end.c.run, llm_call.c.run, llm_call.c.request_sha256,
+):  # fmt: skip
+    Index(f"{_column.table.name}_by_{_column.name}", _column)
+
 RECORDS: tuple[Table, ...] = tuple(
     t for t in metadata.sorted_tables if t.name not in ("ledger", "schema_migration", "allowed_transition")
 )
 
 
 def append_only_triggers(table: Table) -> list[str]:
-    """SQLite statements that refuse to change or delete a row of the table."""
+    """SQLite statements that refuse to change, delete or replace a row of the table."""
+    refuse = f"BEGIN SELECT RAISE(ABORT, '{table.name} rows are only added'); END"
+    same = " AND ".join(f'"{column.name}" = NEW."{column.name}"' for column in table.primary_key)
     return [
-        f"CREATE TRIGGER {table.name}_no_{verb.lower()} BEFORE {verb} ON {table.name} "
-        f"BEGIN SELECT RAISE(ABORT, '{table.name} rows are only added'); END"
-        for verb in ("UPDATE", "DELETE")
+        *(
+            f"CREATE TRIGGER {table.name}_no_{verb.lower()} BEFORE {verb} ON {table.name} {refuse}"
+            for verb in ("UPDATE", "DELETE")
+        ),
+        f"CREATE TRIGGER {table.name}_no_replace BEFORE INSERT ON {table.name} WHEN EXISTS (SELECT 1 FROM {table.name} WHERE {same}) {refuse}",
+    ]
+
+
+def sqlite_statements() -> list[str]:
+    """What makes these tables in an empty SQLite file. Migrations hold such statements as text, frozen."""
+    made: list[str] = []
+    for table in metadata.sorted_tables:
+        made.append(str(CreateTable(table).compile(dialect=sqlite.dialect())))
+        made += [str(CreateIndex(index).compile(dialect=sqlite.dialect())) for index in sorted(table.indexes, key=str)]
+    for table in metadata.sorted_tables:
+        made += append_only_triggers(table)
+    made += [f"INSERT INTO allowed_transition VALUES ('{a}', '{b}')" for a, b in TRANSITIONS]
+    return [
+        "\n".join(line.rstrip() for line in statement.strip().expandtabs(2).splitlines() if line.strip())
+        for statement in made
     ]

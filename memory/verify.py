@@ -1,111 +1,113 @@
-"""Was anything altered, and does each verdict follow from its rows?"""
+"""Was anything altered? Rows against the ledger, the ledger against itself and against a head kept outside."""
 
 import hashlib
-import json
+import re
 from collections import Counter
 from typing import Any
 
 import sqlalchemy as sa
 
-from neuronaut.memory import ledger, schema
-from neuronaut.memory.judge import RULE_VERSION, case_from_json, decide
-from neuronaut.memory.notebook import Notebook
+from neuronaut.memory import ledger, migrations, schema
+from neuronaut.memory.science import order_problems, text_problems, verdict_problems
+from neuronaut.memory.store import Store, primary_key
+
+Line = dict[str, Any]
+HEAD = re.compile(r"(\d{1,18}):([0-9a-f]{16,64})(?:…|\.\.\.)?")
 
 
-def verify(notebook: Notebook, head: str | None = None) -> list[str]:
+def verify(notebook: Store, head: str | None = None) -> list[str]:
     """The problems found, one sentence each; empty when the notebook is whole.
 
     Names altered values, dropped rows, unrecorded rows, reordered ledger lines and altered artifacts; with a `head` kept
-    outside (seq:sha256) also a cut tail and a rewritten notebook. Checks that predictions precede experiments, those their
-    evidence and that their verdicts, and recomputes each verdict.
+    outside (seq:sha256, or its first 16 digits) also a cut tail and a rewritten notebook. Checks that predictions precede
+    experiments, those their evidence and that their verdicts, that test text was opened once and before its test, and
+    recomputes each verdict from its rows.
     """
-    lines = notebook.rows(sa.select(schema.ledger).order_by(schema.ledger.c.seq))
-    problems = _chain(lines) + _rows(notebook, lines) + _artifacts(notebook)
-    problems += _order_of_science(notebook, lines) + _verdicts(notebook)
+    problems = [f"SQLite finds the file damaged: {found}" for found in notebook.file_problems()]
+    if problems:
+        return problems
+    with notebook.snapshot():
+        lines = sorted(notebook.stored(schema.ledger), key=lambda line: line["seq"])
+        found, row_problems = _rows(notebook, lines)
+        problems = _chain(lines) + row_problems + _schema(notebook)
+        seq = {(line["table_name"], line["row_id"]): line["seq"] for line in lines}
+        problems += order_problems(found, seq) + text_problems(found, seq) + verdict_problems(notebook, found)
     return problems + (_head(lines, head) if head else [])
 
 
-def _chain(lines: list[dict[str, Any]]) -> list[str]:
-    problems, prev = [], ledger.GENESIS
+def _chain(lines: list[Line]) -> list[str]:
+    prev = ledger.GENESIS
     for expected, line in enumerate(lines, 1):
         if line["seq"] != expected:
-            problems.append(f"ledger line {expected} is missing (the next one is {line['seq']})")
-            break
+            return [f"ledger line {expected} is missing (the next one is {line['seq']})"]
         digest = ledger.line_hash(
             line["seq"], line["table_name"], line["row_id"], line["row_sha256"], line["prev_sha256"]
         )
         if line["prev_sha256"] != prev or line["sha256"] != digest:
-            problems.append(
+            return [
                 f"ledger line {line['seq']} was altered or reordered: its hash does not follow from the line before"
-            )
-            break
+            ]
         prev = line["sha256"]
-    return problems
+    return []
 
 
-def _rows(notebook: Notebook, lines: list[dict[str, Any]]) -> list[str]:
+def _rows(notebook: Store, lines: list[Line]) -> tuple[dict[str, dict[str, Line]], list[str]]:
+    """All rows but artifacts by table and key, and what differs from the ledger."""
     recorded = {(line["table_name"], line["row_id"]): line["row_sha256"] for line in lines}
+    found: dict[str, dict[str, Line]] = {}
     problems, seen = [], set()
     for table in schema.RECORDS:
-        primary = tuple(column.name for column in table.primary_key)
-        for row in notebook.rows(sa.select(table)):
-            key = (table.name, ledger.row_key(row, primary))
-            seen.add(key)
-            if key not in recorded:
-                problems.append(
-                    f"{table.name} {key[1]} is not recorded in the ledger: it was added behind neuronaut's back"
-                )
-            elif recorded[key] != ledger.row_hash(row):
-                problems.append(f"{table.name} {key[1]} was altered after it was recorded")
+        rows = found.setdefault(table.name, {})
+        for row in notebook.stored(table):
+            key = ledger.row_key(row, primary_key(table))
+            seen.add((table.name, key))
+            problems += _row_problems(table.name, key, row, recorded.get((table.name, key)))
+            if table is not schema.artifact:
+                rows[key] = row
     problems += [
         f"{table} {row} was dropped: the ledger records it" for table, row in recorded if (table, row) not in seen
     ]
     repeated = [key for key, n in Counter((line["table_name"], line["row_id"]) for line in lines).items() if n > 1]
-    return problems + [f"{table} {row} stands twice in the ledger" for table, row in repeated]
+    return found, problems + [f"{table} {row} stands twice in the ledger" for table, row in repeated]
 
 
-def _artifacts(notebook: Notebook) -> list[str]:
-    return [
-        f"artifact {row['id']} was altered: its content has another hash"
-        for row in notebook.rows(sa.select(schema.artifact))
-        if row["id"] != f"sha256:{hashlib.sha256(row['content']).hexdigest()}"
+def _row_problems(table: str, key: str, row: Line, recorded: str | None) -> list[str]:
+    if table == schema.artifact.name:
+        content = row["content"]
+        raw = content if isinstance(content, bytes) else str(content).encode()
+        if key != f"sha256:{hashlib.sha256(raw).hexdigest()}":
+            return [f"artifact {key} was altered: its content has another hash"]
+    if recorded is None:
+        return [f"{table} {key} is not recorded in the ledger: it was added behind neuronaut's back"]
+    try:
+        same = ledger.row_hash(row) == recorded
+    except (ValueError, TypeError):  # an infinite number, which is never recorded
+        same = False
+    return [] if same else [f"{table} {key} was altered after it was recorded"]
+
+
+def _schema(notebook: Store) -> list[str]:
+    """Triggers that are gone or changed: without them rows could be altered unhindered."""
+    wanted = set()
+    for number, name in migrations.MIGRATIONS:
+        wanted |= {
+            s for s in migrations.source_of(number, name).strip().split("\n\n") if s.startswith("CREATE TRIGGER")
+        }
+    statement: sa.Select[tuple[str]] = sa.select(sa.column("sql")).select_from(sa.table("sqlite_master")).where(sa.column("type") == "trigger")
+    present = {str(row["sql"]) for row in notebook.rows(statement)}
+    return [f"the trigger {sql.split()[2]} was removed or changed" for sql in sorted(wanted - present)] + [
+        f"the trigger {sql.split()[2]} is not neuronaut's" for sql in sorted(present - wanted)
     ]
 
 
-def _order_of_science(notebook: Notebook, lines: list[dict[str, Any]]) -> list[str]:
-    at = {(line["table_name"], line["row_id"]): line["seq"] for line in lines}
-    problems = []
-
-    def after(later: tuple[str, str], earlier: tuple[str, str], what: str) -> None:
-        if at.get(later, 0) < at.get(earlier, 0):
-            problems.append(f"{later[0]} {later[1]} {what} {earlier[0]} {earlier[1]}, which came after it")
-
-    for row in notebook.rows(sa.select(schema.experiment).where(schema.experiment.c.prediction.is_not(None))):
-        after(("experiment", row["id"]), ("prediction", row["prediction"]), "tested")
-    for row in notebook.rows(sa.select(schema.evidence)):
-        after(("evidence", row["id"]), ("experiment", row["experiment"]), "is said to come from")
-    for row in notebook.rows(sa.select(schema.verdict_evidence)):
-        after(("verdict", row["verdict"]), ("evidence", row["evidence"]), "cites")
-    for row in notebook.rows(sa.select(schema.verdict)):
-        after(("verdict", row["id"]), ("prediction", row["prediction"]), "judged")
-    return problems
-
-
-def _verdicts(notebook: Notebook) -> list[str]:
-    problems = []
-    for row in notebook.rows(sa.select(schema.verdict).where(schema.verdict.c.rule_version == RULE_VERSION)):
-        decision = decide(case_from_json(json.loads(row["case"])))
-        if decision.status != row["outcome"] or decision.reason != row["reason"]:
-            problems.append(f"verdict {row['id']} says {row['outcome']}, but its rows give {decision.status}")
-    return problems
-
-
-def _head(lines: list[dict[str, Any]], head: str) -> list[str]:
-    seq, _, digest = head.partition(":")
-    if not seq.isdigit() or len(digest) != 64:
-        return [f"{head!r} is no ledger head: write it as seq:sha256"]
-    if int(seq) > len(lines):
+def _head(lines: list[Line], head: str) -> list[str]:
+    match = HEAD.fullmatch(head.strip())
+    if match is None:
+        return [f"{head!r} is no ledger head: write it as seq:sha256, as `ask` prints it"]
+    seq, digest = int(match[1]), match[2]
+    if seq > len(lines):
         return [f"the tail was cut: the ledger has {len(lines)} lines, the head kept outside names line {seq}"]
-    if int(seq) and lines[int(seq) - 1]["sha256"] != digest:
+    known = str(lines[seq - 1]["sha256"]) if seq else ledger.GENESIS
+    if not known.startswith(digest):
         return [f"the notebook was rewritten: line {seq} has another hash than the head kept outside"]
     return []

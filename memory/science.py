@@ -1,0 +1,140 @@
+"""Is the order of science kept, was test text fresh, and does each verdict follow from its rows?"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+
+from neuronaut.memory import schema
+from neuronaut.memory.judge import RULE_VERSION, case_from_json, decide
+from neuronaut.memory.store import Store
+
+Row = dict[str, Any]
+Rows = dict[str, dict[str, Row]]  # table, key
+Seq = dict[tuple[str, str], int]  # (table, key) to its ledger line
+AS_MEASURED = ("places", "dense", "precision_low", "coverage_low", "r_low", "ap_null", "rarer_half_precision", "leaf_e")
+
+
+def order_problems(rows: Rows, seq: Seq) -> list[str]:
+    """What was recorded before that on which it rests: prediction, experiment, evidence, verdict is the order."""
+    problems = []
+
+    def after(later: tuple[str, str], earlier: tuple[str, str], what: str) -> None:
+        if seq.get(later, 0) < seq.get(earlier, 0):
+            problems.append(f"{later[0]} {later[1]} {what} {earlier[0]} {earlier[1]}, which came after it")
+
+    for key, row in rows["experiment"].items():
+        if row["prediction"] is not None:
+            after(("experiment", key), ("prediction", row["prediction"]), "tested")
+    for key, row in rows["evidence"].items():
+        after(("evidence", key), ("experiment", row["experiment"]), "is said to come from")
+    for key, row in rows["verdict"].items():
+        after(("verdict", key), ("prediction", row["prediction"]), "judged")
+    for row in rows["verdict_evidence"].values():
+        after(("verdict", row["verdict"]), ("evidence", row["evidence"]), "cites")
+        experiment, prediction = _rests_on(rows, row)
+        if experiment is not None and prediction is not None:
+            after(("experiment", experiment), ("prediction", prediction), "was done with the answer in hand: it judged")
+    return problems
+
+
+def _rests_on(rows: Rows, cited: Row) -> tuple[str | None, str | None]:
+    """The experiment whose evidence a verdict cites, and the prediction that it judged."""
+    evidence, verdict = rows["evidence"].get(cited["evidence"]), rows["verdict"].get(cited["verdict"])
+    return (evidence["experiment"] if evidence else None), (verdict["prediction"] if verdict else None)
+
+
+def text_problems(rows: Rows, seq: Seq) -> list[str]:
+    """Tests on confirm text that was not opened for them, or was looked at before it was opened."""
+    problems = []
+    opened = {(b["corpus"], rows["unit"][b["unit"]]["address"], b["side"], b["block"]): key
+              for key, b in rows["block_opened"].items() if b["unit"] in rows["unit"]}  # fmt: skip
+    for key, row in rows["experiment"].items():
+        args = _parsed(row["args"])
+        if not isinstance(args, dict) or not isinstance(args.get("block"), int) or row["repeat_of"] is not None:
+            continue
+        side = _side(rows, row)
+        if side is None:
+            problems.append(f"experiment {key} looked at confirm block {args['block']} without a registered prediction")
+            continue
+        block = opened.get((row["corpus"], args.get("unit"), side, args["block"]))
+        if block is None or seq.get(("block_opened", block), 0) > seq.get(("experiment", key), 0):
+            problems.append(f"experiment {key} looked at confirm block {args['block']} before it was opened for a test")
+    return problems
+
+
+def _side(rows: Rows, experiment: Row) -> str | None:
+    prediction = rows["prediction"].get(experiment["prediction"] or "")
+    hypothesis = rows["hypothesis"].get(prediction["hypothesis"]) if prediction else None
+    return str(hypothesis["side"]) if hypothesis else None
+
+
+def verdict_problems(notebook: Store, rows: Rows) -> list[str]:
+    """Verdicts that the rule does not give, whose case differs from what was measured, or that a status belies."""
+    problems = []
+    cited: dict[str, list[Row]] = {}
+    for row in rows["verdict_evidence"].values():
+        if row["evidence"] in rows["evidence"]:
+            cited.setdefault(row["verdict"], []).append(rows["evidence"][row["evidence"]])
+    for key, row in rows["verdict"].items():
+        case = _parsed(row["case"])
+        problems += _against_rule(key, row, case)
+        if isinstance(case, dict):
+            problems += _against_evidence(notebook, rows, key, case, cited.get(key, []))
+    for row in rows["hypothesis_status"].values():
+        verdict = rows["verdict"].get(row["verdict"] or "")
+        if verdict is not None and str(verdict["outcome"]).lower() != row["to_state"]:
+            problems.append(
+                f"hypothesis {row['hypothesis']} is called {row['to_state']}, its verdict says {verdict['outcome']}"
+            )
+    return problems
+
+
+def _against_rule(key: str, row: Row, case: Any) -> list[str]:
+    if row["rule_version"] != RULE_VERSION:
+        return []
+    try:
+        decision = decide(case_from_json(case))
+    except ValueError:
+        return [f"verdict {key} has a case that the rule cannot read"]
+    if (decision.status, decision.reason) == (row["outcome"], row["reason"]):
+        return []
+    return [f"verdict {key} says {row['outcome']}, but its case gives {decision.status} ({decision.reason})"]
+
+
+def _against_evidence(notebook: Store, rows: Rows, key: str, case: Row, evidence: list[Row]) -> list[str]:
+    """Numbers of the case that are not those of the evidence rows and of the stored results that it cites."""
+    if not evidence:
+        return [f"verdict {key} cites no evidence"]
+    measured = {row["metric"]: row["value"] for row in evidence}
+    for experiment in {row["experiment"] for row in evidence}:
+        measured.update(_stored_numbers(notebook, rows, experiment))
+    return [
+        f"verdict {key} rests on {name} {json.dumps(case[name])}, measured was {json.dumps(measured[name])}"
+        for name in sorted(case.keys() & measured.keys())
+        if case[name] != measured[name]
+    ]
+
+
+def _stored_numbers(notebook: Store, rows: Rows, experiment: str) -> Iterator[tuple[str, Any]]:
+    """What the result of an experiment says under the names of a case: scores, and the bets of its documents."""
+    ends = [row for row in rows["experiment_end"].values() if row["experiment"] == experiment and row["result"]]
+    for end in ends:
+        statement = sa.select(schema.artifact.c.content).where(schema.artifact.c.id == end["result"])
+        for row in notebook.rows(statement):
+            result = _parsed(row["content"])
+            payload = result.get("payload") if isinstance(result, dict) else None
+            if not isinstance(payload, dict):
+                continue
+            yield from ((name, payload[name]) for name in AS_MEASURED if name in payload)
+            pairs = payload.get("pairs")
+            if "bets" in (found := pairs if isinstance(pairs, dict) else payload):
+                yield "bets", found["bets"]
+
+
+def _parsed(text: Any) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError):
+        return None
