@@ -18,6 +18,8 @@ E_FLOOR = 1000.0  # times the claims of a unit: e-BH at 5 % holds for 50 claims 
 E_EFFECT = 20.0  # 1 / 0.05
 SMALL_CLAIM = 5  # items; larger ones must hold for their rarer half alone
 RICHER_BY = 0.1
+MIN_ADDED = 0.05  # coverage that a mode adds to the others
+SAME = 0.99  # predicates that agree at this share of the places where either holds are one claim
 MIN_NATS = 0.05
 NOTHING_NATS = 0.01
 MIN_PERCENTILE = 95.0
@@ -28,10 +30,12 @@ class _Case(BaseModel):
 
 
 class Rival(_Case):
-    """A competing predicate on the same text. difference: F1 of the claim minus the rival's, with its 95 % interval.
+    """A competing predicate on the same text. difference: F1 of the claim minus the rival's, with its 95 % interval; for a
+    graded claim r² takes the place of F1.
 
-    agreement: share of the places where either holds at which both do. lacked_leaf_e: the largest e-value among the
-    claim's leaves that the rival lacks, None without such a leaf.
+    agreement: share of the places where either holds at which both do. lacked_leaf_e: for a rival that is made of the
+    claim's own leaves, the largest e-value among those that it lacks; None for any other rival, which the edits of a
+    leaf may move as well.
     """
 
     claim: str
@@ -44,12 +48,25 @@ class Rival(_Case):
     lacked_leaf_e: float | None = None
 
 
+class ModeCase(_Case):
+    """One mode of a claim with several. bets: of the pairs of its own leaves; precision: at its own threshold t_m.
+
+    added_coverage: coverage of the whole minus that of the other modes; added_low: lower end of its 95 % interval.
+    """
+
+    claim: str
+    precision: float
+    added_coverage: float
+    added_low: float
+    bets: tuple[float, ...]
+
+
 class ReadsCase(_Case):
     """All that the verdict on a reads claim rests on. bets: (wins − losses) / discordant of each document, in test order.
 
-    n_claims: primary predictions registered for the unit in the run. leaf_e: e-value of each leaf's own pairs.
-    rarer_half_precision: of the rarer half of its items alone, None for at most 5 items. ap_null: the 95th percentile of
-    the best-of-k average precision of null units.
+    n_claims: primary predictions registered for the unit in the run. leaf_e: e-value of each leaf's own pairs, 1 for a
+    leaf of which no pair could be made. rarer_half_precision: of the rarer half of its items alone, None for at most 5
+    items. ap_null: the 95th percentile of the best-of-k average precision of null units.
     """
 
     side: Literal["reads"] = "reads"
@@ -71,10 +88,14 @@ class ReadsCase(_Case):
     leaf_e: dict[str, float] = {}
     rarer_half_precision: float | None = None
     rivals: tuple[Rival, ...] = ()
+    modes: tuple[ModeCase, ...] = ()
 
 
 class WritesCase(_Case):
-    """All that the verdict on a writes claim rests on; nats. percentile: among other neurons, each with its own tokens."""
+    """All that the verdict on a writes claim rests on; nats. percentile: among other neurons, each with its own tokens.
+
+    bets: 1 for a document in which the tokens move more than their controls in both arms, −1 for any other.
+    """
 
     side: Literal["writes"] = "writes"
     n_claims: int = Field(ge=1)
@@ -124,8 +145,8 @@ def decide_reads(case: ReadsCase) -> Decision:
         )
     if refuting_e_value(case.bets) >= E_EFFECT:
         return Decision("REFUTED", "edits that make it true or false do not move the unit as predicted", 0.0)
-    if not case.graded and case.precision <= case.base_rate:
-        return Decision("REFUTED", f"fires at {case.precision:.2f} of its places, no more than anywhere", 0.0)
+    if not case.graded and case.precision < case.base_rate:
+        return Decision("REFUTED", f"fires at {case.precision:.2f} of its places, less than anywhere", 0.0)
     missing = _missing(case)
     if e < E_EFFECT:
         told = f"edits told too little (e {e:.3g} from {len(case.bets)} documents)"
@@ -136,7 +157,7 @@ def decide_reads(case: ReadsCase) -> Decision:
         return Decision(
             "UNRESOLVED", f"e {e:.3g} from {len(case.bets)} documents is below {e_bar(case.n_claims):.0f}", 0.0
         )
-    richer = [r for r in case.rivals if r.complexity > case.complexity and r.difference_high < -RICHER_BY]
+    richer = [r for r in case.rivals if r.complexity > case.complexity and r.difference < -RICHER_BY]
     more = f"there is more to it: {richer[0].claim!r} does better" if richer else "all conditions hold"
     return Decision("SUPPORTED", more, e)
 
@@ -162,11 +183,23 @@ def _missing(case: ReadsCase) -> list[str]:
     ):
         found.append(f"its rarer half alone fires at only {case.rarer_half_precision:.2f} of its places")
     found += [f"no better without {leaf!r}" for leaf, e in case.leaf_e.items() if e < E_EFFECT and len(case.leaf_e) > 1]
-    return found + _unbeaten(case)
+    return found + _weak_modes(case) + _unbeaten(case)
+
+
+def _weak_modes(case: ReadsCase) -> list[str]:
+    found = []
+    for mode in case.modes:
+        if (e := e_value(mode.bets)) < e_bar(case.n_claims):
+            found.append(f"mode {mode.claim!r}: edits told too little (e {e:.3g})")
+        if mode.precision < MIN_PRECISION:
+            found.append(f"mode {mode.claim!r} fires at only {mode.precision:.2f} of its places")
+        if mode.added_coverage < MIN_ADDED or mode.added_low <= 0:
+            found.append(f"mode {mode.claim!r} adds only {mode.added_coverage:.2f} of the firing")
+    return found
 
 
 def _unbeaten(case: ReadsCase) -> list[str]:
-    simpler = [r for r in case.rivals if r.complexity < case.complexity and r.agreement < 0.99]
+    simpler = [r for r in case.rivals if r.complexity < case.complexity and r.agreement < SAME]
     lost = [
         f"no better than {r.claim!r} (F1 {r.f1:.2f})"
         for r in simpler
@@ -175,9 +208,9 @@ def _unbeaten(case: ReadsCase) -> list[str]:
     if simpler:
         return lost
     nothing = 2 * case.base_rate / (1 + case.base_rate)
-    if case.f1 <= nothing:
+    if not case.graded and case.f1 <= nothing:
         lost.append(f"no better than 'nothing specific' (F1 {nothing:.2f})")
-    peers = [r for r in case.rivals if r.complexity == case.complexity and r.agreement < 0.99]
+    peers = [r for r in case.rivals if r.complexity == case.complexity and r.agreement < SAME]
     return lost + [f"worse than {r.claim!r} (F1 {r.f1:.2f})" for r in peers if r.difference_high < 0]
 
 
@@ -187,8 +220,10 @@ def decide_writes(case: WritesCase) -> Decision:
     low, high = case.delta_interval_90
     if low > -NOTHING_NATS and high < NOTHING_NATS:
         return Decision("REFUTED", "writes nothing measurable", 0.0)
-    if refuting_e_value(case.bets) >= E_EFFECT or case.delta <= 0:
+    if refuting_e_value(case.bets) >= E_EFFECT:
         return Decision("REFUTED", "these tokens move no more than others of equal frequency", 0.0)
+    if high < 0:
+        return Decision("REFUTED", f"these tokens move the other way ({case.delta:+.3f} nats)", 0.0)
     if e < E_EFFECT:
         return Decision("UNRESOLVED", f"too few documents agree (e {e:.3g} from {len(case.bets)} documents)", 0.0)
     if case.percentile < MIN_PERCENTILE:

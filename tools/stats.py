@@ -1,6 +1,7 @@
 """The statistics of verdicts: bets by document, bootstrap over documents, control of false claims."""
 
 from collections.abc import Sequence
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,10 +75,16 @@ def mean_interval(values: Array | Sequence[float], level: float = 0.95) -> tuple
     return float(x.mean()) - half, float(x.mean()) + half
 
 
+@lru_cache(maxsize=8)
 def document_weights(n_documents: int, seed: int, n: int = N_BOOTSTRAP) -> Array:
-    """(n, n_documents) how often each document is drawn in each bootstrap sample; shared by all metrics that are compared."""
+    """(n, n_documents) how often each document is drawn in each bootstrap sample; shared by all metrics that are compared.
+
+    The array is kept for the next caller and cannot be written to.
+    """
     rng = np.random.default_rng(seed)
-    return rng.multinomial(n_documents, np.full(n_documents, 1 / n_documents), size=n).astype(np.float64)
+    weights = rng.multinomial(n_documents, np.full(n_documents, 1 / n_documents), size=n).astype(np.float64)
+    weights.setflags(write=False)
+    return weights
 
 
 def percentile_interval(samples: Array, level: float = 0.95) -> tuple[float, float]:
@@ -86,19 +93,39 @@ def percentile_interval(samples: Array, level: float = 0.95) -> tuple[float, flo
     return float(low), float(high)
 
 
-def average_precision(scores: Array, positives: NDArray[np.bool_], weights: Array | None = None) -> float:
-    """Area under precision over recall when places are ranked by score; ties share one threshold. 0 without a positive.
+class Ranking:
+    """Places in falling order of a score, sorted once for the many sets of positives that are compared with it."""
 
-    weights: how often each place counts (for the bootstrap).
-    """
-    w = np.ones(len(scores)) if weights is None else weights
-    total = float(w[positives].sum())
-    if total <= 0:
-        return 0.0
-    order = np.argsort(-scores, kind="stable")
-    ranked = scores[order]
-    last_of_tie = np.append(ranked[1:] != ranked[:-1], True)
-    hits = np.cumsum(np.where(positives[order], w[order], 0.0))[last_of_tie]
-    seen = np.cumsum(w[order])[last_of_tie]
-    gained = np.diff(hits, prepend=0.0)
-    return float((gained * np.divide(hits, seen, out=np.zeros_like(hits), where=seen > 0)).sum() / total)
+    def __init__(self, scores: Array) -> None:
+        self._order = np.argsort(-scores, kind="stable")
+        ranked = scores[self._order]
+        self._ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+
+    @cached_property
+    def _seen(self) -> Array:
+        """(n,) places that score as high as each place or higher."""
+        seen = np.empty(len(self._order))
+        seen[self._order] = np.repeat(self._ends + 1, np.diff(self._ends, prepend=-1))
+        return seen
+
+    def average_precision(self, positives: NDArray[np.bool_], weights: Array | None = None) -> float:
+        """Area under precision over recall, the score the detector of the positives; ties share one threshold.
+
+        weights: (n,) how often each place counts (for the bootstrap). 1 is perfect, the share of positives is chance, and
+        0 stands for no positive at all.
+        """
+        if weights is None:
+            seen = np.sort(self._seen[positives])
+            return float((np.searchsorted(seen, seen, side="right") / seen).mean()) if len(seen) else 0.0
+        w = weights[self._order]
+        hits = np.cumsum(np.where(positives[self._order], w, 0.0))[self._ends]
+        if hits[-1] <= 0:
+            return 0.0
+        counted = np.cumsum(w)[self._ends]
+        precision = np.divide(hits, counted, out=np.zeros_like(hits), where=counted > 0)
+        return float((np.diff(hits, prepend=0.0) * precision).sum() / hits[-1])
+
+
+def average_precision(scores: Array, positives: NDArray[np.bool_], weights: Array | None = None) -> float:
+    """Area under precision over recall when places are ranked by score; see `Ranking.average_precision`."""
+    return Ranking(scores).average_precision(positives, weights)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuronaut.tools.measurements import Measurement
-from neuronaut.tools.stats import average_precision, document_weights, percentile_interval
+from neuronaut.tools.stats import Ranking, document_weights, percentile_interval
 from neuronaut.tools.tokens import Tokens
 
 Floats = NDArray[np.float64]
@@ -176,8 +176,9 @@ def _ap(held: Bools, activations: NDArray[np.float32], tokens: Tokens, weights: 
     _, window_of = np.unique(tokens.documents, return_inverse=True)
     document = np.broadcast_to(window_of[:, None], tokens.ids.shape)[scored]
     h, a = held[scored], activations[scored].astype(np.float64)
-    value = average_precision(a, h)
-    samples = np.array([average_precision(a, h, row[document]) for row in weights[:AP_BOOTSTRAP]])
+    ranking = Ranking(a)
+    value = ranking.average_precision(h)
+    samples = np.array([ranking.average_precision(h, row[document]) for row in weights[:AP_BOOTSTRAP]])
     return Measurement(
         "ap", value, "average precision", len(counts.documents), _around(value, samples), float(h.mean())
     )

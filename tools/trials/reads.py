@@ -30,7 +30,7 @@ from neuronaut.tools.predicates.edits import Source, draw_pairs
 from neuronaut.tools.predicates.evaluate import holds, strength
 from neuronaut.tools.predicates.nodes import Predicate, complexity, leaves, predicate_from_json
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
-from neuronaut.tools.stats import average_precision
+from neuronaut.tools.stats import Ranking
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.tokens import Tokens
@@ -120,11 +120,11 @@ def edit_source(target: TargetModel, tokens: Tokens, share: Array) -> Source:
 def _ap_null(predicates: Sequence[Predicate], activations: Array, tokens: Tokens, seed: int) -> float:
     """95th percentile over null units of the best AP among the k predicates: the unit's activations, moved to other windows."""
     rng = np.random.default_rng(seed)
-    masks = [holds(p, tokens)[tokens.scored] for p in predicates]
-    best = []
+    masks = np.stack([holds(p, tokens)[tokens.scored] for p in predicates])
+    ranking, best = Ranking(activations[tokens.scored].astype(np.float64)), []
     for _ in range(N_NULL_DRAWS):
-        moved = np.roll(activations[tokens.scored], int(rng.integers(200, max(201, tokens.n_scored - 200))))
-        best.append(max(average_precision(moved.astype(np.float64), mask) for mask in masks))
+        moved = np.roll(masks, -int(rng.integers(200, max(201, tokens.n_scored - 200))), axis=1)
+        best.append(max(map(ranking.average_precision, moved)))
     return float(np.quantile(best, 0.95))
 
 
