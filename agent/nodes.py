@@ -11,7 +11,7 @@ from neuronaut.tools.errors import ToolFailed, ToolRefused
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import FiringRule
 from neuronaut.tools.predicates.nodes import Promotes, Suppresses, canonical_json, complexity, predicate_from_json
-from neuronaut.tools.predicates.text import claim_text
+from neuronaut.tools.predicates.words import claim_text
 from neuronaut.tools.units import Unit
 
 MAX_ROUNDS = 3  # one for each confirm block

@@ -22,7 +22,8 @@ from neuronaut.tools.predicates.nodes import (
     predicate_from_json,
     simplify,
 )
-from neuronaut.tools.predicates.text import claim_text, parse_text, readable
+from neuronaut.tools.predicates.text import parse_text, readable
+from neuronaut.tools.predicates.words import claim_text
 from neuronaut.tools.tokens import Tokens, Vocabulary
 
 Plain = runpy.run_path(str(Path(__file__).with_name("plain_predicates.py")))["Plain"]
@@ -261,7 +262,7 @@ def test_output_claims_hold_at_no_token() -> None:
 
 def test_claims_are_sentences() -> None:
     assert claim_text(parse_text("all_of(digit, at(1, token(' in')))")) == (
-        'fires on a digit that is also a token just after the token " in"'
+        'fires on a digit just after " in"'
     )
     assert claim_text(parse_text("promotes(' a', '\\n')")) == 'raises " a", "\\n"'
     assert claim_text(parse_text("digit"), sign=-1) == "falls on a digit"

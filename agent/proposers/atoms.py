@@ -9,7 +9,7 @@ from neuronaut.agent.proposers.features import Family, Features
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.nodes import Predicate, canonical_json
 
-ITEM_PENALTY = 0.0015  # F1 that an item must bring; 20 items cost 0.03
+ITEM_PENALTY = 0.003  # F1 that an item must bring; 20 items cost 0.06
 MIN_DOCUMENTS = 2  # documents in which a key must fire before it may enter a set
 RATES = np.array([0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
 _PRIOR = 2.0  # places at the base rate that are added to each key's own, against luck in small counts

@@ -15,7 +15,7 @@ from neuronaut.tools.tokens import Tokens
 
 MAX_OFFSET = 4
 TAILS = (1, 2, 3, 4, 6, 8)
-_TAIL_COST = 5  # a little more than `at` one token earlier, which reads better where both say the same
+_TAIL_COST = 8  # more than `at` some tokens earlier, which reads better where both say nearly the same
 _BRANCHES = 10  # of a regular expression, whose length is bounded
 _ENTRIES = 20  # of a table of pairs: each is two leaves of the at most 64
 _LONGEST = 100  # characters of a piece or word that a leaf may name
@@ -30,7 +30,7 @@ class Family:
     """Keys of places, of which a set makes a leaf.
 
     keys: (n_places,) index into `names`, -1 where the place has none. node: the predicate of a set of keys.
-    item_cost: items of the complexity that each key adds; own_cost: those of the leaf itself. max_keys: largest set.
+    item_cost: items of the complexity that each key adds; own_cost: those of the leaf itself, one more for a loose form. max_keys: largest set.
     """
 
     name: str
@@ -145,7 +145,7 @@ class Features:
             def token(texts: tuple[str, ...], alike: bool = alike) -> Predicate:
                 return nodes.Token(any_of=texts, ignore_case=alike, ignore_space=alike)
 
-            found.append(Family(name, keys, names, token))
+            found.append(Family(name, keys, names, token, own_cost=1 + alike))
             grid = self.grid(keys)
             for offset in range(1, MAX_OFFSET + 1):
 
@@ -155,7 +155,7 @@ class Features:
                     return nodes.At(offset=offset, inner=token(texts))
 
                 moved = np.asarray(self.shifted(grid, offset, -1), dtype=np.int32)
-                found.append(Family(f"{name} {offset} before", moved, names, earlier, own_cost=2))
+                found.append(Family(f"{name} {offset} before", moved, names, earlier, own_cost=2 + alike))
         found += [*self._words(), *self._tails(), self._pairs()]
         return {family.name: family for family in found}
 

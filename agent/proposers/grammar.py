@@ -12,8 +12,8 @@ from neuronaut.agent.proposers.features import Features
 from neuronaut.agent.proposers.search import LIMITS, Beam, Clause, Formula, fitted_again, formulas, pruned, tokens_alone
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.evaluate import holds
-from neuronaut.tools.predicates.nodes import Predicate, canonical_json, complexity, predicate_from_json
-from neuronaut.tools.predicates.text import claim_text
+from neuronaut.tools.predicates.nodes import Predicate, canonical_json, complexity, leaves, predicate_from_json
+from neuronaut.tools.predicates.words import claim_text
 from neuronaut.tools.tokens import PAD, Tokens
 
 MIN_SELECTION_F1 = 0.15  # below it no test could carry the claim
@@ -124,9 +124,11 @@ def _searched(case: _Case, *, budget: int, start: Sequence[Clause] = (), refuted
     return _ranked([found for found, _ in kept], tally.tried, budget)
 
 
-def _plainness(pair: tuple[Found, Mask]) -> tuple[int, bool]:
-    """Smaller for the simpler form of a claim; a token set goes before other forms of its size."""
-    return pair[0].items, not isinstance(pair[0].predicate, nodes.Token)
+def _plainness(pair: tuple[Found, Mask]) -> tuple[int, int, bool]:
+    """Smaller for the simpler form of a claim; a token set goes before other forms of its size, exact before loose."""
+    parts = leaves(pair[0].predicate)
+    loose = sum(isinstance(part, nodes.Token) and (part.ignore_case or part.ignore_space) for part in parts)
+    return pair[0].items, loose, not isinstance(pair[0].predicate, nodes.Token)
 
 
 def _ranked(found: list[Found], tried: int, budget: int) -> list[Found]:

@@ -23,7 +23,7 @@ from neuronaut.tools.predicates.nodes import Predicate
 
 LIMITS = (5, 20, 100)
 TOKEN_FAMILIES = ("token", "loose token")
-MIN_GAIN = 0.02  # F1 on explore that a leaf or a clause must bring
+MIN_GAIN = 0.03  # F1 on explore that a leaf or a clause must bring
 _ALIKE = 2  # states of a beam that may use the same families
 _EXCLUDED_BY = ("token", "loose token", "token 1 before")
 _FLAGS_TRIED = 4

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from neuronaut.agent.proposers.base import Proposal
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.nodes import Predicate
-from neuronaut.tools.predicates.text import claim_text
+from neuronaut.tools.predicates.words import claim_text
 from neuronaut.tools.units import Sign
 
 MAX_TOKENS = 10

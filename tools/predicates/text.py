@@ -1,17 +1,15 @@
-"""Predicates as people read and write them: `all_of(token(" in"), at(1, digit))`, and as an English sentence."""
+"""Predicates as people write them: `all_of(token(" in"), at(1, digit))`."""
 
 import ast
 import warnings
 from collections.abc import Callable
-from typing import Literal, assert_never
+from typing import assert_never
 
 from pydantic import ValidationError
 
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.nodes import Predicate, bounded
-
-SHOWN = 6  # so many tokens are named in a sentence before "and n more"
 
 
 def _call(name: str, *parts: object) -> str:
@@ -198,76 +196,3 @@ def _weighted(args: list[ast.expr], name: str) -> list[tuple[Predicate, float]]:
             case _:
                 raise ToolRefused(f"expected {name}(predicate, number), found {ast.unparse(arg)[:60]!r}")
     return pairs
-
-
-def _visible(string: str) -> str:
-    """The string with line ends, control and direction characters written as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in string)
-
-
-def _listed(strings: tuple[str, ...]) -> str:
-    shown = ", ".join(f'"{_visible(string)}"' for string in strings[:SHOWN])
-    return shown if len(strings) <= SHOWN else f"{shown} and {len(strings) - SHOWN} more"
-
-
-_CLASSES = {
-    "starts_word": "the start of a word",
-    "starts_sentence": "the start of a sentence",
-    "digit": "a digit",
-    "capitalised": "a capitalised token",
-    "punctuation": "punctuation",
-}
-
-
-def phrase(predicate: Predicate) -> str:
-    """What the predicate holds of, in words: `"and", or a digit after "in"`."""
-    match predicate:
-        case nodes.Token():
-            return _listed(predicate.any_of) if len(predicate.any_of) > 1 else f"the token {_listed(predicate.any_of)}"
-        case nodes.Word():
-            return f"the word {_listed(predicate.any_of)}"
-        case nodes.TokenMatches():
-            return f"a token matching /{_visible(predicate.regex)}/"
-        case nodes.WordMatches():
-            return f"a word matching /{_visible(predicate.regex)}/"
-        case nodes.At():
-            where = "just after" if predicate.offset == 1 else f"{predicate.offset} tokens after"
-            return f"a token {where} {phrase(predicate.inner)}"
-        case nodes.Within():
-            return f"a token with {phrase(predicate.inner)} among the {predicate.window} before it"
-        case nodes.Since():
-            return f"a token after {phrase(predicate.inner)}, with no {phrase(predicate.last)} in between"
-        case nodes.PrecededBy():
-            return f"a token after text ending in /{_visible(predicate.regex)}/"
-        case nodes.Inside():
-            return f"a token inside {_visible(predicate.open)} {_visible(predicate.close)}"
-        case nodes.Repeated():
-            gap = "" if predicate.min_gap == 1 else f" at least {predicate.min_gap} tokens earlier"
-            return f"a token that has occurred before{gap}"
-        case nodes.Induction():
-            return f"a token that continues {predicate.length + 1} tokens seen before"
-        case nodes.Position():
-            return f"token positions {predicate.first} to {predicate.last}"
-        case nodes.AllOf():
-            return " that is also ".join(phrase(part) for part in predicate.of)
-        case nodes.AnyOf():
-            return ", or ".join(phrase(part) for part in predicate.of)
-        case nodes.Not():
-            return f"anything but {phrase(predicate.inner)}"
-        case nodes.Modes() | nodes.Graded():
-            return "; ".join(phrase(part) for part in predicate.children())
-        case nodes.Promotes() | nodes.Suppresses():
-            return _listed(predicate.tokens)
-        case nodes.StartsWord() | nodes.StartsSentence() | nodes.Digit() | nodes.Capitalised() | nodes.Punctuation():
-            return _CLASSES[predicate.kind]
-        case _ as never:
-            assert_never(never)
-
-
-def claim_text(predicate: Predicate, *, sign: Literal[1, -1] = 1) -> str:
-    """The sentence of a claim, made from its predicate."""
-    if isinstance(predicate, nodes.Promotes):
-        return f"raises {phrase(predicate)}"
-    if isinstance(predicate, nodes.Suppresses):
-        return f"lowers {phrase(predicate)}"
-    return f"{'fires on' if sign > 0 else 'falls on'} {phrase(predicate)}"
