@@ -3,20 +3,20 @@
 import json
 from typing import Any
 
-from neuronaut.agent.view import visible
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
 from neuronaut.tools.stats import e_value
 
 SCHEMA = 1
-READS_METRICS = ("f1", "precision", "coverage", "ap", "r", "base_rate")
+ORDER = ("SUPPORTED", "PARTIAL", "UNRESOLVED", "REFUTED", "ABSTAINED")
 
 
 def answer_of(notebook: Notebook, run: str) -> dict[str, Any]:
     """The object that `ask --json` prints: claims with verdicts (REFUTED included), outcomes, what is unexplained, cost."""
     row = queries.find_run(notebook, run)
     hypotheses = queries.hypotheses(notebook, run)
-    experiments = {e["prediction"]: e for e in queries.experiments(notebook, run) if e["prediction"]}
+    everything = queries.experiments(notebook, run)
+    experiments = {e["prediction"]: e for e in everything if e["prediction"] and "result" in e}
     judged = [h for h in hypotheses if h["verdicts"]]
     cost = json.loads(row["end"]["cost"]) if row["end"] else None
     return {
@@ -25,7 +25,7 @@ def answer_of(notebook: Notebook, run: str) -> dict[str, Any]:
         "question": row["question"],
         "target": {"name": row["target"]["name"], "weights_sha256": row["target"]["weights_sha256"]},
         "units": sorted({h["address"] for h in hypotheses} | {o["address"] for o in queries.outcomes(notebook, run)}),
-        "claims": [_claim(h, hypotheses) for h in judged],
+        "claims": [_claim(h, hypotheses, experiments) for h in judged],
         "proposed": [
             {"unit": h["address"], "claim": h["claim"], "author": h["author"]} for h in hypotheses if not h["verdicts"]
         ],
@@ -34,6 +34,11 @@ def answer_of(notebook: Notebook, run: str) -> dict[str, Any]:
             for o in queries.outcomes(notebook, run)
         ],
         "unexplained": _unexplained(judged, experiments),
+        "examples": {
+            e["result"]["payload"]["unit"]: [_context(one) for one in e["result"]["payload"]["examples"]]
+            for e in everything
+            if e["tool"] == "top_examples" and "result" in e
+        },
         "outcome": row["end"]["outcome"] if row["end"] else "unfinished",
         "cost": cost,
         "notebook": str(notebook.path),
@@ -42,7 +47,16 @@ def answer_of(notebook: Notebook, run: str) -> dict[str, Any]:
     }
 
 
-def _claim(row: dict[str, Any], hypotheses: list[dict[str, Any]]) -> dict[str, Any]:
+def _context(example: dict[str, Any]) -> dict[str, Any]:
+    """A top example as text before, at and after the token, and its activation."""
+    pieces, at = example["pieces"], example["centre"]
+    texts = {"before": "".join(pieces[:at]), "token": pieces[at], "after": "".join(pieces[at + 1 :])}
+    return {**texts, "activation": example["activation"]}
+
+
+def _claim(
+    row: dict[str, Any], hypotheses: list[dict[str, Any]], experiments: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
     verdict = row["verdicts"][-1]
     case = verdict["case"]
     status_of = {h["claim"]: h["status"].upper() for h in hypotheses if h["address"] == row["address"]}
@@ -53,12 +67,13 @@ def _claim(row: dict[str, Any], hypotheses: list[dict[str, Any]]) -> dict[str, A
         for e in verdict["evidence"]
         if e["metric"] != "e"
     }  # fmt: skip
-    bets = case["bets"]
+    experiment = experiments.get(row["predictions"][-1]["id"], {})
+    run_pairs = experiment.get("result", {}).get("payload", {}).get("pairs", {})
     pairs = {
-        "wins": sum(b > 0 for b in bets),
-        "discordant": sum(b != 0 for b in bets),
-        "documents": len(bets),
-        "e": e_value(bets),
+        "wins": run_pairs.get("wins"),
+        "discordant": run_pairs.get("discordant"),
+        "documents": len(case["bets"]),
+        "e": e_value(case["bets"]),
     }
     rivals = [
         {"claim": r["claim"], "f1": r["f1"], "status": status_of.get(r["claim"], "PROPOSED")}
@@ -74,77 +89,10 @@ def _claim(row: dict[str, Any], hypotheses: list[dict[str, Any]]) -> dict[str, A
 
 def _unexplained(judged: list[dict[str, Any]], experiments: dict[str, Any]) -> dict[str, Any]:
     """Share of the firing mass outside the best reads claim of the asked sign; null where none was tested."""
-    rank = {"SUPPORTED": 0, "PARTIAL": 1, "UNRESOLVED": 2, "REFUTED": 3}
     reads = [h for h in judged if h["side"] == "reads"]
-    for row in sorted(reads, key=lambda h: rank[h["verdicts"][-1]["outcome"]]):
+    for row in sorted(reads, key=lambda h: ORDER.index(h["verdicts"][-1]["outcome"])):
         experiment = experiments.get(row["predictions"][-1]["id"])
-        if experiment and "result" in experiment:
+        if experiment:
             found = experiment["result"]["payload"]["unexplained"]
             return {"share": found["share"], "examples": found["tokens"], "unit": row["address"]}
     return {"share": None, "examples": []}
-
-
-def render(answer: dict[str, Any]) -> None:
-    """Print the answer for people."""
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(highlight=False, soft_wrap=True)
-    cost = answer["cost"]
-    spent = f"{cost['seconds']:.0f} s · {cost['forwards']:.0f} forwards" if cost else answer["outcome"]
-    console.print(
-        Text(f"{visible(answer['question'])} · {answer['target']['name']}", style="bold")
-        + f"   run {answer['run']} · {spent}"
-    )
-    styles = {
-        "SUPPORTED": "bold green",
-        "PARTIAL": "yellow",
-        "REFUTED": "red",
-        "UNRESOLVED": "magenta",
-        "ABSTAINED": "dim",
-    }
-    order = list(styles)
-    for claim in sorted(answer["claims"], key=lambda c: order.index(c["status"])):
-        head = Text(f" {claim['side'].upper():<7}") + Text(f"{claim['status']:<11}", style=styles[claim["status"]])
-        console.print(head + Text(f"{claim['unit']:<8} {visible(claim['claim'])}"))
-        console.print(Text(f"{'':28}{_numbers(claim)}", style="dim"))
-        if claim["status"] != "SUPPORTED" or claim["reason"] != "all conditions hold":
-            console.print(Text(f"{'':28}{visible(claim['reason'])}", style="dim"))
-    for outcome in answer["outcomes"]:
-        head = Text(f" {outcome['side'].upper():<7}") + Text(
-            f"{outcome['status']:<11}", style=styles[outcome["status"]]
-        )
-        console.print(head + Text(f"{outcome['unit']:<8} {visible(outcome['reason'])}"))
-    if answer["unexplained"]["share"] is not None:
-        tokens = ", ".join(f'"{visible(t)}"' for t in answer["unexplained"]["examples"])
-        rest = f", most of it on {tokens}" if tokens else ""
-        console.print(
-            Text(
-                f" ALSO   {answer['unexplained']['share']:.0%} of the firing of {answer['unexplained']['unit']} is outside the claim{rest}"
-            )
-        )
-    if answer["proposed"]:
-        names = "; ".join(visible(p["claim"]) for p in answer["proposed"][:4])
-        console.print(Text(f" also proposed, as rivals or not tested: {names}", style="dim"))
-    console.print(Text(f" notebook {answer['notebook']} · ledger head {answer['ledger_head'][:20]}…", style="dim"))
-    console.print(Text(f" next: {' · '.join(answer['next'])}", style="dim"))
-
-
-def _numbers(claim: dict[str, Any]) -> str:
-    scores = claim["scores"]
-
-    def shown(name: str) -> str:
-        value = scores[name]
-        interval = f" [{value['ci'][0]:.2f}, {value['ci'][1]:.2f}]" if value["ci"] else ""
-        return f"{value['value']:.2f}{interval}"
-
-    bets = f"e {claim['pairs']['e']:.2g} from {claim['pairs']['documents']} documents"
-    if claim["side"] == "writes":
-        delta = scores["delta"]
-        return f"{shown('delta')} nats · other neurons {delta['null']:.2f} · {bets}"
-    best = max(claim["rivals"], key=lambda r: r["f1"], default=None)
-    rival = f" · best rival {visible(best['claim'])} ({best['f1']:.2f})" if best else ""
-    return (
-        f"F1 {shown('f1')} · precision {scores['precision']['value']:.2f} · coverage {scores['coverage']['value']:.2f} · "
-        f"other neurons {scores['f1']['null'] or 0:.2f} · {bets}{rival}"
-    )

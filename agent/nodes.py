@@ -14,8 +14,10 @@ from neuronaut.tools.predicates.nodes import Promotes, Suppresses, canonical_jso
 from neuronaut.tools.predicates.words import claim_text
 from neuronaut.tools.units import Unit
 
+EXAMPLES = 3
 MAX_ROUNDS = 3  # one for each confirm block
 ITEM_COST = 0.002
+WORTH_TESTING = 0.5  # of the best prospect; the rest stay rivals
 IDLE_COST = 0.3  # of a claim all of whose leaves can be edited without moving the unit
 NOTHING_PROPOSED = "nothing was proposed that a test could carry"
 
@@ -30,12 +32,13 @@ def look(session: Session, unit: Unit) -> FiringRule | None:
     rule = FiringRule(**done.payload["rule"])
     note = "; larger on a special token, which is left out" if done.payload["special_token"] else ""
     rate = done.measurements["base_rate"].value
+    session.experiment("top_examples", {"unit": unit.address, "k": EXAMPLES})
     session.say("look", f"{unit.address} fires above {rule.threshold:.3g} on {rate:.2%} of explore tokens{note}")
     return rule
 
 
-def propose(session: Session, unit: Unit, rule: FiringRule) -> list[str]:
-    """Hypotheses of all proposers for the reads side, compared on design text; ids, the most promising first."""
+def propose(session: Session, unit: Unit, rule: FiringRule) -> dict[str, float]:
+    """Hypotheses of all proposers for the reads side, compared on design text: id to prospect, the best first."""
     context = session.context
     explored = Explored(
         unit,
@@ -47,18 +50,19 @@ def propose(session: Session, unit: Unit, rule: FiringRule) -> list[str]:
     if not pool:
         session.notebook.outcome(session.run, unit, "reads", "ABSTAINED", NOTHING_PROPOSED)
         session.say("propose", f"{unit.address}: {NOTHING_PROPOSED}")
-        return []
+        return {}
     authors = _authors(pool)
     done = session.experiment("compare_on_design", {"unit": unit.address, "predicates": list(authors)})
     by = list(authors.values())
-    ids = []
+    prospects: dict[str, float] = {}
     for row in sorted(done.payload["predicates"], key=_prospect, reverse=True):
         predicate = predicate_from_json(row["predicate"])
         claim = claim_text(predicate, sign=unit.sign)
         fields = {"side": "reads", "claim": claim, "predicate": row["predicate"], "complexity": complexity(predicate)}
-        ids.append(session.notebook.add_hypothesis(session.run, unit, {**fields, "author": by[row["origin"]]}))
+        identifier = session.notebook.add_hypothesis(session.run, unit, {**fields, "author": by[row["origin"]]})
+        prospects.setdefault(identifier, _prospect(row))
         session.say("propose", f"{claim} (F1 {row['f1']:.2f} on design)")
-    return list(dict.fromkeys(ids))
+    return prospects
 
 
 def _prospect(row: dict[str, Any]) -> float:
@@ -74,19 +78,21 @@ def _authors(pool: list[Proposal]) -> dict[str, str]:
     return found
 
 
-def test_reads(session: Session, unit: Unit, ids: list[str], n_claims: int) -> tuple[str, Decision] | None:
-    """Register the first hypothesis with the others as rivals, test it on a fresh block and judge it.
+def test_reads(session: Session, unit: Unit, chosen: str, ids: list[str]) -> Decision | None:
+    """Register a hypothesis with the others of `ids` as rivals, test it on a fresh block and judge it.
 
     None when no fresh text is left (an UNRESOLVED outcome) or the experiment failed.
     """
     rows = {row["id"]: row for row in queries.hypotheses(session.notebook, session.run)}
-    claim, rivals = rows[ids[0]], [rows[i] for i in ids[1:]]
+    claim, rivals = rows[chosen], [rows[i] for i in ids if i != chosen]
     if claim["verdicts"]:
-        verdict = claim["verdicts"][-1]
-        return claim["predictions"][-1]["id"], decide(case_from_json(verdict["case"]))
+        return decide(case_from_json(claim["verdicts"][-1]["case"]))
     block = _block(session, unit, "reads", list(rows.values()))
     if block is None:
         return None
+    n_claims = 1 + sum(
+        len(row["predictions"]) for row in rows.values() if Unit.parse(row["address"]).with_sign(1) == unit.with_sign(1)
+    )
     payload = {
         "predicate": claim["predicate"],
         "rivals": [row["predicate"] for row in rivals],
@@ -94,7 +100,7 @@ def test_reads(session: Session, unit: Unit, ids: list[str], n_claims: int) -> t
         "n_claims": n_claims,
     }
     prediction = session.notebook.register(
-        ids[0],
+        chosen,
         {"metric": "f1", "comparator": ">", "threshold": 0.0, "baseline": "rivals, random units, null units",
          "split": f"confirm/{block}", "payload": payload},
     )  # fmt: skip
@@ -115,7 +121,7 @@ def test_reads(session: Session, unit: Unit, ids: list[str], n_claims: int) -> t
     decision = decide(case)
     session.notebook.verdict(prediction, case, decision, done.evidence)
     session.say("verdict", f"{decision.status}: {claim['claim']} (F1 {case.f1:.2f}); {decision.reason}")
-    return prediction, decision
+    return decision
 
 
 def _block(session: Session, unit: Unit, side: str, rows: list[dict[str, Any]]) -> int | None:
@@ -165,14 +171,25 @@ def reads(session: Session, unit: Unit) -> None:
     rule = look(session, unit)
     if rule is None:
         return
-    ids = propose(session, unit, rule)
-    for round_number in range(MAX_ROUNDS):
-        if not ids:
+    prospects = propose(session, unit, rule)
+    ids = waiting = list(prospects)
+    for _ in range(MAX_ROUNDS):
+        if not waiting or prospects[waiting[0]] < WORTH_TESTING * max(prospects.values()):
             return
-        tested = test_reads(session, unit, ids, round_number + 1)
-        if tested is None or tested[1].status == "SUPPORTED":
+        chosen, *waiting = waiting
+        decision = test_reads(session, unit, chosen, ids)
+        if decision is None or decision.status == "SUPPORTED":
             return
-        ids = [*ids[1:]]
+        waiting.sort(key=lambda one: one not in _as_good(session, ids, chosen))
+
+
+def _as_good(session: Session, ids: list[str], chosen: str) -> list[str]:
+    """The rivals that did as well as a tested claim: a fresh block is theirs first."""
+    rows = {row["id"]: row for row in queries.hypotheses(session.notebook, session.run)}
+    case = case_from_json(rows[chosen]["verdicts"][-1]["case"])
+    assert isinstance(case, ReadsCase)
+    better = {rival.claim for rival in case.rivals if rival.complexity < case.complexity and rival.difference_low <= 0}
+    return [one for one in ids if rows[one]["claim"] in better]
 
 
 def writes(session: Session, unit: Unit) -> None:

@@ -45,7 +45,8 @@ def _readable(value: Any) -> Any:
 
 
 def _show_run(notebook: Notebook, run: str, *, as_json: bool) -> None:
-    from neuronaut.agent.answer import answer_of, render
+    from neuronaut.agent.answer import answer_of
+    from neuronaut.agent.render import render
 
     answer = answer_of(notebook, run)
     trail = [

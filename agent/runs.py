@@ -4,12 +4,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from neuronaut.agent.answer import answer_of, render
+from neuronaut.agent.answer import answer_of
 from neuronaut.agent.config import RunConfig, corpus_path, parse_llm
 from neuronaut.agent.graph import run_graph
 from neuronaut.agent.llm.base import OutOfBudget
 from neuronaut.agent.proposers.base import Proposer
 from neuronaut.agent.questions import Question, parse_question
+from neuronaut.agent.render import render
 from neuronaut.agent.session import BudgetSpent, Say, Session, tools_sha256
 from neuronaut.agent.view import print_json, steps_on_stderr
 from neuronaut.memory import queries

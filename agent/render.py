@@ -1,0 +1,116 @@
+"""An answer as people read it in a terminal."""
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from neuronaut.agent.answer import ORDER
+from neuronaut.agent.view import visible
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+STYLES = {"SUPPORTED": "bold green", "PARTIAL": "yellow", "UNRESOLVED": "magenta", "REFUTED": "red", "ABSTAINED": "dim"}
+EVERYTHING_HOLDS = "all conditions hold"
+SHOWN_PROPOSALS = 4
+COLUMN, PIPED_WIDTH = 12, 120
+
+
+def render(answer: dict[str, Any]) -> None:
+    """Print the answer: what held first, every other verdict, examples, what is left over, and where to go on."""
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+    console.print(Text(visible(answer["question"]), style="bold") + Text(f"  ·  {visible(answer['target']['name'])}"))
+    console.print()
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(width=COLUMN, no_wrap=True)
+    grid.add_column()
+    for label, body in _rows(answer):
+        grid.add_row(label, body)
+    console.print(Padding(grid, (0, 0, 0, 1)))
+    console.print()
+    for line in _footer(answer):
+        console.print(Text(f" {line}", style="dim"), soft_wrap=True)
+
+
+def _rows(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
+    from rich.text import Text
+
+    seen: set[tuple[str, str]] = set()
+    for claim in sorted(answer["claims"], key=lambda c: (ORDER.index(c["status"]), -_score(c))):
+        first = (claim["unit"], claim["side"]) not in seen
+        seen.add((claim["unit"], claim["side"]))
+        body = Text(f"{claim['unit']} {visible(claim['claim'])}", style="" if first else "dim")
+        body.append(f"\n{_numbers(claim)}", style="dim")
+        if claim["reason"] != EVERYTHING_HOLDS:
+            body.append(f"\n{_short(claim['reason'])}", style="dim")
+        yield Text(claim["status"], style=STYLES[claim["status"]]), body
+        if first:
+            yield from _examples(answer, claim)
+    for outcome in answer["outcomes"]:
+        body = Text(f"{outcome['unit']} {outcome['side']}: {visible(outcome['reason'])}")
+        yield Text(outcome["status"], style=STYLES.get(outcome["status"], "")), body
+    left = answer["unexplained"]
+    if left["share"] is not None:
+        tokens = ", ".join(f'"{visible(token)}"' for token in left["examples"])
+        rest = f", most of it at {tokens}" if tokens and left["share"] >= 0.01 else ""
+        yield Text("left over", style="dim"), Text(f"{left['share']:.0%} of the firing of {left['unit']}{rest}")
+    names = [f"{p['unit']} {visible(p['claim'])}" for p in answer["proposed"]]
+    if names:
+        more = f"; and {len(names) - SHOWN_PROPOSALS} more" if len(names) > SHOWN_PROPOSALS else ""
+        yield Text("not tested", style="dim"), Text("; ".join(names[:SHOWN_PROPOSALS]) + more, style="dim")
+
+
+def _score(claim: dict[str, Any]) -> float:
+    return float(claim["scores"].get("f1", {}).get("value", 0.0))
+
+
+def _examples(answer: dict[str, Any], claim: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
+    """The top contexts of the unit, its token marked, under its first reads claim."""
+    from rich.text import Text
+
+    for at, one in enumerate(answer["examples"].get(claim["unit"], []) if claim["side"] == "reads" else []):
+        body = Text(f"{one['activation']:6.2f}  …{visible(one['before'])[-44:]}", style="dim")
+        body.append(f"⟦{visible(one['token'])}⟧", style="bold not dim")
+        body.append(f"{visible(one['after'])[:24]}…", style="dim")
+        yield Text("" if at else "examples", style="dim"), body
+
+
+def _short(reason: str) -> str:
+    """The reason, of many idle leaves the first two only."""
+    parts = visible(reason).split("; ")
+    idle = [part for part in parts if part.startswith("no better without")]
+    shown = [part for part in parts if part not in idle[2:]]
+    return "; ".join(shown) + (f"; nor without {len(idle) - 2} more of its conditions" if len(idle) > 2 else "")
+
+
+def _numbers(claim: dict[str, Any]) -> str:
+    scores, pairs = claim["scores"], claim["pairs"]
+
+    def shown(name: str) -> str:
+        value = scores[name]
+        interval = f" [{value['ci'][0]:.2f}, {value['ci'][1]:.2f}]" if value["ci"] else ""
+        return f"{value['value']:.2f}{interval}"
+
+    edits = f"edits e {pairs['e']:.2g} from {pairs['documents']} documents"
+    if pairs["discordant"] is not None:
+        edits = f"edits {pairs['wins']}/{pairs['discordant']} as predicted (e {pairs['e']:.2g}, {pairs['documents']} documents)"
+    if claim["side"] == "writes":
+        return f"{shown('delta')} nats · other neurons {scores['delta']['null'] or 0:.2f} · {edits}"
+    best = max(claim["rivals"], key=lambda r: r["f1"], default=None)
+    rival = f" · best rival {best['f1']:.2f}: {visible(best['claim'])}" if best else ""
+    return (
+        f"F1 {shown('f1')} · precision {scores['precision']['value']:.2f} · coverage {scores['coverage']['value']:.2f} · "
+        f"other neurons {scores['f1']['null'] or 0:.2f} · {edits}{rival}"
+    )
+
+
+def _footer(answer: dict[str, Any]) -> Iterator[str]:
+    cost = answer["cost"]
+    spent = f"{cost['seconds']:.0f} s, {cost['forwards']:.0f} forward passes" if cost else answer["outcome"]
+    yield f"run {answer['run']} · {spent} · notebook {visible(answer['notebook'])} · ledger head {answer['ledger_head'][:20]}…"
+    yield f"next: {' · '.join(answer['next'])}"
