@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -102,7 +102,7 @@ class Overlay:
     that the caller makes come after them. Refuses a neuron that the target does not have.
     """
 
-    def __init__(self, target: TargetModel, plants: dict[Unit, Function]) -> None:
+    def __init__(self, target: TargetModel, plants: Mapping[Unit, Function]) -> None:
         self._target, self._plants = target, dict(plants)
         self._by_layer: dict[int, list[Unit]] = {}
         for unit in plants:

@@ -1,0 +1,241 @@
+"""Rules to plant, of eight families, drawn from what the text holds, and whether a claim of them could be proved."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuronaut.evals.overlay import FromPredicate
+from neuronaut.tools.look.examples import EXPLORE_TOKENS
+from neuronaut.tools.look.reads import count, firing_rule
+from neuronaut.tools.predicates import nodes
+from neuronaut.tools.predicates.evaluate import holds
+from neuronaut.tools.predicates.nodes import Predicate, complexity
+from neuronaut.tools.registry import ToolContext
+from neuronaut.tools.tokens import Tokens
+
+Family = Literal["token set", "bigram", "skip", "context", "position", "characters", "inside marks", "negation"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
+
+MIN_PLACES = 40  # in each confirm block
+MAX_RATE = 0.25  # above it a unit is dense and has no firing rule
+MIN_SCORE = 0.8  # precision and coverage of the truth itself
+RIVAL_F1 = 0.9  # a simpler rule may reach so much of the truth
+COMMON = (2e-4, 2e-2)  # shares of all tokens that a token of a rule may have
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A rule and the family that it was drawn from."""
+
+    family: Family
+    predicate: Predicate
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Random rules; their tokens stand in the explore text."""
+
+    tokens: Tokens
+    rng: np.random.Generator
+
+    @cached_property
+    def _common(self) -> NDArray[np.int64]:
+        counts = np.bincount(self.tokens.ids[self.tokens.scored], minlength=len(self.tokens.vocabulary.pieces))
+        share = counts / counts.sum()
+        return np.flatnonzero((share >= COMMON[0]) & (share <= COMMON[1]))
+
+    def pieces(self, n: int, among: NDArray[np.int64] | None = None) -> tuple[str, ...]:
+        """`n` different tokens of middling frequency, or fewer."""
+        pool = self._common if among is None else np.intersect1d(self._common, among)
+        chosen = self.rng.permutation(pool)[:n]
+        return tuple(dict.fromkeys(self.tokens.vocabulary.pieces[i] for i in chosen))
+
+    def token(self, low: int = 1, high: int = 4) -> nodes.Token | None:
+        """A set of `low` to `high` tokens."""
+        return _set(self.pieces(int(self.rng.integers(low, high + 1))))
+
+    def after(self, earlier: Predicate, *, low: int = 1, high: int = 4) -> nodes.Token | None:
+        """A set of tokens that stand where `earlier` holds, likely ones first."""
+        here = self.tokens.ids[holds(earlier, self.tokens)]
+        found = np.bincount(here, minlength=len(self.tokens.vocabulary.pieces))
+        pool = np.intersect1d(self._common, np.flatnonzero(found))
+        if len(pool) < low:
+            return None
+        n = min(int(self.rng.integers(low, high + 1)), len(pool))
+        chance = found[pool] / found[pool].sum()
+        chosen = self.rng.choice(pool, size=n, replace=False, p=chance)
+        return _set(tuple(dict.fromkeys(self.tokens.vocabulary.pieces[i] for i in chosen)))
+
+    def one(self, *choices: Predicate) -> Predicate:
+        """One of the choices."""
+        return choices[int(self.rng.integers(len(choices)))]
+
+    def of(self, family: Family) -> Predicate | None:
+        """A rule of a family; None where this draw gives none."""
+        match family:
+            case "token set":
+                return self.token(1, 8)
+            case "bigram":
+                return self._after_earlier(nodes.At(offset=1, inner=self.token(1, 4) or nodes.Digit()))
+            case "skip":
+                offset = int(self.rng.integers(2, 5))
+                return self._after_earlier(nodes.At(offset=offset, inner=self.token(1, 4) or nodes.Digit()))
+            case "context":
+                return self._context()
+            case "position":
+                return self._position()
+            case "characters":
+                return self._characters()
+            case "inside marks":
+                return self._inside()
+            case "negation":
+                return self._negation()
+
+    def _after_earlier(self, earlier: Predicate) -> Predicate | None:
+        return _all(self.after(earlier), earlier)
+
+    def _context(self) -> Predicate | None:
+        mark = self.token(1, 2)
+        if mark is None:
+            return None
+        window = int(self.rng.choice([4, 8, 16]))
+        held = self.one(
+            nodes.Within(window=window, inner=mark), nodes.Since(inner=mark, last=nodes.Token(any_of=(".",)))
+        )
+        match int(self.rng.integers(3)):
+            case 0:
+                return held
+            case 1:
+                return _all(self.after(held), held)
+            case _:
+                return _all(self.one(nodes.StartsWord(), nodes.Capitalised(), nodes.Punctuation()), held)
+
+    def _position(self) -> Predicate | None:
+        first = int(self.rng.choice([0, 0, 1, 2, 4, 8, 16, 32]))
+        place = nodes.Position(first=first, last=first + int(self.rng.choice([0, 1, 2, 4, 8, 16])))
+        if self.rng.random() < 0.4:
+            return place
+        return _all(self.one(nodes.StartsWord(), nodes.Capitalised(), nodes.Punctuation(), nodes.Digit()), place)
+
+    def _characters(self) -> Predicate:
+        letters = "".join(self.rng.choice(list("aeilnorst"), size=2, replace=False))
+        forms = (r"^ ?[0-9]$", r"[0-9]{2}", rf"[{letters}]$", rf"^ [{letters}]", r"(?:ed|ing)$", r"^ [A-Z]", r"^[a-z]")
+        return self.one(
+            nodes.Digit(), nodes.Capitalised(), *(nodes.TokenMatches(regex=form) for form in forms)
+        )  # fmt: skip
+
+    def _inside(self) -> Predicate | None:
+        marks = [('"', '"'), ("(", ")"), ("[", "]"), ("{", "}"), ("<", ">")]
+        opening, closing = marks[int(self.rng.integers(len(marks)))]
+        inside = nodes.Inside(open=opening, close=closing)
+        match int(self.rng.integers(3)):
+            case 0:
+                return inside
+            case 1:
+                return _all(self.after(inside, low=2, high=8), inside)
+            case _:
+                return _all(self.one(nodes.StartsWord(), nodes.Capitalised(), nodes.Punctuation()), inside)
+
+    def _negation(self) -> Predicate | None:
+        """What holds but where something stands before it, or three conditions together."""
+        here = self.one(nodes.Capitalised(), nodes.Digit(), nodes.Punctuation(), self.token(1, 6) or nodes.Digit())
+        before = self.tokens.ids[:, :-1][holds(here, self.tokens)[:, 1:]]
+        earlier = _set(self.pieces(int(self.rng.integers(1, 4)), np.unique(before)))
+        if earlier is None:
+            return None
+        match int(self.rng.integers(4)):
+            case 0:
+                return _all(here, nodes.Not(inner=self.one(nodes.StartsSentence(), nodes.Repeated(min_gap=1))))
+            case 1:
+                return _all(here, nodes.Not(inner=nodes.Within(window=8, inner=earlier)))
+            case 2:
+                held = nodes.Within(window=16, inner=earlier)
+                return _all(_all(here, held), nodes.Not(inner=nodes.At(offset=1, inner=nodes.Punctuation())))
+            case _:
+                return _all(here, nodes.Not(inner=nodes.At(offset=1, inner=earlier)))
+
+
+def _set(pieces: tuple[str, ...]) -> nodes.Token | None:
+    return nodes.Token(any_of=pieces) if pieces else None
+
+
+def _all(*parts: Predicate | None) -> Predicate | None:
+    return None if any(part is None for part in parts) else nodes.simplify(nodes.AllOf(of=parts))  # type: ignore[arg-type]
+
+
+def draw_truths(context: ToolContext, n: int, seed: int) -> Iterator[Truth | str]:
+    """`n` admissible rules, families taking turns; between them why others were refused (`family: reason`)."""
+    rng = np.random.default_rng(seed)
+    draws = Draws(context.tokens("explore"), rng)
+    seen: set[Predicate] = set()
+    for number in range(n):
+        family = FAMILIES[number % len(FAMILIES)]
+        while True:
+            predicate = draws.of(family)
+            if predicate is None or predicate in seen:
+                continue
+            seen.add(predicate)
+            reason = inadmissible(predicate, context, seed)
+            if reason is None:
+                yield Truth(family, predicate)
+                break
+            yield f"{family}: {reason}"
+
+
+def inadmissible(predicate: Predicate, context: ToolContext, seed: int) -> str | None:
+    """Why no test could be expected to prove the rule; None where it could.
+
+    Asked for: 40 places in each confirm block, at most a quarter of all places, precision and coverage of the truth
+    itself at least 0.8, and at most 0.9 of F1 for each simpler rule: a part of it, or the best token set of fewer items.
+    """
+    design = context.tokens("design")
+    held = holds(predicate, design)
+    if not 0 < held[design.scored].mean() <= MAX_RATE:
+        return "too common or absent"
+    if any(holds(predicate, context.tokens("confirm", block)).sum() < MIN_PLACES for block in range(3)):
+        return "too rare for a confirm block"
+    for part in parts(predicate):
+        if truth_f1(holds(part, design), held) > RIVAL_F1:
+            return "a part of it says nearly as much"
+    if not isinstance(predicate, nodes.Token) and best_tokens(held, design, complexity(predicate) - 2) > RIVAL_F1:
+        return "a simpler token set says nearly as much"
+    explore = context.sample("explore", EXPLORE_TOKENS)
+    activations = FromPredicate(predicate, seed)(explore)
+    rule = firing_rule(activations, explore)
+    if isinstance(rule, str):
+        return rule
+    counts = count(holds(predicate, explore), activations, explore, rule)
+    _, precision, coverage = counts.scores(np.ones((1, len(counts.documents))))
+    return None if min(precision[0], coverage[0]) >= MIN_SCORE else "the noise hides it"
+
+
+def parts(predicate: Predicate) -> list[Predicate]:
+    """The simpler rules inside a conjunction: each part alone, and each rest without one part."""
+    if not isinstance(predicate, nodes.AllOf):
+        return []
+    rests = [tuple(p for p in predicate.of if p != part) for part in predicate.of]
+    return [*predicate.of, *(nodes.AllOf(of=rest) for rest in rests if len(rest) > 1)]
+
+
+def truth_f1(claimed: Bools, true: Bools) -> float:
+    """F1 of the places of a claim against those of the truth; 0 where they share none."""
+    both = int((claimed & true).sum())
+    return 2 * both / int(claimed.sum() + true.sum()) if both else 0.0
+
+
+def best_tokens(held: Bools, tokens: Tokens, n: int) -> float:
+    """The largest F1 that a set of at most `n` current tokens has against the truth."""
+    size = len(tokens.vocabulary.pieces)
+    places = np.bincount(tokens.ids[tokens.scored], minlength=size)
+    both = np.bincount(tokens.ids[held & tokens.scored], minlength=size)
+    best = 0.0
+    for order in (np.argsort(-both / np.maximum(places, 1), kind="stable"), np.argsort(-both, kind="stable")):
+        covered, said = np.cumsum(both[order][: max(n, 0)]), np.cumsum(places[order][: max(n, 0)])
+        best = max(best, float((2 * covered / (said + held.sum())).max(initial=0.0)))
+    return best
