@@ -2,53 +2,101 @@
 
 import os
 
-from neuronaut.agent.llm.base import KeyRefused, LanguageModelError, Reply, Request, failure
+from pydantic import BaseModel
+
+from neuronaut.agent.llm.base import (
+    RETRIES,
+    TIMEOUT,
+    KeyRefused,
+    Reply,
+    Request,
+    address,
+    broken_connection,
+    hidden,
+    http_failure,
+    timed_out,
+    wire,
+)
 from neuronaut.agent.llm.openai import strict_schema
+
+ANTHROPIC_KEY = "ANTHROPIC_API_KEY"
+
+
+class _Block(BaseModel):
+    type: str
+    text: str | None = None
+
+
+class _Usage(BaseModel):
+    input_tokens: int
+    output_tokens: int
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+
+
+class _Message(BaseModel):
+    model: str
+    stop_reason: str | None
+    content: list[_Block]
+    usage: _Usage
 
 
 class AnthropicModel:
-    """`anthropic:MODEL` over the Messages API, with automatic prefix caching and no temperature."""
+    """`anthropic:MODEL` over the Messages API. No temperature, which newer models refuse; no cache, which a single
+    question of each unit would pay for and not use."""
 
     provider = "anthropic"
+    max_tokens = 8_000
+    billed = True
 
-    def __init__(self, model: str, base_url: str | None = None) -> None:
+    def __init__(self, model: str, base_url: str | None = None, timeout: float = TIMEOUT) -> None:
         import anthropic
 
-        key = os.environ.get("ANTHROPIC_API_KEY")
-        if key is None:
-            raise KeyRefused("no key for anthropic: set the environment variable ANTHROPIC_API_KEY")
-        self.model = model
-        self._client = anthropic.Anthropic(api_key=key, base_url=base_url, max_retries=0, timeout=120.0)
+        key = os.environ.get(ANTHROPIC_KEY)
+        if not key:
+            raise KeyRefused(f"--llm anthropic:{model} needs a key: set the environment variable {ANTHROPIC_KEY}")
+        self.model, self._key, self._timeout = model, key, timeout
+        self._client = anthropic.Anthropic(
+            api_key=key,
+            base_url=base_url,
+            max_retries=RETRIES,
+            timeout=timeout,
+            open_telemetry=False,  # nothing goes where the user did not name
+            http_client=anthropic.DefaultHttpxClient(follow_redirects=False),
+        )
+        self.source = address(str(self._client.base_url))
 
     def ask(self, request: Request) -> Reply:
-        """One structured reply. Raises LanguageModelError or KeyRefused; never retries by itself."""
+        """One structured reply. Raises LanguageModelError, or UserError where only the user can mend it."""
+        name = f"anthropic:{self.model}"
+        message = wire(_Message, self._body(request, name), name)
+        usage = message.usage
+        cached = usage.cache_read_input_tokens or 0
+        return Reply(
+            text="".join(block.text or "" for block in message.content if block.type == "text"),
+            model=message.model,
+            stop_reason=message.stop_reason or "unknown",
+            tokens_in=usage.input_tokens + cached + (usage.cache_creation_input_tokens or 0),
+            tokens_cached=cached,
+            tokens_out=usage.output_tokens,
+        )
+
+    def _body(self, request: Request, name: str) -> bytes:
         import anthropic
 
         schema = strict_schema(request.reply.model_json_schema())
         try:
-            message = self._client.messages.create(
+            raw = self._client.messages.with_raw_response.create(
                 model=self.model,
                 max_tokens=request.max_tokens,
                 system=request.system,
                 messages=[{"role": "user", "content": request.prompt}],
-                cache_control={"type": "ephemeral"},
                 output_config={"format": {"type": "json_schema", "schema": schema}},
             )
+            return hidden(raw.http_response.text, self._key).encode("utf-8", "replace")
         except anthropic.APIStatusError as error:
-            raise failure(
-                "anthropic", error.status_code, error.message, error.response.headers.get("retry-after")
-            ) from None
+            raise http_failure(name, error.status_code, hidden(error.message, self._key), ANTHROPIC_KEY) from None
+        except anthropic.APITimeoutError:
+            raise timed_out(name, self._timeout) from None
         except anthropic.APIError as error:
-            raise failure("anthropic", None, str(error)) from None
-        text = "".join(block.text for block in message.content if block.type == "text")
-        if message.stop_reason is None:
-            raise LanguageModelError("anthropic: the reply has no stop reason", kind="malformed")
-        usage = message.usage
-        return Reply(
-            text=text,
-            model=message.model,
-            stop_reason=message.stop_reason,
-            tokens_in=usage.input_tokens,
-            tokens_cached=usage.cache_read_input_tokens,
-            tokens_out=usage.output_tokens,
-        )
+            raise broken_connection(name, self.source, error.__cause__) from None

@@ -1,16 +1,26 @@
-"""What the agent needs of a language model: a structured reply, its price, and errors that say who can mend them."""
+"""What the agent needs of a language model: a structured reply, its token counts, and errors that say who can mend them."""
 
+import unicodedata
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from neuronaut.tools.errors import UserError
+
+TIMEOUT = 300.0  # seconds for one reply: a model on two processor cores writes 500 tokens in about 100
+RETRIES = 2  # made by the SDK, which waits as long as Retry-After asks, or 0.5 s and 1 s
+MAX_REPLY = 4_000_000  # characters; what a model can say in 16,000 tokens is shorter than 200,000
+SECRET = 8  # characters; a shorter key is a placeholder such as EMPTY, which may stand in any text
+COMPLETE = frozenset({"stop", "end_turn", "completed"})
+
+W = TypeVar("W", bound=BaseModel)
 
 
 @dataclass(frozen=True)
 class Request:
-    """One structured question. `reply` is the pydantic model that the answer must fit."""
+    """One structured question. `reply` is the pydantic model whose JSON schema is sent along; `max_tokens` limits the reply."""
 
     purpose: str
     system: str
@@ -31,7 +41,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back. Token counts as the provider billed them; None where it does not say."""
+    """What came back. Token counts as the provider billed them, None where it does not say; `tokens_in` holds the cached ones."""
 
     text: str
     model: str
@@ -45,50 +55,103 @@ class LanguageModel(Protocol):
     """Answers one request with JSON text that should fit `request.reply`; validating is the caller's."""
 
     @property
-    def provider(self) -> str: ...
+    def provider(self) -> str:
+        """As written before the colon of --llm."""
+        ...
 
     @property
-    def model(self) -> str: ...
+    def model(self) -> str:
+        """As written after the colon of --llm."""
+        ...
 
-    def ask(self, request: Request) -> Reply: ...
+    @property
+    def source(self) -> str:
+        """What else decides its replies: the address that is asked, or the hash of a script."""
+        ...
+
+    @property
+    def max_tokens(self) -> int:
+        """The most that one reply may take, thinking included."""
+        ...
+
+    @property
+    def billed(self) -> bool:
+        """False where no reply can cost anything."""
+        ...
+
+    def ask(self, request: Request) -> Reply:
+        """One reply. Raises LanguageModelError, or UserError where only the user can mend it."""
+        ...
 
 
 class LanguageModelError(Exception):
-    """The call failed. `retry_after`: seconds that the server asked for; `retriable`: the same call may succeed later."""
+    """The call failed, after the SDK's retries. `maybe_billed`: a reply may have been made and paid for, and was lost."""
 
-    def __init__(self, message: str, *, kind: str, retriable: bool = False, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, *, maybe_billed: bool = False) -> None:
         super().__init__(message)
-        self.kind = kind
-        self.retriable = retriable
-        self.retry_after = retry_after
+        self.maybe_billed = maybe_billed
 
 
 class KeyRefused(UserError):
-    """The provider refused the key; the run stops and the key is not shown."""
+    """There is no key, or the provider refused it; the key is not shown."""
 
 
 class OutOfBudget(Exception):
-    """The next call would pass a limit; nothing was sent."""
+    """The next call could pass a limit; nothing was sent."""
 
 
-RETRIABLE_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
+def http_failure(name: str, status: int, said: str, key_variable: str) -> LanguageModelError | UserError:
+    """The error for a reply with an HTTP error status; `said` is what the server wrote, without secrets."""
+    said = plain(said, 300) or "the server gave no reason"
+    match status:
+        case 401:
+            return KeyRefused(f"{name} refused the key (HTTP 401): check {key_variable}. It said: {said}")
+        case 403:
+            return KeyRefused(f"{name} does not allow this to the key in {key_variable} (HTTP 403). It said: {said}")
+        case 404:
+            return UserError(
+                f"{name} was not found (HTTP 404): check the names in --llm and --base-url. It said: {said}"
+            )
+    return LanguageModelError(f"{name} answered with HTTP {status}: {said}")
 
 
-def failure(
-    provider: str, status: int | None, message: str, retry_after: str | None = None
-) -> LanguageModelError | KeyRefused:
-    """The error class for an HTTP status; None is a connection that broke or timed out."""
-    if status in (401, 403):
-        return KeyRefused(f"{provider} refused the key (HTTP {status}): check the key in the environment variable")
-    retriable = status is None or status in RETRIABLE_STATUS
-    kind = "connection" if status is None else f"http {status}"
-    return LanguageModelError(
-        f"{provider}: {message[:300]}", kind=kind, retriable=retriable, retry_after=_seconds(retry_after)
-    )
+def broken_connection(name: str, source: str, cause: BaseException | None) -> LanguageModelError:
+    """The error for a server that no connection could be made to, or whose reply broke off."""
+    if type(cause).__name__ == "ConnectError":
+        return LanguageModelError(f"{name} cannot be reached at {source}: check that address and the network")
+    return LanguageModelError(f"{name} at {source} broke the connection off before its reply ended", maybe_billed=True)
 
 
-def _seconds(retry_after: str | None) -> float | None:
+def timed_out(name: str, seconds: float) -> LanguageModelError:
+    """The error for a reply that took too long."""
+    return LanguageModelError(f"{name} gave no reply within {seconds:g} seconds", maybe_billed=True)
+
+
+def wire(form: type[W], body: bytes, name: str) -> W:
+    """The body of a successful HTTP reply as `form`. Raises LanguageModelError where it is something else."""
     try:
-        return None if retry_after is None else min(60.0, max(0.0, float(retry_after)))
-    except ValueError:
-        return None
+        return form.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "body"
+        raise LanguageModelError(
+            f"{name} sent a reply that is not in its format ({where}: {plain(first['msg'], 200)})", maybe_billed=True
+        ) from None
+
+
+def hidden(text: str, secret: str) -> str:
+    """The text with the secret blotted out, should a server have sent it back."""
+    return text.replace(secret, "[key]") if len(secret) >= SECRET else text
+
+
+def address(url: str) -> str:
+    """The address of a server as it may be shown and stored: without a password or a query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def plain(text: str, limit: int) -> str:
+    """The text in one line of at most `limit` characters, control and direction characters replaced by spaces."""
+    kept = "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text[: 4 * limit])
+    line = " ".join(kept.split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"

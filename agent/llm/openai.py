@@ -1,12 +1,28 @@
 """OpenAI's Responses API, and Chat Completions for servers that speak its format (vLLM, Ollama, llama.cpp, LM Studio)."""
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
-from neuronaut.agent.llm.base import KeyRefused, LanguageModelError, Reply, Request, failure
+from pydantic import BaseModel
 
-if TYPE_CHECKING:
-    import openai
+from neuronaut.agent.llm.base import (
+    RETRIES,
+    TIMEOUT,
+    KeyRefused,
+    LanguageModelError,
+    Reply,
+    Request,
+    address,
+    broken_connection,
+    hidden,
+    http_failure,
+    timed_out,
+    wire,
+)
+
+OPENAI_KEY = "OPENAI_API_KEY"
+COMPATIBLE_KEY = "NEURONAUT_LLM_KEY"  # not OpenAI's: a key is sent to the server that it was made for only
 
 
 def strict_schema(schema: Any) -> Any:
@@ -20,79 +36,170 @@ def strict_schema(schema: Any) -> Any:
     return [strict_schema(item) for item in schema] if isinstance(schema, list) else schema
 
 
-def _client(base_url: str | None, provider: str) -> "openai.OpenAI":
-    import openai
+class _Server:
+    """A server that the openai SDK talks to: one POST at a time, its errors in our words, the key never among them."""
 
-    key = os.environ.get("OPENAI_API_KEY") or ("none" if provider == "compatible" else None)
-    if key is None:
-        raise KeyRefused("no key for openai: set the environment variable OPENAI_API_KEY")
-    return openai.OpenAI(api_key=key, base_url=base_url, max_retries=0, timeout=120.0)
+    def __init__(self, name: str, base_url: str | None, key_variable: str, key: str, timeout: float) -> None:
+        import openai
+
+        self.name, self._key_variable, self._key, self._timeout = name, key_variable, key, timeout
+        self.client = openai.OpenAI(
+            api_key=key,
+            base_url=base_url,
+            max_retries=RETRIES,
+            timeout=timeout,
+            http_client=openai.DefaultHttpxClient(follow_redirects=False),  # text goes to the named server only
+        )
+        self.source = address(str(self.client.base_url))
+
+    def body(self, post: Callable[[], Any]) -> bytes:
+        """The body of the reply to a raw POST. Raises LanguageModelError or UserError."""
+        import openai
+
+        try:
+            return hidden(post().http_response.text, self._key).encode("utf-8", "replace")
+        except openai.APIStatusError as error:
+            said = hidden(error.message, self._key)
+            raise http_failure(self.name, error.status_code, said, self._key_variable) from None
+        except openai.APITimeoutError:
+            raise timed_out(self.name, self._timeout) from None
+        except openai.APIError as error:
+            raise broken_connection(self.name, self.source, error.__cause__) from None
 
 
-def _reason(error: Exception) -> LanguageModelError | KeyRefused:
-    import openai
+class _Part(BaseModel):
+    type: str
+    text: str | None = None
 
-    if isinstance(error, openai.APIStatusError):
-        return failure("openai", error.status_code, error.message, error.response.headers.get("retry-after"))
-    return failure("openai", None, str(error))
+
+class _Item(BaseModel):
+    type: str
+    content: list[_Part] | None = None
+
+
+class _Cached(BaseModel):
+    cached_tokens: int | None = None
+
+
+class _ResponseUsage(BaseModel):
+    input_tokens: int
+    output_tokens: int
+    input_tokens_details: _Cached | None = None
+
+
+class _Incomplete(BaseModel):
+    reason: str | None = None
+
+
+class _Error(BaseModel):
+    message: str = ""
+
+
+class _Response(BaseModel):
+    model: str
+    status: str
+    output: list[_Item]
+    usage: _ResponseUsage | None = None
+    incomplete_details: _Incomplete | None = None
+    error: _Error | None = None
 
 
 class OpenAIModel:
     """`openai:MODEL` over the Responses API; nothing is stored at the provider."""
 
     provider = "openai"
+    max_tokens = 16_000  # a model that thinks spends most of it before its first word
+    billed = True
 
-    def __init__(self, model: str, base_url: str | None = None) -> None:
+    def __init__(self, model: str, base_url: str | None = None, timeout: float = TIMEOUT) -> None:
+        key = os.environ.get(OPENAI_KEY)
+        if not key:
+            raise KeyRefused(f"--llm openai:{model} needs a key: set the environment variable {OPENAI_KEY}")
         self.model = model
-        self._client = _client(base_url, "openai")
+        self._server = _Server(f"openai:{model}", base_url, OPENAI_KEY, key, timeout)
+        self.source = self._server.source
 
     def ask(self, request: Request) -> Reply:
-        """One structured reply. Raises LanguageModelError or KeyRefused; never retries by itself."""
-        import openai
-
-        schema = strict_schema(request.reply.model_json_schema())
-        try:
-            response = self._client.responses.create(
+        """One structured reply. Raises LanguageModelError, or UserError where only the user can mend it."""
+        server = self._server
+        form: Any = {
+            "type": "json_schema",
+            "name": request.purpose,
+            "schema": strict_schema(request.reply.model_json_schema()),
+            "strict": True,
+        }
+        body = server.body(
+            lambda: server.client.responses.with_raw_response.create(
                 model=self.model,
                 instructions=request.system,
                 input=request.prompt,
                 max_output_tokens=request.max_tokens,
                 store=False,
-                text={"format": {"type": "json_schema", "name": request.purpose, "schema": schema, "strict": True}},
+                text={"format": form},
             )
-        except openai.APIError as error:
-            raise _reason(error) from None
-        usage = response.usage
-        refused = any(
-            part.type == "refusal" for item in response.output if item.type == "message" for part in item.content
         )
-        incomplete = response.incomplete_details.reason if response.incomplete_details else None
+        found, name = wire(_Response, body, server.name), server.name
+        if found.status == "failed":
+            raise LanguageModelError(f"{name} failed: {found.error.message if found.error else ''}", maybe_billed=True)
+        parts = [part for item in found.output if item.type == "message" for part in item.content or []]
+        refused = any(part.type == "refusal" for part in parts)
+        usage = found.usage
         return Reply(
-            text=response.output_text,
-            model=response.model,
-            stop_reason="refusal" if refused else str(incomplete or response.status or "completed"),
+            text="".join(part.text or "" for part in parts if part.type == "output_text"),
+            model=found.model,
+            stop_reason="refusal" if refused else _why(found),
             tokens_in=usage.input_tokens if usage else None,
             tokens_cached=usage.input_tokens_details.cached_tokens if usage and usage.input_tokens_details else None,
             tokens_out=usage.output_tokens if usage else None,
         )
 
 
+def _why(response: _Response) -> str:
+    details = response.incomplete_details
+    return details.reason if details and details.reason else response.status
+
+
+class _Message(BaseModel):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _ChatUsage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    prompt_tokens_details: _Cached | None = None
+
+
+class _Chat(BaseModel):
+    model: str
+    choices: list[_Choice]
+    usage: _ChatUsage | None = None
+
+
 class CompatibleModel:
     """`compatible:MODEL --base-url URL` over Chat Completions with a JSON schema as response format."""
 
     provider = "compatible"
+    max_tokens = 4_096  # with the prompt it must fit the context that a local server was started with
+    billed = True  # such a server may charge; $NEURONAUT_PRICES can say that it does not
 
-    def __init__(self, model: str, base_url: str) -> None:
+    def __init__(self, model: str, base_url: str, timeout: float = TIMEOUT) -> None:
         self.model = model
-        self._client = _client(base_url, "compatible")
+        key = os.environ.get(COMPATIBLE_KEY) or "no-key"
+        self._server = _Server(f"compatible:{model}", base_url, COMPATIBLE_KEY, key, timeout)
+        self.source = self._server.source
 
     def ask(self, request: Request) -> Reply:
-        """One structured reply. Raises LanguageModelError or KeyRefused; never retries by itself."""
-        import openai
-
+        """One structured reply. Raises LanguageModelError, or UserError where only the user can mend it."""
+        server = self._server
         schema = strict_schema(request.reply.model_json_schema())
-        try:
-            response = self._client.chat.completions.create(
+        body = server.body(
+            lambda: server.client.chat.completions.with_raw_response.create(
                 model=self.model,
                 messages=[{"role": "system", "content": request.system}, {"role": "user", "content": request.prompt}],
                 max_tokens=request.max_tokens,
@@ -101,16 +208,16 @@ class CompatibleModel:
                     "json_schema": {"name": request.purpose, "schema": schema, "strict": True},
                 },
             )
-        except openai.APIError as error:
-            raise _reason(error) from None
-        if not response.choices:
-            raise LanguageModelError("compatible: the reply holds no choice", kind="malformed")
-        choice, usage = response.choices[0], response.usage
+        )
+        found = wire(_Chat, body, server.name)
+        if not found.choices:
+            raise LanguageModelError(f"{server.name} sent a reply without a choice", maybe_billed=True)
+        choice, usage = found.choices[0], found.usage
         return Reply(
             text=choice.message.content or "",
-            model=response.model,
-            stop_reason="refusal" if choice.message.refusal else choice.finish_reason,
+            model=found.model,
+            stop_reason="refusal" if choice.message.refusal else choice.finish_reason or "unknown",
             tokens_in=usage.prompt_tokens if usage else None,
-            tokens_cached=None,
+            tokens_cached=usage.prompt_tokens_details.cached_tokens if usage and usage.prompt_tokens_details else None,
             tokens_out=usage.completion_tokens if usage else None,
         )

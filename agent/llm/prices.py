@@ -1,39 +1,65 @@
 """What a call costs, from a table of prices that the user keeps; an unknown price is None, never 0."""
 
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from neuronaut.agent.llm.base import Reply
+from neuronaut.agent.llm.base import LanguageModel, Reply
 from neuronaut.tools.errors import UserError
+
+
+class Price(NamedTuple):
+    """US dollars for a million tokens, which is micro-dollars for one."""
+
+    tokens_in: float
+    tokens_cached: float
+    tokens_out: float
+
+
+FREE = Price(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
 class Prices:
-    """US dollars for a million tokens by model name: (input, cached input, output). `date` says when they were noted."""
+    """Prices by model name. `date` says when they were noted."""
 
     date: str
-    per_million: dict[str, tuple[float, float, float]]
+    per_million: dict[str, Price]
 
-    def micro_dollars(self, reply: Reply) -> int | None:
-        """The price of a reply in millionths of a dollar; None where the model or a count is unknown."""
-        price = self.per_million.get(reply.model)
+    def of(self, model: LanguageModel, answered_by: str | None = None) -> Price | None:
+        """The price of a model, None where it is unknown.
+
+        The name that answered (`gpt-x-2026-01-31`) is looked up before the one asked for (`gpt-x`).
+        """
+        if not model.billed:
+            return FREE
+        return self.per_million.get(answered_by or "") or self.per_million.get(model.model)
+
+    def micro_dollars(self, model: LanguageModel, reply: Reply) -> int | None:
+        """The price of a reply in millionths of a dollar; None where the price or a count is unknown."""
+        price = self.of(model, reply.model)
+        if price == FREE:
+            return 0
         if price is None or reply.tokens_in is None or reply.tokens_out is None:
             return None
-        cached = reply.tokens_cached or 0
+        cached = min(reply.tokens_cached or 0, reply.tokens_in)
         counts = (reply.tokens_in - cached, cached, reply.tokens_out)
-        return round(sum(count * dollars for count, dollars in zip(counts, price, strict=True)))
+        return math.ceil(sum(count * dollars for count, dollars in zip(counts, price, strict=True)))
 
 
 def read_prices() -> Prices:
     """The table that $NEURONAUT_PRICES names, JSON {"date": …, "per_million": {model: [in, cached, out]}}; else an empty one."""
     path = os.environ.get("NEURONAUT_PRICES")
-    if path is None:
+    if not path:
         return Prices("none", {})
     try:
         table = json.loads(Path(path).read_text(encoding="utf-8"))
-        rows = {str(name): (float(a), float(b), float(c)) for name, (a, b, c) in table["per_million"].items()}
+        rows = {str(name): Price(*map(float, row)) for name, row in table["per_million"].items()}
+        if not all(math.isfinite(dollars) and dollars >= 0 for row in rows.values() for dollars in row):
+            raise ValueError("a price is negative or not a number")
         return Prices(str(table["date"]), rows)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"the price table {path!r} cannot be read ({error}): see docs/language-models.md") from None

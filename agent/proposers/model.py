@@ -1,79 +1,119 @@
 """A language model as a proposer: it sees explore text only, and its predicates stand in the same pool as all others."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+import pydantic_core
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from neuronaut.agent.config import ModelName
-from neuronaut.agent.llm.base import LanguageModel, Reply, Request
-from neuronaut.agent.llm.gateway import Gateway, NoReply
+from neuronaut.agent.llm.base import TIMEOUT, Request, plain
+from neuronaut.agent.llm.budget import Budget
+from neuronaut.agent.llm.gateway import Gateway, Malformed, NoReply
+from neuronaut.agent.llm.log import NotebookLog
 from neuronaut.agent.llm.prices import read_prices
 from neuronaut.agent.llm.registry import open_language_model
+from neuronaut.agent.llm.scripted import ScriptedModel
 from neuronaut.agent.proposers.base import Explored, Proposal
+from neuronaut.agent.proposers.shown import prompt_variables
 from neuronaut.agent.session import Session
-from neuronaut.agent.view import visible
-from neuronaut.memory import queries
 from neuronaut.prompts import render
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.look.examples import TopExamplesArgs, choose_places
-from neuronaut.tools.predicates.text import claim_text, parse_text
+from neuronaut.tools.predicates.nodes import Predicate, simplify
+from neuronaut.tools.predicates.text import parse_text
+from neuronaut.tools.predicates.words import claim_text
 
-SHOWN_EXAMPLES = 12
-CONTEXT = 12
+KEPT = 8  # hypotheses of one reply; each is compared on design text with 32 edits a leaf
+READ = 64  # entries of one reply that are looked at
+SAID = 3  # refusals that are told one by one
+MAX_PREDICATE = 5_000  # characters
 
 
 class Hypothesis(BaseModel):
     """One proposed hypothesis: a sentence and a predicate in text form."""
 
     model_config = ConfigDict(extra="forbid")
-    claim: str = Field(max_length=500)
-    predicate: str = Field(max_length=5000)
+    claim: str
+    predicate: str
 
 
 class Hypotheses(BaseModel):
-    """What the language model returns."""
+    """What the language model is asked for. Its reply is read entry by entry, so that one bad entry spoils no other."""
 
     model_config = ConfigDict(extra="forbid")
     hypotheses: list[Hypothesis]
 
 
-@dataclass
-class NotebookLog:
-    """Language-model calls of one run as rows of its notebook."""
+@dataclass(frozen=True)
+class LeftOut:
+    """An entry of a reply that is not tested: why, in a few words that are counted, and in a sentence."""
 
-    session: Session
+    reason: str
+    detail: str
 
-    def begin_call(self, purpose: str, model: LanguageModel, request: dict[str, Any], request_sha256: str) -> str:
-        """The id of the intent, committed before anything is sent."""
-        from neuronaut.memory.ledger import canonical
 
-        row = {"purpose": purpose, "provider": model.provider, "model": model.model, "request": canonical(request)}
-        return self.session.notebook.begin_call(self.session.run, {**row, "request_sha256": request_sha256})
+@dataclass(frozen=True)
+class Reading:
+    """What a reply holds: distinct predicates that can be tested, and what was left out."""
 
-    def end_call(
-        self, call: str, *, reply: Reply | None, error: str | None, usd_micro: int | None, seconds: float
-    ) -> None:
-        """The reply or the error."""
-        row: dict[str, Any] = {"error": error, "usd_micro": usd_micro, "seconds": seconds}
-        if reply is not None:
-            row |= {"answered_by": reply.model, "response": reply.text, "stop_reason": reply.stop_reason}
-            row |= {"tokens_in": reply.tokens_in, "tokens_cached": reply.tokens_cached, "tokens_out": reply.tokens_out}
-        self.session.notebook.end_call(call, row)
+    predicates: tuple[Predicate, ...]
+    left_out: tuple[LeftOut, ...]
+    beyond: int = 0  # entries after the last that was looked at
 
-    def earlier_reply(self, request_sha256: str) -> Reply | None:
-        """The reply that the same request got before, in any run of the notebook."""
-        row = queries.earlier_reply(self.session.notebook, request_sha256)
-        if row is None:
-            return None
-        counts = (row["tokens_in"], row["tokens_cached"], row["tokens_out"])
-        return Reply(row["response"], row["answered_by"], row["stop_reason"], *counts)
+    def reasons(self) -> dict[str, int]:
+        """How many entries were left out, by reason."""
+        found = Counter(one.reason for one in self.left_out)
+        return dict(found) | ({f"after the first {READ} entries": self.beyond} if self.beyond else {})
+
+
+def read_hypotheses(text: str) -> Reading:
+    """The hypotheses of a reply. Raises Malformed where it is no list of them, or where it has some but none can be tested."""
+    try:
+        found: Any = pydantic_core.from_json(text)
+    except ValueError as error:
+        raise Malformed(f"it is not JSON ({plain(str(error), 120)}).") from None
+    entries = found.get("hypotheses") if isinstance(found, dict) else None
+    if not isinstance(entries, list):
+        raise Malformed('it is not an object {"hypotheses": [...]}.')
+    predicates: dict[Predicate, None] = {}
+    left_out = []
+    for entry in entries[:READ]:
+        read = _read(entry)
+        if isinstance(read, LeftOut):
+            left_out.append(read)
+        elif read in predicates:
+            left_out.append(LeftOut("a repeat", plain(str(read), 100)))
+        elif len(predicates) == KEPT:
+            left_out.append(LeftOut(f"after the first {KEPT} that can be tested", plain(str(read), 100)))
+        else:
+            predicates[read] = None
+    if entries and not predicates:
+        raise Malformed("none of its predicates can be tested: " + "; ".join(one.detail for one in left_out[:SAID]))
+    return Reading(tuple(predicates), tuple(left_out), max(0, len(entries) - READ))
+
+
+def _read(entry: object) -> Predicate | LeftOut:
+    try:
+        hypothesis = Hypothesis.model_validate(entry, strict=True)
+    except ValidationError:
+        return LeftOut("not a claim with a predicate", f"{plain(repr(entry)[:500], 100)} is no claim with a predicate")
+    if len(hypothesis.predicate) > MAX_PREDICATE:
+        return LeftOut(
+            "too long", f"a predicate of {len(hypothesis.predicate):,} characters (at most {MAX_PREDICATE:,})"
+        )
+    try:
+        predicate = simplify(parse_text(hypothesis.predicate))
+    except ToolRefused as error:
+        return LeftOut("not in the predicate language", f"{plain(hypothesis.predicate, 100)}: {plain(str(error), 200)}")
+    if predicate.kind in ("promotes", "suppresses"):
+        return LeftOut("about the output", f"{plain(hypothesis.predicate, 100)} says what it writes, not when it fires")
+    return predicate
 
 
 @dataclass
 class ModelProposer:
-    """Asks a language model once for each unit; a predicate that cannot be read is said and left out, never guessed."""
+    """Asks a language model once for each unit; an entry that cannot be tested is said and left out, never guessed."""
 
     gateway: Gateway
     session: Session
@@ -84,63 +124,36 @@ class ModelProposer:
         return f"{self.gateway.model.provider}:{self.gateway.model.model}"
 
     def propose(self, explored: Explored) -> list[Proposal]:
-        """The model's hypotheses as proposals; empty when no usable reply came."""
-        request = Request(
-            "propose", render("propose_system"), render("propose", **prompt_variables(explored)), Hypotheses
-        )
+        """The model's hypotheses as proposals; empty when no usable reply came, which is said and recorded.
+
+        Raises OutOfBudget, and UserError where only the user can mend it (a refused key, a name that is not known).
+        """
+        say, sign = self.session.say, explored.unit.sign
+        say("model", f"{self.name} is asked about {explored.unit.address}")
+        prompt = render("propose", **prompt_variables(explored))
+        request = Request("propose", render("propose_system"), prompt, Hypotheses, self.gateway.model.max_tokens)
         try:
-            reply = self.gateway.ask(request, Hypotheses)
+            reading = self.gateway.ask(request, read_hypotheses)
         except NoReply as error:
-            self.session.say("model", f"no usable reply: {error}")
+            say("model", f"no hypotheses from {self.name}: {error}; the others go on without it")
             return []
-        found = []
-        for hypothesis in reply.hypotheses[:8]:
-            try:
-                predicate = parse_text(hypothesis.predicate)
-            except ToolRefused as error:
-                self.session.say("model", f"untestable and left out: {hypothesis.claim} ({error})")
-                continue
-            if predicate.kind in ("promotes", "suppresses"):
-                continue
-            found.append(Proposal("reads", predicate, claim_text(predicate, sign=explored.unit.sign), self.name))
-        return found
+        for one in reading.left_out[:SAID]:
+            say("model", f"left out: {one.detail}")
+        counted = ", ".join(f"{n} {reason}" for reason, n in reading.reasons().items())
+        say("model", f"{self.name} proposes {len(reading.predicates)}" + (f"; left out: {counted}" if counted else ""))
+        return [Proposal("reads", p, claim_text(p, sign=sign), self.name) for p in reading.predicates]
 
 
 def model_proposer(session: Session, name: ModelName) -> ModelProposer:
-    """The proposer for a language model named on the command line, within the run's budget."""
-    model = open_language_model(name, session.config.base_url)
-    budget = session.config.budget
-    gateway = Gateway(model, NotebookLog(session), read_prices(), max_tokens=budget.tokens, max_usd=budget.usd)
-    return ModelProposer(gateway, session)
-
-
-def prompt_variables(explored: Explored) -> dict[str, Any]:
-    """What the prompt shows: contexts in three bands and the tokens on which the unit fires, all from explore text."""
-    variables: dict[str, Any] = {"unit": explored.unit.address.rstrip("-"), "sign": explored.unit.sign}
-    for band in ("top", "quantiles", "random"):
-        args = TopExamplesArgs(unit=explored.unit.address, k=SHOWN_EXAMPLES, band=band)
-        places = choose_places(explored.tokens, explored.activations, args)
-        variables[band] = [_marked(explored, window, pos) for window, pos in places]
-    variables["token_table"] = _token_table(explored)
-    variables["refuted"] = list(explored.refuted)
-    return variables
-
-
-def _marked(explored: Explored, window: int, pos: int) -> str:
-    tokens = explored.tokens
-    low, high = max(0, pos - CONTEXT), min(int(tokens.lengths[window]), pos + 4)
-    pieces = [
-        tokens.vocabulary.pieces[i] if tokens.scored[window, at] else "" for at, i in enumerate(tokens.ids[window])
-    ]
-    share = float(explored.activations[window, pos]) / max(1e-9, float(explored.activations.max()))
-    text = f"{''.join(pieces[low:pos])}<<{pieces[pos]}>>{''.join(pieces[pos + 1 : high])}"
-    return f"{share:5.2f}  {visible(text)}"
-
-
-def _token_table(explored: Explored) -> list[dict[str, Any]]:
-    tokens = explored.tokens
-    ids, fires = tokens.ids[tokens.scored], explored.activations[tokens.scored] > explored.rule.threshold
-    n = np.bincount(ids, minlength=len(tokens.vocabulary.pieces))
-    fired = np.bincount(ids, weights=fires, minlength=len(n))
-    best = [int(i) for i in np.argsort(-fired, kind="stable")[:20] if fired[i] > 0]
-    return [{"piece": repr(tokens.vocabulary.pieces[i]), "rate": fired[i] / n[i], "n": int(n[i])} for i in best]
+    """The proposer for a language model named on the command line, within what is left of the run's budget."""
+    limits = session.config.budget
+    timeout = TIMEOUT if limits.seconds is None else min(TIMEOUT, limits.seconds)
+    model, log = open_language_model(name, session.config.base_url, timeout), NotebookLog(session)
+    budget = Budget(read_prices(), max_tokens=limits.tokens, max_usd=limits.usd)
+    budget.check(model)
+    log.count(budget, model)
+    if isinstance(model, ScriptedModel):
+        model.given = log.n_replies()
+    elif session.config.llm is not None:
+        session.say("model", f"{name.provider}:{name.name} at {model.source} is sent explore text")
+    return ModelProposer(Gateway(model, log, budget), session)
