@@ -137,6 +137,12 @@ def experiments(notebook: Store, run: str) -> list[Row]:
     return rows
 
 
+def tool_sources(notebook: Store, predictions: list[str]) -> dict[str, set[str]]:
+    """The hashes of the tool sources with which each prediction was tested."""
+    tests = _grouped(notebook, schema.experiment, "prediction", predictions)
+    return {one: {row["tool_sha256"] for row in tests[one]} for one in predictions}
+
+
 def calls(notebook: Store, run: str) -> list[Row]:
     """All language-model calls of a run with their ends (None: begun and never ended)."""
     rows = _by(notebook, schema.llm_call, run=run)
@@ -187,8 +193,9 @@ def search(notebook: Store, words: str, *, limit: int = 100) -> list[Row]:
     """Claims that hold all the words and facets (`status:supported side:reads unit:8.481 author:grammar layer:8 run:ID`),
     the newest first; all claims for no words."""
     h, u, s = schema.hypothesis, schema.unit, schema.hypothesis_status
-    last = sa.select(sa.func.max(s.c.seq)).where(s.c.hypothesis == h.c.id).scalar_subquery()
-    joined = h.join(u, u.c.id == h.c.unit).join(s, sa.and_(s.c.hypothesis == h.c.id, s.c.seq == last))
+    later = s.alias()
+    last = ~sa.exists().where(later.c.hypothesis == s.c.hypothesis, later.c.seq > s.c.seq)
+    joined = h.join(u, u.c.id == h.c.unit).join(s, sa.and_(s.c.hypothesis == h.c.id, last))
     statement = sa.select(h, u.c.address, u.c.layer, s.c.to_state.label("status")).select_from(joined)
     for word in words.split():
         statement = statement.where(_condition(word))

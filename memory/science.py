@@ -58,7 +58,7 @@ def text_problems(rows: Rows, seq: Seq) -> list[str]:
         if side is None:
             problems.append(f"experiment {key} looked at confirm block {args['block']} without a registered prediction")
             continue
-        block = opened.get((row["corpus"], args.get("unit"), side, args["block"]))
+        block = opened.get((row["corpus"], str(args.get("unit")), side, args["block"]))
         if block is None or seq.get(("block_opened", block), 0) > seq.get(("experiment", key), 0):
             problems.append(f"experiment {key} looked at confirm block {args['block']} before it was opened for a test")
     return problems

@@ -72,6 +72,7 @@ class Store:
         @sa.event.listens_for(engine, "connect")
         def _pragmas(connection: sqlite3.Connection, _record: object) -> None:
             connection.isolation_level = None
+            connection.text_factory = _text  # an altered text that is no UTF-8 is read, and found by its hash
             pragmas = ["foreign_keys=ON", "recursive_triggers=ON", "mmap_size=0", "trusted_schema=OFF"]
             if not self.read_only:
                 pragmas += ["journal_mode=WAL", "synchronous=FULL"]
@@ -188,6 +189,10 @@ def _quoted(name: str) -> str:
     return f'"{name}"'
 
 
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", errors="replace")
+
+
 def _typed(column: sa.Column[Any], value: Any) -> Any:
     """The value as the file will give it back, so that its hash is the same then."""
     if value is None:
@@ -221,6 +226,8 @@ def sqlite_errors(path: Path) -> Iterator[None]:
         yield
     except (IntegrityError, sqlite3.IntegrityError):
         raise
+    except UnicodeDecodeError:
+        raise UserError(f"the notebook {str(path)!r} {_REASONS['malformed']}") from None
     except (DatabaseError, sqlite3.Error) as error:
         raise UserError(f"the notebook {str(path)!r} {_reason(str(getattr(error, 'orig', error)))}") from None
 

@@ -93,7 +93,9 @@ def _schema(notebook: Store) -> list[str]:
         wanted |= {
             s for s in migrations.source_of(number, name).strip().split("\n\n") if s.startswith("CREATE TRIGGER")
         }
-    statement: sa.Select[tuple[str]] = sa.select(sa.column("sql")).select_from(sa.table("sqlite_master")).where(sa.column("type") == "trigger")
+    statement: sa.Select[tuple[str]] = (
+        sa.select(sa.column("sql")).select_from(sa.table("sqlite_master")).where(sa.column("type") == "trigger")
+    )
     present = {str(row["sql"]) for row in notebook.rows(statement)}
     return [f"the trigger {sql.split()[2]} was removed or changed" for sql in sorted(wanted - present)] + [
         f"the trigger {sql.split()[2]} is not neuronaut's" for sql in sorted(present - wanted)

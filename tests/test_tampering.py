@@ -1,0 +1,285 @@
+"""Each kind of tampering with a notebook is named by `verify`; what it cannot see alone shows against the printed head."""
+
+import json
+import runpy
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from neuronaut.memory import ledger, schema
+from neuronaut.memory.notebook import Notebook
+from neuronaut.memory.store import primary_key
+from neuronaut.memory.verify import verify
+from neuronaut.tools.errors import UserError
+
+made = runpy.run_path(str(Path(__file__).parent / "data" / "make_notebook.py"))
+
+
+@pytest.fixture
+def notebook(tmp_path: Path) -> Path:
+    path = tmp_path / "n.db"
+    made["fill"](path)
+    return path
+
+
+@pytest.fixture
+def attack(notebook: Path) -> Iterator[sqlite3.Connection]:
+    """The file as an intruder has it: without its triggers. `seal` puts them back."""
+    connection = sqlite3.connect(notebook, isolation_level=None)
+    triggers = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+    for name, _ in triggers:
+        connection.execute(f"DROP TRIGGER {name}")
+    yield connection
+    connection.close()
+
+
+def seal(connection: sqlite3.Connection) -> None:
+    """Put the triggers back."""
+    for statement in schema.sqlite_statements():
+        if statement.startswith("CREATE TRIGGER"):
+            connection.execute(statement)
+
+
+def problems(path: Path, head: str | None = None) -> list[str]:
+    with Notebook(path, read_only=True) as opened:
+        return verify(opened, head)
+
+
+def head(path: Path) -> str:
+    with Notebook(path, read_only=True) as opened:
+        return opened.head()
+
+
+def forge_ledger(connection: sqlite3.Connection) -> None:
+    """Write the whole ledger anew for the rows that are there, as someone who knows the code would."""
+    rows = {table.name: table for table in schema.RECORDS}
+    lines = connection.execute("SELECT seq, table_name, row_id FROM ledger ORDER BY seq").fetchall()
+    prev = ledger.GENESIS
+    for seq, table, key in lines:
+        names = [column.name for column in rows[table].columns]
+        listed = ", ".join(f'"{name}"' for name in names)
+        keys = primary_key(rows[table])
+        found = [
+            dict(zip(names, values, strict=True)) for values in connection.execute(f"SELECT {listed} FROM {table}")
+        ]
+        digest = next(ledger.row_hash(row) for row in found if ledger.row_key(row, keys) == key)
+        line = ledger.line_hash(seq, table, key, digest, prev)
+        connection.execute(
+            "UPDATE ledger SET row_sha256 = ?, prev_sha256 = ?, sha256 = ? WHERE seq = ?", (digest, prev, line, seq)
+        )
+        prev = line
+
+
+def test_an_untouched_notebook_is_whole(notebook: Path) -> None:
+    assert problems(notebook, head(notebook)) == []
+
+
+ALTERED = {
+    "evidence": "UPDATE evidence SET value = 0.99",
+    "run": "UPDATE run SET question = 'another'",
+    "verdict": "UPDATE verdict SET outcome = 'SUPPORTED' WHERE outcome = 'REFUTED'",
+    "hypothesis_status": "UPDATE hypothesis_status SET to_state = 'supported' WHERE to_state = 'refuted'",
+    "prediction": "UPDATE prediction SET threshold = 9e999",
+    "experiment_end": "UPDATE experiment_end SET seconds = 'soon'",
+    "llm_call_end": "UPDATE llm_call_end SET usd_micro = NULL",
+}
+
+
+@pytest.mark.parametrize("table", ALTERED)
+def test_an_altered_value_is_named(notebook: Path, attack: sqlite3.Connection, table: str) -> None:
+    attack.execute(ALTERED[table])
+    seal(attack)
+    assert any(p.startswith(table) and p.endswith("was altered after it was recorded") for p in problems(notebook))
+
+
+def test_a_dropped_row_is_named(notebook: Path, attack: sqlite3.Connection) -> None:
+    (key,) = attack.execute("SELECT id FROM evidence").fetchone()
+    attack.execute("DELETE FROM evidence WHERE id = ?", (key,))
+    seal(attack)
+    assert f"evidence {key} was dropped: the ledger records it" in problems(notebook)
+
+
+def test_an_unrecorded_row_is_named(notebook: Path, attack: sqlite3.Connection) -> None:
+    attack.execute("INSERT INTO review VALUES ('X', 'run', 'Y', 'someone', 'agree', '')")
+    seal(attack)
+    assert problems(notebook) == [
+        "review X is not recorded in the ledger: it was added behind neuronaut's back",
+    ]
+
+
+def test_reordered_ledger_lines_are_named(notebook: Path, attack: sqlite3.Connection) -> None:
+    attack.execute("UPDATE ledger SET seq = -1 WHERE seq = 5")
+    attack.execute("UPDATE ledger SET seq = 5 WHERE seq = 6")
+    attack.execute("UPDATE ledger SET seq = 6 WHERE seq = -1")
+    seal(attack)
+    assert "ledger line 5 was altered or reordered: its hash does not follow from the line before" in problems(notebook)
+
+
+def test_a_missing_ledger_line_is_named(notebook: Path, attack: sqlite3.Connection) -> None:
+    attack.execute("DELETE FROM ledger WHERE seq = 4")
+    seal(attack)
+    assert "ledger line 4 is missing (the next one is 5)" in problems(notebook)
+
+
+@pytest.mark.parametrize("value", [b"{}", "text", 5])
+def test_an_altered_artifact_is_named(notebook: Path, attack: sqlite3.Connection, value: object) -> None:
+    (key,) = attack.execute("SELECT id FROM artifact").fetchone()
+    attack.execute("UPDATE artifact SET content = ? WHERE id = ?", (value, key))
+    seal(attack)
+    assert f"artifact {key} was altered: its content has another hash" in problems(notebook)
+
+
+def test_a_cut_tail_shows_only_against_the_head(notebook: Path, attack: sqlite3.Connection) -> None:
+    kept_outside = head(notebook)
+    tail = attack.execute("SELECT seq, table_name, row_id FROM ledger ORDER BY seq DESC LIMIT 3").fetchall()
+    for seq, table, key in tail:
+        attack.execute(f"DELETE FROM {table} WHERE id = ?", (key,))
+        attack.execute("DELETE FROM ledger WHERE seq = ?", (seq,))
+    seal(attack)
+    lines = int(kept_outside.split(":")[0])
+    assert problems(notebook) == []
+    assert problems(notebook, kept_outside) == [
+        f"the tail was cut: the ledger has {lines - 3} lines, the head kept outside names line {lines}"
+    ]
+
+
+def test_a_full_rewrite_shows_only_against_the_head(notebook: Path, attack: sqlite3.Connection) -> None:
+    kept_outside = head(notebook)
+    attack.execute("UPDATE run SET question = 'another'")
+    forge_ledger(attack)
+    seal(attack)
+    line = kept_outside.split(":")[0]
+    assert problems(notebook) == []
+    found = problems(notebook, kept_outside)
+    assert found == [f"the notebook was rewritten: line {line} has another hash than the head kept outside"]
+    assert found == problems(notebook, kept_outside[: len(line) + 17] + "…")
+
+
+def test_removed_triggers_are_named(notebook: Path, attack: sqlite3.Connection) -> None:
+    assert "the trigger evidence_no_update was removed or changed" in problems(notebook)
+
+
+@pytest.mark.parametrize("kept", ["", "5", "5:xyz", "-1:" + "0" * 64, "5:" + "a" * 15])
+def test_what_is_no_head_is_said(notebook: Path, kept: str) -> None:
+    if kept:
+        assert "is no ledger head" in problems(notebook, kept)[0]
+    else:
+        assert problems(notebook, kept) == []
+
+
+# What a rewritten ledger does not hide: science out of order, and verdicts that do not follow
+
+
+def _earlier_experiment(connection: sqlite3.Connection) -> str:
+    """The first experiment's line put before its prediction's."""
+    (experiment, prediction) = connection.execute(
+        "SELECT id, prediction FROM experiment WHERE prediction IS NOT NULL"
+    ).fetchone()
+    seqs = [
+        connection.execute("SELECT seq FROM ledger WHERE row_id = ?", (key,)).fetchone()[0]
+        for key in (prediction, experiment)
+    ]
+    for old, new in ((seqs[0], -1), (seqs[1], seqs[0]), (-1, seqs[1])):
+        connection.execute("UPDATE ledger SET seq = ? WHERE seq = ?", (new, old))
+    return f"experiment {experiment} tested prediction {prediction}, which came after it"
+
+
+def _borrowed_evidence(connection: sqlite3.Connection) -> str:
+    """The second prediction judged by the evidence of the first one's experiment."""
+    (first, second) = (row[0] for row in connection.execute("SELECT id FROM verdict ORDER BY id"))
+    connection.execute(
+        "UPDATE verdict_evidence SET evidence = (SELECT evidence FROM verdict_evidence WHERE verdict = ?) WHERE verdict = ?",
+        (first, second),
+    )
+    key = connection.execute("SELECT evidence FROM verdict_evidence WHERE verdict = ?", (second,)).fetchone()[0]
+    connection.execute(
+        "UPDATE ledger SET row_id = ? WHERE table_name = 'verdict_evidence' AND row_id LIKE ?",
+        (f"{second}/{key}", f"{second}%"),
+    )
+    return "was done with the answer in hand: it judged prediction"
+
+
+def _better_number(connection: sqlite3.Connection) -> str:
+    (key, case) = connection.execute("SELECT id, \"case\" FROM verdict WHERE outcome = 'SUPPORTED'").fetchone()
+    better = json.dumps({**json.loads(case), "f1": 0.97})
+    connection.execute('UPDATE verdict SET "case" = ? WHERE id = ?', (better, key))
+    return f"verdict {key} rests on f1 0.97, measured was 0.9"
+
+
+def _better_bets(connection: sqlite3.Connection) -> str:
+    (key, case) = connection.execute("SELECT id, \"case\" FROM verdict WHERE outcome = 'SUPPORTED'").fetchone()
+    connection.execute(
+        'UPDATE verdict SET "case" = ? WHERE id = ?', (json.dumps({**json.loads(case), "bets": [1.0] * 30}), key)
+    )
+    return f"verdict {key} rests on bets"
+
+
+def _other_outcome(connection: sqlite3.Connection) -> str:
+    (key,) = connection.execute("SELECT id FROM verdict WHERE outcome = 'REFUTED'").fetchone()
+    connection.execute("UPDATE verdict SET outcome = 'SUPPORTED' WHERE id = ?", (key,))
+    return f"verdict {key} says SUPPORTED, but its case gives REFUTED"
+
+
+def _unreadable_case(connection: sqlite3.Connection) -> str:
+    (key,) = connection.execute("SELECT id FROM verdict").fetchone()
+    connection.execute("UPDATE verdict SET \"case\" = 'no JSON' WHERE id = ?", (key,))
+    return f"verdict {key} has a case that the rule cannot read"
+
+
+def _other_status(connection: sqlite3.Connection) -> str:
+    (key,) = connection.execute("SELECT hypothesis FROM hypothesis_status WHERE to_state = 'supported'").fetchone()
+    connection.execute("UPDATE hypothesis_status SET to_state = 'partial' WHERE to_state = 'supported'")
+    return f"hypothesis {key} is called partial, its verdict says SUPPORTED"
+
+
+def _peeked(connection: sqlite3.Connection) -> str:
+    (key,) = connection.execute("SELECT id FROM experiment WHERE prediction IS NOT NULL").fetchone()
+    connection.execute("UPDATE experiment SET prediction = NULL WHERE id = ?", (key,))
+    return f"experiment {key} looked at confirm block 0 without a registered prediction"
+
+
+def _unopened(connection: sqlite3.Connection) -> str:
+    (key, args) = connection.execute("SELECT id, args FROM experiment WHERE prediction IS NOT NULL").fetchone()
+    args = json.dumps({**json.loads(args), "block": 2})
+    connection.execute("UPDATE experiment SET args = ? WHERE id = ?", (args, key))
+    return f"experiment {key} looked at confirm block 2 before it was opened for a test"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_earlier_experiment, _borrowed_evidence, _better_number, _better_bets, _other_outcome, _unreadable_case,
+     _other_status, _peeked, _unopened],
+)  # fmt: skip
+def test_science_out_of_order_shows_even_in_a_rewritten_ledger(
+    notebook: Path, attack: sqlite3.Connection, change: Callable[[sqlite3.Connection], str]
+) -> None:
+    attack.execute("PRAGMA foreign_keys=OFF")
+    expected = change(attack)
+    forge_ledger(attack)
+    seal(attack)
+    found = problems(notebook)
+    assert any(expected in problem for problem in found), found
+
+
+def test_a_change_of_any_byte_of_the_file_is_no_traceback_and_no_wrong_number(notebook: Path, tmp_path: Path) -> None:
+    """Every 2039th byte is turned over, one at a time; what reads differently must be refused."""
+    raw = notebook.read_bytes()
+    with Notebook(notebook, read_only=True) as opened:
+        before = opened.rows(schema.evidence.select().order_by(schema.evidence.c.id))
+    torn = tmp_path / "torn.db"
+    detected = 0
+    for at in range(0, len(raw), 2039):
+        torn.write_bytes(raw[:at] + bytes([raw[at] ^ 0xFF]) + raw[at + 1 :])
+        for left in ("-wal", "-shm"):
+            torn.with_name(torn.name + left).unlink(missing_ok=True)
+        try:
+            found = problems(torn)
+        except UserError:
+            found = ["refused"]
+        detected += bool(found)
+        if not found:
+            with Notebook(torn, read_only=True) as opened:
+                assert opened.rows(schema.evidence.select().order_by(schema.evidence.c.id)) == before
+    assert detected > 10
