@@ -90,8 +90,10 @@ def test_reads(session: Session, unit: Unit, chosen: str, ids: list[str]) -> Dec
     block = _block(session, unit, "reads", list(rows.values()))
     if block is None:
         return None
-    n_claims = 1 + sum(
-        len(row["predictions"]) for row in rows.values() if Unit.parse(row["address"]).with_sign(1) == unit.with_sign(1)
+    n_claims = 1 + sum(  # its own prediction, if it was registered before a kill, counts once
+        len(row["predictions"])
+        for row in rows.values()
+        if row["id"] != chosen and Unit.parse(row["address"]).with_sign(1) == unit.with_sign(1)
     )
     payload = {
         "predicate": claim["predicate"],

@@ -1,6 +1,7 @@
 """One run at work: its opened resources, and the one way to do an experiment."""
 
 import hashlib
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,11 +11,12 @@ from typing import Any
 
 from neuronaut.agent.config import RunConfig
 from neuronaut.agent.proposers.base import Proposer
+from neuronaut.memory.ledger import canonical
 from neuronaut.memory.notebook import ExperimentSpec, Notebook
 from neuronaut.tools import registry as tool_registry
 from neuronaut.tools.errors import ToolFailed, ToolRefused
 from neuronaut.tools.measurements import Measurement
-from neuronaut.tools.registry import ToolContext, find_tool
+from neuronaut.tools.registry import ToolContext, ToolResult, find_tool
 
 Say = Callable[[str, str], None]
 
@@ -50,23 +52,26 @@ class Session:
         chosen = find_tool(tool)
         parsed = chosen.parse(args)
         spec = ExperimentSpec(tool, tools_sha256(), parsed.model_dump(mode="json"), int(args.get("seed", 0)))
-        started = self.notebook.begin_experiment(self.run, spec, prediction=prediction)
-        if started.finished is not None:
-            return _done(started.id, started.finished, started.evidence)
-        self._check_budget()
+        again = self.config.again
+        known = self.notebook.finished(self.run, spec, fresh=again)
+        if known is None:
+            self._check_budget()
+            known = self.notebook.begin_experiment(self.run, spec, prediction=prediction, fresh=again)
+        if known.finished is not None:
+            return _done(known.id, known.finished, known.evidence)
         began, before = time.monotonic(), self.context.target.forwards
         try:
             result = chosen.run(self.context, parsed)
+            stored = as_stored(result)
         except (ToolRefused, ToolFailed) as error:
             spent = (time.monotonic() - began, self.context.target.forwards - before)
             refused = isinstance(error, ToolRefused)
-            self.notebook.end_experiment(started.id, None, error=str(error), refused=refused, spent=spent)
+            self.notebook.end_experiment(known.id, None, error=str(error), refused=refused, spent=spent)
             raise
         spent = (time.monotonic() - began, self.context.target.forwards - before)
-        stored = {"payload": result.payload, "measurements": [_as_json(m) for m in result.measurements]}
         rows = [(subject, m) for m in result.measurements]
-        evidence = self.notebook.end_experiment(started.id, stored, spent=spent, evidence=rows)
-        return _done(started.id, stored, evidence)
+        evidence = self.notebook.end_experiment(known.id, stored, spent=spent, evidence=rows)
+        return _done(known.id, stored, evidence)
 
     def _check_budget(self) -> None:
         budget = self.config.budget
@@ -74,6 +79,16 @@ class Session:
             raise BudgetSpent(f"the budget of {budget.seconds:g} seconds is spent")
         if budget.forwards is not None and self.context.target.forwards > budget.forwards:
             raise BudgetSpent(f"the budget of {budget.forwards:g} forward passes is spent")
+
+
+def as_stored(result: ToolResult) -> dict[str, Any]:
+    """A result as the notebook keeps it and gives it back; ToolFailed for a number that is not finite."""
+    value = {"payload": result.payload, "measurements": [_as_json(m) for m in result.measurements]}
+    try:
+        stored: dict[str, Any] = json.loads(canonical(value))
+    except ValueError as error:
+        raise ToolFailed(f"the result holds a number that is not finite ({error})") from None
+    return stored
 
 
 def _as_json(m: Measurement) -> dict[str, Any]:

@@ -161,6 +161,24 @@ class Notebook(Store):
 
     # Experiments
 
+    def finished(self, run: str, spec: ExperimentSpec, *, fresh: bool = False) -> Started | None:
+        """The same experiment done before in this notebook (`fresh`: in this run), None when it is still to be done."""
+        with self.snapshot():
+            return self._finished(self._key(run, spec)["key"], run if fresh else None)
+
+    def _key(self, run: str, spec: ExperimentSpec) -> dict[str, Any]:
+        """The columns that say which experiment this is; equal keys give equal results."""
+        r = schema.run.c
+        target, corpus = self._db.execute(sa.select(r.target, r.corpus).where(r.id == run)).one()
+        body = {
+            "tool": spec.tool,
+            "tool_sha256": spec.tool_sha256,
+            "args": ledger.canonical(spec.args),
+            "seed": spec.seed,
+        }
+        key = ledger.sha256(ledger.canonical({**body, "target": target, "corpus": corpus}))
+        return {**body, "corpus": corpus, "key": key}
+
     def begin_experiment(
         self,
         run: str,
@@ -172,25 +190,11 @@ class Notebook(Store):
     ) -> Started:
         """An experiment to be done, or the stored result of the same one done before (`fresh`: in this run only)."""
         with self._writing():
-            row = self._db.execute(sa.select(schema.run).where(schema.run.c.id == run)).mappings().one()
-            body = {
-                "tool": spec.tool,
-                "tool_sha256": spec.tool_sha256,
-                "args": ledger.canonical(spec.args),
-                "seed": spec.seed,
-            }
-            key = ledger.sha256(ledger.canonical({**body, "target": row["target"], "corpus": row["corpus"]}))
-            if done := self._finished(key, run if fresh else None):
+            row = self._key(run, spec)
+            if done := self._finished(row["key"], run if fresh else None):
                 return done
-            more = {
-                "run": run,
-                "prediction": prediction,
-                "corpus": row["corpus"],
-                "key": key,
-                "repeat_of": repeat_of,
-                "started": now(),
-            }
-            return Started(self._insert(schema.experiment, {"id": new_id(), **body, **more}), None)
+            more = {"id": new_id(), "run": run, "prediction": prediction, "repeat_of": repeat_of, "started": now()}
+            return Started(self._insert(schema.experiment, {**row, **more}), None)
 
     def _finished(self, key: str, run: str | None) -> Started | None:
         e, end, a = schema.experiment, schema.experiment_end, schema.artifact
