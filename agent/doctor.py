@@ -62,7 +62,7 @@ def _notebook(path: Path) -> tuple[Level, str, str]:
         return "ok", "notebook", f"{path} (will be made)"
     try:
         with Notebook(path, read_only=True) as notebook:
-            return "ok", "notebook", f"{path}, head {notebook.head()[:20]}…"
+            return "ok", "notebook", f"{path}, head {notebook.head()}"
     except UserError as error:
         return "error", "notebook", str(error)
 

@@ -112,5 +112,5 @@ def _numbers(claim: dict[str, Any]) -> str:
 def _footer(answer: dict[str, Any]) -> Iterator[str]:
     cost = answer["cost"]
     spent = f"{cost['seconds']:.0f} s, {cost['forwards']:.0f} forward passes" if cost else answer["outcome"]
-    yield f"run {answer['run']} · {spent} · notebook {visible(answer['notebook'])} · ledger head {answer['ledger_head'][:20]}…"
+    yield f"run {answer['run']} · {spent} · notebook {visible(answer['notebook'])} · ledger head {answer['ledger_head']}"
     yield f"next: {' · '.join(answer['next'])}"

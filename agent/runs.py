@@ -1,5 +1,6 @@
 """Starting, resuming and ending a run."""
 
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from neuronaut.agent.session import BudgetSpent, Say, Session, tools_sha256
 from neuronaut.agent.view import print_json, steps_on_stderr
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
-from neuronaut.memory.store import default_path
+from neuronaut.memory.recall import earlier_findings
+from neuronaut.memory.store import default_path, sqlite_errors
 from neuronaut.tools.corpus import Corpus, load_corpus, pocket_corpus
-from neuronaut.tools.errors import UserError
+from neuronaut.tools.errors import ToolFailed, ToolRefused, UserError
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import check_unit, load_target
@@ -42,21 +44,36 @@ def ask(config: RunConfig, notebook_path: Path | None, *, as_json: bool) -> int:
 
 
 def resume(run: str, notebook_path: Path | None, *, as_json: bool) -> int:
-    """Go on with a run. Refuses one whose weights or corpus are no longer the same."""
-    with Notebook(notebook_path or default_path()) as notebook:
+    """Go on with a run. Refuses one whose weights, tokenizer or corpus are no longer the same, and a rerun."""
+    path = notebook_path or default_path()
+    with Notebook(path, read_only=True) as notebook:  # an unknown run makes no notebook
         row = queries.find_run(notebook, run)
+    if row["parent_run"] is not None:
+        raise UserError(f"run {run} repeats run {row['parent_run']}: start it anew with `neuronaut rerun`")
+    with Notebook(path) as notebook:
         say = steps_on_stderr()
         if row["end"] is not None and row["end"]["outcome"] == "answered":
             return _show(notebook, run, as_json=as_json)
         config = RunConfig.model_validate(row["config"])
         target, corpus = open_inputs(config, say)
-        if (
-            target.fingerprint().weights_sha256 != row["target"]["weights_sha256"]
-            or corpus.sha256 != row["corpus"]["sha256"]
-        ):
-            raise UserError(f"run {run} cannot go on: its model or corpus has changed since; ask the question again")
+        if changed := _changed(row, target, corpus):
+            raise UserError(
+                f"run {run} cannot go on: its {' and '.join(changed)} changed since; ask the question again"
+            )
         session = Session(run, config, notebook, ToolContext(target, corpus), [], say)
         return _work(session, _understood(config, target), as_json=as_json)
+
+
+def _changed(row: dict[str, Any], target: TargetModel, corpus: Corpus) -> list[str]:
+    now = target.fingerprint()
+    same = {
+        "weights": now.weights_sha256 == row["target"]["weights_sha256"],
+        "tokenizer": now.tokenizer_sha256 == row["target"]["tokenizer_sha256"],
+        "number format": now.dtype == row["target"]["dtype"],
+        "processing": now.processing == row["target"]["processing"],
+        "corpus": corpus.sha256 == row["corpus"]["sha256"],
+    }
+    return [name for name, equal in same.items() if not equal]
 
 
 def open_inputs(config: RunConfig, say: Say) -> tuple[TargetModel, Corpus]:
@@ -93,35 +110,81 @@ def _proposers(session: Session) -> list[Proposer]:
 
 
 def _work(session: Session, question: Question, *, as_json: bool) -> int:
+    session.say("run", f"{session.run}; if it stops: {_resume_command(session)}")
+    before = _spent_before(session)
     session.proposers = _proposers(session)
+    _recall(session, question)
     todo = [f"{question.unit.with_sign(sign).address} reads" for sign in question.signs]
     if not session.config.fast:
         todo.append(f"{question.unit.with_sign(question.signs[0]).address} writes")
-    checkpoints = session.notebook.path.with_name(session.notebook.path.name + ".checkpoints")
     outcome, reason, code = "answered", "", 0
     try:
-        run_graph(session, todo, checkpoints)
+        _through_graph(session, todo)
     except (BudgetSpent, OutOfBudget) as error:
         outcome, reason, code = "out_of_budget", str(error), 1
     except KeyboardInterrupt:
         outcome, reason, code = "cancelled", "interrupted; what was finished is kept", 130
-    session.notebook.end_run(session.run, outcome, reason, _cost(session))
+    except (ToolFailed, ToolRefused) as error:
+        session.notebook.end_run(session.run, "error", str(error), _cost(session, before))
+        raise
+    session.notebook.end_run(session.run, outcome, reason, _cost(session, before))
     if code:
-        session.say(outcome, f"{reason}; go on with: neuronaut resume {session.run}")
+        session.say(outcome, f"{reason}; go on with: {_resume_command(session)}")
     _show(session.notebook, session.run, as_json=as_json)
     return code
 
 
-def _cost(session: Session) -> dict[str, Any]:
+def _resume_command(session: Session) -> str:
+    path = session.notebook.path
+    return f"neuronaut resume {session.run}" + ("" if path == default_path() else f" --notebook {path}")
+
+
+def _recall(session: Session, question: Question) -> None:
+    """Say what earlier runs found out about the unit; it is never used as evidence."""
+    for sign in question.signs:
+        unit = question.unit.with_sign(sign)
+        for found in earlier_findings(session.notebook, session.run, unit, tools_sha256()):
+            if found.status != "UNRESOLVED":
+                stale = "" if found.same_inputs else " (stale: on other text, or by an earlier version of the tools)"
+                session.say(
+                    "recall", f"{unit.address} {found.side} {found.status} in run {found.run}: {found.claim}{stale}"
+                )
+
+
+def _through_graph(session: Session, todo: list[str]) -> None:
+    """Work through `todo`. Damaged checkpoints are made anew: the notebook is the record."""
+    path = session.notebook.path
+    checkpoints = path.with_name(path.name + ".checkpoints")
+    try:
+        run_graph(session, todo, checkpoints)
+    except sqlite3.DatabaseError as error:
+        if not any(sign in str(error) for sign in ("not a database", "malformed", "no such", "no column")):
+            with sqlite_errors(checkpoints):
+                raise
+        session.say("resume", "the checkpoints are damaged and made anew; what was finished is found in the notebook")
+        for suffix in ("", "-wal", "-shm"):
+            checkpoints.with_name(checkpoints.name + suffix).unlink(missing_ok=True)
+        run_graph(session, todo, checkpoints)
+
+
+def _spent_before(session: Session) -> tuple[float, float]:
+    """Seconds and forward passes of the run's experiments so far: what a resumed run had cost."""
+    ends = [row["end"] for row in queries.experiments(session.notebook, session.run) if row["end"]]
+    return sum(end["seconds"] for end in ends), sum(end["forwards"] for end in ends)
+
+
+def _cost(session: Session, before: tuple[float, float]) -> dict[str, Any]:
+    """What the run cost, the parts before a resume included; a call without a price makes the dollars unknown (None)."""
     calls = queries.calls(session.notebook, session.run)
     ends = [call["end"] for call in calls if call["end"]]
-    prices = [end["usd_micro"] for end in ends]
+    prices: list[int | None] = [None if call["end"] is None else call["end"]["usd_micro"] for call in calls]
     return {
-        "seconds": round(time.monotonic() - session.began, 3),
-        "forwards": round(session.context.target.forwards, 3),
+        "seconds": round(before[0] + time.monotonic() - session.began, 3),
+        "forwards": round(before[1] + session.context.target.forwards, 3),
         "tokens": sum((end["tokens_in"] or 0) + (end["tokens_out"] or 0) for end in ends),
         "llm_calls": len(calls),
-        "usd": None if any(price is None for price in prices) else sum(prices) / 1e6,
+        "maybe_billed_twice": sum(call["maybe_billed_twice"] is not None for call in calls),
+        "usd": None if None in prices else sum(filter(None, prices)) / 1e6,
     }
 
 
