@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from neuronaut.tools.corpus import Corpus, Split, tokens_of
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.index import Index
-from neuronaut.tools.look.activations import activations_of
+from neuronaut.tools.look.activations import activations_of, layer_activations
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.tokens import Tokens
@@ -67,6 +67,16 @@ class ToolContext:
             other = self._activations.get((unit.with_sign(-1 if unit.sign > 0 else 1), split, block, n_tokens))
             self._activations[key] = -other if other is not None else activations_of(self.target, unit, tokens)
         return self._activations[key]
+
+    def activations_beside(
+        self, unit: Unit, indices: Array, split: Split, *, block: int | None = None, n_tokens: int | None = None
+    ) -> Array:
+        """(n_indices, n_windows, n_pos) of other neurons of the unit's layer, its sign applied, read in one pass with the
+        unit, whose own are kept for `activations`."""
+        tokens = self.tokens(split, block) if n_tokens is None else self.sample(split, n_tokens)
+        values = unit.sign * layer_activations(self.target, unit.layer, np.append(indices, unit.index), tokens)
+        self._activations.setdefault((unit, split, block, n_tokens), values[-1].copy())
+        return values[:-1]
 
 
 A = TypeVar("A", bound=ToolArgs)

@@ -1,25 +1,41 @@
 """Does the unit follow the predicate when the text is edited? Pairs are run, and each document bets."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from neuronaut.tools.errors import ToolFailed
 from neuronaut.tools.look.reads import FiringRule
-from neuronaut.tools.predicates.edits import EditedText, Pair
+from neuronaut.tools.predicates.edits import EditedText, Pair, Source, draw_pairs
+from neuronaut.tools.predicates.nodes import Predicate, canonical_json, leaves
 from neuronaut.tools.stats import e_value
 from neuronaut.tools.targets.base import Site, TargetModel
+from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.units import Unit
 
 BATCH_TOKENS = 8192
+ROUNDS = 4  # parts of the documents; what the earlier ones told decides where the pairs of the next go
+ROUND_PAIRS = 160  # pairs of a round, shared by the leaves that still need some
+MIN_ROUND_PAIRS = 40  # of a leaf: fewer than one a document and arm tell little
+UNSEEN = 3  # the 95 % upper limit of a count of which none was seen
+LEAF_E = 20.0  # what the verdict rule asks of each leaf
+WHOLE_E = 1000.0  # what it asks of the claim
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Bets:
-    """Results of the pairs. scores: (wins − losses) / discordant of each document with a discordant pair, in test order."""
+    """Results of the pairs. scores: (wins − losses) / discordant of each document with a discordant pair, in test order.
+
+    leaf_e: e-value of the pairs of each leaf by its number in `leaves(predicate)`; a leaf without pairs is left out.
+    """
 
     scores: tuple[float, ...]
     wins: int
@@ -39,9 +55,59 @@ class Bets:
         return e_value(self.scores)
 
 
-def edited_activations(
-    target: TargetModel, unit: Unit, texts: Sequence[EditedText]
-) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+@dataclass(frozen=True)
+class Answers:
+    """Pairs with the unit's activation on both arms, (n_pairs,) each, in test order."""
+
+    pairs: tuple[Pair, ...]
+    true: NDArray[np.float32]
+    false: NDArray[np.float32]
+
+    def outcomes(self, rule: FiringRule) -> Floats:
+        """(n_pairs,) 1 for a win, −1 for a loss, 0 for a pair that tells nothing: the unit fires on both arms or neither.
+
+        Dense units have no firing: their activations must differ by half the spread.
+        """
+        if rule.dense:
+            apart = np.abs(self.true - self.false) > rule.spread / 2
+            return np.where(apart, np.sign(self.true - self.false), 0.0).astype(np.float64)
+        return (self.true > rule.threshold).astype(np.float64) - (self.false > rule.threshold)
+
+    def scores(self, rule: FiringRule, of: Collection[int] | None = None) -> tuple[float, ...]:
+        """(wins − losses) / discordant of each document with a discordant pair, of all leaves or of some."""
+        found: dict[int, list[float]] = defaultdict(list)
+        for pair, outcome in zip(self.pairs, self.outcomes(rule).tolist(), strict=True):
+            if outcome and (of is None or pair.leaf in of):
+                found[pair.document].append(outcome)
+        return tuple(sum(values) / len(values) for values in found.values())
+
+    def bets(self, rule: FiringRule) -> Bets:
+        """All bets by the rule."""
+        outcomes = self.outcomes(rule)
+        tested = sorted({pair.leaf for pair in self.pairs})
+        return Bets(
+            scores=self.scores(rule),
+            wins=int((outcomes > 0).sum()),
+            losses=int((outcomes < 0).sum()),
+            pairs=len(self.pairs),
+            documents=len({pair.document for pair in self.pairs}),
+            leaf_e={leaf: e_value(self.scores(rule, {leaf})) for leaf in tested},
+        )
+
+    def and_also(self, later: "Answers") -> "Answers":
+        """These and later ones."""
+        true, false = np.concatenate([self.true, later.true]), np.concatenate([self.false, later.false])
+        return Answers(self.pairs + later.pairs, true, false)
+
+
+class Spent(NamedTuple):
+    """The answers of an adaptive test, and the places that gave no pair, by reason."""
+
+    answers: Answers
+    discarded: dict[str, int]
+
+
+def edited_activations(target: TargetModel, unit: Unit, texts: Sequence[EditedText]) -> NDArray[np.float32]:
     """(n,) the unit's activation (its sign applied) at the judged position of each edited text."""
     site, values = Site("neurons", unit.layer), np.zeros(len(texts), dtype=np.float32)
     order = sorted(range(len(texts)), key=lambda i: texts[i].position)
@@ -51,7 +117,7 @@ def edited_activations(
         while end < len(order) and (end + 1 - at) * (texts[order[end]].position + 1) <= BATCH_TOKENS:
             end += 1
         chosen = order[at:end]
-        width = max(texts[i].position for i in chosen) + 1
+        width = texts[chosen[-1]].position + 1
         ids = torch.zeros(len(chosen), width, dtype=torch.long)
         for row, i in enumerate(chosen):
             part = texts[i].ids[: texts[i].position + 1]
@@ -64,32 +130,71 @@ def edited_activations(
     return unit.sign * values
 
 
+def answers_to(target: TargetModel, unit: Unit, pairs: Sequence[Pair]) -> Answers:
+    """The unit's activations on both arms of each pair."""
+    values = edited_activations(target, unit, [*(pair.true for pair in pairs), *(pair.false for pair in pairs)])
+    return Answers(tuple(pairs), values[: len(pairs)], values[len(pairs) :])
+
+
 def run_pairs(target: TargetModel, unit: Unit, pairs: Sequence[Pair], rule: FiringRule) -> Bets:
-    """The bets of all pairs. Discordant: fires on one arm only (dense units: activations differ by half the spread)."""
-    true = edited_activations(target, unit, [pair.true for pair in pairs])
-    false = edited_activations(target, unit, [pair.false for pair in pairs])
-    if rule.dense:
-        outcome = np.where(np.abs(true - false) > rule.spread / 2, np.sign(true - false), 0.0)
-    else:
-        outcome = (true > rule.threshold).astype(float) - (false > rule.threshold)
-    scores = _by_document(pairs, outcome)
-    per_leaf = {
-        leaf: e_value(_by_document([p for p in pairs if p.leaf == leaf], outcome[[p.leaf == leaf for p in pairs]]))
-        for leaf in sorted({pair.leaf for pair in pairs})
-    }
-    return Bets(
-        tuple(scores),
-        int((outcome > 0).sum()),
-        int((outcome < 0).sum()),
-        len(pairs),
-        len({p.document for p in pairs}),
-        per_leaf,
-    )
+    """The bets of given pairs. Discordant: fires on one arm only (dense units: activations differ by half the spread)."""
+    return answers_to(target, unit, pairs).bets(rule)
 
 
-def _by_document(pairs: Sequence[Pair], outcome: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[float]:
-    found: dict[int, list[float]] = defaultdict(list)
-    for pair, value in zip(pairs, outcome, strict=True):
-        if value:
-            found[pair.document].append(float(value))
-    return [float(np.mean(values)) for values in found.values()]
+def spend_pairs(
+    target: TargetModel,
+    unit: Unit,
+    predicate: Predicate,
+    source: Source,
+    rule: FiringRule,
+    *,
+    avoid: Predicate | None = None,
+) -> Spent:
+    """Pairs drawn round by round, each round from documents of its own, for the leaves that can still use them.
+
+    A leaf gets no more once its own e-value and that of the claim are reached, or once neither can be expected to be.
+    What a round is spent on depends on documents of earlier rounds alone, so that the bets stay a fair game.
+    avoid: the strongest rival, which the two arms leave alone where there is a choice.
+    """
+    answers, discarded = answers_to(target, unit, ()), Counter[str]()
+    numbers = range(len(leaves(predicate)))
+    for done, part in enumerate(_rounds(predicate, source.tokens)):
+        wanted = _in_need(answers, rule, numbers, done)
+        if not wanted:
+            break
+        here = Source(part, source.unigram, source.next_tokens, source.survives, source.n_ctx)
+        limit = max(MIN_ROUND_PAIRS, ROUND_PAIRS // len(wanted))
+        drawn = [draw_pairs(predicate, here, limit=limit, leaf=leaf, avoid=avoid) for leaf in wanted]
+        pairs = [pair for draw in drawn for pair in draw.pairs]
+        answers = answers.and_also(answers_to(target, unit, pairs))
+        for draw in drawn:
+            discarded.update(draw.discarded)
+    return Spent(answers, dict(discarded))
+
+
+def _rounds(predicate: Predicate, tokens: Tokens) -> Iterator[Tokens]:
+    """The text in ROUNDS parts of whole documents, in an order seeded by the predicate's hash."""
+    seed = int.from_bytes(hashlib.sha256(b"rounds" + canonical_json(predicate).encode()).digest()[:8], "big")
+    documents = np.random.default_rng(seed).permutation(np.unique(tokens.documents))
+    for part in np.array_split(documents, ROUNDS):
+        if len(part):
+            yield tokens.select(np.flatnonzero(np.isin(tokens.documents, part)))
+
+
+def _in_need(answers: Answers, rule: FiringRule, numbers: Sequence[int], done: int) -> list[int]:
+    """The leaves that the next round is spent on, after `done` rounds."""
+    if not done:
+        return list(numbers)
+    left = (ROUNDS - done) / done  # rounds to come for each one that was
+    lost = [leaf for leaf in numbers if _expected_e(answers, rule, {leaf}, left) < LEAF_E]
+    whole = LEAF_E if lost else WHOLE_E  # a claim with a lost leaf can be PARTIAL at most
+    enough = e_value(answers.scores(rule)) >= whole
+    reached = {leaf for leaf in numbers if e_value(answers.scores(rule, {leaf})) >= LEAF_E}
+    hopeful = _expected_e(answers, rule, set(numbers), left) >= whole
+    return [leaf for leaf in numbers if leaf not in lost and (leaf not in reached or (hopeful and not enough))]
+
+
+def _expected_e(answers: Answers, rule: FiringRule, of: Collection[int], left: float) -> float:
+    """The e-value if the rounds to come told more than those so far by UNSEEN documents, all of it in favour."""
+    scores = answers.scores(rule, of)
+    return e_value((*scores, *[1.0] * round(left * (len(scores) + UNSEEN))))

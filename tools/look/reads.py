@@ -157,7 +157,7 @@ def score_reads(
         "base_rate": Measurement("base_rate", rate, "share of tokens", n),
     }
     found["ap"] = _ap(strength > 0, activations, tokens, weights[:AP_BOOTSTRAP], counts)
-    found["r"], r_low = _correlation(strength, activations, tokens, weights)
+    found["r"], r_low = _correlation(Moments.of(strength, activations, tokens), weights)
     return ReadScores(counts, found, lower_bound(precision), lower_bound(coverage), r_low)
 
 
@@ -184,37 +184,78 @@ def _ap(held: Bools, activations: NDArray[np.float32], tokens: Tokens, weights: 
     )
 
 
-def _correlation(
-    strength: NDArray[np.float32], activations: NDArray[np.float32], tokens: Tokens, weights: Floats
-) -> tuple[Measurement, float]:
-    scored = tokens.scored
-    numbers, window_of = np.unique(tokens.documents, return_inverse=True)
-    document = np.broadcast_to(window_of[:, None], tokens.ids.shape)[scored]
-    x, y = strength[scored].astype(np.float64), activations[scored].astype(np.float64)
-    x, y = x - x.mean(), y - y.mean()
-    moments = np.stack(
-        [np.bincount(document, weights=v, minlength=len(numbers)) for v in (np.ones_like(x), x, y, x * x, y * y, x * y)]
-    )
+@dataclass(frozen=True)
+class Moments:
+    """Sums by document, (6, n_documents), from which the correlation of a prediction with the activation follows."""
 
-    def r(w: Floats) -> Floats:
-        n, sx, sy, sxx, syy, sxy = (w @ moment for moment in moments)
+    sums: Floats
+
+    @classmethod
+    def of(cls, strength: NDArray[np.float32], activations: NDArray[np.float32], tokens: Tokens) -> "Moments":
+        """The sums of 1, x, y, x², y², xy over the scored places; x and y are centred to keep digits."""
+        scored = tokens.scored
+        numbers, window_of = np.unique(tokens.documents, return_inverse=True)
+        document = np.broadcast_to(window_of[:, None], tokens.ids.shape)[scored]
+        x, y = strength[scored].astype(np.float64), activations[scored].astype(np.float64)
+        x, y = x - x.mean(), y - y.mean()
+        terms = (np.ones_like(x), x, y, x * x, y * y, x * y)
+        return cls(np.stack([np.bincount(document, weights=term, minlength=len(numbers)) for term in terms]))
+
+    def r(self, weights: Floats) -> Floats:
+        """(n,) Pearson correlation under each row of document weights; 0 where either side is constant."""
+        n, sx, sy, sxx, syy, sxy = (weights @ moment for moment in self.sums)
         variance = (sxx - sx**2 / n) * (syy - sy**2 / n)
         covariance = sxy - sx * sy / n
         return np.divide(covariance, np.sqrt(np.maximum(variance, 0)), out=np.zeros_like(n), where=variance > 1e-18)
 
-    value, samples = float(r(np.ones((1, len(numbers))))[0]), r(weights)
-    return Measurement("r", value, "correlation", len(numbers), _around(value, samples), 0.0), lower_bound(samples)
+    def r2(self, weights: Floats) -> Floats:
+        """(n,) squared correlation; 0 where the prediction runs the wrong way."""
+        return np.asarray(np.maximum(self.r(weights), 0.0) ** 2)
+
+
+def _correlation(moments: Moments, weights: Floats) -> tuple[Measurement, float]:
+    n = moments.sums.shape[1]
+    value, samples = float(moments.r(np.ones((1, n)))[0]), moments.r(weights)
+    return Measurement("r", value, "correlation", n, _around(value, samples), 0.0), lower_bound(samples)
+
+
+def compare_r2(a: Moments, b: Moments, *, seed: int = 0) -> tuple[float, float, float]:
+    """r² of `a` minus r² of `b` on the same text, with a 95 % interval from documents drawn together."""
+    n = a.sums.shape[1]
+    weights, whole = document_weights(n, seed), np.ones((1, n))
+    value = float((a.r2(whole) - b.r2(whole))[0])
+    return value, *_around(value, a.r2(weights) - b.r2(weights))
+
+
+def coverage_by_band(
+    held: Bools, activations: NDArray[np.float32], tokens: Tokens, rule: FiringRule, n_bands: int = 5
+) -> list[float]:
+    """Share of the firing mass where the predicate holds, in each of `n_bands` equal counts of firing places, weak ones
+    first; empty where the unit fires at fewer places than bands."""
+    fires = tokens.scored & (activations > rule.threshold)
+    a, h = activations[fires].astype(np.float64) - rule.median, held[fires]
+    if len(a) < n_bands:
+        return []
+    bands = np.array_split(np.argsort(a, kind="stable"), n_bands)
+    return [float(a[band][h[band]].sum() / a[band].sum()) for band in bands]
 
 
 def compare_f1(a: Counts, b: Counts, *, seed: int = 0) -> tuple[float, float, float]:
     """F1 of `a` minus F1 of `b` on the same text, with a 95 % interval from documents drawn together."""
+    return _compared(a, b, 0, seed)
+
+
+def compare_coverage(a: Counts, b: Counts, *, seed: int = 0) -> tuple[float, float, float]:
+    """Coverage of `a` minus coverage of `b` on the same text, with a 95 % interval from documents drawn together."""
+    return _compared(a, b, 2, seed)
+
+
+def _compared(a: Counts, b: Counts, which: int, seed: int) -> tuple[float, float, float]:
     if not np.array_equal(a.documents, b.documents):
         raise ValueError("two predicates are compared on the same documents only")
-    weights = document_weights(len(a.documents), seed)
-    samples = a.scores(weights)[0] - b.scores(weights)[0]
-    value = f1_of(a) - f1_of(b)
-    low, high = _around(value, samples)
-    return value, low, high
+    weights, whole = document_weights(len(a.documents), seed), np.ones((1, len(a.documents)))
+    value = float((a.scores(whole)[which] - b.scores(whole)[which])[0])
+    return value, *_around(value, a.scores(weights)[which] - b.scores(weights)[which])
 
 
 def agreement(a: Bools, b: Bools) -> float:

@@ -1,7 +1,7 @@
 """When does a neuron fire: its firing rule, predicates compared on design text, and the registered test on confirm text."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -9,37 +9,39 @@ import torch
 from pydantic import Field
 
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.intervene.pairs import Bets, run_pairs
-from neuronaut.tools.look.activations import layer_activations
+from neuronaut.tools.intervene.pairs import Answers, Bets, spend_pairs
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import (
-    Counts,
+    DENSE,
     FiringRule,
+    Moments,
     ReadScores,
     agreement,
     compare_f1,
+    compare_r2,
     count,
+    coverage_by_band,
     f1_of,
-    fast_f1,
     firing_rule,
     score_reads,
 )
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.predicates import nodes
-from neuronaut.tools.predicates.edits import Source, draw_pairs
+from neuronaut.tools.predicates.edits import Source
 from neuronaut.tools.predicates.evaluate import holds, strength
 from neuronaut.tools.predicates.nodes import Predicate, complexity, leaves, predicate_from_json
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
-from neuronaut.tools.stats import Ranking
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.tokens import Tokens
+from neuronaut.tools.trials.halves import rarer_half_precision
+from neuronaut.tools.trials.modes import mode_rows, own_rule
+from neuronaut.tools.trials.nulls import f1_of_others, other_units, selection_null
 from neuronaut.tools.trials.writes import unigram
 from neuronaut.tools.units import Unit
 
-N_RANDOM_UNITS = 32
-N_NULL_DRAWS = 20
-PAIRS_A_LEAF = 80
+EDIT_BATCH = 64  # texts
+LARGEST = 1e300  # an e-value beyond it is stored as this
 
 
 class UnitArgs(ToolArgs):
@@ -49,10 +51,12 @@ class UnitArgs(ToolArgs):
 
 
 class TestReadsArgs(UnitArgs):
-    """The registered claim and its rivals (JSON), and the confirm block that is opened."""
+    """The registered claim and its rivals (JSON; the strongest rival on design first), and the confirm block that is
+    opened. tried: what else the search scored before it chose the claim, for the selection null."""
 
     claim: str
     rivals: tuple[str, ...] = Field(default=(), max_length=16)
+    tried: tuple[str, ...] = Field(default=(), max_length=256)
     block: int = Field(ge=0, le=2)
     seed: int = 0
 
@@ -60,6 +64,8 @@ class TestReadsArgs(UnitArgs):
 def rule_of(context: ToolContext, unit: Unit) -> FiringRule | str:
     """The firing rule from the explore sample, or why there is none."""
     check_unit(context.target.spec, unit)
+    if unit.kind == "neuron":
+        other_units(context, unit)  # read in the same pass, for the test that may follow
     activations = context.activations(unit, "explore", n_tokens=EXPLORE_TOKENS)
     return firing_rule(activations, context.sample("explore", EXPLORE_TOKENS))
 
@@ -99,12 +105,14 @@ def edit_source(target: TargetModel, tokens: Tokens, share: Array) -> Source:
 
     def next_tokens(ids: Array, positions: Array) -> Array:
         found = np.empty((len(ids), target.spec.d_vocab))
-        for at in range(0, len(ids), 64):
-            part = torch.from_numpy(ids[at : at + 64])
+        order, before = np.argsort(positions, kind="stable"), np.maximum(positions - 1, 0)
+        for at in range(0, len(ids), EDIT_BATCH):
+            rows = order[at : at + EDIT_BATCH]
+            part = torch.from_numpy(ids[rows, : int(before[rows].max()) + 1])
             logits = target.run(part, logits=True).logits
             assert logits is not None
-            before = torch.from_numpy(np.maximum(positions[at : at + 64] - 1, 0))
-            found[at : at + 64] = torch.softmax(logits[torch.arange(len(part)), before].double(), dim=-1).numpy()
+            last = logits[torch.arange(len(part)), torch.from_numpy(before[rows])]
+            found[rows] = torch.softmax(last.double(), dim=-1).numpy()
         return found
 
     def survives(rows: Sequence[tuple[int, ...]]) -> list[bool]:
@@ -117,63 +125,6 @@ def edit_source(target: TargetModel, tokens: Tokens, share: Array) -> Source:
     return Source(tokens, share, next_tokens, survives, target.spec.n_ctx)
 
 
-def _ap_null(predicates: Sequence[Predicate], activations: Array, tokens: Tokens, seed: int) -> float:
-    """95th percentile over null units of the best AP among the k predicates: the unit's activations, moved to other windows."""
-    rng = np.random.default_rng(seed)
-    masks = np.stack([holds(p, tokens)[tokens.scored] for p in predicates])
-    ranking, best = Ranking(activations[tokens.scored].astype(np.float64)), []
-    for _ in range(N_NULL_DRAWS):
-        moved = np.roll(masks, -int(rng.integers(200, max(201, tokens.n_scored - 200))), axis=1)
-        best.append(max(map(ranking.average_precision, moved)))
-    return float(np.quantile(best, 0.95))
-
-
-def _random_units(context: ToolContext, unit: Unit, claim: Predicate, tokens: Tokens, seed: int) -> Array:
-    """(n,) F1 of the claim for other neurons of the layer, each with its own firing rule."""
-    others = [i for i in range(context.target.spec.d_mlp) if i != unit.index]
-    chosen = np.sort(np.random.default_rng(seed).permutation(others)[:N_RANDOM_UNITS])
-    values = unit.sign * layer_activations(context.target, unit.layer, chosen, tokens)
-    held, found = holds(claim, tokens)[tokens.scored], []
-    for activations in values:
-        rule = firing_rule(activations, tokens)
-        if isinstance(rule, str):
-            found.append(0.0)
-            continue
-        flat = activations[tokens.scored].astype(np.float64)
-        fires = flat > rule.threshold
-        found.append(float(fast_f1(held[None], fires, np.where(fires, flat - rule.median, 0.0))[0]))
-    return np.array(found)
-
-
-def _rarer_half(claim: Predicate, counts: Counts, activations: Array, tokens: Tokens, rule: FiringRule) -> float | None:
-    """Precision of the rarer half of the tokens or words that the claim names; None for at most 5 items."""
-    named = [p for p in nodes.walk(claim) if isinstance(p, (nodes.Token, nodes.Word)) and len(p.any_of) > 1]
-    if complexity(claim) <= 5 or not named:
-        return None
-    largest = max(named, key=lambda p: len(p.any_of))
-    frequency = {s: int(holds(type(largest)(any_of=(s,)), tokens).sum()) for s in largest.any_of}
-    rarer = tuple(sorted(largest.any_of, key=lambda s: frequency[s])[: len(largest.any_of) // 2])
-    smaller = _replaced(claim, largest, type(largest)(any_of=rarer))
-    half = count(holds(smaller, tokens), activations, tokens, rule)
-    held = float(half.held.sum())
-    return float(half.both.sum() / held) if held else None
-
-
-def _replaced(predicate: Predicate, old: Predicate, new: Predicate) -> Predicate:
-    if predicate == old:
-        return new
-    match predicate:
-        case nodes.AllOf() | nodes.AnyOf():
-            return type(predicate)(of=tuple(_replaced(part, old, new) for part in predicate.of))
-        case nodes.At() | nodes.Within() | nodes.Not():
-            return predicate.model_copy(update={"inner": _replaced(predicate.inner, old, new)})
-        case nodes.Since():
-            update = {"inner": _replaced(predicate.inner, old, new), "last": _replaced(predicate.last, old, new)}
-            return predicate.model_copy(update=update)
-        case _:
-            return predicate
-
-
 @tool("test_reads", opens_test_text=True)
 def test_reads(context: ToolContext, args: TestReadsArgs) -> ToolResult:
     """The registered test of a reads claim on one confirm block: scores at the natural base rate with intervals by document,
@@ -183,59 +134,91 @@ def test_reads(context: ToolContext, args: TestReadsArgs) -> ToolResult:
     """
     unit, claim = Unit.parse(args.unit), predicate_from_json(args.claim)
     rivals = [predicate_from_json(source) for source in args.rivals]
-    rule = needed_rule(context, unit)
-    tokens = context.tokens("confirm", args.block)
+    tried = [predicate_from_json(source) for source in args.tried]
+    rule, tokens = needed_rule(context, unit), context.tokens("confirm", args.block)
+    others = f1_of_others(context, unit, claim, args.block)
     activations = context.activations(unit, "confirm", block=args.block)
     scores = score_reads(strength(claim, tokens), activations, tokens, rule, seed=args.seed)
+    rule = replace(rule, dense=bool(scores.counts.fired.sum() / scores.counts.places.sum() > DENSE))
     source = edit_source(context.target, tokens, unigram(context))
-    draw = draw_pairs(claim, source, limit=PAIRS_A_LEAF)
-    bets = run_pairs(context.target, unit, draw.pairs, rule)
-    others = _random_units(context, unit, claim, tokens, args.seed)
-    f1 = scores.measurements["f1"]
-    measured = dict(scores.measurements)
-    measured["f1"] = Measurement(
-        "f1", f1.value, f1.unit, f1.n, f1.ci, float(np.median(others)), float((others < f1.value).mean() * 100)
-    )
-    e = Measurement("e", min(bets.e, 1e300), "e-value", len(bets.scores), null_value=1.0)
+    spent = spend_pairs(context.target, unit, claim, source, rule, avoid=rivals[0] if rivals else None)
+    bets = spent.answers.bets(rule)
+    rules = _mode_rules(context, unit, claim, rule)
+    leaf_e = _leaf_e(claim, spent.answers, rules or [rule])
     payload = {
         "places": int(scores.counts.held.sum()),
-        "dense": bool(scores.counts.fired.sum() / scores.counts.places.sum() > 0.25),
+        "dense": rule.dense,
         "precision_low": scores.precision_low,
         "coverage_low": scores.coverage_low,
+        "coverage_by_band": coverage_by_band(holds(claim, tokens), activations, tokens, rule),
         "r_low": scores.r_low,
-        "ap_null": _ap_null([claim, *rivals], activations, tokens, args.seed),
-        "rarer_half_precision": _rarer_half(claim, scores.counts, activations, tokens, rule),
+        "ap_null": selection_null([claim, *rivals, *tried], activations, tokens, args.seed),
+        "rarer_half_precision": rarer_half_precision(claim, activations, tokens, rule),
         "pairs": {"bets": list(bets.scores), "wins": bets.wins, "discordant": bets.discordant, "pairs": bets.pairs,
-                  "documents": len(bets.scores), "discarded": draw.discarded},
-        "leaf_e": {str(leaves(claim)[i]): min(value, 1e300) for i, value in bets.leaf_e.items()},
-        "rivals": [_rival(claim, rival, scores, bets, activations, tokens, rule) for rival in rivals],
+                  "documents": len(bets.scores), "discarded": spent.discarded},
+        "leaf_e": {str(leaf): min(e, LARGEST) for leaf, e in zip(leaves(claim), leaf_e, strict=True)},
+        "modes": mode_rows(claim, rules, activations, tokens, spent.answers, args.seed),
+        "rivals": [_rival(claim, rival, leaf_e, activations, tokens, rule, args.seed) for rival in rivals],
         "unexplained": unexplained(claim, activations, tokens, rule),
     }  # fmt: skip
-    return ToolResult((*measured.values(), e), payload)
+    return ToolResult(_measured(scores, others, bets), payload)
+
+
+def _measured(scores: ReadScores, others: Array, bets: Bets) -> tuple[Measurement, ...]:
+    f1 = scores.measurements["f1"]
+    null, percentile = float(np.median(others)), float((others < f1.value).mean() * 100)
+    measured = {**scores.measurements, "f1": replace(f1, null_value=null, null_percentile=percentile)}
+    return *measured.values(), Measurement("e", min(bets.e, LARGEST), "e-value", len(bets.scores), null_value=1.0)
+
+
+def _mode_rules(context: ToolContext, unit: Unit, claim: Predicate, rule: FiringRule) -> list[FiringRule]:
+    """The rule of each mode with its own threshold, from design text; empty for a claim without modes."""
+    if not isinstance(claim, nodes.Modes):
+        return []
+    activations, tokens = context.activations(unit, "design"), context.tokens("design")
+    return [own_rule(mode, claim, activations, tokens, rule) for mode in claim.of]
+
+
+def _leaf_e(claim: Predicate, answers: Answers, rules: Sequence[FiringRule]) -> list[float]:
+    """The e-value of each leaf's own pairs, 1 without any; of the leaf of a mode by the mode's own rule."""
+    parts = [mode.predicate for mode in claim.of] if isinstance(claim, nodes.Modes) else [claim]
+    found = [answers.bets(rule).leaf_e for rule in rules]
+    return [
+        max(e.get(number, 1.0) for part, e in zip(parts, found, strict=True) if leaf in leaves(part))
+        for number, leaf in enumerate(leaves(claim))
+    ]
 
 
 def _rival(
     claim: Predicate,
     rival: Predicate,
-    scores: ReadScores,
-    bets: Bets,
+    leaf_e: Sequence[float],
     activations: Array,
     tokens: Tokens,
     rule: FiringRule,
+    seed: int,
 ) -> dict[str, Any]:
-    counts = count(holds(rival, tokens), activations, tokens, rule)
-    difference, low, high = compare_f1(scores.counts, counts)
-    of_rival = set(nodes.walk(rival))
-    lacked = [bets.leaf_e[i] for i, leaf in enumerate(leaves(claim)) if leaf not in of_rival and i in bets.leaf_e]
+    """One rival's row. Only a rival made of the claim's own leaves is told apart by a leaf that it lacks: the edits of a
+    leaf leave the others as they are, but may flip a condition that the claim does not have."""
+    if isinstance(claim, nodes.Graded):
+        ours, theirs = (Moments.of(strength(p, tokens), activations, tokens) for p in (claim, rival))
+        score = float(theirs.r2(np.ones((1, theirs.sums.shape[1])))[0])
+        difference, low, high = compare_r2(ours, theirs, seed=seed)
+    else:
+        mine, other = (count(holds(p, tokens), activations, tokens, rule) for p in (claim, rival))
+        score = f1_of(other)
+        difference, low, high = compare_f1(mine, other, seed=seed)
+    own, parts = leaves(claim), set(leaves(rival))
+    lacked = [e for leaf, e in zip(own, leaf_e, strict=True) if leaf not in parts] if parts <= set(own) else []
     return {
         "predicate": nodes.canonical_json(rival),
         "complexity": complexity(rival),
-        "f1": f1_of(counts),
+        "f1": score,
         "difference": difference,
         "difference_low": low,
         "difference_high": high,
         "agreement": agreement(holds(claim, tokens), holds(rival, tokens)),
-        "lacked_leaf_e": min(max(lacked), 1e300) if lacked else None,
+        "lacked_leaf_e": min(max(lacked), LARGEST) if lacked else None,
     }
 
 
