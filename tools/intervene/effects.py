@@ -1,17 +1,26 @@
 """What changes when an activation is changed: plain edits, ablation, steering, one-site patching."""
 
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from torch import Tensor
 
 from neuronaut.tools.errors import ToolRefused
+from neuronaut.tools.intervene.next_token import (
+    last_log_probs,
+    residual_before,
+    text_batches,
+    to_ids,
+    tokens_at_once,
+    values_at_last,
+    watched_log_probs,
+)
 from neuronaut.tools.look.capture import find_site
 from neuronaut.tools.look.examples import Text, read_texts
 from neuronaut.tools.measurements import Measurement
-from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
+from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.stats import mean_interval
 from neuronaut.tools.targets.base import Edit, Site, SiteName, TargetModel
 from neuronaut.tools.targets.load import check_unit
@@ -29,7 +38,7 @@ class EditArgs(BaseModel):
     site: SiteName
     layer: int = Field(ge=0)
     how: Literal["set", "add", "scale"]
-    value: float = Field(allow_inf_nan=False)
+    value: FiniteFloat
     index: int | None = Field(default=None, ge=0)
     position: int | None = Field(default=None, ge=0)
 
@@ -58,7 +67,7 @@ class SteerArgs(ToolArgs):
     unit: str
     prompts: tuple[Text, ...] = Field(min_length=MIN_PROMPTS, max_length=10_000)
     token: str
-    doses: tuple[float, ...] = Field(default=(0.0, 0.5, 1.0, 2.0, 4.0), min_length=3, max_length=32)
+    doses: tuple[FiniteFloat, ...] = Field(default=(0.0, 0.5, 1.0, 2.0, 4.0), min_length=3, max_length=32)
     how: Literal["set", "add"] = "set"
 
 
@@ -73,11 +82,6 @@ class PatchArgs(ToolArgs):
     layer: int = Field(ge=0)
 
 
-def to_ids(tokens: Tokens) -> Tensor:
-    """(n_windows, pos) int64, the padding set to 0."""
-    return torch.from_numpy(np.where(tokens.ids < 0, 0, tokens.ids)).long()
-
-
 def token_id(target: TargetModel, piece: str) -> int:
     """The id of the token whose text is `piece`. Refuses text that is no single token."""
     if piece in target.vocabulary.pieces:
@@ -85,17 +89,6 @@ def token_id(target: TargetModel, piece: str) -> int:
     raise ToolRefused(
         f"{piece!r} is not one token of {target.spec.name}: give a single token with its leading space, such as ' the'"
     )
-
-
-def _last(tokens: Tokens) -> tuple[Tensor, Tensor]:
-    return torch.arange(len(tokens)), torch.from_numpy(tokens.lengths - 1)
-
-
-def last_log_probs(target: TargetModel, tokens: Tokens, edits: list[Edit]) -> Tensor:
-    """(n_windows, d_vocab) log-probabilities of the token after each text."""
-    logits = target.run(to_ids(tokens), edits=edits, logits=True).logits
-    assert logits is not None
-    return torch.log_softmax(logits[_last(tokens)].float(), dim=-1)
 
 
 def _edit(target: TargetModel, tokens: Tokens, args: EditArgs) -> Edit:
@@ -122,41 +115,45 @@ def intervene(context: ToolContext, args: InterveneArgs) -> ToolResult:
 
     kl is KL(plain || edited) in nats at the last position, mean over texts; no edit gives 0.
     """
-    tokens = read_texts(context.target, args.texts)
-    edits = [_edit(context.target, tokens, edit) for edit in args.edits]
-    plain, edited = last_log_probs(context.target, tokens, []), last_log_probs(context.target, tokens, edits)
-    kl = (plain.exp() * (plain - edited)).sum(dim=1).numpy()
-    pieces = context.target.vocabulary.pieces
+    target = context.target
+    tokens = read_texts(target, args.texts)
+    for edit in args.edits:
+        _edit(target, tokens, edit)
+    k, pieces = min(args.k, target.spec.d_vocab), target.vocabulary.pieces
 
     def top(log_probs: Tensor) -> list[dict[str, Any]]:
-        best = torch.topk(log_probs, args.k)
+        best = torch.topk(log_probs, k)
         pairs = zip(best.indices.tolist(), best.values.exp().tolist(), strict=True)
         return [{"token": pieces[i], "p": round(p, 5)} for i, p in pairs]
 
-    rows = [{"plain": top(p), "edited": top(e), "kl": float(d)} for p, e, d in zip(plain, edited, kl, strict=True)]
-    return ToolResult((Measurement("kl", float(kl.mean()), "nats", len(kl), mean_interval(kl), 0.0),), {"texts": rows})
+    found: dict[int, dict[str, Any]] = {}
+    for rows, part in text_batches(target, tokens):
+        plain = last_log_probs(target, part, [])
+        edited = last_log_probs(target, part, [_edit(target, part, edit) for edit in args.edits])
+        kls = (plain.exp() * (plain - edited)).sum(dim=1).tolist()
+        for row, p, e, kl in zip(rows.tolist(), plain, edited, kls, strict=True):
+            found[row] = {"text": tokens.texts[row], "kl": kl, "plain": top(p), "edited": top(e)}
+    texts = [found[row] for row in sorted(found)]
+    kl = np.array([text["kl"] for text in texts])
+    return ToolResult((Measurement("kl", float(kl.mean()), "nats", len(kl), mean_interval(kl), 0.0),), {"texts": texts})
 
 
-def _replacement(target: TargetModel, unit: Unit, tokens: Tokens, args: AblateArgs) -> float | Tensor:
-    if args.how == "zero":
-        return 0.0
-    site = Site("neurons" if unit.kind == "neuron" else "heads", unit.layer)
-    values = target.run(to_ids(tokens), read=[site], stop=unit.layer + 1).read[site][:, :, unit.index]
-    at_last = values[_last(tokens)]
-    if args.how == "mean":
-        return at_last.mean(dim=0, keepdim=True)[:, None].expand(len(tokens), values.shape[1], *values.shape[2:])
-    order = np.random.default_rng(args.seed).permutation(len(tokens))
-    shifted = at_last[torch.from_numpy(np.roll(order, 1)[np.argsort(order)])]
-    return shifted[:, None].expand(len(tokens), values.shape[1], *values.shape[2:])
+def _site_of(unit: Unit) -> Site:
+    return Site("neurons" if unit.kind == "neuron" else "heads", unit.layer)
 
 
-def _drops(target: TargetModel, unit: Unit, tokens: Tokens, answer: int, args: AblateArgs) -> np.ndarray[Any, Any]:
-    at = torch.zeros(tokens.ids.shape, dtype=torch.bool)
-    at[_last(tokens)] = True
-    site = Site("neurons" if unit.kind == "neuron" else "heads", unit.layer)
-    edit = Edit(site, "set", _replacement(target, unit, tokens, args), index=unit.index, positions=at)
-    plain, edited = last_log_probs(target, tokens, []), last_log_probs(target, tokens, [edit])
-    return (plain - edited)[:, answer].numpy()
+def _replacements(values: Tensor, args: AblateArgs) -> Tensor:
+    """What takes the place of `values` (n_prompts, width[, d_head]): nothing, their mean, or those of another prompt."""
+    match args.how:
+        case "zero":
+            return torch.zeros_like(values)
+        case "mean":
+            return values.mean(dim=0, keepdim=True).expand_as(values)
+        case "resample":
+            order = np.random.default_rng(args.seed).permutation(len(values))
+            return values[torch.from_numpy(np.roll(order, 1)[np.argsort(order)])]
+        case _ as never:
+            assert_never(never)
 
 
 @tool("ablate")
@@ -170,20 +167,37 @@ def ablate(context: ToolContext, args: AblateArgs) -> ToolResult:
     unit, target = Unit.parse(args.unit), context.target
     check_unit(target.spec, unit)
     tokens, answer = read_texts(target, args.prompts), token_id(target, args.answer)
-    drops = _drops(target, unit, tokens, answer, args)
-    width = target.spec.d_mlp if unit.kind == "neuron" else target.spec.n_heads
+    site, width = _site_of(unit), target.spec.d_mlp if unit.kind == "neuron" else target.spec.n_heads
     others = np.random.default_rng(args.seed).permutation([i for i in range(width) if i != unit.index])[:N_RANDOM_UNITS]
-    nulls = np.array([_drops(target, Unit(unit.kind, unit.layer, int(i)), tokens, answer, args).mean() for i in others])
+    instead = _replacements(values_at_last(target, tokens, site), args)
+    edits = [Edit(site, "set", instead[:, i], index=i) for i in (unit.index, *others.tolist())]
+    plain, *edited = watched_log_probs(target, tokens, answer, [None, *edits]).double().numpy()
+    drops, *null_drops = (plain - one for one in edited)
+    nulls = np.array([null.mean() for null in null_drops])
     effect = Measurement(
         "log_prob_drop",
         float(drops.mean()),
         "nats",
         len(drops),
         mean_interval(drops),
-        float(nulls.mean()),
-        float((np.abs(nulls) < abs(drops.mean())).mean() * 100),
+        float(nulls.mean()) if len(nulls) else None,
+        float((np.abs(nulls) < abs(drops.mean())).mean() * 100) if len(nulls) else None,
     )
-    return ToolResult((effect,), {"unit": unit.address, "answer": args.answer, "drops": drops.round(5).tolist()})
+    rows = [
+        {"prompt": text, "log_prob": round(p, 5), "drop": round(d, 5)}
+        for text, p, d in zip(tokens.texts, plain.tolist(), drops.tolist(), strict=True)
+    ]
+    return ToolResult((effect,), {"unit": unit.address, "answer": args.answer, "how": args.how, "prompts": rows})
+
+
+def _lines(doses: Array, curves: Array) -> tuple[Array, float, float]:
+    """Slope of each column of curves (n_doses, n_prompts), mean intercept, and r2 of the mean curve (0 if it is flat)."""
+    design = np.stack([doses, np.ones_like(doses)], axis=1)
+    (slopes, intercepts), *_ = np.linalg.lstsq(design, curves, rcond=None)
+    mean = curves.mean(axis=1)
+    residual = mean - design @ np.array([slopes.mean(), intercepts.mean()])
+    total = float(((mean - mean.mean()) ** 2).sum())
+    return slopes, float(intercepts.mean()), 1 - float((residual**2).sum()) / total if total > 0 else 0.0
 
 
 @tool("steer")
@@ -196,35 +210,25 @@ def steer(context: ToolContext, args: SteerArgs) -> ToolResult:
     check_unit(target.spec, unit)
     if unit.kind != "neuron":
         raise ToolRefused(f"steer takes a neuron, and {unit.address} is a head: use intervene on its 'heads' site")
+    if len(set(args.doses)) < 3:
+        raise ToolRefused(f"doses {list(args.doses)} are fewer than three different ones: they carry no dose-response")
     tokens, watched = read_texts(target, args.prompts), token_id(target, args.token)
-    at = torch.zeros(tokens.ids.shape, dtype=torch.bool)
-    at[_last(tokens)] = True
-    site = Site("neurons", unit.layer)
-    curves = np.stack(
-        [
-            last_log_probs(target, tokens, [Edit(site, args.how, dose, index=unit.index, positions=at)])[
-                :, watched
-            ].numpy()
-            for dose in args.doses
-        ]
-    )
-    doses = np.array(args.doses)
-    design = np.stack([doses, np.ones_like(doses)], axis=1)
-    (slopes, intercepts), *_ = np.linalg.lstsq(design, curves, rcond=None)
-    mean = curves.mean(axis=1)
-    residual = mean - design @ np.array([slopes.mean(), intercepts.mean()])
-    total = float(((mean - mean.mean()) ** 2).sum())
-    r2 = 1 - float((residual**2).sum()) / total if total > 0 else 0.0
+    edits = [Edit(_site_of(unit), args.how, dose, index=unit.index) for dose in args.doses]
+    curves = watched_log_probs(target, tokens, watched, edits).double().numpy()
+    slopes, intercept, r2 = _lines(np.array(args.doses), curves)
     slope = Measurement(
         "slope", float(slopes.mean()), "nats per unit of activation", len(slopes), mean_interval(slopes), 0.0
     )
     return ToolResult(
-        (slope, Measurement("r2", r2, "share", len(doses))),
+        (slope, Measurement("r2", r2, "share", len(args.doses))),
         {
             "unit": unit.address,
-            "doses": list(args.doses),
-            "log_prob": mean.round(5).tolist(),
-            "intercept": float(intercepts.mean()),
+            "token": args.token,
+            "intercept": intercept,
+            "curve": [
+                {"dose": dose, "log_prob": round(value, 5)}
+                for dose, value in zip(args.doses, curves.mean(axis=1).tolist(), strict=True)
+            ],
         },
     )
 
@@ -242,6 +246,7 @@ def patch(context: ToolContext, args: PatchArgs) -> ToolResult:
         raise ToolRefused(
             f"clean has {tokens.lengths[0]} tokens and corrupted {tokens.lengths[1]}: they must be equally long"
         )
+    pieces = target.vocabulary.pieces
     right, wrong = token_id(target, args.answer), token_id(target, args.wrong_answer)
     site = find_site(target.spec, args.site, args.layer)
     run = target.run(to_ids(tokens), read=[site], logits=True)
@@ -250,12 +255,7 @@ def patch(context: ToolContext, args: PatchArgs) -> ToolResult:
     clean, corrupted = (float(d) for d in differences)
     if abs(clean - corrupted) < 1e-6:
         raise ToolRefused("clean and corrupted prompts give the same logit difference: there is nothing to recover")
-    n_pos = tokens.ids.shape[1]
-    batch = to_ids(tokens)[1:].expand(n_pos, n_pos)
-    edit = Edit(site, "set", run.read[site][:1], positions=torch.eye(n_pos, dtype=torch.bool))
-    patched = target.run(batch, edits=[edit], logits=True).logits
-    assert patched is not None
-    recovered = ((patched[:, -1, right] - patched[:, -1, wrong]) - corrupted) / (clean - corrupted)
+    recovered = (_patched(target, tokens, site, run.read[site][:1], (right, wrong)) - corrupted) / (clean - corrupted)
     best = int(recovered.argmax())
     return ToolResult(
         (Measurement("recovered_best", float(recovered[best]), "share of the logit difference", 1, null_value=0.0),),
@@ -263,7 +263,27 @@ def patch(context: ToolContext, args: PatchArgs) -> ToolResult:
             "site": str(site),
             "clean_logit_difference": clean,
             "corrupted_logit_difference": corrupted,
-            "pieces": [target.vocabulary.pieces[i] for i in tokens.ids[1]],
-            "recovered": [round(float(r), 5) for r in recovered],
+            "positions": [
+                {"clean": pieces[i], "corrupted": pieces[j], "recovered": round(r, 5)}
+                for i, j, r in zip(*tokens.ids.tolist(), recovered.tolist(), strict=True)
+            ],
         },
     )
+
+
+def _patched(target: TargetModel, tokens: Tokens, site: Site, clean: Tensor, answers: tuple[int, int]) -> Tensor:
+    """(pos,) float64 logit differences of the corrupted run with the clean site at one position each."""
+    ids = to_ids(tokens)[1:]
+    n_pos, size = ids.shape[1], max(1, tokens_at_once(target) // ids.shape[1])
+    start = residual_before(target, ids, site.layer)
+    found = []
+    one_each = torch.eye(n_pos, dtype=torch.bool)
+    for at in range(0, n_pos, size):
+        positions = one_each[at : at + size]
+        n = len(positions)
+        here = None if start is None else (start[0], start[1].expand(n, -1, -1))
+        edit = Edit(site, "set", clean, positions=positions)
+        logits = target.run(ids.expand(n, -1), edits=[edit], start=here, logits=True).logits
+        assert logits is not None
+        found.append(logits[:, -1, answers[0]].double() - logits[:, -1, answers[1]].double())
+    return torch.cat(found)

@@ -7,9 +7,13 @@ import torch
 from pydantic import Field
 
 from neuronaut.tools.errors import ToolRefused
+from neuronaut.tools.look.activations import batches
 from neuronaut.tools.look.examples import Text, read_texts
-from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
-from neuronaut.tools.targets.base import ModelSpec, Site, SiteName
+from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
+from neuronaut.tools.targets.base import ModelSpec, Site, SiteName, TargetModel
+from neuronaut.tools.tokens import Tokens
+
+MOST_BYTES = 1 << 30
 
 
 class CaptureArgs(ToolArgs):
@@ -28,20 +32,40 @@ def find_site(spec: ModelSpec, name: str, layer: int) -> Site:
     raise ToolRefused(f"layer {layer} does not exist: {spec.name} has layers 0 to {spec.n_layers - 1}")
 
 
+def _captured(target: TargetModel, site: Site, tokens: Tokens) -> Array:
+    """(texts, pos, …), NaN at padding. Refuses more than `MOST_BYTES`."""
+    spec, (n, width) = target.spec, tokens.ids.shape
+    sizes = {"neurons": spec.d_mlp, "heads": spec.n_heads * spec.d_head, "pattern": spec.n_heads * width}
+    if (needed := 4 * n * width * sizes.get(site.name, spec.d_model)) > MOST_BYTES:
+        raise ToolRefused(
+            f"{site} of {n} texts would take {needed >> 20:,} MiB: give at most {MOST_BYTES >> 20:,} MiB of text"
+        )
+    array: Array | None = None
+    for rows in batches(tokens):
+        ids = torch.from_numpy(np.maximum(tokens.ids[rows, : tokens.lengths[rows].max()], 0)).long()
+        read = target.run(ids, read=[site], stop=site.layer + 1).read[site].float().numpy()
+        if array is None:
+            shape = (spec.n_heads, width, width) if site.name == "pattern" else (width, *read.shape[2:])
+            array = np.full((n, *shape), np.nan, dtype=np.float32)
+        for row, values in zip(rows, read, strict=True):
+            length = tokens.lengths[row]
+            if site.name == "pattern":
+                array[row, :, :length, :length] = values[:, :length, :length]
+            else:
+                array[row, :length] = values[:length]
+    assert array is not None, "no text"
+    return array
+
+
 @tool("capture")
 def capture(context: ToolContext, args: CaptureArgs) -> ToolResult:
     """Shape, mean, standard deviation, extremes and mean norm of a site on given texts; the array is an artifact.
 
-    The array is (texts, pos, …), right-padded with NaN.
+    The array is (texts, pos, …), right-padded with NaN. Refuses more than 1 GiB of activations.
     """
     site = find_site(context.target.spec, args.site, args.layer)
     tokens = read_texts(context.target, args.texts)
-    ids = torch.from_numpy(np.where(tokens.ids < 0, 0, tokens.ids)).long()
-    array = context.target.run(ids, read=[site], stop=args.layer + 1).read[site].float().numpy().copy()
-    for window, length in enumerate(tokens.lengths):
-        array[
-            (window, slice(None), slice(length, None)) if site.name == "pattern" else (window, slice(length, None))
-        ] = np.nan
+    array = _captured(context.target, site, tokens)
     return ToolResult(
         payload={
             "site": str(site),
@@ -50,7 +74,7 @@ def capture(context: ToolContext, args: CaptureArgs) -> ToolResult:
             "std": float(np.nanstd(array)),
             "min": float(np.nanmin(array)),
             "max": float(np.nanmax(array)),
-            "mean_norm": float(np.nanmean(np.sqrt((array**2).sum(axis=-1)))),
+            "mean_norm": float(np.sqrt(np.nansum(array**2, axis=-1))[~np.isnan(array).all(axis=-1)].mean()),
         },
         arrays={str(site): array},
     )

@@ -87,13 +87,16 @@ def top_examples(context: ToolContext, args: TopExamplesArgs) -> ToolResult:
 
 
 def read_texts(target: TargetModel, texts: tuple[str, ...]) -> Tokens:
-    """The texts as tokens. Refuses a text longer than the context: nothing is cut silently."""
+    """The texts as tokens. Refuses a text longer than the context, since nothing is cut silently, and one without tokens."""
     tokens = target.tokenize(texts)
     if len(tokens) != len(texts):
         too_long = next(i for i, n in enumerate(np.bincount(tokens.documents, minlength=len(texts))) if n > 1)
         raise ToolRefused(
             f"text {too_long + 1} is longer than the context of {target.spec.name} ({target.spec.n_ctx} tokens): shorten it"
         )
+    if not tokens.scored.any(axis=1).all():
+        empty = int(np.flatnonzero(~tokens.scored.any(axis=1))[0])
+        raise ToolRefused(f"text {empty + 1}, {texts[empty]!r}, holds no token that {target.spec.name} knows")
     return tokens
 
 

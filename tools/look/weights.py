@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.targets.base import TargetModel
@@ -21,6 +22,15 @@ class WeightsArgs(ToolArgs):
     k: int = Field(default=10, ge=1, le=1000)
 
 
+def _neuron(context: ToolContext, args: WeightsArgs) -> Unit:
+    """The neuron. Refuses a head: its read and write weights are matrices."""
+    unit = Unit.parse(args.unit)
+    check_unit(context.target.spec, unit)
+    if unit.kind != "neuron":
+        raise ToolRefused(f"{unit.address} is a head, which reads and writes by matrices: give a neuron, such as 8.481")
+    return unit
+
+
 def _ranked(scores: Tensor, names: list[str], k: int) -> list[dict[str, Any]]:
     top = torch.topk(scores, min(k, len(scores)))
     return [{"name": names[int(i)], "value": round(float(v), 4)} for v, i in zip(top.values, top.indices, strict=True)]
@@ -33,8 +43,7 @@ def weights_of(context: ToolContext, args: WeightsArgs) -> ToolResult:
 
     cos_read_write is in [-1, 1]; its null is the same cosine of the layer's other neurons, given as a percentile.
     """
-    unit, target = Unit.parse(args.unit), context.target
-    check_unit(target.spec, unit)
+    unit, target = _neuron(context, args), context.target
     read, write = target.read_vector(unit), target.write_vector(unit)
     reads, writes = target.read_vectors(unit.layer), target.write_vectors(unit.layer)
     cosine = torch.nn.functional.cosine_similarity
@@ -85,8 +94,7 @@ def promoted_tokens(context: ToolContext, args: WeightsArgs) -> ToolResult:
 
     spread is the standard deviation over the vocabulary; its null is that of the layer's other neurons (percentile).
     """
-    unit, target = Unit.parse(args.unit), context.target
-    check_unit(target.spec, unit)
+    unit, target = _neuron(context, args), context.target
     logits = direct_logits(target, unit)
     writes = target.write_vectors(unit.layer) * target.final_norm_gain()
     spreads = (writes @ target.unembed).std(dim=1)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neuronaut.tools.errors import UserError
+from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.targets.folder import PICKLES, ModelFolder
 from neuronaut.tools.units import Unit
 
@@ -59,9 +59,9 @@ def load_target(name: str | Path, *, dtype: "torch.dtype | None" = None) -> "Tar
 def check_unit(spec: "ModelSpec", unit: Unit) -> None:
     """Refuses a unit that the model does not have, and says which there are."""
     if not 0 <= unit.layer < spec.n_layers:
-        raise UserError(f"layer {unit.layer} does not exist: {spec.name} has layers 0 to {spec.n_layers - 1}")
+        raise ToolRefused(f"layer {unit.layer} does not exist: {spec.name} has layers 0 to {spec.n_layers - 1}")
     width = spec.d_mlp if unit.kind == "neuron" else spec.n_heads
     if not 0 <= unit.index < width:
-        raise UserError(
+        raise ToolRefused(
             f"{unit.kind} {unit.address} does not exist: layer {unit.layer} of {spec.name} has {unit.kind}s 0 to {width - 1}"
         )

@@ -1,0 +1,97 @@
+"""Log-probabilities of the token after each text, with and without edits, in batches that fit into memory."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from neuronaut.tools.errors import ToolFailed
+from neuronaut.tools.look.activations import batches
+from neuronaut.tools.targets.base import Edit, Site, TargetModel
+from neuronaut.tools.tokens import Tokens
+
+BATCH_TOKENS = 4096
+LOGIT_BYTES = 256 << 20  # logits of one batch; one text may need more
+
+
+def to_ids(tokens: Tokens) -> Tensor:
+    """(n_windows, pos) int64, the padding set to 0."""
+    return torch.from_numpy(np.where(tokens.ids < 0, 0, tokens.ids)).long()
+
+
+def last_of(tokens: Tokens) -> tuple[Tensor, Tensor]:
+    """Row and position of the last token of each text."""
+    return torch.arange(len(tokens)), torch.from_numpy(tokens.lengths - 1)
+
+
+def at_last(tokens: Tokens) -> Tensor:
+    """(n_windows, pos) True at the last token of each text."""
+    mask = torch.zeros(tokens.ids.shape, dtype=torch.bool)
+    mask[last_of(tokens)] = True
+    return mask
+
+
+def tokens_at_once(target: TargetModel) -> int:
+    """How many padded tokens may be run together when logits are asked for."""
+    return min(BATCH_TOKENS, LOGIT_BYTES // (4 * target.spec.d_vocab))
+
+
+def text_batches(target: TargetModel, tokens: Tokens) -> Iterator[tuple[NDArray[np.int64], Tokens]]:
+    """Row numbers and texts of each batch."""
+    for rows in batches(tokens, tokens_at_once(target)):
+        yield rows, tokens.select(rows)
+
+
+def last_log_probs(
+    target: TargetModel, tokens: Tokens, edits: Sequence[Edit], *, start: tuple[int, Tensor] | None = None
+) -> Tensor:
+    """(n_windows, d_vocab) log-probabilities of the token after each text, in one batch. Fails where they are not finite."""
+    logits = target.run(to_ids(tokens), edits=edits, start=start, logits=True).logits
+    assert logits is not None
+    found = torch.log_softmax(logits[last_of(tokens)].float(), dim=-1)
+    if not bool(torch.isfinite(found).all()):
+        raise ToolFailed("the edited model gives logits that are not finite: choose a smaller value")
+    return found
+
+
+def residual_before(target: TargetModel, ids: Tensor, layer: int) -> tuple[int, Tensor] | None:
+    """Where to resume at `layer`; None at layer 0, before which nothing is run."""
+    if layer == 0:
+        return None
+    site = Site("resid_post", layer - 1)
+    return layer, target.run(ids, read=[site], stop=layer).read[site]
+
+
+def values_at_last(target: TargetModel, tokens: Tokens, site: Site) -> Tensor:
+    """(n_windows, width[, d_head]) the site at the last token of each text."""
+    found: Tensor | None = None
+    for rows, part in text_batches(target, tokens):
+        here = target.run(to_ids(part), read=[site], stop=site.layer + 1).read[site][last_of(part)]
+        found = here.new_empty(len(tokens), *here.shape[1:]) if found is None else found
+        found[torch.from_numpy(rows)] = here
+    assert found is not None, "no text"
+    return found
+
+
+def watched_log_probs(target: TargetModel, tokens: Tokens, watched: int, edits: Sequence[Edit | None]) -> Tensor:
+    """(n_edits, n_windows) log-probability of the token `watched` after each text, each edit made at the last token alone.
+
+    None is no edit. Tensor values have one row a text. Layers before the first edited one are run once.
+    """
+    layer = min((edit.site.layer for edit in edits if edit is not None), default=0)
+    found = torch.empty(len(edits), len(tokens))
+    for rows, part in text_batches(target, tokens):
+        chosen, at = torch.from_numpy(rows), at_last(part)
+        start = residual_before(target, to_ids(part), layer)
+        for number, edit in enumerate(edits):
+            here = [] if edit is None else [_of_rows(edit, chosen, at)]
+            found[number, chosen] = last_log_probs(target, part, here, start=start)[:, watched]
+    return found
+
+
+def _of_rows(edit: Edit, rows: Tensor, at: Tensor) -> Edit:
+    value = edit.value[rows][:, None] if isinstance(edit.value, Tensor) else edit.value
+    return replace(edit, value=value, positions=at)
