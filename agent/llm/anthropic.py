@@ -1,6 +1,7 @@
 """Anthropic's Messages API with structured output."""
 
 import os
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
@@ -14,10 +15,14 @@ from neuronaut.agent.llm.base import (
     broken_connection,
     hidden,
     http_failure,
+    said,
     timed_out,
     wire,
 )
 from neuronaut.agent.llm.openai import strict_schema
+
+if TYPE_CHECKING:
+    import anthropic
 
 ANTHROPIC_KEY = "ANTHROPIC_API_KEY"
 
@@ -50,21 +55,24 @@ class AnthropicModel:
     billed = True
 
     def __init__(self, model: str, base_url: str | None = None, timeout: float = TIMEOUT) -> None:
-        import anthropic
-
         key = os.environ.get(ANTHROPIC_KEY)
         if not key:
             raise KeyRefused(f"--llm anthropic:{model} needs a key: set the environment variable {ANTHROPIC_KEY}")
-        self.model, self._key, self._timeout = model, key, timeout
-        self._client = anthropic.Anthropic(
-            api_key=key,
-            base_url=base_url,
+        self.model, self._key, self._base_url, self._timeout = model, key, base_url, timeout
+        with self._client() as client:
+            self.source = address(str(client.base_url))
+
+    def _client(self) -> "anthropic.Anthropic":
+        import anthropic
+
+        return anthropic.Anthropic(
+            api_key=self._key,
+            base_url=self._base_url,
             max_retries=RETRIES,
-            timeout=timeout,
+            timeout=self._timeout,
             open_telemetry=False,  # nothing goes where the user did not name
             http_client=anthropic.DefaultHttpxClient(follow_redirects=False),
         )
-        self.source = address(str(self._client.base_url))
 
     def ask(self, request: Request) -> Reply:
         """One structured reply. Raises LanguageModelError, or UserError where only the user can mend it."""
@@ -86,16 +94,18 @@ class AnthropicModel:
 
         schema = strict_schema(request.reply.model_json_schema())
         try:
-            raw = self._client.messages.with_raw_response.create(
-                model=self.model,
-                max_tokens=request.max_tokens,
-                system=request.system,
-                messages=[{"role": "user", "content": request.prompt}],
-                output_config={"format": {"type": "json_schema", "schema": schema}},
-            )
-            return hidden(raw.http_response.text, self._key).encode("utf-8", "replace")
+            with self._client() as client:
+                raw = client.messages.with_raw_response.create(
+                    model=self.model,
+                    max_tokens=request.max_tokens,
+                    system=request.system,
+                    messages=[{"role": "user", "content": request.prompt}],
+                    output_config={"format": {"type": "json_schema", "schema": schema}},
+                )
+                return hidden(raw.http_response.text, self._key).encode("utf-8", "replace")
         except anthropic.APIStatusError as error:
-            raise http_failure(name, error.status_code, hidden(error.message, self._key), ANTHROPIC_KEY) from None
+            reason = hidden(said(error.body, error.message), self._key)
+            raise http_failure(name, error.status_code, reason, ANTHROPIC_KEY) from None
         except anthropic.APITimeoutError:
             raise timed_out(name, self._timeout) from None
         except anthropic.APIError as error:

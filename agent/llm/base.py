@@ -100,19 +100,28 @@ class OutOfBudget(Exception):
     """The next call could pass a limit; nothing was sent."""
 
 
-def http_failure(name: str, status: int, said: str, key_variable: str) -> LanguageModelError | UserError:
-    """The error for a reply with an HTTP error status; `said` is what the server wrote, without secrets."""
-    said = plain(said, 300) or "the server gave no reason"
+def http_failure(name: str, status: int, reason: str, key_variable: str) -> LanguageModelError | UserError:
+    """The error for a reply with an HTTP error status; `reason` is what the server wrote, without secrets."""
+    reason = plain(reason, 300) or "no reason given"
     match status:
         case 401:
-            return KeyRefused(f"{name} refused the key (HTTP 401): check {key_variable}. It said: {said}")
+            return KeyRefused(f"{name} refused the key (HTTP 401): check {key_variable}. It said: {reason}")
         case 403:
-            return KeyRefused(f"{name} does not allow this to the key in {key_variable} (HTTP 403). It said: {said}")
+            return KeyRefused(f"{name} does not allow this to the key in {key_variable} (HTTP 403). It said: {reason}")
         case 404:
             return UserError(
-                f"{name} was not found (HTTP 404): check the names in --llm and --base-url. It said: {said}"
+                f"{name} was not found (HTTP 404): check the names in --llm and --base-url. It said: {reason}"
             )
-    return LanguageModelError(f"{name} answered with HTTP {status}: {said}")
+    return LanguageModelError(f"{name} answered with HTTP {status}: {reason}")
+
+
+def said(body: object, otherwise: str) -> str:
+    """The message in the body of an error, in the places where servers put it."""
+    for place in (body.get("error", body), body) if isinstance(body, dict) else ():
+        found = place.get("message") if isinstance(place, dict) else place
+        if isinstance(found, str) and found:
+            return found
+    return otherwise
 
 
 def broken_connection(name: str, source: str, cause: BaseException | None) -> LanguageModelError:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -17,9 +17,13 @@ from neuronaut.agent.llm.base import (
     broken_connection,
     hidden,
     http_failure,
+    said,
     timed_out,
     wire,
 )
+
+if TYPE_CHECKING:
+    import openai
 
 OPENAI_KEY = "OPENAI_API_KEY"
 COMPATIBLE_KEY = "NEURONAUT_LLM_KEY"  # not OpenAI's: a key is sent to the server that it was made for only
@@ -40,27 +44,32 @@ class _Server:
     """A server that the openai SDK talks to: one POST at a time, its errors in our words, the key never among them."""
 
     def __init__(self, name: str, base_url: str | None, key_variable: str, key: str, timeout: float) -> None:
+        self.name, self._base_url, self._timeout = name, base_url, timeout
+        self._key_variable, self._key = key_variable, key
+        with self._client() as client:
+            self.source = address(str(client.base_url))
+
+    def _client(self) -> "openai.OpenAI":
         import openai
 
-        self.name, self._key_variable, self._key, self._timeout = name, key_variable, key, timeout
-        self.client = openai.OpenAI(
-            api_key=key,
-            base_url=base_url,
+        return openai.OpenAI(
+            api_key=self._key,
+            base_url=self._base_url,
             max_retries=RETRIES,
-            timeout=timeout,
+            timeout=self._timeout,
             http_client=openai.DefaultHttpxClient(follow_redirects=False),  # text goes to the named server only
         )
-        self.source = address(str(self.client.base_url))
 
-    def body(self, post: Callable[[], Any]) -> bytes:
+    def body(self, post: Callable[["openai.OpenAI"], Any]) -> bytes:
         """The body of the reply to a raw POST. Raises LanguageModelError or UserError."""
         import openai
 
         try:
-            return hidden(post().http_response.text, self._key).encode("utf-8", "replace")
+            with self._client() as client:
+                return hidden(post(client).http_response.text, self._key).encode("utf-8", "replace")
         except openai.APIStatusError as error:
-            said = hidden(error.message, self._key)
-            raise http_failure(self.name, error.status_code, said, self._key_variable) from None
+            reason = hidden(said(error.body, error.message), self._key)
+            raise http_failure(self.name, error.status_code, reason, self._key_variable) from None
         except openai.APITimeoutError:
             raise timed_out(self.name, self._timeout) from None
         except openai.APIError as error:
@@ -129,7 +138,7 @@ class OpenAIModel:
             "strict": True,
         }
         body = server.body(
-            lambda: server.client.responses.with_raw_response.create(
+            lambda client: client.responses.with_raw_response.create(
                 model=self.model,
                 instructions=request.system,
                 input=request.prompt,
@@ -199,7 +208,7 @@ class CompatibleModel:
         server = self._server
         schema = strict_schema(request.reply.model_json_schema())
         body = server.body(
-            lambda: server.client.chat.completions.with_raw_response.create(
+            lambda client: client.chat.completions.with_raw_response.create(
                 model=self.model,
                 messages=[{"role": "system", "content": request.system}, {"role": "user", "content": request.prompt}],
                 max_tokens=request.max_tokens,

@@ -31,7 +31,7 @@ MAX_PREDICATE = 5_000  # characters
 
 
 class Hypothesis(BaseModel):
-    """One proposed hypothesis: a sentence and a predicate in text form."""
+    """One hypothesis: a sentence, and a predicate in the language described."""
 
     model_config = ConfigDict(extra="forbid")
     claim: str
@@ -39,7 +39,7 @@ class Hypothesis(BaseModel):
 
 
 class Hypotheses(BaseModel):
-    """What the language model is asked for. Its reply is read entry by entry, so that one bad entry spoils no other."""
+    """Rival hypotheses about one neuron, the one believed most first."""  # sent along, as the docstring above
 
     model_config = ConfigDict(extra="forbid")
     hypotheses: list[Hypothesis]

@@ -1,6 +1,7 @@
 """What a language model is shown of a unit: explore text only, escaped so that it cannot leave its place in the prompt."""
 
 import re
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from neuronaut.tools.predicates.nodes import predicate_from_json
 
 N_TOP, N_QUANTILES, N_SILENT, N_RANDOM = 15, 10, 10, 5
 N_AS_TOKENS, N_TABLE, N_PROMOTED, N_FINDINGS = 5, 20, 12, 20
-BEFORE, AFTER = 16, 4  # tokens of context
+BEFORE, AFTER = 24, 4  # tokens of context
 SILENT = 0.25  # of the way from the median to the largest activation
 _FENCE = re.compile(r"<(?=\s*/?\s*(?:corpus|findings|language|example)\b)", re.IGNORECASE)
 
@@ -31,6 +32,7 @@ def prompt_variables(explored: Explored) -> dict[str, Any]:
         **{band: _lines(explored, places) for band, places in _places(explored, fires).items()},
         "as_tokens": [_as_tokens(explored, *place) for place in _band(explored, "top", N_AS_TOKENS)],
         "token_table": _table(explored, fires, back=0),
+        "word_table": _words(explored, fires),
         "before_table": _table(explored, fires, back=1),
         "promoted": [_quoted(piece) for piece, _ in explored.promoted[:N_PROMOTED]],
         "refuted": [escaped(str(predicate_from_json(text))) for text in explored.refuted[:N_FINDINGS]],
@@ -129,3 +131,15 @@ def _table(explored: Explored, fires: NDArray[np.bool_], *, back: int) -> list[d
     fired = np.bincount(ids, weights=fires[:, back:][here], minlength=len(n))
     best = [int(i) for i in np.argsort(-fired, kind="stable")[:N_TABLE] if fired[i] > 0]
     return [{"piece": _quoted(tokens.vocabulary.pieces[i]), "rate": fired[i] / n[i], "n": int(n[i])} for i in best]
+
+
+def _words(explored: Explored, fires: NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """The words at whose tokens the unit fires; empty where every one of them is a single token."""
+    tokens = explored.tokens
+    fired = Counter(word for word in tokens.words[fires] if word)
+    n = Counter(tokens.words[tokens.scored])
+    whole = {piece.strip() for piece in tokens.vocabulary.pieces}
+    best = [word for word, _ in fired.most_common(N_TABLE)]
+    if all(word in whole for word in best):
+        return []
+    return [{"piece": _quoted(word), "rate": fired[word] / n[word], "n": n[word]} for word in best]

@@ -1,0 +1,255 @@
+"""Both SDKs, over HTTP on this machine: what they send, what is read of a reply, and which failure says what."""
+
+import logging
+import runpy
+import socket
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import openai
+import pytest
+from pydantic import BaseModel
+
+from neuronaut.agent.config import parse_llm
+from neuronaut.agent.llm.base import (
+    COMPLETE,
+    KeyRefused,
+    LanguageModel,
+    LanguageModelError,
+    Request,
+    plain,
+)
+from neuronaut.agent.llm.registry import open_language_model
+from neuronaut.agent.proposers.model import Hypotheses
+from neuronaut.tools.errors import UserError
+
+_made = runpy.run_path(str(Path(__file__).with_name("loopback.py")))
+Loopback, says, fails, sends, faults = (_made[name] for name in ("Loopback", "says", "fails", "sends", "faults"))
+
+KEY = "sk-canary-0123456789"
+REQUEST = Request("propose", "the system prompt", "the prompt", Hypotheses, max_tokens=700)
+PROVIDERS = ("openai", "anthropic", "compatible")
+Open = Callable[..., tuple[Any, LanguageModel]]
+
+
+@pytest.fixture(params=PROVIDERS)
+def provider(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "NEURONAUT_LLM_KEY"):
+        monkeypatch.setenv(name, KEY)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    for sdk in (anthropic, openai):  # what they wait where the server does not say how long
+        monkeypatch.setattr(sdk._base_client, "INITIAL_RETRY_DELAY", 0.01, raising=False)
+
+
+@pytest.fixture
+def opened(provider: str, keys: None) -> Iterator[Open]:
+    """A server with a script, and the language model that asks it."""
+    running = []
+
+    def start(*script: Any, timeout: float = 10.0) -> tuple[Any, LanguageModel]:
+        server = Loopback(*script, key=KEY).__enter__()
+        running.append(server)
+        base_url = server.url if provider == "anthropic" else f"{server.url}/v1"
+        return server, open_language_model(parse_llm(f"{provider}:some-model"), base_url, timeout)
+
+    yield start
+    for server in running:
+        server.__exit__()
+
+
+def test_a_reply_comes_with_its_text_model_and_token_counts(opened: Open) -> None:
+    _, model = opened(says('{"hypotheses": []}', tokens=(100, 30, 20), model="some-model-2026-01-31"))
+    reply = model.ask(REQUEST)
+    assert reply.text == '{"hypotheses": []}'
+    assert reply.model == "some-model-2026-01-31"
+    assert reply.stop_reason in COMPLETE
+    assert (reply.tokens_in, reply.tokens_cached, reply.tokens_out) == (100, 30, 20)
+
+
+def test_the_prompts_the_limit_and_the_schema_are_sent(opened: Open, provider: str) -> None:
+    server, model = opened(says("{}"))
+    model.ask(REQUEST)
+    (seen,) = server.requests
+    assert faults(seen) == ""
+    body = seen.body
+    limit = {"openai": "max_output_tokens", "anthropic": "max_tokens", "compatible": "max_tokens"}[provider]
+    assert body["model"] == "some-model"
+    assert body[limit] == 700
+    if provider == "openai":
+        assert (body["instructions"], body["input"], body["store"]) == ("the system prompt", "the prompt", False)
+    elif provider == "anthropic":
+        assert (body["system"], body["messages"]) == ("the system prompt", [{"role": "user", "content": "the prompt"}])
+    else:
+        assert [m["content"] for m in body["messages"]] == ["the system prompt", "the prompt"]
+
+
+def test_the_server_of_these_tests_refuses_an_open_schema(opened: Open) -> None:
+    class Loose(BaseModel):
+        model_config = {"json_schema_extra": {"maxItems": 3}}
+        x: int = 1
+
+    _, model = opened(says("{}"))
+    with pytest.raises(LanguageModelError, match=r"HTTP 400: .*maxItems"):
+        model.ask(Request("propose", "s", "p", Loose))
+
+
+def test_a_429_is_waited_for_and_asked_again(opened: Open) -> None:
+    server, model = opened(fails(429, "slow down", **{"retry-after": "0.4"}), says("{}"))
+    assert model.ask(REQUEST).text == "{}"
+    first, second = server.requests
+    assert second.at - first.at >= 0.4
+    assert first.body == second.body
+
+
+def test_a_server_that_keeps_failing_is_asked_three_times_and_told_in_one_sentence(opened: Open) -> None:
+    server, model = opened(fails(500, "it is on fire"))
+    with pytest.raises(LanguageModelError, match=r":some-model answered with HTTP 500: .*it is on fire") as caught:
+        model.ask(REQUEST)
+    assert len(server.requests) == 3
+    assert not caught.value.maybe_billed
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_request_that_is_refused_is_not_repeated(opened: Open, status: int) -> None:
+    server, model = opened(fails(status, "too long"))
+    with pytest.raises(LanguageModelError, match=f"HTTP {status}: .*too long"):
+        model.ask(REQUEST)
+    assert len(server.requests) == 1
+
+
+def test_a_reply_that_does_not_come_is_given_up_and_may_have_been_billed(opened: Open) -> None:
+    server, model = opened(sends(b"{}", wait=5.0), timeout=0.2)
+    with pytest.raises(LanguageModelError, match=r"gave no reply within 0\.2 seconds") as caught:
+        model.ask(REQUEST)
+    assert caught.value.maybe_billed
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        sends(b"<html>Bad gateway</html>", "text/html"),
+        sends(b'{"model": "x", "outp'),
+        sends(b"[]"),
+        sends(b"{}"),
+        sends(b""),
+        sends(b"null"),
+        sends(b'{"model": 3, "choices": "no", "output": {}, "content": 7, "status": []}'),
+        sends(b'{"model": "\\ud800", "choices": [], "output": [], "content": [], "status": "completed"}'),
+        sends(b"[" * 100_000),
+        sends(b"\xff\xfe\x00"),
+    ],
+)
+def test_a_body_in_no_known_format_is_a_failure_that_may_have_been_billed(opened: Open, step: Any) -> None:
+    _, model = opened(step)
+    with pytest.raises(LanguageModelError, match="is not in its format") as caught:
+        model.ask(REQUEST)
+    assert caught.value.maybe_billed
+
+
+def test_a_reply_that_breaks_off_is_a_failure_that_may_have_been_billed(opened: Open) -> None:
+    _, model = opened(sends(b'{"model": "some-model", "output"', keep=10))
+    with pytest.raises(LanguageModelError, match="broke the connection off") as caught:
+        model.ask(REQUEST)
+    assert caught.value.maybe_billed
+
+
+@pytest.mark.parametrize("stop", ["cut", "refusal"])
+def test_a_cut_or_refused_reply_says_so(opened: Open, stop: str) -> None:
+    _, model = opened(says('{"hypotheses": [', stop=stop))
+    reason = model.ask(REQUEST).stop_reason
+    assert reason not in COMPLETE
+    assert reason in {"cut": {"max_output_tokens", "max_tokens", "length"}, "refusal": {"refusal"}}[stop]
+
+
+def test_a_server_that_is_not_there_is_named(provider: str, keys: None) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    model = open_language_model(parse_llm(f"{provider}:m"), f"http://127.0.0.1:{port}/v1", 5.0)
+    with pytest.raises(LanguageModelError, match=f"cannot be reached at http://127.0.0.1:{port}/v1") as caught:
+        model.ask(REQUEST)
+    assert not caught.value.maybe_billed
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_what_only_the_user_can_mend_is_a_user_error(opened: Open, status: int) -> None:
+    server, model = opened(fails(status, "see the console"))
+    with pytest.raises(UserError, match=f"HTTP {status}.*see the console"):
+        model.ask(REQUEST)
+    assert len(server.requests) == 1
+
+
+def test_a_refused_key_names_its_variable_and_hides_the_key(
+    opened: Open, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, model = opened(says("{}"))
+    server.key = "another"
+    variable = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY", "compatible": "NEURONAUT_LLM_KEY"}
+    with pytest.raises(KeyRefused, match=variable[provider]) as caught:
+        model.ask(REQUEST)
+    assert "[key]" in str(caught.value)  # the server did send it back
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_key_that_a_server_sends_back_is_blotted_out_of_the_reply(opened: Open) -> None:
+    _, model = opened(says(f"the key is {KEY}"))
+    assert model.ask(REQUEST).text == "the key is [key]"
+
+
+def test_the_key_is_in_no_log_at_any_level(opened: Open, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    _, model = opened(fails(500), says("{}"))
+    model.ask(REQUEST)
+    assert caplog.records  # the SDKs do log
+    assert KEY not in caplog.text
+
+
+def test_text_is_not_sent_on_to_another_server(opened: Open) -> None:
+    with Loopback(says("{}"), key=KEY) as other:
+        path = {"responses": "/v1/responses", "chat": "/v1/chat/completions", "messages": "/v1/messages"}
+        _, model = opened(lambda seen: _made["Answer"](b"", 307, {"location": other.url + path[seen.format]}))
+        with pytest.raises(LanguageModelError, match="HTTP 307"):
+            model.ask(REQUEST)
+        assert other.requests == []
+
+
+def test_a_missing_key_is_named(provider: str) -> None:
+    if provider == "compatible":
+        assert open_language_model(parse_llm("compatible:m"), "http://127.0.0.1:9/v1").provider == "compatible"
+        return
+    with pytest.raises(KeyRefused, match=f"{provider.upper()}_API_KEY"):
+        open_language_model(parse_llm(f"{provider}:m"))
+
+
+def test_openais_key_is_not_sent_to_a_compatible_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with Loopback(says("{}"), key="no-key") as server:
+        open_language_model(parse_llm("compatible:m"), f"{server.url}/v1").ask(REQUEST)
+        assert KEY not in str(server.requests)
+
+
+@pytest.mark.parametrize("url", ["ftp://host/v1", "127.0.0.1:80", "http://", "http://[", "http://h:99999999", "x"])
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(UserError, match="no address"):
+        open_language_model(parse_llm("compatible:m"), url)
+
+
+@pytest.mark.parametrize("url", ["http://user:secret@host/v1", "http://host/v1?key=secret"])
+def test_an_address_with_a_password_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(UserError, match="no password") as caught:
+        open_language_model(parse_llm("compatible:m"), url)
+    assert "secret" not in str(caught.value)
+
+
+def test_text_of_a_server_is_shown_in_one_short_line() -> None:
+    assert plain("a\x1b[31m\n\nb\u202ec\x9b", 50) == "a [31m b c"
+    assert plain("x" * 1000, 50) == "x" * 49 + "…"
