@@ -38,30 +38,34 @@ class Places:
 def choose_places(
     tokens: Tokens, activations: Array, threshold: float, *, sign: int, n: int, seed: int
 ) -> list[Places]:
-    """At most `n` places an arm, one a document: firing ones to remove, silent ones (at or below the median) to add.
+    """At most `n` places an arm, one a document and both arms in the same documents: firing ones to remove, silent ones
+    (at or below the median) to add.
 
     remove: the value of a silent place of another document; add: the unit's median firing value.
-    activations: (n_windows, n_pos) with the sign applied. Empty where an arm has no place.
+    activations: (n_windows, n_pos) with the sign applied. Empty where no document has both, or no other is silent.
     """
     rng = np.random.default_rng(seed)
     fires = tokens.scored & (activations > threshold)
-    scored = activations[tokens.scored]
-    silent = tokens.scored & (activations <= np.median(scored))
-    if not fires.any() or not silent.any():
+    silent = tokens.scored & (activations <= np.median(activations[tokens.scored]))
+    both = np.intersect1d(tokens.documents[fires.any(axis=1)], tokens.documents[silent.any(axis=1)])
+    removed = _one_a_document(tokens, fires & np.isin(tokens.documents, both)[:, None], rng)[:n]
+    documents = [int(tokens.documents[window]) for window, _ in removed]
+    added = _one_a_document(tokens, silent & np.isin(tokens.documents, documents)[:, None], rng)
+    donors = _one_a_document(tokens, silent, rng)
+    if not removed or len(donors) < 2:
         return []
-    firing_value = float(np.median(activations[fires]))
-    chosen: list[Places] = []
-    arms: tuple[tuple[Arm, Array], ...] = (("remove", fires), ("add", silent))
-    for arm, mask in arms:
-        picked = _one_a_document(tokens, mask, rng)[:n]
-        others = _one_a_document(tokens, silent, rng)
-        values = np.empty(len(picked))
-        for i, (window, _) in enumerate(picked):
-            elsewhere = [place for place in others if tokens.documents[place[0]] != tokens.documents[window]]
-            donor = elsewhere[i % len(elsewhere)] if elsewhere else None
-            values[i] = firing_value if arm == "add" or donor is None else activations[donor]
-        chosen.append(_prefixes(tokens, picked, arm, sign * values, sign * activations))
-    return chosen
+    values = np.array([activations[_elsewhere(tokens, donors, i, place)] for i, place in enumerate(removed)])
+    firing = np.full(len(added), float(np.median(activations[fires])))
+    return [
+        _prefixes(tokens, removed, "remove", sign * values, sign * activations),
+        _prefixes(tokens, added, "add", sign * firing, sign * activations),
+    ]
+
+
+def _elsewhere(tokens: Tokens, donors: list[tuple[int, int]], i: int, place: tuple[int, int]) -> tuple[int, int]:
+    """The donor of place number `i`, of another document."""
+    others = [donor for donor in donors if tokens.documents[donor[0]] != tokens.documents[place[0]]]
+    return others[i % len(others)]
 
 
 def _one_a_document(tokens: Tokens, mask: Array, rng: np.random.Generator) -> list[tuple[int, int]]:

@@ -1,5 +1,6 @@
 """Does a neuron promote or suppress these tokens, more than the layer's other neurons do theirs?"""
 
+from collections.abc import Collection
 from typing import Literal
 
 import numpy as np
@@ -90,13 +91,20 @@ def _both_arms(target: TargetModel, unit: Unit, plains: list[Plain]) -> Tensor:
 
 
 def null_vectors(target: TargetModel, unit: Unit, seed: int) -> Tensor:
-    """(n_null, d_model) write vectors of other neurons of the layer, scaled to the length of the unit's own."""
-    others = [i for i in range(target.spec.d_mlp) if i != unit.index]
-    chosen = np.random.default_rng(seed).permutation(others)[:N_NULL_UNITS]
-    vectors = target.write_vectors(unit.layer)[torch.from_numpy(chosen)]
-    length = target.write_vector(unit).norm()
-    norms = vectors.norm(dim=1, keepdim=True)
-    return vectors[norms[:, 0] > 0] / norms[norms[:, 0] > 0] * length
+    """(N_NULL_UNITS, d_model) write vectors of other neurons of the layer, scaled to the length of the unit's own.
+
+    Refuses a layer with fewer neurons that write anything: a 95th percentile needs so many.
+    """
+    vectors = target.write_vectors(unit.layer)
+    norms = vectors.norm(dim=1)
+    others = [int(i) for i in torch.nonzero(norms > 0)[:, 0] if i != unit.index]
+    if len(others) < N_NULL_UNITS:
+        raise ToolRefused(
+            f"layer {unit.layer} has only {len(others)} other neurons that write anything: "
+            f"whether {unit.address} is special takes {N_NULL_UNITS}"
+        )
+    chosen = torch.from_numpy(np.random.default_rng(seed).permutation(others)[:N_NULL_UNITS])
+    return vectors[chosen] / norms[chosen, None] * target.write_vector(unit).norm()
 
 
 def _null_effects(target: TargetModel, unit: Unit, plains: list[Plain], vectors: Tensor) -> list[Tensor]:
@@ -126,11 +134,14 @@ def output_effects(context: ToolContext, args: EffectArgs) -> ToolResult:
     )
 
 
-def matched_tokens(chosen: Array, share: Array, seed: int) -> Array:
-    """For each chosen token one other of nearly equal unigram probability (nearest in log-probability, without reuse)."""
+def matched_tokens(chosen: Array, share: Array, seed: int, exclude: Collection[int] = ()) -> Array:
+    """For each chosen token one other of nearly equal unigram probability (nearest in log-probability, without reuse).
+
+    exclude: ids that no text holds, such as special tokens.
+    """
     rng = np.random.default_rng(seed)
     free = np.ones(len(share), dtype=bool)
-    free[chosen] = False
+    free[[*chosen.tolist(), *exclude]] = False
     matched = []
     for token in chosen:
         distance = np.where(free, np.abs(np.log(share) - np.log(share[token])), np.inf)
@@ -141,17 +152,45 @@ def matched_tokens(chosen: Array, share: Array, seed: int) -> Array:
 
 
 def _null_deltas(context: ToolContext, unit: Unit, args: TestWritesArgs, plains: list[Plain]) -> Array:
-    """(n_null,) effect on confirm of the other neurons, each on its own tokens, found on design by the same search."""
+    """(n_null,) effect on confirm of the other neurons, each on its own tokens and in its own direction, both found on
+    design by the search that found the unit's."""
     target, seen = context.target, seen_tokens(unigram(context))
     vectors = null_vectors(target, unit, args.seed)
     design = [plain_run(target, unit.layer, p) for p in effect_places(context, unit, args, "design", None)]
-    sign = 1.0 if args.direction == "promotes" else -1.0
+    if not design:
+        raise ToolRefused(f"{unit.address} never fires on design text: other neurons' tokens cannot be found there")
     deltas = []
     searched = _null_effects(target, unit, design, vectors)
     for found, tested in zip(searched, _null_effects(target, unit, plains, vectors), strict=True):
-        own = extreme_tokens(found.mean(dim=0), seen)[args.direction][: len(args.tokens)]
-        deltas.append(sign * float(tested[:, own].mean()))
+        mean = found.mean(dim=0)
+        own = extreme_tokens(mean, seen)
+        direction = stronger(mean, own)
+        moved = float(tested[:, own[direction][: len(args.tokens)]].mean())
+        deltas.append(moved if direction == "promotes" else -moved)
     return np.array(deltas)
+
+
+def stronger(mean: Tensor, chosen: dict[Direction, Tensor]) -> Direction:
+    """The direction whose tokens are moved further in sum."""
+    up, down = (float(mean[chosen[direction]].abs().sum()) for direction in ("promotes", "suppresses"))
+    return "promotes" if up >= down else "suppresses"
+
+
+def wins_in_both_arms(documents: list[Array], gains: list[Array]) -> list[float]:
+    """1 for each document in which every arm gains, −1 for each other; documents without a place in every arm, or that
+    nothing moved, tell nothing and are left out.
+
+    gains: per arm (n_places,), the claimed tokens' effect less that of their controls; one place a document.
+    """
+    arms = [
+        dict(zip(numbers.tolist(), gain.tolist(), strict=True)) for numbers, gain in zip(documents, gains, strict=True)
+    ]
+    bets = []
+    for document in sorted(set.intersection(*(set(arm) for arm in arms))):
+        found = [arm[document] for arm in arms]
+        if any(found):
+            bets.append(1.0 if min(found) > 0 else -1.0)
+    return bets
 
 
 def by_document(documents: Array, values: Array) -> Array:
@@ -160,10 +199,16 @@ def by_document(documents: Array, values: Array) -> Array:
     return np.bincount(inverse, weights=values) / np.bincount(inverse, minlength=len(numbers))
 
 
-def kl_share(plain: Tensor, effect: Tensor, chosen: Tensor) -> float:
-    """Share of the total movement of probability, Σ|p' − p|, that falls on the chosen tokens; in [0, 1]."""
-    moved = (torch.exp(plain + effect) - torch.exp(plain)).abs().sum(dim=0)
-    return float(moved[chosen].sum() / moved.sum().clamp_min(1e-12))
+def kl_share(plain: Tensor, edited: Tensor, chosen: Tensor) -> float:
+    """Share of KL(plain || edited), summed over places, that the chosen tokens carry; in [0, 1], 0 where nothing moved.
+
+    plain, edited: (n, d_vocab) log-probabilities. A token's part is p·log(p/q) − p + q: never negative, and since both
+    sides sum to 1 the parts add up to the KL.
+    """
+    p, q = plain.double().exp(), edited.double().exp()
+    parts = (p * (plain.double() - edited.double()) - p + q).clamp_min(0.0).sum(dim=0)
+    total = float(parts.sum())
+    return float(parts[chosen].sum()) / total if total > 0 else 0.0
 
 
 @tool("test_writes", opens_test_text=True)
@@ -172,31 +217,32 @@ def test_writes(context: ToolContext, args: TestWritesArgs) -> ToolResult:
 
     delta: nats, positive when the claim holds, total effect, both arms, mean by document; its null is the same for 40
     other neurons of the layer at equal norm, each with its own tokens found by the same search. A document is won when
-    the claimed tokens move more than tokens of equal frequency.
+    the claimed tokens move more than tokens of equal frequency in both arms.
     """
     unit, target = Unit.parse(args.unit), context.target
     places = effect_places(context, unit, args, "confirm", args.block)
-    if len(places) < 2:
-        raise ToolRefused(f"{unit.address} never fires on this text: its output cannot be measured here")
+    if not places or len(places[0]) < 2:
+        raise ToolRefused(f"{unit.address} fires in fewer than two documents of this text: no interval can be given")
     plains = [plain_run(target, unit.layer, p) for p in places]
     sign = 1.0 if args.direction == "promotes" else -1.0
     chosen = np.array([token_id(target, piece) for piece in args.tokens])
-    matched = matched_tokens(chosen, unigram(context), args.seed)
+    matched = matched_tokens(chosen, unigram(context), args.seed, exclude=target.vocabulary.special)
     effects = [unit_effect(target, unit, plain) for plain in plains]
     deltas = [sign * e[:, chosen].mean(dim=1).numpy() for e in effects]
     controls = [sign * e[:, matched].mean(dim=1).numpy() for e in effects]
-    documents = np.concatenate([p.documents for p in places])
-    delta = by_document(documents, np.concatenate(deltas))
-    bets = by_document(documents, np.sign(np.concatenate(deltas) - np.concatenate(controls)))
-    nulls = _null_deltas(context, unit, args, plains)
+    documents = [p.documents for p in places]
+    delta = by_document(np.concatenate(documents), np.concatenate(deltas))
+    bets = wins_in_both_arms(documents, [d - c for d, c in zip(deltas, controls, strict=True)])
+    nulls, interval = _null_deltas(context, unit, args, plains), mean_interval(delta, 0.9)
+    assert interval is not None  # there are two documents
     return ToolResult(
         tuple(_measurements(delta, deltas, nulls, places) + _beside(target, unit, plains, effects, chosen, sign)),
         {
-            "bets": bets.round(6).tolist(),
+            "bets": bets,
             "matched_tokens": [target.vocabulary.pieces[i] for i in matched],
             "nulls": nulls.round(6).tolist(),
             "documents": len(delta),
-            "interval_90": list(mean_interval(delta, 0.9) or (-np.inf, np.inf)),
+            "interval_90": list(interval),
         },
     )
 
@@ -218,9 +264,11 @@ def _beside(
     write = target.write_vector(unit)
     direct = [direct_effect(target, p, p.places.change[:, None] * write)[:, chosen].mean(dim=1) for p in plains]
     direct_values = sign * torch.cat(direct).numpy()
-    share = kl_share(torch.cat([p.log_probs for p in plains]), torch.cat(effects), torch.from_numpy(chosen))
+    plain = torch.cat([p.log_probs for p in plains])
+    moved = torch.cat([e if p.places.arm == "add" else -e for p, e in zip(plains, effects, strict=True)])
+    share = kl_share(plain, plain + moved, torch.from_numpy(chosen))
     n = len(direct_values)
     return [
         Measurement("delta_direct", float(direct_values.mean()), "nats", n, mean_interval(direct_values)),
-        Measurement("moved_share", share, "share of the probability moved", n),
+        Measurement("kl_share", share, "share of the KL", n),
     ]
