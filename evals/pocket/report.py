@@ -13,6 +13,7 @@ from typing import Any
 from . import abilities, baselines, reference
 from .folder import Pocket
 from .packing import pack
+from .train import CROPPED, DAMAGED
 from .world import CORPUS_SIZE, REGISTERS, corpus_documents, write_corpus
 
 ABLE, UNABLE = 0.9, 0.6
@@ -36,11 +37,11 @@ class Measured:
     losses: list[baselines.RegisterLoss]
     scores: list[abilities.Score]
     layers: list[reference.LayerReadability]
-    training: dict[str, Any]
+    stages: list[dict[str, Any]]
     parameters: int
 
 
-def measure(folder: Path, training: dict[str, Any]) -> Measured:
+def measure(folder: Path, stages: list[dict[str, Any]]) -> Measured:
     """All measurements of the model in `folder`, on its corpus."""
     pocket, held_out = Pocket.load(folder), corpus_documents()
     texts = [made.text for made in held_out[:NEURON_DOCUMENTS]]
@@ -50,7 +51,7 @@ def measure(folder: Path, training: dict[str, Any]) -> Measured:
         losses=baselines.losses(pocket, baselines.fit(pocket), held_out),
         scores=list(abilities.measure(pocket, held_out[:ABILITY_DOCUMENTS])),
         layers=list(reference.readability(tokens, acts, pocket.tokenizer.get_vocab_size())),
-        training=training,
+        stages=stages,
         parameters=sum(p.numel() for p in pocket.model.parameters()),
     )
 
@@ -88,7 +89,7 @@ def _can(scores: list[abilities.Score]) -> str:
 
 
 def _sizes(measured: Measured) -> str:
-    shape = measured.training["shape"]
+    shape = measured.stages[0]["shape"]
     return (
         f"GPT-2 architecture, {shape['n_layers']} layers x {shape['d_mlp']} ReLU neurons, width {shape['d_model']}, "
         f"{shape['n_heads']} heads a layer, context {shape['context']}, vocabulary {shape['vocabulary']} "
@@ -100,27 +101,50 @@ def _sizes(measured: Measured) -> str:
 
 
 def _training(measured: Measured) -> str:
-    recipe, log = measured.training["recipe"], measured.training["log"]
+    folders = ["DIR", *(f"DIR{number}" for number in range(2, len(measured.stages) + 1))]
+    commands = []
+    for number, stage in enumerate(measured.stages):
+        recipe, start = stage["recipe"], f"--start {folders[number - 1]} " if number else ""
+        noise = f" --noise {recipe['noise']}" if recipe["noise"] else ""
+        commands.append(
+            f"python -m neuronaut.evals.pocket.train {start}--out {folders[number]} --seed {recipe['seed']} "
+            f"--tokens {recipe['tokens']} --sparsity {recipe['sparsity']} --rate {recipe['rate']}{noise}"
+        )
+    commands.append(f"python -m neuronaut.evals.pocket.report {folders[len(measured.stages) - 1]}")
+    ending = (
+        "The text is the same on every machine; the last bits of the weights follow the processor and the number of "
+        "threads (2 here)."
+    )
+    parts = ["```\n" + "\n".join(commands) + "\n```"]
+    for number, stage in enumerate(measured.stages):
+        parts += [_stage_told(stage, number), _stage_log(stage["log"])]
+    return "\n\n".join([*parts, ending])
+
+
+def _stage_told(stage: dict[str, Any], number: int) -> str:
+    recipe = stage["recipe"]
+    told = (
+        f"{recipe['tokens']:,} tokens of {len(REGISTERS)} registers, generated from the seed, each document alone behind "
+        f"its `<|bos|>`. AdamW, {stage['rows'] // recipe['rows']:,} steps of {recipe['rows']} rows, cosine rate from "
+        f"{recipe['rate']} to 0, bfloat16 products over float32 weights. Penalty {recipe['sparsity']} x (mean activation x "
+        f"norm of the neuron's output weights, summed over a layer){'' if number else ', from 0 along a ramp'}; until "
+        f"{recipe['revive'][1]:.0%} of the run, silent neurons are pointed at random inputs."
+    )
+    if recipe["noise"]:
+        told = (
+            f"Then, from those weights, {told} {CROPPED:.0%} of the documents lack a random part of their beginning; in "
+            f"{DAMAGED:.0%} of the rows each token is replaced with chance {recipe['noise']} by one drawn from the text, "
+            "and a replaced token is never a target. Hypotheses are tested on edited text; a model that has only seen "
+            "perfect text falls silent at any edit."
+        )
+    return told
+
+
+def _stage_log(log: list[dict[str, Any]]) -> str:
     step = max(1, len(log) // 20)
     shown = [*log[::step], *([log[-1]] if (len(log) - 1) % step else [])]
-    command = (
-        f"python -m neuronaut.evals.pocket.train --out DIR --seed {recipe['seed']} --tokens {recipe['tokens']} "
-        f"--sparsity {recipe['sparsity']} --rate {recipe['rate']}\npython -m neuronaut.evals.pocket.report DIR"
-    )
-    told = (
-        f"{recipe['tokens']:,} tokens of {len(REGISTERS)} registers, generated from the seed, each document "
-        "alone behind its "
-        f"`<|bos|>`. AdamW, {measured.training['rows'] // recipe['rows']:,} steps of {recipe['rows']} rows, "
-        "cosine rate from "
-        f"{recipe['rate']} to 0, bfloat16 products over float32 weights. Penalty {recipe['sparsity']} x (mean "
-        "activation x norm "
-        "of the neuron's output weights, summed over a layer), from 0 along a ramp; until "
-        f"{recipe['revive'][1]:.0%} of the run, silent neurons are pointed at random inputs. The text is the "
-        "same on every "
-        "machine; the last bits of the weights follow the processor and the number of threads (2 here)."
-    )
     head = ("step", "tokens", "seconds", "train loss", "held-out loss", "active share", "penalty")
-    return f"```\n{command}\n```\n\n{told}\n\n" + table(head, (tuple(line.values()) for line in shown))
+    return table(head, (tuple(line.values()) for line in shown))
 
 
 def _losses(measured: Measured) -> str:
@@ -183,9 +207,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--log", type=Path, help="the trainer's training_log.json; by default the one in the folder")
     chosen = parser.parse_args(arguments)
-    training = json.loads((chosen.log or chosen.folder / "training_log.json").read_text())
+    stages = json.loads((chosen.log or chosen.folder / "training_log.json").read_text())["stages"]
     write_corpus(chosen.folder / "corpus.jsonl.gz", corpus_documents())
-    measured = measure(chosen.folder, training)
+    measured = measure(chosen.folder, stages)
     (chosen.folder / "MODEL_CARD.md").write_text(card(chosen.folder, measured))
 
 
