@@ -153,21 +153,26 @@ def rerun(
     raise typer.Exit(rerun_record(identifier, notebook, as_json=as_json))
 
 
-@app.command()
+@app.command(add_help_option=False)
 def tool(
+    context: typer.Context,
     name: Annotated[str | None, typer.Argument(help="A tool; without one, all are listed.")] = None,
     args: Annotated[str, typer.Argument(help='Arguments as JSON, for example \'{"unit": "8.481"}\'.')] = "{}",
     model: Model = "pocket",
     corpus: CorpusFile = None,
     as_json: Json = False,
+    explain: Annotated[bool, typer.Option("--help", help="Explain the tool and its arguments, and exit.")] = False,
 ) -> None:
     """Run one tool on the target model, outside any run; nothing is recorded.
 
     Example: neuronaut tool top_examples '{"unit": "8.481", "k": 5}'
     """
+    if explain and name is None:
+        print(context.get_help())
+        return
     from neuronaut.agent.reading import run_tool
 
-    run_tool(name, args, model, corpus, as_json=as_json)
+    run_tool(name, args, model, corpus, as_json=as_json, explain=explain)
 
 
 @app.command()

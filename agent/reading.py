@@ -104,8 +104,11 @@ def verify(path: Path | None, head: str | None, *, as_json: bool) -> int:
     return 1 if problems else 0
 
 
-def run_tool(name: str | None, args: str, model: str, corpus: str | None, *, as_json: bool) -> None:
-    """Run one tool, or list them."""
+def run_tool(
+    name: str | None, args: str, model: str, corpus: str | None, *, as_json: bool, explain: bool = False
+) -> None:
+    """Run one tool, explain it, or list them."""
+    from neuronaut.agent.tool_output import help_lines, result_lines
     from neuronaut.tools.registry import ToolContext, find_tool, registry
 
     if name is None:
@@ -117,6 +120,9 @@ def run_tool(name: str | None, args: str, model: str, corpus: str | None, *, as_
             print(f"{schema['name']:<18} {schema['description'].splitlines()[0]}")
         return
     tool = find_tool(name)
+    if explain:
+        print("\n".join(help_lines(tool)))
+        return
     parsed = tool.parse(args)
     if tool.opens_test_text:
         raise UserError(
@@ -143,11 +149,7 @@ def run_tool(name: str | None, args: str, model: str, corpus: str | None, *, as_
     if as_json:
         print_json({"tool": name, "measurements": measurements, "result": result.payload})
         return
-    for m in result.measurements:
-        interval = f" [{m.ci[0]:.3g}, {m.ci[1]:.3g}]" if m.ci else ""
-        null = f" · null {m.null_value:.3g}" if m.null_value is not None else ""
-        print(f"{m.metric} {m.value:.4g}{interval} {m.unit} (n {m.n}){null}")
-    print(visible(json.dumps(result.payload, ensure_ascii=False, indent=1)).replace("⏎", "\n"))
+    print("\n".join(result_lines(result)))
 
 
 def list_models(*, as_json: bool) -> None:

@@ -15,7 +15,7 @@ from scipy.special import ndtr, ndtri
 from neuronaut.agent.proposers.base import Explored, Proposal, Proposer
 from neuronaut.agent.proposers.grammar import GrammarProposer
 from neuronaut.agent.view import visible
-from neuronaut.evals.loop import ask_each, supported
+from neuronaut.evals.loop import BatchContext, ask_each, supported
 from neuronaut.evals.overlay import Floats, Function, Keys, Overlay, prefix_keys, recent_keys, uniform
 from neuronaut.evals.planted import planted
 from neuronaut.evals.readable import sample_units
@@ -141,7 +141,7 @@ def ask_nulls(context: ToolContext, kind: Kind, n: int, seed: int) -> Iterator[d
     nulls: dict[Unit, Function] = {
         unit: null_of(context, unit, kind, seed * 10_000 + number) for number, unit in enumerate(units)
     }
-    over = ToolContext(Overlay(context.target, nulls), context.corpus)
+    over = BatchContext(Overlay(context.target, nulls), context.corpus, units=tuple(units))
     with tempfile.TemporaryDirectory() as folder:
         for row in ask_each(over, units, seed, Path(folder) / "notebook.db"):
             yield {"kind": kind, **row}
@@ -151,7 +151,7 @@ def _ask_swapped(context: ToolContext, n: int, seed: int) -> Iterator[dict[str, 
     """Planted units, each with the claims that the search makes for another one whose rule is different."""
     truths = [one for one in draw_truths(context, n, seed) if isinstance(one, Truth)]
     overlay, units = planted(context.target, truths, seed)
-    over = ToolContext(overlay, context.corpus)
+    over = BatchContext(overlay, context.corpus, units=tuple(units))
     other = {unit: units[_unlike(truths, i, context)] for i, unit in enumerate(units)}
 
     def proposers(unit: Unit) -> list[Proposer]:

@@ -109,6 +109,7 @@ class Overlay:
             check_unit(target.spec, unit)
             self._by_layer.setdefault(unit.layer, []).append(unit)
         self._cache: OrderedDict[tuple[bytes, int], Tensor] = OrderedDict()
+        self._last: tuple[bytes, Tokens] | None = None
 
     def run(
         self,
@@ -129,15 +130,20 @@ class Overlay:
         """(batch, pos, n_planted) activations of a layer's planted neurons, in the order of the plants."""
         key = (hashlib.blake2b(ids.numpy().tobytes(), key=str(tuple(ids.shape)).encode()).digest(), layer)
         if key not in self._cache:
-            tokens = tokens_from_ids(ids.tolist(), self.vocabulary)
-            for other, units in self._by_layer.items():
-                values = np.stack([self._plants[unit](tokens) for unit in units], axis=-1)
-                self._cache[key[0], other] = torch.from_numpy(values.astype(np.float32))
+            tokens = self._tokens(key[0], ids)
+            values = np.stack([self._plants[unit](tokens) for unit in self._by_layer[layer]], axis=-1)
+            self._cache[key] = torch.from_numpy(values.astype(np.float32))
         self._cache.move_to_end(key)
         found = self._cache[key]
         while len(self._cache) > 1 and sum(4 * kept.numel() for kept in self._cache.values()) > CACHE_BYTES:
             self._cache.popitem(last=False)
         return found
+
+    def _tokens(self, key: bytes, ids: Tensor) -> Tokens:
+        """The ids as text; that of the last call is kept, since the layers of a pass ask one by one."""
+        if self._last is None or self._last[0] != key:
+            self._last = (key, tokens_from_ids(ids.tolist(), self.vocabulary))
+        return self._last[1]
 
     def _edits(self, ids: Tensor, layers: range) -> list[Edit]:
         """Two edits a layer, however many neurons are planted: these are emptied, then filled."""

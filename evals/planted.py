@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from neuronaut.agent.view import visible
-from neuronaut.evals.loop import ask_each, supported
+from neuronaut.evals.loop import BatchContext, ask_each, supported
 from neuronaut.evals.overlay import NOISE, FromPredicate, Overlay
 from neuronaut.evals.truths import FAMILIES, Truth, draw_truths, truth_f1
 from neuronaut.tools.corpus import Corpus, pocket_corpus
@@ -49,7 +49,7 @@ def ask_planted(
 ) -> Iterator[dict[str, Any]]:
     """A row a unit: its rule, what the loop said, and F1 of the best SUPPORTED claim on audit text (0 where none is)."""
     overlay, units = planted(target, truths, seed, noise)
-    context = ToolContext(overlay, corpus)
+    context = BatchContext(overlay, corpus, units=tuple(units))
     audit = context.tokens("audit")
     with tempfile.TemporaryDirectory() as folder:
         rows = ask_each(context, units, seed, Path(folder) / "notebook.db")

@@ -261,9 +261,7 @@ def test_output_claims_hold_at_no_token() -> None:
 
 
 def test_claims_are_sentences() -> None:
-    assert claim_text(parse_text("all_of(digit, at(1, token(' in')))")) == (
-        'fires on a digit just after " in"'
-    )
+    assert claim_text(parse_text("all_of(digit, at(1, token(' in')))")) == ('fires on a digit just after " in"')
     assert claim_text(parse_text("promotes(' a', '\\n')")) == 'raises " a", "\\n"'
     assert claim_text(parse_text("digit"), sign=-1) == "falls on a digit"
 

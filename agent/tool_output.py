@@ -1,0 +1,132 @@
+"""What a tool found, as text a person can read: tables, contexts with their activations, arguments with their bounds."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from neuronaut.agent.view import visible
+from neuronaut.tools.measurements import Measurement
+from neuronaut.tools.registry import Tool, ToolResult
+
+WIDEST = 60  # characters of a cell
+MARKED = 0.5  # of the largest activation of a context: from there on it is written beside its token
+
+
+def result_lines(result: ToolResult) -> Iterator[str]:
+    """The measurements, then the payload, then which arrays there are."""
+    for measurement in result.measurements:
+        yield measurement_line(measurement)
+    yield from _lines(result.payload)
+    for name, array in result.arrays.items():
+        yield f"array {name} {tuple(array.shape)}: kept by a run that asks for it"
+
+
+def measurement_line(m: Measurement) -> str:
+    """One measurement: value, interval, unit of measure, n, null and where it stands among the nulls."""
+    interval = f" [{m.ci[0]:.3g}, {m.ci[1]:.3g}]" if m.ci else ""
+    null = f" · null {m.null_value:.3g}" if m.null_value is not None else ""
+    percentile = f" (above {m.null_percentile:.0f} % of nulls)" if m.null_percentile is not None else ""
+    return f"{m.metric} {m.value:.4g}{interval} {m.unit} (n {m.n}){null}{percentile}"
+
+
+def help_lines(tool: Tool) -> Iterator[str]:
+    """What the tool answers, its arguments with types, bounds and defaults, and how to call it."""
+    schema = tool.args.model_json_schema()
+    properties, needed = schema.get("properties", {}), schema.get("required", [])
+    yield from (line.strip() for line in tool.doc.splitlines())
+    yield ""
+    if tool.opens_test_text:
+        yield "Run by `neuronaut ask` alone: it opens text on which claims are tested, and what was opened is recorded."
+        yield ""
+    rows = [
+        {
+            "argument": name,
+            "what": _kind(field, schema),
+            "": "needed" if name in needed else f"default {_cell(field.get('default'))}",
+        }
+        for name, field in properties.items()
+    ]
+    yield from _table(rows) if rows else ["It takes no arguments."]
+    given = ", ".join(f'"{name}": …' for name in needed)
+    yield ""
+    yield f"Call: neuronaut tool {tool.name}" + (f" '{{{given}}}'" if given else "")
+
+
+def _kind(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    """A JSON schema in words: text, number from 1 to 5, one of a, b."""
+    if "$ref" in field:
+        inner = schema["$defs"][field["$ref"].rpartition("/")[2]]
+        parts = ", ".join(f"{name}: {_kind(part, schema)}" for name, part in inner["properties"].items())
+        return f"{{{parts}}}"
+    if "anyOf" in field:
+        return " or ".join(_kind(part, schema) for part in field["anyOf"])
+    if "enum" in field:
+        return "one of " + ", ".join(field["enum"])
+    low, high = field.get("minimum", field.get("minItems")), field.get("maximum", field.get("maxItems"))
+    bounds = f" from {low}" * (low is not None) + f" to {high}" * (high is not None)
+    match field.get("type"):
+        case "array":
+            return f"list{bounds} of {_kind(field['items'], schema)}"
+        case "string":
+            return "text"
+        case "null":
+            return "null"
+        case kind:
+            return f"{kind}{bounds}"
+
+
+def _lines(payload: Mapping[str, Any]) -> Iterator[str]:
+    single = {key: value for key, value in payload.items() if not isinstance(value, (Mapping, list, tuple))}
+    width = max((len(key) for key in single), default=0)
+    for key, value in single.items():
+        yield f"{key:<{width}}  {_cell(value)}"
+    for key, value in payload.items():
+        if isinstance(value, Mapping):
+            yield from ("", key, *(f"  {line}" for line in _lines(value)))
+        elif isinstance(value, (list, tuple)) and any(isinstance(row, Mapping) for row in value):
+            yield from ("", key, *(f"  {line}" for line in _rows(value)))
+        elif isinstance(value, (list, tuple)):
+            yield f"{key}  {', '.join(_cell(one) for one in value)}"
+
+
+def _rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if all("pieces" in row and "activations" in row for row in rows):
+        yield from map(_context, rows)
+    else:
+        yield from _table(rows)
+
+
+def _context(row: Mapping[str, Any]) -> str:
+    """A text whose large activations stand in brackets behind their tokens."""
+    values = [abs(value) for value in row["activations"]]
+    least = MARKED * max(values, default=0.0)
+    marked = (
+        f"{visible(piece)}[{value:.3g}]" if abs(value) >= least > 0 else visible(piece)
+        for piece, value in zip(row["pieces"], row["activations"], strict=True)
+    )
+    where = f"{row['activation']:>8.3f}  document {row['document']:<6}  " if "activation" in row else ""
+    return where + "".join(marked)
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    names = list(rows[0])
+    cells = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
+    widths = [max(len(line[at]) for line in cells) for at in range(len(names))]
+    for line in cells:
+        yield "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case bool() | None:
+            return {True: "yes", False: "no", None: "none"}[value]
+        case float():
+            return f"{value:.4g}"
+        case str():
+            shown = visible(value)
+            padded = f"'{shown}'" if shown != shown.strip() or not shown else shown
+            return padded if len(padded) <= WIDEST + 4 else padded[:WIDEST] + " …"
+        case Mapping():
+            return " ".join(_cell(one) for one in value.values())
+        case list() | tuple():
+            return ", ".join(_cell(one) for one in value)
+    return str(value)

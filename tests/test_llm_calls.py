@@ -1,0 +1,356 @@
+"""Each call is a row before it is sent and after it ended; budgets hold before a call is made; no key reaches the notebook."""
+
+import json
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neuronaut.agent.config import Budget as Limits
+from neuronaut.agent.config import RunConfig, parse_llm
+from neuronaut.agent.llm.base import (
+    KeyRefused,
+    LanguageModelError,
+    OutOfBudget,
+    Reply,
+    Request,
+)
+from neuronaut.agent.llm.budget import LEAST_REPLY, most_tokens_in
+from neuronaut.agent.llm.gateway import Gateway, Malformed, NoReply
+from neuronaut.agent.llm.prices import Price, Prices, read_prices
+from neuronaut.agent.llm.scripted import ScriptedModel
+from neuronaut.agent.proposers.model import Hypotheses, model_proposer
+from neuronaut.agent.session import Session
+from neuronaut.memory import queries
+from neuronaut.memory.notebook import Notebook
+from neuronaut.memory.verify import verify
+from neuronaut.tools.errors import UserError
+from neuronaut.tools.targets.base import Fingerprint
+
+_made = runpy.run_path(str(Path(__file__).with_name("loopback.py")))
+Loopback, says, fails, sends = (_made[name] for name in ("Loopback", "says", "fails", "sends"))
+
+KEY = "sk-canary-0123456789"
+EMPTY = '{"hypotheses": []}'
+
+
+def request(prompt: str = "the prompt", max_tokens: int = 1000) -> Request:
+    return Request("propose", "the system prompt", prompt, Hypotheses, max_tokens)
+
+
+def read(text: str) -> str:
+    if text == "bad":
+        raise Malformed("it is bad.")
+    return text
+
+
+class Killed(BaseException):
+    """The process dies while it waits for a reply."""
+
+
+class Lab:
+    """Runs in one notebook, and the gateways that they ask through."""
+
+    def __init__(self, path: Path) -> None:
+        self.notebook, self.said = Notebook(path), []
+        self.fingerprint = Fingerprint("m", "w", "t", "float32", "torch", "1", "none")
+        self.run = self.start()
+
+    def start(self, **config: Any) -> str:
+        chosen = RunConfig(question="what does neuron 0.1 do", **config)
+        return self.notebook.start_run(chosen.model_dump(mode="json"), self.fingerprint, ("c", "s", 1))
+
+    def gateway(self, llm: str, base_url: str | None = None, *, run: str | None = None, **limits: Any) -> Gateway:
+        config = RunConfig(question="q 0.1", llm=llm, base_url=base_url, budget=Limits(**limits))
+        session = Session(run or self.run, config, self.notebook, None, [], lambda *said: self.said.append(said))  # type: ignore[arg-type]
+        return model_proposer(session, parse_llm(llm)).gateway
+
+    def scripted(self, *replies: Any, **more: Any) -> Gateway:
+        """A gateway whose replies are these; exceptions are raised."""
+        gateway = self.gateway(f"scripted:{self.script()}", **more)
+        gateway.model = Model(*replies)
+        return gateway
+
+    def script(self) -> Path:
+        path = self.notebook.path.with_name("script.json")
+        path.write_text(json.dumps([{"hypotheses": []}]))
+        return path
+
+    def calls(self) -> list[dict[str, Any]]:
+        return queries.calls(self.notebook, self.run)
+
+
+class Model:
+    """A paid model whose replies are given: texts of 70 + 30 tokens, replies, or exceptions."""
+
+    provider, model, source, billed, max_tokens = "openai", "paid", "http://127.0.0.1", True, 1000
+
+    def __init__(self, *replies: Any) -> None:
+        self.replies, self.requests = list(replies), []
+
+    def ask(self, request: Request) -> Reply:
+        self.requests.append(request)
+        reply = self.replies.pop(0)
+        if isinstance(reply, BaseException):
+            raise reply
+        return reply if isinstance(reply, Reply) else Reply(reply, "paid-2026", "completed", 70, 0, 30)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    opened = Lab(tmp_path / "n.db")
+    yield opened
+    assert verify(opened.notebook) == []
+    opened.notebook.close()
+
+
+@pytest.fixture
+def prices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A paid model at 10, 1 and 100 dollars for a million tokens."""
+    path = tmp_path / "prices.json"
+    path.write_text(json.dumps({"date": "2026-11-01", "per_million": {"paid": [10, 1, 100]}}))
+    monkeypatch.setenv("NEURONAUT_PRICES", str(path))
+
+
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "NEURONAUT_LLM_KEY"):
+        monkeypatch.setenv(name, KEY)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+# Rows
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic", "compatible"])
+def test_a_call_becomes_rows_with_its_tokens_and_its_price(lab: Lab, prices: None, keys: None, provider: str) -> None:
+    with Loopback(says(EMPTY, tokens=(1000, 400, 50), model="paid-2026-01-31"), key=KEY) as server:
+        gateway = lab.gateway(f"{provider}:paid", server.url if provider == "anthropic" else f"{server.url}/v1")
+        assert gateway.ask(request(), read) == EMPTY
+    (call,) = lab.calls()
+    stored, end = json.loads(call["request"]), call["end"]
+    assert (stored["system"], stored["prompt"], stored["max_tokens"]) == ("the system prompt", "the prompt", 1000)
+    assert (end["answered_by"], end["response"]) == ("paid-2026-01-31", EMPTY)
+    assert (end["tokens_in"], end["tokens_cached"], end["tokens_out"]) == (1000, 400, 50)
+    assert end["usd_micro"] == 600 * 10 + 400 * 1 + 50 * 100
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic", "compatible"])
+def test_no_key_reaches_the_notebook_the_errors_or_what_is_said(
+    lab: Lab, keys: None, provider: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    script = (fails(400, f"bad key {KEY}"), says(f"you sent {KEY}"), sends(KEY.encode()), fails(401, KEY))
+    with Loopback(*script, key=KEY) as server:
+        gateway = lab.gateway(f"{provider}:paid", server.url if provider == "anthropic" else f"{server.url}/v1")
+        errors = []
+        for n in range(len(script)):
+            try:
+                gateway.ask(request(f"prompt {n}"), read)
+            except (NoReply, KeyRefused) as error:
+                errors.append(str(error))
+        assert len(server.requests) == len(script)
+    assert len(errors) == 3
+    assert len(lab.calls()) == 4
+    files = b"".join(file.read_bytes() for file in lab.notebook.path.parent.glob("n.db*"))
+    assert b"[key]" in files
+    assert KEY.encode() not in files
+    assert KEY not in "".join(errors) + str(lab.said) + str(vars(gateway.log)) + "".join(capfd.readouterr())
+
+
+def test_a_failed_call_is_a_row_with_its_error_and_the_run_goes_on(lab: Lab) -> None:
+    gateway = lab.scripted(LanguageModelError("m answered with HTTP 500: on fire"), "fine")
+    with pytest.raises(NoReply, match="on fire"):
+        gateway.ask(request(), read)
+    assert gateway.ask(request(), read) == "fine"
+    failed, fine = lab.calls()
+    assert (failed["end"]["error"], failed["end"]["usd_micro"]) == ("m answered with HTTP 500: on fire", 0)
+    assert (fine["end"]["error"], fine["end"]["usd_micro"]) == (None, None)  # its price is not known
+
+
+def test_a_refused_key_is_a_row_and_stops_the_run(lab: Lab) -> None:
+    with pytest.raises(KeyRefused):
+        lab.scripted(KeyRefused("refused")).ask(request(), read)
+    assert lab.calls()[0]["end"]["error"] == "refused"
+
+
+@pytest.mark.parametrize("stop", ["refusal", "length", "max_tokens", "content_filter"])
+def test_a_reply_that_is_not_whole_is_not_used_and_not_kept_for_later(lab: Lab, stop: str) -> None:
+    gateway = lab.scripted(Reply(EMPTY, "paid", stop, 1, 0, 1), "fine")
+    with pytest.raises(NoReply, match=stop):
+        gateway.ask(request(), read)
+    assert gateway.ask(request(), read) == "fine"
+
+
+def test_a_malformed_reply_is_mended_once(lab: Lab) -> None:
+    gateway = lab.scripted("bad", "good", "bad", "bad")
+    assert gateway.ask(request(), read) == "good"
+    first, second = gateway.model.requests  # type: ignore[attr-defined]
+    assert second.prompt.startswith(first.prompt)
+    assert "it is bad." in second.prompt
+    with pytest.raises(NoReply, match="two replies could not be used: it is bad"):
+        gateway.ask(request("another prompt"), read)
+    assert len(lab.calls()) == 4
+
+
+def test_a_reply_that_no_database_takes_is_stored_without_what_it_cannot_take(lab: Lab) -> None:
+    gateway = lab.scripted(Reply("a\0b\ud800c", "m\x1b[2J\n" * 100, "completed", 1, 0, 1))
+    assert gateway.ask(request(), read) == "a\ufffdb?c"
+    assert "\x1b" not in lab.calls()[0]["end"]["answered_by"]
+    assert len(lab.calls()[0]["end"]["answered_by"]) <= 200
+
+
+def test_a_reply_longer_than_a_model_can_write_is_cut_and_not_used(lab: Lab) -> None:
+    with pytest.raises(NoReply, match="longer than 4,000,000 characters"):
+        lab.scripted("x" * 4_000_001).ask(request(), read)
+    assert len(lab.calls()[0]["end"]["response"]) == 4_000_000
+
+
+# Resuming
+
+
+def test_a_reply_of_this_notebook_is_not_paid_for_again(lab: Lab) -> None:
+    assert lab.scripted("fine").ask(request(), read) == "fine"
+    assert lab.scripted(run=lab.start()).ask(request(), read) == "fine"
+    assert lab.scripted().ask(request(max_tokens=600), read) == "fine"  # a smaller allowance asks the same
+    assert len(lab.calls()) == 1
+
+
+def test_a_call_that_was_killed_is_sent_again_and_marked_as_maybe_billed_twice(lab: Lab) -> None:
+    with pytest.raises(Killed):
+        lab.scripted(Killed()).ask(request(), read)
+    assert lab.scripted("fine").ask(request(), read) == "fine"
+    killed, again = lab.calls()
+    assert killed["end"] is None
+    assert again["maybe_billed_twice"] == killed["id"]
+    assert [line for label, line in lab.said if "maybe billed twice" in line and killed["id"] in line]
+
+
+def test_a_call_that_ended_is_not_marked_as_maybe_billed_twice(lab: Lab) -> None:
+    gateway = lab.scripted(LanguageModelError("m answered with HTTP 500"), "fine")
+    with pytest.raises(NoReply):
+        gateway.ask(request(), read)
+    gateway.ask(request(), read)
+    assert [call["maybe_billed_twice"] for call in lab.calls()] == [None, None]
+    assert "maybe billed" not in str(lab.said)
+
+
+def test_a_scripted_model_goes_on_where_the_run_was_stopped(lab: Lab, tmp_path: Path) -> None:
+    script = tmp_path / "s.json"
+    script.write_text(json.dumps(["one", "two"]))
+    assert lab.gateway(f"scripted:{script}").ask(request("1"), read) == "one"
+    assert lab.gateway(f"scripted:{script}").ask(request("2"), read) == "two"
+
+
+def test_an_edited_script_is_another_model(lab: Lab, tmp_path: Path) -> None:
+    script = tmp_path / "s.json"
+    for text in ("one", "two"):
+        script.write_text(json.dumps([text]))
+        assert lab.gateway(f"scripted:{script}", run=lab.start()).ask(request(), read) == text
+
+
+# Budgets
+
+
+def needed(asked: Request) -> int:
+    return most_tokens_in(asked.as_json())
+
+
+def test_no_call_is_made_that_could_pass_the_token_budget(lab: Lab) -> None:
+    least = needed(request()) + LEAST_REPLY
+    gateway = lab.scripted("fine", tokens=least - 1)
+    with pytest.raises(OutOfBudget, match=f"next call may take {least:,}; it was not made"):
+        gateway.ask(request(), read)
+    assert (lab.calls(), gateway.model.requests) == ([], [])  # type: ignore[attr-defined]
+    assert lab.scripted("fine", tokens=least).ask(request(), read) == "fine"
+
+
+def test_a_reply_may_take_no_more_than_what_is_left(lab: Lab) -> None:
+    gateway = lab.scripted("one", "two", tokens=needed(request("1")) + 800)
+    gateway.ask(request("1"), read)
+    assert gateway.model.requests[0].max_tokens == 800  # type: ignore[attr-defined]
+    gateway.ask(request("2"), read)
+    assert gateway.model.requests[1].max_tokens == 800 - 100  # the first took 70 + 30
+
+
+def test_no_call_is_made_that_could_pass_the_dollar_budget(lab: Lab, prices: None) -> None:
+    least = (needed(request()) * 10 + LEAST_REPLY * 100) / 1e6
+    with pytest.raises(OutOfBudget, match=r"too little for the next call; it was not made"):
+        lab.scripted("fine", usd=least * 0.999).ask(request(), read)
+    assert lab.calls() == []
+    gateway = lab.scripted("fine", "more", usd=least * 1.001)
+    gateway.ask(request(), read)
+    assert LEAST_REPLY <= gateway.model.requests[0].max_tokens < LEAST_REPLY + 10  # type: ignore[attr-defined]
+    with pytest.raises(OutOfBudget):
+        gateway.ask(request("The prompt"), read)
+
+
+def test_what_was_spent_before_a_resume_counts(lab: Lab) -> None:
+    limit = needed(request()) + LEAST_REPLY + 99
+    assert lab.scripted("fine", tokens=limit).ask(request(), read) == "fine"
+    with pytest.raises(OutOfBudget):
+        lab.scripted("fine", tokens=limit).ask(request("The prompt"), read)
+    assert lab.scripted(tokens=limit).ask(request(), read) == "fine"  # from the notebook
+    assert lab.scripted("fine", run=lab.start(), tokens=limit).ask(request("The prompt"), read) == "fine"
+
+
+@pytest.mark.parametrize("lost", [Killed(), LanguageModelError("no reply within 300 seconds", maybe_billed=True)])
+def test_a_lost_reply_counts_as_all_that_it_may_have_taken(lab: Lab, lost: BaseException) -> None:
+    limit = 2 * (needed(request()) + 1000)
+    with pytest.raises((Killed, NoReply)):
+        lab.scripted(lost, tokens=limit).ask(request(), read)
+    gateway = lab.scripted("fine", tokens=limit - 501)
+    with pytest.raises(OutOfBudget):
+        gateway.ask(request("the promp!"), read)
+    assert lab.scripted("fine", tokens=limit - 500).ask(request("the promp!"), read) == "fine"
+
+
+def test_a_failure_that_was_not_billed_leaves_the_budget_whole(lab: Lab) -> None:
+    gateway = lab.scripted(LanguageModelError("HTTP 500"), "fine", tokens=needed(request()) + LEAST_REPLY)
+    with pytest.raises(NoReply):
+        gateway.ask(request(), read)
+    assert gateway.ask(request(), read) == "fine"
+
+
+def test_a_dollar_budget_without_a_price_is_refused_before_anything_is_sent(lab: Lab, keys: None) -> None:
+    with pytest.raises(UserError, match=r"--budget-usd needs the price of 'x'.*NEURONAUT_PRICES"):
+        lab.gateway("openai:x", "http://127.0.0.1:9", usd=1.0)
+    lab.gateway(f"scripted:{lab.script()}", usd=1.0)  # costs nothing
+
+
+# Prices
+
+
+def priced(**more: Any) -> int | None:
+    reply = Reply(
+        "", **({"model": "paid", "stop_reason": "", "tokens_in": 10, "tokens_cached": 4, "tokens_out": 2} | more)
+    )
+    return Prices("", {"paid": Price(10, 1, 100), "dear": Price(20, 2, 200)}).micro_dollars(Model(), reply)  # type: ignore[arg-type]
+
+
+def test_a_price_is_that_of_the_model_that_answered_else_of_the_one_asked() -> None:
+    assert priced() == 6 * 10 + 4 * 1 + 2 * 100
+    assert priced(model="paid-2026-01-31") == priced()
+    assert priced(model="dear") == 2 * priced()
+
+
+def test_an_unknown_price_is_not_zero() -> None:
+    assert priced(tokens_out=None) is None
+    assert Prices("", {}).micro_dollars(Model(), Reply("", "paid", "", 1, 0, 1)) is None  # type: ignore[arg-type]
+
+
+def test_a_scripted_reply_costs_nothing() -> None:
+    assert Prices("", {}).micro_dollars(ScriptedModel(["x"]), Reply("", "x", "", 1, 0, 1)) == 0
+
+
+@pytest.mark.parametrize(
+    "table", ["", "[]", "{}", '{"date": 1, "per_million": {"m": [1, 2]}}', '{"date": 1, "per_million": {"m": [1, 2, -3]}}',
+              '{"date": 1, "per_million": {"m": [1, 2, NaN]}}', '{"date": 1, "per_million": {"m": "abc"}}']
+)  # fmt: skip
+def test_a_price_table_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str) -> None:
+    path = tmp_path / "prices.json"
+    path.write_text(table)
+    monkeypatch.setenv("NEURONAUT_PRICES", str(path))
+    with pytest.raises(UserError, match="cannot be read"):
+        read_prices()
