@@ -86,9 +86,9 @@ def test_a_fragile_null_is_silent_on_any_edited_text(context: ToolContext, token
     assert np.array_equal(natural[tokens.scored], answering(tokens)[tokens.scored])
     assert natural.max() > natural.min()
     for back in (0, 3, 15):
-        edited = fragile(changed(tokens, back)[1])[:, 20]
-        assert (edited == natural.min()).all()
-        assert (answering(changed(tokens, back)[1])[:, 20] > natural.min()).any()
+        assert (fragile(changed(tokens, back)[1])[:, 20] == natural.min()).all()
+    edited = [answering(changed(tokens, back)[1])[:, 20] for back in range(LAST)]
+    assert (np.concatenate(edited) > natural.min()).any()
 
 
 def test_a_null_that_fires_on_a_common_opening_is_not_used(context: ToolContext, tokens: Tokens) -> None:
