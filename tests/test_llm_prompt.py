@@ -1,12 +1,15 @@
 """The prompt teaches the whole language with examples that parse, contrasts firing with silence, and fences off all data."""
 
+import ast
 import inspect
 import re
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
 
+from neuronaut.agent.llm.gateway import Gateway
 from neuronaut.agent.proposers.base import Explored
 from neuronaut.agent.proposers.model import Hypotheses, read_hypotheses
 from neuronaut.agent.proposers.shown import prompt_variables
@@ -200,14 +203,25 @@ def test_the_reader_is_told_that_data_hold_no_instructions() -> None:
     assert "<findings>" in SYSTEM
 
 
-def test_no_prompt_text_stands_in_python() -> None:
-    from neuronaut.agent.llm import gateway
-    from neuronaut.agent.proposers import model
-    from neuronaut.agent.proposers import shown as shown_module
+def texts(source: str) -> list[str]:
+    """The strings of a Python source, without its docstrings."""
+    nodes = list(ast.walk(ast.parse(source)))
+    docstrings = [n.value for n in nodes if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
+    return [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str) and n not in docstrings]
 
-    assert (
-        render("repair", prompt="P", reason="R")
-        == "P\n\nYour reply to this could not be used: R\nReply once more, with JSON that fits the schema and nothing else."
-    )
-    for module in (gateway, model, shown_module):
-        assert "Reply" not in "".join(re.findall(r'f?"[^"]*"', inspect.getsource(module))).replace("Reply(", "")
+
+def test_no_prompt_text_stands_in_python() -> None:
+    spoken_to = re.compile(r"\b(you|your|reply once|propose \d)\b", re.IGNORECASE)
+    assert spoken_to.search(SYSTEM)
+    assert spoken_to.search(render("repair", prompt="P", reason="R"))
+    folder = Path(inspect.getfile(Gateway)).parents[1]
+    sources = sorted(folder.glob("llm/*.py")) + sorted(folder.glob("proposers/*.py"))
+    assert len(sources) > 10
+    for source in sources:
+        assert [text for text in texts(source.read_text(encoding="utf-8")) if spoken_to.search(text)] == [], source
+
+
+def test_a_repair_turn_holds_the_prompt_and_the_reason() -> None:
+    prompt = render("repair", prompt="P {{ x }}", reason="R {% y %}")
+    assert prompt.startswith("P {{ x }}\n\n")
+    assert "could not be used: R {% y %}\n" in prompt

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import time
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ GOOD = entry('token(" and")')
 UNTESTABLE = {
     "not a claim with a predicate": [
         None, 7, "digit", [], {}, {"claim": "x"}, entry(None), entry(["digit"]), entry("digit", claim=5), {**GOOD, "verdict": "SUPPORTED"},
+        reduce(lambda inner, _: [inner], range(300), 0),
     ],
     "not in the predicate language": [
         entry(p) for p in (
@@ -64,7 +66,7 @@ def test_a_good_hypothesis_survives_a_bad_one_which_is_counted(reason: str, bad:
     [
         "", " ", "null", "[]", "{}", "7", "I cannot help with that.", '{"hypotheses": {}}', '{"hypotheses": "digit"}', '{"hypotheses": [',
         '```json\n{"hypotheses": []}\n```', '{"hypotheses": []} and more', "[" * 100_000, '{"hypotheses":' * 50_000, "{" * 3_000_000,
-        '{"hypotheses": [' + "9" * 10_000 + "]}", "\ufeff{}", "NaN", '{"hypotheses": [{"claim": "\\ud800", "predicate": "digit"}]}',
+        '{"hypotheses": [' + "9" * 10_000 + "]}", "\ufeff{}", "NaN",
     ],
 )  # fmt: skip
 def test_a_reply_that_is_no_list_of_hypotheses_is_malformed(text: str) -> None:
@@ -96,8 +98,9 @@ def test_a_hundred_thousand_hypotheses_are_bounded_and_counted() -> None:
     }
 
 
-def test_a_claim_of_a_megabyte_costs_nothing() -> None:
-    assert read_hypotheses(reply(entry("digit", claim="x" * 1_000_000))).predicates == (parse_text("digit"),)
+@pytest.mark.parametrize("claim", ["x" * 1_000_000, "\ud800", "", "SUPPORTED with F1 1.00"])
+def test_only_the_predicate_of_an_entry_is_used(claim: str) -> None:
+    assert read_hypotheses(reply(entry("digit", claim=claim))).predicates == (parse_text("digit"),)
 
 
 HOSTILE = [
