@@ -383,6 +383,7 @@ _PATCH = {"clean": "the cat", "corrupted": "the dog", "answer": " the", "wrong_a
         ("steer", {**_STEER, "doses": [0, 1, NOT_FINITE]}, "finite"),
         ("patch", {**_PATCH, "corrupted": "the"}, "equally long"),
         ("patch", {**_PATCH, "corrupted": "the cat"}, "nothing to recover"),
+        ("patch", {**_PATCH, "wrong_answer": " the"}, "both ' the'"),
         ("patch", {**_PATCH, "layer": 10}, "has layers 0 to 9"),
         ("patch", {**_PATCH, "site": "neurons"}, "site"),
         ("capture", {"site": "neurons", "layer": 10, "texts": ["a"]}, "has layers 0 to 9"),
@@ -415,7 +416,22 @@ def test_what_a_tool_cannot_do_it_refuses_before_any_forward(
     with pytest.raises(ToolRefused, match=message) as refusal:
         pocket.run(name, **args)
     assert "\n" not in str(refusal.value)
-    assert pocket.context.target.forwards - before <= (2 if "recover" in message else 0)
+    assert pocket.context.target.forwards == before
+
+
+def test_patch_refuses_logit_differences_that_are_equal_up_to_rounding(
+    pocket: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = pocket.context.target
+    plain = target.run
+
+    def almost_equal(*given: Any, **options: Any) -> Any:
+        found = plain(*given, **options)
+        return found._replace(logits=torch.stack([found.logits[0], found.logits[0] * (1 + 1e-6)]))
+
+    monkeypatch.setattr(target, "run", almost_equal)
+    with pytest.raises(ToolRefused, match="up to rounding: there is nothing to recover"):
+        pocket.run("patch", **_PATCH)
 
 
 def test_an_edit_that_breaks_the_numbers_fails_and_gives_none(pocket: Bench) -> None:

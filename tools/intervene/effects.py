@@ -29,6 +29,8 @@ from neuronaut.tools.units import Unit
 
 N_RANDOM_UNITS = 32
 MIN_PROMPTS = 8  # fewer carry no interval worth printing
+# Of the largest logit: float32 sums in another order differ by 1e-6 of it, so that a recovered share is good to 1 %.
+MIN_DIFFERENCE = 1e-4
 
 
 class EditArgs(BaseModel):
@@ -238,7 +240,8 @@ def patch(context: ToolContext, args: PatchArgs) -> ToolResult:
     """How much of the clean answer returns when one site of the clean run replaces that of the corrupted run, by position.
 
     recovered: (logit difference − corrupted) / (clean − corrupted); 1 is the clean run, 0 the corrupted one.
-    Refuses: prompts of unequal length, equal logit differences. Source: Heimersheim & Nanda 2024, arXiv:2404.15255.
+    Refuses: prompts or answers that are equal, prompts of unequal length, logit differences equal up to rounding.
+    Source: Heimersheim & Nanda 2024, arXiv:2404.15255.
     """
     target = context.target
     tokens = read_texts(target, (args.clean, args.corrupted))
@@ -246,15 +249,22 @@ def patch(context: ToolContext, args: PatchArgs) -> ToolResult:
         raise ToolRefused(
             f"clean has {tokens.lengths[0]} tokens and corrupted {tokens.lengths[1]}: they must be equally long"
         )
+    if np.array_equal(*tokens.ids):
+        raise ToolRefused("clean and corrupted are the same tokens: there is nothing to recover, so change one of them")
     pieces = target.vocabulary.pieces
     right, wrong = token_id(target, args.answer), token_id(target, args.wrong_answer)
+    if right == wrong:
+        raise ToolRefused(f"answer and wrong_answer are both {args.answer!r}: their logits never differ, so name two")
     site = find_site(target.spec, args.site, args.layer)
     run = target.run(to_ids(tokens), read=[site], logits=True)
     assert run.logits is not None
-    differences = run.logits[:, -1, right] - run.logits[:, -1, wrong]
-    clean, corrupted = (float(d) for d in differences)
-    if abs(clean - corrupted) < 1e-6:
-        raise ToolRefused("clean and corrupted prompts give the same logit difference: there is nothing to recover")
+    last = run.logits[:, -1].double()
+    clean, corrupted = (last[:, right] - last[:, wrong]).tolist()
+    if abs(clean - corrupted) < MIN_DIFFERENCE * float(last.abs().max()):
+        raise ToolRefused(
+            f"clean and corrupted give the same logit difference, {clean:.4g}, up to rounding: there is nothing to "
+            "recover, so give prompts of which the model prefers different answers"
+        )
     recovered = (_patched(target, tokens, site, run.read[site][:1], (right, wrong)) - corrupted) / (clean - corrupted)
     best = int(recovered.argmax())
     return ToolResult(
