@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from scipy.special import ndtr, ndtri
 
 from neuronaut.agent.proposers.base import Explored, Proposal, Proposer
 from neuronaut.agent.proposers.grammar import GrammarProposer
 from neuronaut.agent.view import visible
 from neuronaut.evals.loop import BatchContext, ask_each, supported
-from neuronaut.evals.overlay import Floats, Function, Keys, Overlay, prefix_keys, recent_keys, uniform
+from neuronaut.evals.overlay import Floats, Function, Overlay
 from neuronaut.evals.planted import planted
 from neuronaut.evals.readable import sample_units
 from neuronaut.evals.truths import Truth, draw_truths, truth_f1
@@ -28,14 +27,13 @@ from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.stats import clopper_pearson
 from neuronaut.tools.targets.load import load_target
 from neuronaut.tools.tokens import Tokens
+from neuronaut.tools.trials.dealt import LAST, SMOOTH, Keys, dealt, prefix_keys, recent_keys
 from neuronaut.tools.trials.reads import needed_rule
 from neuronaut.tools.units import Unit
 
 Kind = Literal["hash", "smoothed", "fragile", "swapped"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-LAST = 8  # tokens that the hash sees
-SMOOTH = 10  # tokens over which the smoothed null is averaged
 OFTEN = 3  # times that a context occurs from which it is a pattern that could be named
 MAX_NAMED = 0.25  # of the firing mass; a claim needs half of it, so that none can be true
 UNLIKE = 0.2  # largest F1 of two planted rules whose claims are swapped
@@ -62,12 +60,7 @@ class Null:
 
     def __call__(self, tokens: Tokens) -> Floats:
         """(n_windows, n_pos)."""
-        share = uniform(recent_keys(tokens.ids, LAST), self.seed)
-        if self.smooth > 1:
-            total = np.cumsum(ndtri(share), axis=1)
-            total[:, self.smooth :] -= total[:, : -self.smooth].copy()
-            share = ndtr(total / np.sqrt(np.minimum(np.arange(total.shape[1]) + 1, self.smooth)))
-        values = self.marginal[np.minimum((share * len(self.marginal)).astype(np.int64), len(self.marginal) - 1)]
+        values = dealt(self.marginal, tokens.ids, self.seed, smooth=self.smooth)
         if self.natural is None:
             return values
         keys = prefix_keys(tokens.ids)

@@ -18,10 +18,10 @@ from neuronaut.tools.predicates.nodes import Predicate, canonical_json
 from neuronaut.tools.targets.base import Edit, Fingerprint, ModelSpec, Run, Site, TargetModel
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.tokens import Tokens, Vocabulary
+from neuronaut.tools.trials.dealt import prefix_keys, uniform
 from neuronaut.tools.units import Unit
 
 Floats = NDArray[np.float32]
-Keys = NDArray[np.uint64]
 
 CACHE_BYTES = 1 << 28
 LEVEL = 2.0  # about the largest activation of the embedded model's neurons
@@ -59,40 +59,6 @@ class FromPredicate:
         """(n_windows, n_pos)."""
         z = ndtri(uniform(prefix_keys(tokens.ids), self.seed))
         return (self.level * np.maximum(0.0, holds(self.predicate, tokens) + self.noise * z)).astype(np.float32)
-
-
-def prefix_keys(ids: NDArray[np.integer]) -> Keys:
-    """(n_windows, n_pos) a hash of all tokens up to each position."""
-    keys = np.empty(ids.shape, dtype=np.uint64)
-    state = np.zeros(len(ids), dtype=np.uint64)
-    for at in range(ids.shape[1]):
-        state = _mixed(state + (ids[:, at] + 2).astype(np.uint64))
-        keys[:, at] = state
-    return keys
-
-
-def recent_keys(ids: NDArray[np.integer], n: int) -> Keys:
-    """(n_windows, n_pos) a hash of the last `n` tokens, the current one among them; of fewer where the window begins."""
-    keys = np.zeros(ids.shape, dtype=np.uint64)
-    for back in range(n):
-        moved = np.zeros(ids.shape, dtype=np.uint64)
-        moved[:, back:] = (ids[:, : ids.shape[1] - back] + 2).astype(np.uint64)
-        keys = _mixed(keys + moved)
-    return keys
-
-
-def uniform(keys: Keys, seed: int) -> NDArray[np.float64]:
-    """A number in (0, 1) for each key, other numbers for another seed."""
-    mixed = _mixed(keys ^ _mixed(np.full(1, seed, dtype=np.uint64)))
-    return ((mixed >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
-
-
-def _mixed(values: Keys) -> Keys:
-    """Source: Steele et al. 2014, splitmix64."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
 
 
 class Overlay:

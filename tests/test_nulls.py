@@ -6,9 +6,7 @@ import pytest
 from neuronaut.agent.proposers.base import Explored
 from neuronaut.agent.proposers.grammar import GrammarProposer
 from neuronaut.evals.nulls import (
-    LAST,
     MAX_NAMED,
-    SMOOTH,
     Kind,
     Null,
     SwappedLabels,
@@ -26,6 +24,7 @@ from neuronaut.tools.predicates.text import parse_text
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.targets.load import load_target
 from neuronaut.tools.tokens import Tokens
+from neuronaut.tools.trials.dealt import LAST, SMOOTH
 from neuronaut.tools.units import Unit
 
 UNIT = Unit("neuron", 0, 17)

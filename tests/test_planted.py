@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from neuronaut.evals.loop import BatchContext, supported
-from neuronaut.evals.overlay import FromPredicate, Overlay, prefix_keys, recent_keys, uniform
+from neuronaut.evals.overlay import FromPredicate, Overlay
 from neuronaut.evals.planted import ask_planted, table
 from neuronaut.evals.truths import FAMILIES, Draws, Family, Truth, best_tokens, inadmissible, truth_f1
 from neuronaut.tools.corpus import Corpus, pocket_corpus
@@ -21,6 +21,7 @@ from neuronaut.tools.predicates.text import parse_text
 from neuronaut.tools.registry import ToolContext, find_tool
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
 from neuronaut.tools.targets.load import load_target
+from neuronaut.tools.trials.dealt import prefix_keys, recent_keys, uniform
 from neuronaut.tools.units import Unit
 
 RULES: dict[str, Unit] = {

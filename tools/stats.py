@@ -1,7 +1,7 @@
 """The statistics of verdicts: bets by document, bootstrap over documents, control of false claims."""
 
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,22 +101,22 @@ class Ranking:
         ranked = scores[self._order]
         self._ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
 
-    @cached_property
-    def _seen(self) -> Array:
-        """(n,) places that score as high as each place or higher."""
-        seen = np.empty(len(self._order))
-        seen[self._order] = np.repeat(self._ends + 1, np.diff(self._ends, prepend=-1))
-        return seen
+    def average_precisions(self, positives: NDArray[np.bool_]) -> Array:
+        """(k,) area under precision over recall, the score the detector of each set of positives (k, n); ties share one
+        threshold.
+
+        1 is perfect, the share of positives is chance, and 0 stands for no positive at all.
+        """
+        starts = np.append(0, self._ends[:-1] + 1)
+        hits = np.add.reduceat(positives[:, self._order], starts, axis=1, dtype=np.float64)
+        found = np.cumsum(hits, axis=1)
+        areas = (hits * (found / (self._ends + 1))).sum(axis=1)
+        return np.divide(areas, found[:, -1], out=np.zeros_like(areas), where=found[:, -1] > 0)
 
     def average_precision(self, positives: NDArray[np.bool_], weights: Array | None = None) -> float:
-        """Area under precision over recall, the score the detector of the positives; ties share one threshold.
-
-        weights: (n,) how often each place counts (for the bootstrap). 1 is perfect, the share of positives is chance, and
-        0 stands for no positive at all.
-        """
+        """The same for one set of positives (n,). weights: (n,) how often each place counts (for the bootstrap)."""
         if weights is None:
-            seen = np.sort(self._seen[positives])
-            return float((np.searchsorted(seen, seen, side="right") / seen).mean()) if len(seen) else 0.0
+            return float(self.average_precisions(positives[None])[0])
         w = weights[self._order]
         hits = np.cumsum(np.where(positives[self._order], w, 0.0))[self._ends]
         if hits[-1] <= 0:
@@ -127,5 +127,5 @@ class Ranking:
 
 
 def average_precision(scores: Array, positives: NDArray[np.bool_], weights: Array | None = None) -> float:
-    """Area under precision over recall when places are ranked by score; see `Ranking.average_precision`."""
+    """Area under precision over recall when places are ranked by score; see `Ranking.average_precisions`."""
     return Ranking(scores).average_precision(positives, weights)

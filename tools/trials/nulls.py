@@ -1,4 +1,4 @@
-"""What chance does: other neurons of the layer under the same claim, and the best of many claims on a shifted unit."""
+"""What chance does: other neurons of the layer under the same claim, and the best of many claims on null units."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,11 +12,11 @@ from neuronaut.tools.predicates.nodes import Predicate
 from neuronaut.tools.registry import Array, ToolContext
 from neuronaut.tools.stats import Ranking
 from neuronaut.tools.tokens import Tokens
+from neuronaut.tools.trials.dealt import SMOOTH, dealt
 from neuronaut.tools.units import Unit
 
 N_RANDOM_UNITS = 32
-N_SHIFTS = 20
-MIN_SHIFT = 200  # tokens; far enough for the shifted activation to stand in other text
+N_NULL_UNITS = 40
 
 
 class OtherUnits(NamedTuple):
@@ -59,16 +59,20 @@ def f1_of_others(context: ToolContext, unit: Unit, claim: Predicate, block: int)
     return found
 
 
-def selection_null(predicates: Sequence[Predicate], activations: Array, tokens: Tokens, seed: int) -> float:
-    """95th percentile, over null units, of the best average precision among all predicates that the search tried.
+def selection_null(
+    claim: Predicate, tried: Sequence[Predicate], activations: Array, tokens: Tokens, seed: int
+) -> float:
+    """The average precision that a claim must exceed: the 95th percentile, over null units, of the best predicate tried.
 
-    A null unit is the activation moved along the text: same values, same runs, no relation to the tokens. Its best is
-    taken on the text that scores the claim, which favours the null: the claim was chosen on other text.
+    On a null unit a predicate gets its base rate, which is nearly 1 where it nearly always holds: the best is the one
+    furthest above its own base rate, and the answer is as far above the claim's.
+    Null units have the unit's values, dealt out by a hash of the last tokens, half of them smoothed. Their best is taken
+    on the text that scores the claim, which favours the null: the claim was chosen on other text.
     """
-    masks = np.stack([holds(p, tokens)[tokens.scored] for p in dict.fromkeys(predicates)])
-    ranking, best = Ranking(activations[tokens.scored].astype(np.float64)), []
-    rng = np.random.default_rng(seed)
-    for _ in range(N_SHIFTS):
-        by = int(rng.integers(MIN_SHIFT, max(MIN_SHIFT + 1, tokens.n_scored - MIN_SHIFT)))
-        best.append(max(map(ranking.average_precision, np.roll(masks, -by, axis=1))))
-    return float(np.quantile(best, 0.95))
+    masks = np.stack([holds(p, tokens)[tokens.scored] for p in dict.fromkeys([claim, *tried])])
+    base, values, best = masks.mean(axis=1), np.sort(activations[tokens.scored]), []
+    for number in range(N_NULL_UNITS):
+        null = dealt(values, tokens.ids, seed * N_NULL_UNITS + number, smooth=SMOOTH if number % 2 else 1)
+        found = Ranking(null[tokens.scored].astype(np.float64)).average_precisions(masks)
+        best.append(float((found - base).max()))
+    return min(1.0, float(base[0] + np.quantile(best, 0.95)))

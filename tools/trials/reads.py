@@ -152,7 +152,7 @@ def test_reads(context: ToolContext, args: TestReadsArgs) -> ToolResult:
         "coverage_low": scores.coverage_low,
         "coverage_by_band": coverage_by_band(holds(claim, tokens), activations, tokens, rule),
         "r_low": scores.r_low,
-        "ap_null": selection_null([claim, *rivals, *tried], activations, tokens, args.seed),
+        "ap_null": selection_null(claim, [*rivals, *tried], activations, tokens, args.seed),
         "rarer_half_precision": rarer_half_precision(claim, activations, tokens, rule),
         "pairs": {"bets": list(bets.scores), "wins": bets.wins, "discordant": bets.discordant, "pairs": bets.pairs,
                   "documents": len(bets.scores), "discarded": spent.discarded},
