@@ -161,6 +161,7 @@ def tool(
     model: Model = "pocket",
     corpus: CorpusFile = None,
     as_json: Json = False,
+    arrays: Annotated[Path | None, typer.Option(help="Keep the arrays that the tool made in this .npz file.")] = None,
     explain: Annotated[bool, typer.Option("--help", help="Explain the tool and its arguments, and exit.")] = False,
 ) -> None:
     """Run one tool on the target model, outside any run; nothing is recorded.
@@ -172,7 +173,7 @@ def tool(
         return
     from neuronaut.agent.reading import run_tool
 
-    run_tool(name, args, model, corpus, as_json=as_json, explain=explain)
+    run_tool(name, args, model, corpus, as_json=as_json, explain=explain, arrays=arrays)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Commands that read: show, search, verify, tools and models."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,19 +106,25 @@ def verify(path: Path | None, head: str | None, *, as_json: bool) -> int:
 
 
 def run_tool(
-    name: str | None, args: str, model: str, corpus: str | None, *, as_json: bool, explain: bool = False
+    name: str | None,
+    args: str,
+    model: str,
+    corpus: str | None,
+    *,
+    as_json: bool,
+    explain: bool = False,
+    arrays: Path | None = None,
 ) -> None:
     """Run one tool, explain it, or list them."""
     from neuronaut.agent.tool_output import help_lines, result_lines
     from neuronaut.tools.registry import ToolContext, find_tool, registry
 
     if name is None:
-        listed = [tool.schema() for tool in registry().values()]
         if as_json:
-            print_json(listed)
+            print_json([tool.schema() for tool in registry().values()])
             return
-        for schema in listed:
-            print(f"{schema['name']:<18} {schema['description'].splitlines()[0]}")
+        for tool in registry().values():
+            print(f"{tool.name:<18} {tool.summary}")
         return
     tool = find_tool(name)
     if explain:
@@ -140,16 +147,33 @@ def run_tool(
             "value": m.value,
             "unit": m.unit,
             "n": m.n,
+            "n_of": m.n_of,
             "ci": m.ci,
             "null": m.null_value,
             "percentile": m.null_percentile,
         }
         for m in result.measurements
     ]
+    if arrays is not None:
+        _save_arrays(result.arrays, arrays, name)
     if as_json:
         print_json({"tool": name, "measurements": measurements, "result": result.payload})
         return
     print("\n".join(result_lines(result)))
+
+
+def _save_arrays(arrays: Mapping[str, Any], path: Path, name: str) -> None:
+    import numpy as np
+
+    if not arrays:
+        raise UserError(f"{name} makes no arrays: leave out --arrays")
+    if path.exists():
+        raise UserError(f"{str(path)!r} is there already, and nothing is overwritten: name another file")
+    try:
+        with path.open("xb") as file:
+            np.savez(file, **arrays)
+    except OSError as error:
+        raise UserError(f"the arrays cannot be stored in {str(path)!r}: {error.strerror}") from error
 
 
 def list_models(*, as_json: bool) -> None:

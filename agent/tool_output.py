@@ -1,5 +1,6 @@
 """What a tool found, as text a person can read: tables, contexts with their activations, arguments with their bounds."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ from neuronaut.agent.view import visible
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import Tool, ToolResult
 
-WIDEST = 60  # characters of a cell
+WIDEST = 60  # characters of a cell of a table
 MARKED = 0.5  # of the largest activation of a context: from there on it is written beside its token
 
 
@@ -15,9 +16,10 @@ def result_lines(result: ToolResult) -> Iterator[str]:
     """The measurements, then the payload, then which arrays there are."""
     for measurement in result.measurements:
         yield measurement_line(measurement)
-    yield from _lines(result.payload)
+    lines = _lines(result.payload)
+    yield from lines if result.measurements else _without_gap(lines)
     for name, array in result.arrays.items():
-        yield f"array {name} {tuple(array.shape)}: kept by a run that asks for it"
+        yield f"array {name} {tuple(array.shape)}: --arrays FILE.npz keeps it"
 
 
 def measurement_line(m: Measurement) -> str:
@@ -25,37 +27,45 @@ def measurement_line(m: Measurement) -> str:
     interval = f" [{m.ci[0]:.3g}, {m.ci[1]:.3g}]" if m.ci else ""
     null = f" · null {m.null_value:.3g}" if m.null_value is not None else ""
     percentile = f" (above {m.null_percentile:.0f} % of nulls)" if m.null_percentile is not None else ""
-    return f"{m.metric} {m.value:.4g}{interval} {m.unit} (n {m.n}){null}{percentile}"
+    return f"{m.metric} {m.value:.4g}{interval} {m.unit} ({m.n} {m.n_of}){null}{percentile}"
 
 
 def help_lines(tool: Tool) -> Iterator[str]:
-    """What the tool answers, its arguments with types, bounds and defaults, and how to call it."""
+    """What the tool answers, its arguments with types, bounds and defaults, and a call that works."""
     schema = tool.args.model_json_schema()
     properties, needed = schema.get("properties", {}), schema.get("required", [])
     yield from (line.strip() for line in tool.doc.splitlines())
     yield ""
-    if tool.opens_test_text:
-        yield "Run by `neuronaut ask` alone: it opens text on which claims are tested, and what was opened is recorded."
+    if properties:
+        yield " ".join((tool.args.__doc__ or "").split())
         yield ""
     rows = [
         {
             "argument": name,
-            "what": _kind(field, schema),
             "": "needed" if name in needed else f"default {_cell(field.get('default'))}",
+            "takes": _kind(field, schema),
         }
         for name, field in properties.items()
     ]
-    yield from _table(rows) if rows else ["It takes no arguments."]
-    given = ", ".join(f'"{name}": …' for name in needed)
+    yield from _table(rows, widest=None) if rows else ["It takes no arguments."]
     yield ""
-    yield f"Call: neuronaut tool {tool.name}" + (f" '{{{given}}}'" if given else "")
+    if tool.opens_test_text:
+        yield "Run by `neuronaut ask` alone: it opens text on which claims are tested, and what was opened is recorded."
+    else:
+        yield f"Example: {example_call(tool)}"
+
+
+def example_call(tool: Tool) -> str:
+    """A command line that works on the embedded model."""
+    given = json.dumps(tool.args.example, ensure_ascii=False).replace("'", "'\\''") if tool.args.example else ""
+    return f"neuronaut tool {tool.name}" + (f" '{given}'" if given else "")
 
 
 def _kind(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     """A JSON schema in words: text, number from 1 to 5, one of a, b."""
     if "$ref" in field:
         inner = schema["$defs"][field["$ref"].rpartition("/")[2]]
-        parts = ", ".join(f"{name}: {_kind(part, schema)}" for name, part in inner["properties"].items())
+        parts = "; ".join(f"{name}: {_kind(part, schema)}" for name, part in inner["properties"].items())
         return f"{{{parts}}}"
     if "anyOf" in field:
         return " or ".join(_kind(part, schema) for part in field["anyOf"])
@@ -65,7 +75,8 @@ def _kind(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     bounds = f" from {low}" * (low is not None) + f" to {high}" * (high is not None)
     match field.get("type"):
         case "array":
-            return f"list{bounds} of {_kind(field['items'], schema)}"
+            size = f"{low or 0} to {high} of " if high is not None else ""
+            return f"list of {size}{_kind(field['items'], schema)}"
         case "string":
             return "text"
         case "null":
@@ -75,17 +86,34 @@ def _kind(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
 
 
 def _lines(payload: Mapping[str, Any]) -> Iterator[str]:
-    single = {key: value for key, value in payload.items() if not isinstance(value, (Mapping, list, tuple))}
+    single = {key: _joined(value) for key, value in payload.items() if not _is_block(value)}
     width = max((len(key) for key in single), default=0)
     for key, value in single.items():
-        yield f"{key:<{width}}  {_cell(value)}"
+        yield f"{key:<{width}}  {value}"
     for key, value in payload.items():
         if isinstance(value, Mapping):
-            yield from ("", key, *(f"  {line}" for line in _lines(value)))
-        elif isinstance(value, (list, tuple)) and any(isinstance(row, Mapping) for row in value):
+            yield from ("", key, *(f"  {line}" for line in _without_gap(_lines(value))))
+        elif _is_block(value):
             yield from ("", key, *(f"  {line}" for line in _rows(value)))
-        elif isinstance(value, (list, tuple)):
-            yield f"{key}  {', '.join(_cell(one) for one in value)}"
+
+
+def _without_gap(lines: Iterator[str]) -> Iterator[str]:
+    """The lines from the first that is not empty on."""
+    first = next((line for line in lines if line), None)
+    if first is not None:
+        yield first
+        yield from lines
+
+
+def _is_block(value: Any) -> bool:
+    """Whether a value needs lines of its own."""
+    if isinstance(value, (list, tuple)):
+        return any(isinstance(row, Mapping) for row in value)
+    return isinstance(value, Mapping)
+
+
+def _joined(value: Any) -> str:
+    return ", ".join(map(_cell, value)) if isinstance(value, (list, tuple)) else _cell(value)
 
 
 def _rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -97,22 +125,28 @@ def _rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _context(row: Mapping[str, Any]) -> str:
     """A text whose large activations stand in brackets behind their tokens."""
-    values = [abs(value) for value in row["activations"]]
-    least = MARKED * max(values, default=0.0)
+    top = max(row["activations"], key=abs)
     marked = (
-        f"{visible(piece)}[{value:.3g}]" if abs(value) >= least > 0 else visible(piece)
+        f"{visible(piece)}[{value:.3g}]" if abs(value) >= MARKED * abs(top) > 0 else visible(piece)
         for piece, value in zip(row["pieces"], row["activations"], strict=True)
     )
-    where = f"{row['activation']:>8.3f}  document {row['document']:<6}  " if "activation" in row else ""
+    if "activation" in row:
+        where = f"{row['activation']:>8.3f}  document {row['document']:<6}  "
+    else:
+        where = f"largest {top:>7.3f}  "
     return where + "".join(marked)
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _table(rows: Sequence[Mapping[str, Any]], *, widest: int | None = WIDEST) -> Iterator[str]:
     names = list(rows[0])
-    cells = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
+    cells = [names, *([_cut(_cell(row.get(name)), widest) for name in names] for row in rows)]
     widths = [max(len(line[at]) for line in cells) for at in range(len(names))]
     for line in cells:
         yield "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
+def _cut(cell: str, widest: int | None) -> str:
+    return cell if widest is None or len(cell) <= widest + 4 else cell[:widest] + " …"
 
 
 def _cell(value: Any) -> str:
@@ -120,11 +154,10 @@ def _cell(value: Any) -> str:
         case bool() | None:
             return {True: "yes", False: "no", None: "none"}[value]
         case float():
-            return f"{value:.4g}"
+            return f"{value + 0.0:.4g}"
         case str():
             shown = visible(value)
-            padded = f"'{shown}'" if shown != shown.strip() or not shown else shown
-            return padded if len(padded) <= WIDEST + 4 else padded[:WIDEST] + " …"
+            return f"'{shown}'" if shown != shown.strip() or not shown else shown
         case Mapping():
             return " ".join(_cell(one) for one in value.values())
         case list() | tuple():

@@ -327,7 +327,7 @@ def test_weights_of_names_the_neurons_that_are_alike(bench: Bench) -> None:
     unit = lambda rows: rows / rows.norm(dim=1, keepdim=True)  # noqa: E731
     near = unit(written) @ unit(written)[7]
     near[7] = -2
-    assert [row["name"] for row in found.payload["nearest_by_write"]] == [
+    assert [row["neuron"] for row in found.payload["nearest_by_write"]] == [
         f"1.{i}" for i in near.topk(3).indices.tolist()
     ]
     cosines = (unit(read_in) * unit(written)).sum(dim=1)
@@ -354,10 +354,10 @@ def test_promoted_tokens_are_those_whose_logits_the_neuron_moves(bench: Bench) -
     pieces = bench.context.target.vocabulary.pieces
     for side, sign in (("promoted", 1), ("suppressed", -1)):
         best = (sign * logits).topk(4)
-        assert [row["name"] for row in found.payload[side]] == [pieces[i] for i in best.indices.tolist()]
-        np.testing.assert_allclose([row["value"] for row in found.payload[side]], sign * best.values, atol=1e-3)
+        assert [row["token"] for row in found.payload[side]] == [pieces[i] for i in best.indices.tolist()]
+        np.testing.assert_allclose([row["logits"] for row in found.payload[side]], sign * best.values, atol=1e-3)
     minus = bench.run("promoted_tokens", unit=f"{last}.7-", k=4)
-    assert [row["name"] for row in minus.payload["promoted"]] == [row["name"] for row in found.payload["suppressed"]]
+    assert [row["token"] for row in minus.payload["promoted"]] == [row["token"] for row in found.payload["suppressed"]]
 
 
 def test_the_model_card_shows_shape_and_fingerprint(bench: Bench) -> None:

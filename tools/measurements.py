@@ -8,7 +8,7 @@ from dataclasses import dataclass
 class Measurement:
     """One metric of one experiment.
 
-    n: independent observations (documents, unless `unit` says otherwise). ci: 95 % interval, None where n does not carry one.
+    n: independent observations, `n_of` says of what. ci: 95 % interval, None where n does not carry one.
     null_value: the same metric where nothing is to be found; null_percentile: where `value` stands among the nulls, 0-100.
     """
 
@@ -19,6 +19,7 @@ class Measurement:
     ci: tuple[float, float] | None = None
     null_value: float | None = None
     null_percentile: float | None = None
+    n_of: str = "documents"
 
     def __post_init__(self) -> None:
         numbers = [self.value, *(self.ci or ()), self.null_value, self.null_percentile]

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,9 +22,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class ToolArgs(BaseModel):
-    """Arguments of a tool: typed, bounded, without extras."""
+    """Arguments of a tool: typed, bounded, without extras. example: a call on the embedded model that works."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    example: ClassVar[dict[str, Any]] = {}
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ A = TypeVar("A", bound=ToolArgs)
 
 @dataclass(frozen=True)
 class Tool:
-    """One registered tool. `opens_test_text`: it reads confirm text, so that no proposer may call it."""
+    """One registered tool. `opens_test_text`: it reads design or confirm text, so that no proposer may call it."""
 
     name: str
     args: type[ToolArgs]
@@ -95,6 +96,11 @@ class Tool:
     def doc(self) -> str:
         """The docstring of the tool: what it answers, in which unit, against which null."""
         return (self.run.__doc__ or "").strip()
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the docstring, on one line."""
+        return " ".join(self.doc.partition("\n\n")[0].split()).partition(". ")[0].removesuffix(".") + "."
 
     def schema(self) -> dict[str, Any]:
         """Name, description and JSON schema of the arguments, as language models and the tool server want them."""
@@ -141,7 +147,7 @@ def tool(
 @cache
 def registry() -> dict[str, Tool]:
     """All tools by name."""
-    from neuronaut.tools.intervene import effects  # noqa: F401  the tools register themselves
+    from neuronaut.tools.intervene import effects, patch  # noqa: F401  the tools register themselves
     from neuronaut.tools.look import capture, card, examples, weights  # noqa: F401
     from neuronaut.tools.trials import design, reads, writes  # noqa: F401
 

@@ -1,6 +1,6 @@
-"""What changes when an activation is changed: plain edits, ablation, steering, one-site patching."""
+"""What changes when an activation is changed: plain edits, ablation, steering."""
 
-from typing import Any, Literal, assert_never
+from typing import Any, ClassVar, Literal, assert_never
 
 import numpy as np
 import torch
@@ -10,10 +10,8 @@ from torch import Tensor
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.intervene.next_token import (
     last_log_probs,
-    residual_before,
     text_batches,
-    to_ids,
-    tokens_at_once,
+    token_id,
     values_at_last,
     watched_log_probs,
 )
@@ -29,8 +27,8 @@ from neuronaut.tools.units import Unit
 
 N_RANDOM_UNITS = 32
 MIN_PROMPTS = 8  # fewer carry no interval worth printing
-# Of the largest logit: float32 sums in another order differ by 1e-6 of it, so that a recovered share is good to 1 %.
-MIN_DIFFERENCE = 1e-4
+NAMES = ("Lucy", "Alice", "Nora", "David", "Peter", "Leo", "Kate", "Eva")
+EIGHT = [f"After Mary and {name}" for name in NAMES[:5]] + [f"Mary and {name}" for name in NAMES[5:]]
 
 
 class EditArgs(BaseModel):
@@ -48,6 +46,10 @@ class EditArgs(BaseModel):
 class InterveneArgs(ToolArgs):
     """Texts, the edits, how many next tokens to list."""
 
+    example: ClassVar = {
+        "texts": ["After Mary and"],
+        "edits": [{"site": "neurons", "layer": 8, "index": 481, "how": "set", "value": 2}],
+    }
     texts: tuple[Text, ...] = Field(min_length=1, max_length=10_000)
     edits: tuple[EditArgs, ...] = Field(max_length=100)
     k: int = Field(default=5, ge=1, le=1000)
@@ -56,6 +58,7 @@ class InterveneArgs(ToolArgs):
 class AblateArgs(ToolArgs):
     """What to take out, from which prompts, and the answer token whose log-probability is watched."""
 
+    example: ClassVar = {"unit": "8.481", "prompts": EIGHT, "answer": " met"}
     unit: str
     prompts: tuple[Text, ...] = Field(min_length=MIN_PROMPTS, max_length=10_000)
     answer: str
@@ -66,31 +69,12 @@ class AblateArgs(ToolArgs):
 class SteerArgs(ToolArgs):
     """The neuron, the doses and the token that is watched; doses are activations in the model's own units."""
 
+    example: ClassVar = {"unit": "8.481", "prompts": EIGHT, "token": " met"}
     unit: str
     prompts: tuple[Text, ...] = Field(min_length=MIN_PROMPTS, max_length=10_000)
     token: str
     doses: tuple[FiniteFloat, ...] = Field(default=(0.0, 0.5, 1.0, 2.0, 4.0), min_length=3, max_length=32)
     how: Literal["set", "add"] = "set"
-
-
-class PatchArgs(ToolArgs):
-    """Clean and corrupted prompt of equal length in tokens, the two answers, and the site to carry over."""
-
-    clean: Text
-    corrupted: Text
-    answer: str
-    wrong_answer: str
-    site: Literal["resid_pre", "attn_out", "mlp_out", "resid_post"] = "resid_pre"
-    layer: int = Field(ge=0)
-
-
-def token_id(target: TargetModel, piece: str) -> int:
-    """The id of the token whose text is `piece`. Refuses text that is no single token."""
-    if piece in target.vocabulary.pieces:
-        return target.vocabulary.pieces.index(piece)
-    raise ToolRefused(
-        f"{piece!r} is not one token of {target.spec.name}: give a single token with its leading space, such as ' the'"
-    )
 
 
 def _edit(target: TargetModel, tokens: Tokens, args: EditArgs) -> Edit:
@@ -137,7 +121,8 @@ def intervene(context: ToolContext, args: InterveneArgs) -> ToolResult:
             found[row] = {"text": tokens.texts[row], "kl": kl, "plain": top(p), "edited": top(e)}
     texts = [found[row] for row in sorted(found)]
     kl = np.array([text["kl"] for text in texts])
-    return ToolResult((Measurement("kl", float(kl.mean()), "nats", len(kl), mean_interval(kl), 0.0),), {"texts": texts})
+    measured = Measurement("kl", float(kl.mean()), "nats", len(kl), mean_interval(kl), 0.0, n_of="texts")
+    return ToolResult((measured,), {"texts": texts})
 
 
 def _site_of(unit: Unit) -> Site:
@@ -171,7 +156,8 @@ def ablate(context: ToolContext, args: AblateArgs) -> ToolResult:
     tokens, answer = read_texts(target, args.prompts), token_id(target, args.answer)
     site, width = _site_of(unit), target.spec.d_mlp if unit.kind == "neuron" else target.spec.n_heads
     others = np.random.default_rng(args.seed).permutation([i for i in range(width) if i != unit.index])[:N_RANDOM_UNITS]
-    instead = _replacements(values_at_last(target, tokens, site), args)
+    natural = values_at_last(target, tokens, site)
+    instead = _replacements(natural, args)
     edits = [Edit(site, "set", instead[:, i], index=i) for i in (unit.index, *others.tolist())]
     plain, *edited = watched_log_probs(target, tokens, answer, [None, *edits]).double().numpy()
     drops, *null_drops = (plain - one for one in edited)
@@ -184,11 +170,16 @@ def ablate(context: ToolContext, args: AblateArgs) -> ToolResult:
         mean_interval(drops),
         float(nulls.mean()) if len(nulls) else None,
         float((np.abs(nulls) < abs(drops.mean())).mean() * 100) if len(nulls) else None,
+        n_of="prompts",
     )
     rows = [
         {"prompt": text, "log_prob": round(p, 5), "drop": round(d, 5)}
         for text, p, d in zip(tokens.texts, plain.tolist(), drops.tolist(), strict=True)
     ]
+    if unit.kind == "neuron":
+        before, after = natural[:, unit.index].tolist(), instead[:, unit.index].tolist()
+        for row, was, becomes in zip(rows, before, after, strict=True):
+            row |= {"activation": round(was, 5), "replaced_by": round(becomes, 5)}
     return ToolResult((effect,), {"unit": unit.address, "answer": args.answer, "how": args.how, "prompts": rows})
 
 
@@ -219,10 +210,16 @@ def steer(context: ToolContext, args: SteerArgs) -> ToolResult:
     curves = watched_log_probs(target, tokens, watched, edits).double().numpy()
     slopes, intercept, r2 = _lines(np.array(args.doses), curves)
     slope = Measurement(
-        "slope", float(slopes.mean()), "nats per unit of activation", len(slopes), mean_interval(slopes), 0.0
+        "slope",
+        float(slopes.mean()),
+        "nats per unit of activation",
+        len(slopes),
+        mean_interval(slopes),
+        0.0,
+        n_of="prompts",
     )
     return ToolResult(
-        (slope, Measurement("r2", r2, "share", len(args.doses))),
+        (slope, Measurement("r2", r2, "share of the variance", len(args.doses), null_value=0.0, n_of="doses")),
         {
             "unit": unit.address,
             "token": args.token,
@@ -233,67 +230,3 @@ def steer(context: ToolContext, args: SteerArgs) -> ToolResult:
             ],
         },
     )
-
-
-@tool("patch")
-def patch(context: ToolContext, args: PatchArgs) -> ToolResult:
-    """How much of the clean answer returns when one site of the clean run replaces that of the corrupted run, by position.
-
-    recovered: (logit difference − corrupted) / (clean − corrupted); 1 is the clean run, 0 the corrupted one.
-    Refuses: prompts or answers that are equal, prompts of unequal length, logit differences equal up to rounding.
-    Source: Heimersheim & Nanda 2024, arXiv:2404.15255.
-    """
-    target = context.target
-    tokens = read_texts(target, (args.clean, args.corrupted))
-    if tokens.lengths[0] != tokens.lengths[1]:
-        raise ToolRefused(
-            f"clean has {tokens.lengths[0]} tokens and corrupted {tokens.lengths[1]}: they must be equally long"
-        )
-    if np.array_equal(*tokens.ids):
-        raise ToolRefused("clean and corrupted are the same tokens: there is nothing to recover, so change one of them")
-    pieces = target.vocabulary.pieces
-    right, wrong = token_id(target, args.answer), token_id(target, args.wrong_answer)
-    if right == wrong:
-        raise ToolRefused(f"answer and wrong_answer are both {args.answer!r}: their logits never differ, so name two")
-    site = find_site(target.spec, args.site, args.layer)
-    run = target.run(to_ids(tokens), read=[site], logits=True)
-    assert run.logits is not None
-    last = run.logits[:, -1].double()
-    clean, corrupted = (last[:, right] - last[:, wrong]).tolist()
-    if abs(clean - corrupted) < MIN_DIFFERENCE * float(last.abs().max()):
-        raise ToolRefused(
-            f"clean and corrupted give the same logit difference, {clean:.4g}, up to rounding: there is nothing to "
-            "recover, so give prompts of which the model prefers different answers"
-        )
-    recovered = (_patched(target, tokens, site, run.read[site][:1], (right, wrong)) - corrupted) / (clean - corrupted)
-    best = int(recovered.argmax())
-    return ToolResult(
-        (Measurement("recovered_best", float(recovered[best]), "share of the logit difference", 1, null_value=0.0),),
-        {
-            "site": str(site),
-            "clean_logit_difference": clean,
-            "corrupted_logit_difference": corrupted,
-            "positions": [
-                {"clean": pieces[i], "corrupted": pieces[j], "recovered": round(r, 5)}
-                for i, j, r in zip(*tokens.ids.tolist(), recovered.tolist(), strict=True)
-            ],
-        },
-    )
-
-
-def _patched(target: TargetModel, tokens: Tokens, site: Site, clean: Tensor, answers: tuple[int, int]) -> Tensor:
-    """(pos,) float64 logit differences of the corrupted run with the clean site at one position each."""
-    ids = to_ids(tokens)[1:]
-    n_pos, size = ids.shape[1], max(1, tokens_at_once(target) // ids.shape[1])
-    start = residual_before(target, ids, site.layer)
-    found = []
-    one_each = torch.eye(n_pos, dtype=torch.bool)
-    for at in range(0, n_pos, size):
-        positions = one_each[at : at + size]
-        n = len(positions)
-        here = None if start is None else (start[0], start[1].expand(n, -1, -1))
-        edit = Edit(site, "set", clean, positions=positions)
-        logits = target.run(ids.expand(n, -1), edits=[edit], start=here, logits=True).logits
-        assert logits is not None
-        found.append(logits[:, -1, answers[0]].double() - logits[:, -1, answers[1]].double())
-    return torch.cat(found)

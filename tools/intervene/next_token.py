@@ -8,13 +8,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuronaut.tools.errors import ToolFailed
+from neuronaut.tools.errors import ToolFailed, ToolRefused
 from neuronaut.tools.look.activations import batches
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
 from neuronaut.tools.tokens import Tokens
 
 BATCH_TOKENS = 4096
 LOGIT_BYTES = 256 << 20  # logits of one batch; one text may need more
+
+
+def token_id(target: TargetModel, piece: str) -> int:
+    """The id of the token whose text is `piece`. Refuses text that is no single token."""
+    if piece in target.vocabulary.pieces:
+        return target.vocabulary.pieces.index(piece)
+    raise ToolRefused(
+        f"{piece!r} is not one token of {target.spec.name}: give a single token with its leading space, such as ' the'"
+    )
 
 
 def to_ids(tokens: Tokens) -> Tensor:

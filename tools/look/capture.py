@@ -1,6 +1,6 @@
 """Any named activation on given texts."""
 
-from typing import get_args
+from typing import ClassVar, get_args
 
 import numpy as np
 import torch
@@ -14,11 +14,13 @@ from neuronaut.tools.targets.base import ModelSpec, Site, SiteName, TargetModel
 from neuronaut.tools.tokens import Tokens
 
 MOST_BYTES = 1 << 30
+AXES = {"neurons": "text, pos, d_mlp", "heads": "text, pos, head, d_head", "pattern": "text, head, query, key"}
 
 
 class CaptureArgs(ToolArgs):
     """Which site of which layer, on which texts."""
 
+    example: ClassVar = {"site": "resid_post", "layer": 8, "texts": ["After Mary and Lucy met at the river"]}
     site: SiteName
     layer: int = Field(ge=0)
     texts: tuple[Text, ...] = Field(min_length=1, max_length=10_000)
@@ -59,9 +61,10 @@ def _captured(target: TargetModel, site: Site, tokens: Tokens) -> Array:
 
 @tool("capture")
 def capture(context: ToolContext, args: CaptureArgs) -> ToolResult:
-    """Shape, mean, standard deviation, extremes and mean norm of a site on given texts; the array is an artifact.
+    """Mean, standard deviation and extremes of a site on given texts, in the model's own units; the array is an artifact.
 
-    The array is (texts, pos, …), right-padded with NaN. Refuses more than 1 GiB of activations.
+    mean_norm: mean over tokens (pattern: heads and queries; heads: also heads) of the Euclidean length of the last axis.
+    The array is right-padded with NaN; special tokens are part of it. Refuses more than 1 GiB of activations.
     """
     site = find_site(context.target.spec, args.site, args.layer)
     tokens = read_texts(context.target, args.texts)
@@ -69,7 +72,9 @@ def capture(context: ToolContext, args: CaptureArgs) -> ToolResult:
     return ToolResult(
         payload={
             "site": str(site),
+            "axes": AXES.get(site.name, "text, pos, d_model"),
             "shape": list(array.shape),
+            "tokens": int(tokens.lengths.sum()),
             "mean": float(np.nanmean(array)),
             "std": float(np.nanstd(array)),
             "min": float(np.nanmin(array)),

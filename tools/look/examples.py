@@ -1,6 +1,6 @@
 """Where a neuron is active: contexts from explore text, and activations on given texts."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, StringConstraints
@@ -19,6 +19,7 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
 class TopExamplesArgs(ToolArgs):
     """Which neuron, how many contexts a band, how many tokens to each side."""
 
+    example: ClassVar = {"unit": "8.481", "k": 5}
     unit: str
     k: int = Field(default=10, ge=1, le=1000)
     context: int = Field(default=12, ge=1, le=200)
@@ -29,6 +30,7 @@ class TopExamplesArgs(ToolArgs):
 class ActivationsOnArgs(ToolArgs):
     """Which neuron, on which texts."""
 
+    example: ClassVar = {"unit": "8.481", "texts": ["After Mary and Lucy met at the river, Lucy gave a ring to Mary."]}
     unit: str
     texts: tuple[Text, ...] = Field(min_length=1, max_length=10_000)
 

@@ -1,6 +1,7 @@
 """What a neuron's weights say: its read and write vectors, and the tokens that its write vector promotes directly."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from neuronaut.tools.units import Unit
 class WeightsArgs(ToolArgs):
     """Which neuron, how many neighbours and tokens to list."""
 
+    example: ClassVar = {"unit": "8.481"}
     unit: str
     k: int = Field(default=10, ge=1, le=1000)
 
@@ -31,9 +33,10 @@ def _neuron(context: ToolContext, args: WeightsArgs) -> Unit:
     return unit
 
 
-def _ranked(scores: Tensor, names: list[str], k: int) -> list[dict[str, Any]]:
-    top = torch.topk(scores, min(k, len(scores)))
-    return [{"name": names[int(i)], "value": round(float(v), 4)} for v, i in zip(top.values, top.indices, strict=True)]
+def _ranked(scores: Tensor, named: tuple[str, Sequence[str]], what: str, k: int) -> list[dict[str, Any]]:
+    """The k largest as rows of two columns: of `named` (column, names) and of the score, called `what`."""
+    top, (column, names) = torch.topk(scores, min(k, len(scores))), named
+    return [{column: names[int(i)], what: round(float(v), 4)} for v, i in zip(top.values, top.indices, strict=True)]
 
 
 @tool("weights_of")
@@ -51,8 +54,8 @@ def weights_of(context: ToolContext, args: WeightsArgs) -> ToolResult:
     others = torch.cat([own[: unit.index], own[unit.index + 1 :]])
     near_read, near_write = cosine(reads, read[None], dim=1), cosine(writes, write[None], dim=1)
     near_read[unit.index] = near_write[unit.index] = -2.0
-    addresses = [Unit("neuron", unit.layer, i).address for i in range(target.spec.d_mlp)]
-    pieces = list(target.vocabulary.pieces)
+    neurons = ("neuron", [Unit("neuron", unit.layer, i).address for i in range(target.spec.d_mlp)])
+    near_embeddings = cosine(target.embed, read[None], dim=1)
     measurement = Measurement(
         "cos_read_write",
         float(own[unit.index]),
@@ -60,6 +63,7 @@ def weights_of(context: ToolContext, args: WeightsArgs) -> ToolResult:
         1,
         null_value=float(others.median()),
         null_percentile=float((others < own[unit.index]).float().mean() * 100),
+        n_of="neuron",
     )
     return ToolResult(
         (measurement,),
@@ -67,9 +71,9 @@ def weights_of(context: ToolContext, args: WeightsArgs) -> ToolResult:
             "unit": unit.address,
             "read_norm": float(read.norm()),
             "write_norm": float(write.norm()),
-            "nearest_by_read": _ranked(near_read, addresses, args.k),
-            "nearest_by_write": _ranked(near_write, addresses, args.k),
-            "nearest_embeddings": _ranked(cosine(target.embed, read[None], dim=1), pieces, args.k),
+            "nearest_by_read": _ranked(near_read, neurons, "cosine", args.k),
+            "nearest_by_write": _ranked(near_write, neurons, "cosine", args.k),
+            "nearest_embeddings": _ranked(near_embeddings, ("token", target.vocabulary.pieces), "cosine", args.k),
         },
         {"read": read.numpy(), "write": write.numpy()},
     )
@@ -106,13 +110,14 @@ def promoted_tokens(context: ToolContext, args: WeightsArgs) -> ToolResult:
         1,
         null_value=float(np.median(others)),
         null_percentile=float((others < float(logits.std())).mean() * 100),
+        n_of="neuron",
     )
-    pieces = list(target.vocabulary.pieces)
+    tokens = ("token", target.vocabulary.pieces)
     return ToolResult(
         (measurement,),
         {
             "unit": unit.address,
-            "promoted": _ranked(logits, pieces, args.k),
-            "suppressed": [{**row, "value": -row["value"]} for row in _ranked(-logits, pieces, args.k)],
+            "promoted": _ranked(logits, tokens, "logits", args.k),
+            "suppressed": [{**row, "logits": -row["logits"]} for row in _ranked(-logits, tokens, "logits", args.k)],
         },
     )

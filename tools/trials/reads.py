@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -47,6 +47,7 @@ LARGEST = 1e300  # an e-value beyond it is stored as this
 class UnitArgs(ToolArgs):
     """Which neuron; a trailing `-` asks about its downward side."""
 
+    example: ClassVar = {"unit": "8.481"}
     unit: str
 
 

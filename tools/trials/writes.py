@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.intervene.effects import token_id
+from neuronaut.tools.intervene.next_token import token_id
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import firing_rule
 from neuronaut.tools.measurements import Measurement
@@ -115,7 +115,7 @@ def _null_effects(target: TargetModel, unit: Unit, plains: list[Plain], vectors:
     ]
 
 
-@tool("output_effects")
+@tool("output_effects", opens_test_text=True)
 def output_effects(context: ToolContext, args: EffectArgs) -> ToolResult:
     """Tokens that the neuron raises and lowers most at its own dose on design text, total effect.
 
