@@ -5,7 +5,7 @@ from typing import Any
 
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
-from neuronaut.tools.stats import e_value
+from neuronaut.tools.stats import e_bh, e_value
 
 SCHEMA = 1
 ORDER = ("SUPPORTED", "PARTIAL", "UNRESOLVED", "REFUTED", "ABSTAINED")
@@ -39,12 +39,21 @@ def answer_of(notebook: Notebook, run: str) -> dict[str, Any]:
             for e in everything
             if e["tool"] == "top_examples" and "result" in e
         },
+        "survive": {
+            where: _survivors(queries.e_values(notebook, of)) for where, of in (("run", run), ("notebook", None))
+        },
         "outcome": row["end"]["outcome"] if row["end"] else "unfinished",
         "cost": cost,
         "notebook": str(notebook.path),
         "ledger_head": notebook.head(),
         "next": [f"neuronaut show {run}", f"neuronaut rerun {run}", "neuronaut verify"],
     }
+
+
+def _survivors(e_values: list[float]) -> dict[str, int]:
+    """How many predictions were registered, how many SUPPORTED, and how many of these e-BH at 5 % keeps."""
+    supported = sum(e > 0 for e in e_values)
+    return {"predictions": len(e_values), "supported": supported, "kept": int(e_bh(e_values).sum())}
 
 
 def _context(example: dict[str, Any]) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def _examples(answer: dict[str, Any], claim: dict[str, Any]) -> "Iterator[tuple[
 def _short(reason: str) -> str:
     """The reason, of many idle leaves the first two only."""
     parts = visible(reason).split("; ")
-    idle = [part for part in parts if part.startswith("no better without")]
+    idle = [part for part in parts if part.startswith("no better than without")]
     shown = [part for part in parts if part not in idle[2:]]
     return "; ".join(shown) + (f"; nor without {len(idle) - 2} more of its conditions" if len(idle) > 2 else "")
 
@@ -110,6 +110,11 @@ def _numbers(claim: dict[str, Any]) -> str:
 
 
 def _footer(answer: dict[str, Any]) -> Iterator[str]:
+    run, everywhere = answer["survive"]["run"], answer["survive"]["notebook"]
+    yield (
+        f"of {run['supported']} SUPPORTED here {run['kept']} survive over the run (false ones at most 5 %); "
+        f"of {everywhere['supported']} in the notebook {everywhere['kept']}, of {everywhere['predictions']} predictions"
+    )
     cost = answer["cost"]
     spent = f"{cost['seconds']:.0f} s, {cost['forwards']:.0f} forward passes" if cost else answer["outcome"]
     yield f"run {answer['run']} · {spent} · notebook {visible(answer['notebook'])} · ledger head {answer['ledger_head']}"

@@ -145,7 +145,7 @@ def decide_reads(case: ReadsCase) -> Decision:
         )
     if refuting_e_value(case.bets) >= E_EFFECT:
         return Decision("REFUTED", "edits that make it true or false do not move the unit as predicted", 0.0)
-    if not case.graded and case.precision < case.base_rate:
+    if not case.dense and case.precision < case.base_rate:
         return Decision("REFUTED", f"fires at {case.precision:.2f} of its places, less than anywhere", 0.0)
     missing = _missing(case)
     if e < E_EFFECT:
@@ -164,10 +164,9 @@ def decide_reads(case: ReadsCase) -> Decision:
 
 def _missing(case: ReadsCase) -> list[str]:
     found = []
-    if case.graded:
-        if case.r_low < MIN_R:
-            found.append(f"correlation at least {case.r_low:.2f} only, {MIN_R} is asked")
-    else:
+    if case.graded and case.r_low < MIN_R:
+        found.append(f"correlation at least {case.r_low:.2f} only, {MIN_R} is asked")
+    if not case.dense:
         if case.precision_low < MIN_PRECISION:
             found.append(f"fires at only {case.precision:.2f} of its places (at least {case.precision_low:.2f})")
         if case.coverage_low < MIN_COVERAGE:
@@ -182,7 +181,9 @@ def _missing(case: ReadsCase) -> list[str]:
         and case.rarer_half_precision < MIN_PRECISION
     ):
         found.append(f"its rarer half alone fires at only {case.rarer_half_precision:.2f} of its places")
-    found += [f"no better without {leaf!r}" for leaf, e in case.leaf_e.items() if e < E_EFFECT and len(case.leaf_e) > 1]
+    found += [
+        f"no better than without {leaf!r}" for leaf, e in case.leaf_e.items() if e < E_EFFECT and len(case.leaf_e) > 1
+    ]
     return found + _weak_modes(case) + _unbeaten(case)
 
 
@@ -208,7 +209,7 @@ def _unbeaten(case: ReadsCase) -> list[str]:
     if simpler:
         return lost
     nothing = 2 * case.base_rate / (1 + case.base_rate)
-    if not case.graded and case.f1 <= nothing:
+    if not case.dense and case.f1 <= nothing:
         lost.append(f"no better than 'nothing specific' (F1 {nothing:.2f})")
     peers = [r for r in case.rivals if r.complexity == case.complexity and r.agreement < SAME]
     return lost + [f"worse than {r.claim!r} (F1 {r.f1:.2f})" for r in peers if r.difference_high < 0]

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from neuronaut.memory import schema
 from neuronaut.memory.store import Store
 from neuronaut.tools.errors import UserError
+from neuronaut.tools.units import Unit
 
 Row = dict[str, Any]
 MANY = 500  # values in one IN (…): SQLite takes 999 in its oldest builds
@@ -83,6 +84,33 @@ def hypotheses(notebook: Store, run: str) -> list[Row]:
         row["predictions"] = predictions[row["id"]]
         row["verdicts"] = [v for p in row["predictions"] for v in of_prediction[p["id"]]]
     return rows
+
+
+def n_claims(hypotheses: list[Row], chosen: str) -> int:
+    """The predictions about a unit that a run has registered, of both sides and signs, each mode by itself, with that of
+    the chosen hypothesis, which counts once whether it is registered yet or not."""
+    (mine,) = (row for row in hypotheses if row["id"] == chosen)
+    others = (row for row in hypotheses if row["id"] != chosen and _neuron(row) == _neuron(mine))
+    return _n_modes(mine) + sum(_n_modes(row) * len(row["predictions"]) for row in others)
+
+
+def _neuron(row: Row) -> Unit:
+    return Unit.parse(row["address"]).with_sign(1)
+
+
+def _n_modes(row: Row) -> int:
+    predicate = json.loads(row["predicate"])
+    return len(predicate["of"]) if predicate["kind"] == "modes" else 1
+
+
+def e_values(notebook: Store, run: str | None = None) -> list[float]:
+    """The e-value of every prediction that a run registered, or the whole notebook; 0 for one that did not hold, or that
+    was never judged."""
+    p, h, v = schema.prediction, schema.hypothesis, schema.verdict
+    joined = p.join(h, h.c.id == p.c.hypothesis).outerjoin(v, v.c.prediction == p.c.id)
+    statement = sa.select(v.c.e).select_from(joined)
+    rows = notebook.rows(statement if run is None else statement.where(h.c.run == run))
+    return [row["e"] or 0.0 for row in rows]
 
 
 def verdicts(notebook: Store, predictions: list[str]) -> dict[str, list[Row]]:

@@ -13,7 +13,8 @@ from neuronaut.memory.store import Store
 Row = dict[str, Any]
 Rows = dict[str, dict[str, Row]]  # table, key
 Seq = dict[tuple[str, str], int]  # (table, key) to its ledger line
-AS_MEASURED = ("places", "dense", "precision_low", "coverage_low", "r_low", "ap_null", "rarer_half_precision", "leaf_e")
+AS_MEASURED = ("places", "dense", "precision_low", "coverage_low", "r_low", "ap_null", "rarer_half_precision", "leaf_e",
+               "modes")  # fmt: skip
 
 
 def order_problems(rows: Rows, seq: Seq) -> list[str]:

@@ -10,6 +10,7 @@ from scipy import stats as scipy_stats
 Array = NDArray[np.float64]
 
 LAMBDAS = (0.1, 0.3, 0.5, 0.7, 0.9)
+MAX_LOG_E = 690.0  # a larger e-value is cut to this: it must fit a float, and less evidence is still evidence
 N_BOOTSTRAP = 2000
 
 
@@ -24,7 +25,7 @@ def bet_path(scores: Sequence[float] | Array) -> Array:
     if np.any(np.abs(bets) > 1):
         raise ValueError("a document's score lies in [-1, 1]")
     factors = 1 + np.multiply.outer(np.array(LAMBDAS), bets)
-    return np.asarray(np.exp(np.cumsum(np.log(factors), axis=1)).mean(axis=0))
+    return np.asarray(np.exp(np.minimum(np.cumsum(np.log(factors), axis=1), MAX_LOG_E)).mean(axis=0))
 
 
 def e_value(scores: Sequence[float] | Array) -> float:
@@ -43,7 +44,7 @@ def refuting_e_value(scores: Sequence[float] | Array, win_rate: float = 0.6) -> 
     if not len(against):
         return 1.0
     factors = 1 + np.multiply.outer(np.array(LAMBDAS), np.clip(against, -1, 1))
-    return float(np.exp(np.log(factors).sum(axis=1)).mean())
+    return float(np.exp(np.minimum(np.log(factors).sum(axis=1), MAX_LOG_E)).mean())
 
 
 def e_bh(e_values: Sequence[float], level: float = 0.05) -> NDArray[np.bool_]:

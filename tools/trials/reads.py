@@ -41,7 +41,6 @@ from neuronaut.tools.trials.writes import unigram
 from neuronaut.tools.units import Unit
 
 EDIT_BATCH = 64  # texts
-LARGEST = 1e300  # an e-value beyond it is stored as this
 
 
 class UnitArgs(ToolArgs):
@@ -157,7 +156,7 @@ def test_reads(context: ToolContext, args: TestReadsArgs) -> ToolResult:
         "rarer_half_precision": rarer_half_precision(claim, activations, tokens, rule),
         "pairs": {"bets": list(bets.scores), "wins": bets.wins, "discordant": bets.discordant, "pairs": bets.pairs,
                   "documents": len(bets.scores), "discarded": spent.discarded},
-        "leaf_e": {str(leaf): min(e, LARGEST) for leaf, e in zip(leaves(claim), leaf_e, strict=True)},
+        "leaf_e": {str(leaf): e for leaf, e in zip(leaves(claim), leaf_e, strict=True)},
         "modes": mode_rows(claim, rules, activations, tokens, spent.answers, args.seed),
         "rivals": [_rival(claim, rival, leaf_e, activations, tokens, rule, args.seed) for rival in rivals],
         "unexplained": unexplained(claim, activations, tokens, rule),
@@ -169,7 +168,7 @@ def _measured(scores: ReadScores, others: Array, bets: Bets) -> tuple[Measuremen
     f1 = scores.measurements["f1"]
     null, percentile = float(np.median(others)), float((others < f1.value).mean() * 100)
     measured = {**scores.measurements, "f1": replace(f1, null_value=null, null_percentile=percentile)}
-    return *measured.values(), Measurement("e", min(bets.e, LARGEST), "e-value", len(bets.scores), null_value=1.0)
+    return *measured.values(), Measurement("e", bets.e, "e-value", len(bets.scores), null_value=1.0)
 
 
 def _mode_rules(context: ToolContext, unit: Unit, claim: Predicate, rule: FiringRule) -> list[FiringRule]:
@@ -219,7 +218,7 @@ def _rival(
         "difference_low": low,
         "difference_high": high,
         "agreement": agreement(holds(claim, tokens), holds(rival, tokens)),
-        "lacked_leaf_e": min(max(lacked), LARGEST) if lacked else None,
+        "lacked_leaf_e": max(lacked) if lacked else None,
     }
 
 
