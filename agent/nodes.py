@@ -8,6 +8,8 @@ from neuronaut.agent.session import Done, Session
 from neuronaut.memory import queries
 from neuronaut.memory.judge import Decision, ReadsCase, Rival, WritesCase, case_from_json, decide
 from neuronaut.tools.errors import ToolFailed, ToolRefused
+from neuronaut.tools.look.activations import activations_of
+from neuronaut.tools.look.damage import damaged
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import FiringRule
 from neuronaut.tools.predicates.nodes import Promotes, Suppresses, canonical_json, complexity, predicate_from_json
@@ -40,12 +42,10 @@ def look(session: Session, unit: Unit) -> FiringRule | None:
 def propose(session: Session, unit: Unit, rule: FiringRule) -> dict[str, float]:
     """Hypotheses of all proposers for the reads side, compared on design text: id to prospect, the best first."""
     context = session.context
-    explored = Explored(
-        unit,
-        context.sample("explore", EXPLORE_TOKENS),
-        context.activations(unit, "explore", n_tokens=EXPLORE_TOKENS),
-        rule,
-    )
+    tokens = context.sample("explore", EXPLORE_TOKENS)
+    activations = context.activations(unit, "explore", n_tokens=EXPLORE_TOKENS)
+    apart = damaged(tokens, activations, rule, seed=session.config.seed)
+    explored = Explored(unit, tokens, activations, rule, damaged=(apart, activations_of(context.target, unit, apart)))
     pool = [proposal for proposer in session.proposers for proposal in proposer.propose(explored)]
     if not pool:
         session.notebook.outcome(session.run, unit, "reads", "ABSTAINED", NOTHING_PROPOSED)

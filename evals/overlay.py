@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from torch import Tensor
 
-from neuronaut.tools.predicates.edits import tokens_from_ids
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import Predicate, canonical_json
 from neuronaut.tools.targets.base import Edit, Fingerprint, ModelSpec, Run, Site, TargetModel
 from neuronaut.tools.targets.load import check_unit
-from neuronaut.tools.tokens import Tokens, Vocabulary
+from neuronaut.tools.tokens import Tokens, Vocabulary, tokens_from_ids
 from neuronaut.tools.trials.dealt import prefix_keys, uniform
 from neuronaut.tools.units import Unit
 

@@ -19,11 +19,10 @@ from neuronaut.evals.overlay import FromPredicate, Overlay
 from neuronaut.tools.corpus import Corpus, pocket_corpus
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import firing_rule
-from neuronaut.tools.predicates.edits import tokens_from_ids
 from neuronaut.tools.predicates.text import parse_text
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.targets.load import load_target
-from neuronaut.tools.tokens import Tokens
+from neuronaut.tools.tokens import Tokens, tokens_from_ids
 from neuronaut.tools.trials.dealt import LAST, SMOOTH
 from neuronaut.tools.units import Unit
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from neuronaut.tools.predicates.edits import Pair, PairDraw, Source, draw_pairs, tokens_from_ids
+from neuronaut.tools.predicates.edits import Pair, PairDraw, Source, draw_pairs
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import leaves
+from neuronaut.tools.predicates.prepared import prepare
 from neuronaut.tools.predicates.text import parse_text
-from neuronaut.tools.tokens import Tokens, Vocabulary
+from neuronaut.tools.tokens import Tokens, Vocabulary, tokens_from_ids
 
 Plain = runpy.run_path(str(Path(__file__).with_name("plain_predicates.py")))["Plain"]
 
@@ -222,3 +223,54 @@ def test_id_rows_become_text_with_offsets() -> None:
     for window, pos in np.argwhere(tokens.scored):
         start, end = tokens.starts[window, pos], tokens.ends[window, pos]
         assert tokens.texts[window][start:end] == PIECES[tokens.ids[window, pos]]
+
+
+def together() -> Tokens:
+    """Text in which " fin" stands behind " ba" only, and behind it always: no natural place tells the two apart."""
+    ba, fin = PIECES.index(" ba"), PIECES.index(" fin")
+    rows = []
+    for row in text(5).ids.tolist():
+        kept = [token for token in row if token not in (ba, fin, -1)]
+        rows.append([*kept[:6], ba, fin, *kept[6:]])
+    return tokens_from_ids(rows, VOCABULARY, documents=[i // 2 for i in range(len(rows))])
+
+
+@pytest.mark.parametrize(
+    "claim", ["all_of(token(' fin'), at(1, token(' ba')))", "any_of(digit, all_of(token(' fin'), at(1, token(' ba'))))"]
+)
+def test_conditions_that_always_come_together_are_told_apart_at_prepared_places(claim: str) -> None:
+    """The other condition is made true in both arms; each leaf has its pairs, judged by the plain evaluator."""
+    predicate, tokens = parse_text(claim), together()
+    pairs = draw_pairs(predicate, source(tokens), limit=40).pairs
+    for number, leaf in enumerate(leaves(predicate)):
+        mine = [pair for pair in pairs if pair.leaf == number]
+        assert len(mine) >= 20, str(leaf)
+        for pair in mine:
+            assert sum(a != b for a, b in zip(pair.true.ids, pair.false.ids, strict=True)) == 1
+            for side, wanted in ((pair.true, True), (pair.false, False)):
+                plain = Plain(tokens_from_ids([side.ids], VOCABULARY), 0)
+                assert plain.holds(predicate, side.position) is wanted
+                others = [
+                    plain.holds(one, side.position)
+                    for one in leaves(predicate)
+                    if one not in (leaf, leaves(predicate)[0])
+                ]
+                assert (claim.startswith("any_of") and number == 0) or all(others)
+    assert max(Counter((pair.document, pair.leaf) for pair in pairs).values()) <= 4
+
+
+def test_a_place_is_not_prepared_for_what_stands_alone_or_cannot_be_made_true() -> None:
+    tokens, rng = together(), np.random.default_rng(0)
+    share = source(tokens).unigram
+    for claim, leaf in (
+        ("digit", "digit"),
+        ("any_of(digit, punctuation)", "digit"),
+        ("all_of(digit, token(' nowhere'))", "digit"),
+    ):
+        assert prepare(parse_text(claim), parse_text(leaf), tokens, share, rng, 20) is None
+    placed = prepare(
+        parse_text("all_of(digit, position(3, 5), capitalised)"), parse_text("capitalised"), tokens, share, rng, 20
+    )
+    assert placed is not None
+    assert {pos - 1 for pos in placed.places[:, 1].tolist()} <= {3, 4, 5}
+    assert holds(parse_text("digit"), placed.tokens)[tuple(placed.places.T)].all()

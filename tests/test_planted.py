@@ -14,13 +14,14 @@ from neuronaut.tools.corpus import Corpus, pocket_corpus
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.intervene.pairs import edited_activations
 from neuronaut.tools.look.activations import activations_of, layer_activations
-from neuronaut.tools.predicates.edits import EditedText, tokens_from_ids
+from neuronaut.tools.predicates.edits import EditedText
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import Token
 from neuronaut.tools.predicates.text import parse_text
 from neuronaut.tools.registry import ToolContext, find_tool
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
 from neuronaut.tools.targets.load import load_target
+from neuronaut.tools.tokens import tokens_from_ids
 from neuronaut.tools.trials.dealt import prefix_keys, recent_keys, uniform
 from neuronaut.tools.units import Unit
 

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.predicates import nodes
-from neuronaut.tools.predicates.edits import tokens_from_ids
 from neuronaut.tools.predicates.evaluate import holds, strength
 from neuronaut.tools.predicates.nodes import (
     Predicate,
@@ -24,7 +23,7 @@ from neuronaut.tools.predicates.nodes import (
 )
 from neuronaut.tools.predicates.text import parse_text, readable
 from neuronaut.tools.predicates.words import claim_text
-from neuronaut.tools.tokens import Tokens, Vocabulary
+from neuronaut.tools.tokens import Tokens, Vocabulary, tokens_from_ids
 
 Plain = runpy.run_path(str(Path(__file__).with_name("plain_predicates.py")))["Plain"]
 

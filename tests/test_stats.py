@@ -21,7 +21,6 @@ from neuronaut.tools.look.reads import (
     firing_rule,
     score_reads,
 )
-from neuronaut.tools.predicates.edits import tokens_from_ids
 from neuronaut.tools.predicates.text import parse_text
 from neuronaut.tools.stats import (
     LAMBDAS,
@@ -36,7 +35,7 @@ from neuronaut.tools.stats import (
     mean_interval,
     refuting_e_value,
 )
-from neuronaut.tools.tokens import Tokens, Vocabulary
+from neuronaut.tools.tokens import Tokens, Vocabulary, tokens_from_ids
 from neuronaut.tools.trials.nulls import selection_null
 
 VOCABULARY = Vocabulary(("<s>", *(f" w{i}" for i in range(30))), frozenset({0}))

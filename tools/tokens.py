@@ -96,3 +96,19 @@ class Tokens:
             tuple(self.texts[row] for row in rows),
             self.vocabulary,
         )
+
+
+def tokens_from_ids(
+    rows: Sequence[Sequence[int]], vocabulary: Vocabulary, documents: Sequence[int] | None = None
+) -> Tokens:
+    """Tokens of given id rows; the text of each window is its pieces joined, special tokens left out."""
+    width = max((len(row) for row in rows), default=1)
+    ids = np.full((len(rows), width), PAD, dtype=np.int32)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row
+    lengths = np.array([0 if i in vocabulary.special else len(piece) for i, piece in enumerate(vocabulary.pieces)])
+    sizes = np.where(ids == PAD, 0, lengths[np.maximum(ids, 0)])
+    ends = np.cumsum(sizes, axis=1).astype(np.int32)
+    texts = tuple("".join(vocabulary.pieces[i] for i in row if i not in vocabulary.special) for row in rows)
+    numbers = np.arange(len(rows)) if documents is None else np.asarray(documents)
+    return Tokens(ids, ends - sizes.astype(np.int32), ends, numbers.astype(np.int64), texts, vocabulary)

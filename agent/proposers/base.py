@@ -31,7 +31,8 @@ class Firing(Protocol):
 class Explored:
     """All that a proposer may know of one unit; confirm and audit text never enter.
 
-    activations: (n_windows, n_pos), the unit's sign applied. design: the same for design text, for mistakes only.
+    activations: (n_windows, n_pos), the unit's sign applied. damaged: the same for damaged explore text, where cues that
+    come together in natural text come apart. design: for design text, for mistakes only.
     promoted, suppressed: (piece, score) of the output side, best first. refuted: canonical JSON of predicates that a
     test has refuted. recalled: sentences on earlier findings.
     """
@@ -40,6 +41,7 @@ class Explored:
     tokens: Tokens
     activations: NDArray[np.float32]
     rule: Firing
+    damaged: tuple[Tokens, NDArray[np.float32]] | None = None
     design: tuple[Tokens, NDArray[np.float32]] | None = None
     promoted: tuple[tuple[str, float], ...] = ()
     suppressed: tuple[tuple[str, float], ...] = ()

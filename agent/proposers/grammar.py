@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from neuronaut.tools.tokens import PAD, Tokens
 MIN_SELECTION_F1 = 0.15  # below it no test could carry the claim
 SELECTED_ON = 0.4  # share of the explore documents that only select
 SAME_CLAIM = 0.99  # agreement, at places where either holds, of two forms of one claim
-MAX_PLACES = 60_000  # tokens searched; of more text whole documents are left out by lot
+MAX_PLACES = 90_000  # tokens searched; of more text whole documents are left out by lot
 _REFITTED = 6
 
 
@@ -226,15 +227,12 @@ class GrammarProposer:
 
     def propose(self, explored: Explored) -> list[Proposal]:
         """At most `max_rivals` hypotheses about when the unit fires, best first; no refuted predicate among them."""
-        case = _Case.of(explored.tokens, explored.activations, explored.rule, self.seed)
+        case = _Case.of(*_joined(explored), explored.rule, self.seed)
         return self._proposals(explored, _searched(case, budget=self.max_rivals, refuted=explored.refuted))
 
     def revise(self, explored: Explored, predicate: Predicate) -> list[Proposal]:
         """The same, searched on from `predicate` with what it gets wrong on explore and design text."""
-        tokens, activations = explored.tokens, explored.activations
-        if explored.design is not None:
-            tokens, activations = _joined((tokens, activations), explored.design)
-        case = _Case.of(tokens, activations, explored.rule, self.seed)
+        case = _Case.of(*_joined(explored, explored.design), explored.rule, self.seed)
         start = _clauses_of(predicate, case.features)
         refuted = (*explored.refuted, canonical_json(predicate))
         return self._proposals(explored, _searched(case, budget=self.max_rivals, start=start, refuted=refuted))
@@ -256,23 +254,28 @@ class GrammarProposer:
         ]
 
 
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 _Observed = tuple[Tokens, NDArray[np.float32]]
 
 
-def _joined(one: _Observed, other: _Observed) -> _Observed:
-    """Two texts and their activations as one, padded to the longer window."""
-    width = max(one[0].ids.shape[1], other[0].ids.shape[1])
+def _joined(explored: Explored, also: _Observed | None = None) -> _Observed:
+    """Explore text, its damaged windows and more text as one, padded to the longest window."""
+    parts = [part for part in ((explored.tokens, explored.activations), explored.damaged, also) if part is not None]
+    if len(parts) == 1:
+        return parts[0]
+    width = max(part[0].ids.shape[1] for part in parts)
 
-    def wide(grid: NDArray[np.generic], fill: int) -> NDArray[np.generic]:
-        return np.pad(grid, ((0, 0), (0, width - grid.shape[1])), constant_values=fill)
+    def wide(grids: Iterable[NDArray[_Scalar]], fill: int) -> NDArray[_Scalar]:
+        padded = (np.pad(grid, ((0, 0), (0, width - grid.shape[1])), constant_values=fill) for grid in grids)
+        return np.concatenate(list(padded))
 
-    parts = [part[0] for part in (one, other)]
+    texts = [part[0] for part in parts]
     tokens = Tokens(
-        np.concatenate([wide(part.ids, PAD) for part in parts]),
-        np.concatenate([wide(part.starts, 0) for part in parts]),
-        np.concatenate([wide(part.ends, 0) for part in parts]),
-        np.concatenate([part.documents for part in parts]),
-        (*parts[0].texts, *parts[1].texts),
-        parts[0].vocabulary,
+        wide((text.ids for text in texts), PAD),
+        wide((text.starts for text in texts), 0),
+        wide((text.ends for text in texts), 0),
+        np.concatenate([text.documents for text in texts]),
+        tuple(string for text in texts for string in text.texts),
+        texts[0].vocabulary,
     )
-    return tokens, np.concatenate([wide(one[1], 0), wide(other[1], 0)])
+    return tokens, wide((part[1] for part in parts), 0)

@@ -6,7 +6,7 @@ Edited text is only ever compared with edited text: any edit makes text odd, and
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import Predicate, canonical_json, leaves, walk
+from neuronaut.tools.predicates.prepared import PER_DOCUMENT, RIGHT_CONTEXT, prepare
 from neuronaut.tools.predicates.spots import Core, Spot, Spots, core_of, table_of
-from neuronaut.tools.tokens import PAD, Tokens, Vocabulary
+from neuronaut.tools.tokens import Tokens, tokens_from_ids
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -25,8 +26,6 @@ NextTokens = Callable[[Ints, Ints], NDArray[np.float64]]
 Arm = Literal["keep_break", "make_placebo"]
 
 CANDIDATES = 4  # replacements tried for each arm of a place
-RIGHT_CONTEXT = 4  # tokens after the place that are kept where a word may go on
-PER_DOCUMENT = 4
 OVERSAMPLING = 3
 
 
@@ -77,22 +76,6 @@ class Source:
         return self.tokens.vocabulary.starts_word
 
 
-def tokens_from_ids(
-    rows: Sequence[Sequence[int]], vocabulary: Vocabulary, documents: Sequence[int] | None = None
-) -> Tokens:
-    """Tokens of given id rows; the text of each window is its pieces joined, special tokens left out."""
-    width = max((len(row) for row in rows), default=1)
-    ids = np.full((len(rows), width), PAD, dtype=np.int32)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = row
-    lengths = np.array([0 if i in vocabulary.special else len(piece) for i, piece in enumerate(vocabulary.pieces)])
-    sizes = np.where(ids == PAD, 0, lengths[np.maximum(ids, 0)])
-    ends = np.cumsum(sizes, axis=1).astype(np.int32)
-    texts = tuple("".join(vocabulary.pieces[i] for i in row if i not in vocabulary.special) for row in rows)
-    numbers = np.arange(len(rows)) if documents is None else np.asarray(documents)
-    return Tokens(ids, ends - sizes.astype(np.int32), ends, numbers.astype(np.int64), texts, vocabulary)
-
-
 def combine(predicate: Predicate, values: dict[Predicate, Bools]) -> Bools:
     """Truth of the predicate from the truth of its leaves."""
     if predicate in values:
@@ -108,7 +91,8 @@ def draw_pairs(
 
     An edit of a leaf flips it and the predicate and leaves every other leaf as it was, or its place is discarded.
     avoid: a rival whose truth the two arms share where there is a choice.
-    A condition that a single token makes true has make/placebo only (its negation: keep/break only).
+    A condition that a single token makes true has make/placebo only (its negation: keep/break only). Where natural places
+    are too few, the other conditions of a conjunction are made true first, in both arms alike.
     """
     seed = int.from_bytes(hashlib.sha256(canonical_json(predicate).encode()).digest()[:8], "big")
     parts, discarded, found = leaves(predicate), Counter[str](), list[Pair]()
@@ -117,15 +101,17 @@ def draw_pairs(
         if leaf is not None and number != leaf:
             continue
         rng = np.random.default_rng([seed, number])
-        spots = Spots(core_of(part), source.tokens, rng)
-        arms: tuple[Arm, ...] = ("keep_break", "make_placebo")
-        if spots.made_by_one_token:
-            arms = ("keep_break",) if spots.core.negated else ("make_placebo",)
-        work = _LeafEdits(predicate, parts, number, source, values, spots, avoid)
-        for arm in arms:
-            pairs, lost = work.draw(arm, limit // len(arms))
-            found += pairs
-            discarded += lost
+        pairs, lost = _LeafEdits(predicate, parts, number, source, values, rng, avoid).pairs(limit)
+        if len(pairs) < limit and (ready := prepare(predicate, part, source.tokens, source.unigram, rng, limit)):
+            there = replace(source, tokens=ready.tokens)
+            known = {one: holds(one, ready.tokens) for one in parts}
+            more, also = _LeafEdits(predicate, parts, number, there, known, rng, avoid, ready.places).pairs(
+                limit - len(pairs)
+            )
+            pairs += more
+            lost += also
+        found += pairs
+        discarded += lost
     order = np.random.default_rng(seed).permutation(len(found))
     return PairDraw(_capped([found[i] for i in order]), dict(discarded))
 
@@ -147,12 +133,13 @@ class _LeafEdits:
     number: int
     source: Source
     values: dict[Predicate, Bools]
-    spots: Spots
+    rng: np.random.Generator
     avoid: Predicate | None
+    among: Ints | None = None  # (n, 2) the only places to edit; all where None
 
-    @property
-    def rng(self) -> np.random.Generator:
-        return self.spots.rng
+    @cached_property
+    def spots(self) -> Spots:
+        return Spots(core_of(self.part), self.source.tokens, self.rng)
 
     @property
     def core(self) -> Core:
@@ -161,6 +148,18 @@ class _LeafEdits:
     @property
     def part(self) -> Predicate:
         return self.parts[self.number]
+
+    def pairs(self, limit: int) -> tuple[list[Pair], Counter[str]]:
+        """Pairs of the arms that the leaf can have, at most `limit`, and what was given up."""
+        arms: tuple[Arm, ...] = ("keep_break", "make_placebo")
+        if self.spots.made_by_one_token:
+            arms = ("keep_break",) if self.core.negated else ("make_placebo",)
+        found, lost = list[Pair](), Counter[str]()
+        for arm in arms:
+            pairs, more = self.draw(arm, limit // len(arms))
+            found += pairs
+            lost += more
+        return found, lost
 
     def draw(self, arm: Arm, limit: int) -> tuple[list[Pair], Counter[str]]:
         """Pairs of one arm for the leaf, and what was given up."""
@@ -181,6 +180,10 @@ class _LeafEdits:
         without = combine(self.predicate, self.values | {self.part: ~on})
         held = self.values[self.part]
         pivotal = with_leaf & ~without & tokens.scored & (held if arm == "keep_break" else ~held)
+        if self.among is not None:
+            asked = np.zeros_like(pivotal)
+            asked[tuple(self.among.T)] = True
+            pivotal &= asked
         places = np.argwhere(pivotal)
         if not len(places):
             return places.reshape(0, 2)

@@ -93,12 +93,23 @@ def condition(predicate: Predicate) -> str:
         case nodes.Position():
             return _position(predicate)
         case nodes.Not():
-            inner = predicate.inner
-            return f"but not {condition(inner) if _is_condition(inner) else _within_and(inner)}"
+            return _negated(predicate.inner)
         case nodes.AnyOf() if all(_is_condition(part) for part in predicate.of):
             return " or ".join(condition(part) for part in predicate.of)
         case _:
             return f"that is also {_within_and(predicate)}"
+
+
+def _negated(inner: Predicate) -> str:
+    match inner:
+        case nodes.Repeated() | nodes.Induction():
+            return (
+                condition(inner).replace("that has", "that has not").replace("that continues", "that does not continue")
+            )
+        case nodes.Within():
+            return condition(inner).replace("with", "without", 1)
+        case _:
+            return f"but not {condition(inner) if _is_condition(inner) else _within_and(inner)}"
 
 
 def _position(predicate: nodes.Position) -> str:

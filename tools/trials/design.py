@@ -19,7 +19,6 @@ from neuronaut.tools.units import Unit
 
 PAIRS_A_LEAF = 32
 IDLE_E = 3.0  # a leaf whose edits earn less is idle: three documents in a row that side with it earn 4
-MIN_F1_LOST = 0.01
 WORTH_EDITING = 0.2  # F1; a predicate below it has no prospect, so that its edits are saved
 
 
@@ -33,9 +32,8 @@ class CompareArgs(UnitArgs):
 def compare_on_design(context: ToolContext, args: CompareArgs) -> ToolResult:
     """F1 of each predicate on design text and the e-value of each leaf's edits there.
 
-    Parts that lose less than 0.01 of F1 are dropped. Where edits of a leaf move nothing, the predicate without it joins
-    the rows: `origin` is the index in `predicates` of the one it came from. idle: share of the leaves whose edits told
-    nothing; null where no edits were made.
+    Where edits of a leaf move nothing, the predicate without it joins the rows: `origin` is the index in `predicates` of
+    the one it came from. idle: share of the leaves whose edits told nothing; null where no edits were made.
     """
     unit = Unit.parse(args.unit)
     rule, tokens = needed_rule(context, unit), context.tokens("design")
@@ -45,18 +43,17 @@ def compare_on_design(context: ToolContext, args: CompareArgs) -> ToolResult:
     rows: dict[str, dict[str, Any]] = {}
     while waiting:
         origin, predicate = waiting.pop(0)
-        simple = drop_idle(predicate, activations, tokens, rule)
-        key = canonical_json(simple)
+        key = canonical_json(predicate)
         if key in rows:
             continue
-        row = {"predicate": key, "origin": origin, "complexity": complexity(simple), "idle": None}
-        rows[key] = row | _scores(simple, activations, tokens, rule)
+        row = {"predicate": key, "origin": origin, "complexity": complexity(predicate), "idle": None}
+        rows[key] = row | _scores(predicate, activations, tokens, rule)
         if rows[key]["f1"] >= WORTH_EDITING:
-            e_values = leaf_e_values(context, unit, simple, source, rule)
+            e_values = leaf_e_values(context, unit, predicate, source, rule)
             idle = {leaf for leaf, e in e_values.items() if e < IDLE_E}
             rows[key]["idle"] = len(idle) / len(e_values)
-            smaller = without(simple, idle)
-            if smaller is not None and smaller != simple:
+            smaller = without(predicate, idle)
+            if smaller is not None and smaller != predicate:
                 waiting.append((origin, smaller))
     return ToolResult(payload={"unit": unit.address, "predicates": list(rows.values())})
 
@@ -74,28 +71,6 @@ def leaf_e_values(
     parts = leaves(predicate)
     bets = run_pairs(context.target, unit, draw_pairs(predicate, source, limit=PAIRS_A_LEAF).pairs, rule)
     return {part: bets.leaf_e.get(number, 1.0) for number, part in enumerate(parts)}
-
-
-def drop_idle(predicate: Predicate, activations: Array, tokens: Tokens, rule: FiringRule) -> Predicate:
-    """The predicate without the parts of its conjunctions and disjunctions that earn less than 0.01 of F1."""
-    if not isinstance(predicate, (nodes.AllOf, nodes.AnyOf)):
-        return predicate
-
-    def f1(candidate: Predicate) -> float:
-        return f1_of(count(holds(candidate, tokens), activations, tokens, rule))
-
-    best: Predicate = predicate
-    score = f1(best)
-    for part in predicate.of:
-        if not isinstance(best, (nodes.AllOf, nodes.AnyOf)) or part not in best.of:
-            continue
-        rest = tuple(p for p in best.of if p != part)
-        if not rest:
-            continue
-        smaller: Predicate = rest[0] if len(rest) == 1 else type(best)(of=rest)
-        if (lost := score - f1(smaller)) <= MIN_F1_LOST:
-            best, score = smaller, max(score, score - lost)
-    return best
 
 
 def without(predicate: Predicate, idle: set[Predicate]) -> Predicate | None:
