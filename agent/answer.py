@@ -39,6 +39,11 @@ def answer_of(notebook: Notebook, run: str) -> dict[str, Any]:
             for e in everything
             if e["tool"] == "top_examples" and "result" in e
         },
+        "notes": [
+            f"{e['result']['payload']['unit']} is larger still on a special token; search and scores leave special tokens out"
+            for e in everything
+            if e["tool"] == "firing" and e.get("result", {}).get("payload", {}).get("special_token")
+        ],
         "survive": {
             where: _survivors(queries.e_values(notebook, of)) for where, of in (("run", run), ("notebook", None))
         },

@@ -45,15 +45,19 @@ def _rows(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
         first = (claim["unit"], claim["side"]) not in seen
         seen.add((claim["unit"], claim["side"]))
         body = Text(f"{claim['unit']} {visible(claim['claim'])}", style="" if first else "dim")
-        body.append(f"\n{_numbers(claim)}", style="dim")
+        if first:
+            body.append(f"\n{_numbers(claim)}", style="dim")
         if claim["reason"] != EVERYTHING_HOLDS:
-            body.append(f"\n{_short(claim['reason'])}", style="dim")
+            reason = _short(claim["reason"])
+            body.append(f"\n{reason}" if first else f" (F1 {_score(claim):.2f}): {reason.split('; ')[0]}", style="dim")
         yield Text(claim["status"], style=STYLES[claim["status"]]), body
         if first:
             yield from _examples(answer, claim)
     for outcome in answer["outcomes"]:
         body = Text(f"{outcome['unit']} {outcome['side']}: {visible(outcome['reason'])}")
         yield Text(outcome["status"], style=STYLES.get(outcome["status"], "")), body
+    for note in answer["notes"]:
+        yield Text("note", style="dim"), Text(visible(note))
     left = answer["unexplained"]
     if left["share"] is not None:
         tokens = ", ".join(f'"{visible(token)}"' for token in left["examples"])
