@@ -148,6 +148,20 @@ def test_leaves_hold_where_their_names_say(text: str, predicate: str) -> None:
     assert found[1:].tolist() == expected
 
 
+@pytest.mark.parametrize("rows", [[], [[0]], [[0], [0, 28]]])
+def test_text_of_special_tokens_alone_holds_nothing(rows: list[list[int]]) -> None:
+    tokens = tokens_from_ids(rows, VOCABULARY)
+    for text in (
+        "starts_sentence",
+        "preceded_by('^')",
+        "word_matches('^')",
+        "not(digit)",
+        "within(2, digit)",
+        "repeated(1)",
+    ):
+        assert not holds(parse_text(text), tokens).any()
+
+
 def test_windows_do_not_see_each_other() -> None:
     rows = [[0, 1, 2, 6], [0, 1, 1, 5]]
     both = tokens_from_ids(rows, VOCABULARY)

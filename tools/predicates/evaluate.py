@@ -263,6 +263,8 @@ def _text_before(tokens: Tokens, pattern: Any, *, strip: bool) -> Bools:
     One character more than TAIL is shown to the pattern, so that `^` and `\\b` see where the text really begins.
     """
     numbers, tails = _tails(tokens, strip)
+    if not tails:
+        return np.zeros(tokens.ids.shape, dtype=bool)
     table = np.fromiter((_found(pattern, tail) for tail in tails), dtype=bool, count=len(tails))
     return table[numbers] & tokens.scored
 
