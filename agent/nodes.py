@@ -6,7 +6,7 @@ from typing import Any
 from neuronaut.agent.proposers.base import Explored, Proposal
 from neuronaut.agent.session import Done, Session
 from neuronaut.memory import queries
-from neuronaut.memory.judge import Decision, ReadsCase, Rival, WritesCase, case_from_json, decide
+from neuronaut.memory.judge import Decision, ModeCase, ReadsCase, Rival, WritesCase, case_from_json, decide
 from neuronaut.tools.errors import ToolFailed, ToolRefused
 from neuronaut.tools.look.activations import activations_of
 from neuronaut.tools.look.damage import damaged
@@ -48,8 +48,6 @@ def propose(session: Session, unit: Unit, rule: FiringRule) -> dict[str, float]:
     explored = Explored(unit, tokens, activations, rule, damaged=(apart, activations_of(context.target, unit, apart)))
     pool = [proposal for proposer in session.proposers for proposal in proposer.propose(explored)]
     if not pool:
-        session.notebook.outcome(session.run, unit, "reads", "ABSTAINED", NOTHING_PROPOSED)
-        session.say("propose", f"{unit.address}: {NOTHING_PROPOSED}")
         return {}
     authors = _authors(pool)
     done = session.experiment("compare_on_design", {"unit": unit.address, "predicates": list(authors)})
@@ -90,11 +88,7 @@ def test_reads(session: Session, unit: Unit, chosen: str, ids: list[str]) -> Dec
     block = _block(session, unit, "reads", list(rows.values()))
     if block is None:
         return None
-    n_claims = 1 + sum(  # its own prediction, if it was registered before a kill, counts once
-        len(row["predictions"])
-        for row in rows.values()
-        if row["id"] != chosen and Unit.parse(row["address"]).with_sign(1) == unit.with_sign(1)
-    )
+    n_claims = queries.n_claims(list(rows.values()), chosen)
     payload = {
         "predicate": claim["predicate"],
         "rivals": [row["predicate"] for row in rivals],
@@ -161,6 +155,7 @@ def reads_case(claim: dict[str, Any], rivals: list[dict[str, Any]], done: Done, 
         bets=tuple(payload["pairs"]["bets"]),
         leaf_e=payload["leaf_e"],
         rarer_half_precision=payload["rarer_half_precision"],
+        modes=tuple(ModeCase(**row) for row in payload["modes"]),
         rivals=tuple(
             Rival(claim=sentences[row["predicate"]], **{k: v for k, v in row.items() if k != "predicate"})
             for row in payload["rivals"]
@@ -175,6 +170,10 @@ def reads(session: Session, unit: Unit) -> None:
         return
     prospects = propose(session, unit, rule)
     ids = waiting = list(prospects)
+    if not any(prospect > 0 for prospect in prospects.values()):
+        session.notebook.outcome(session.run, unit, "reads", "ABSTAINED", NOTHING_PROPOSED)
+        session.say("propose", f"{unit.address}: {NOTHING_PROPOSED}")
+        return
     for _ in range(MAX_ROUNDS):
         if not waiting or prospects[waiting[0]] < WORTH_TESTING * max(prospects.values()):
             return
@@ -252,7 +251,7 @@ def _test_writes(session: Session, unit: Unit, hypothesis: str, predicate: Promo
     delta = done.measurements["delta"]
     interval = tuple(done.payload["interval_90"])
     case = WritesCase(
-        n_claims=1,
+        n_claims=queries.n_claims(rows, hypothesis),
         delta=delta.value,
         delta_low=interval[0],
         delta_interval_90=(interval[0], interval[1]),
