@@ -44,8 +44,9 @@ def test_windows_are_near_copies_of_firing_places_or_carry_them_into_other_texts
     assert (made.ids[:, 0] == 0).all()
     for number, (row, document) in enumerate(zip(made.ids, made.documents.tolist(), strict=True)):
         original = tokens.ids[document]
-        if number // PLACES % 2 == 0:
+        if number // PLACES % 4 == 0:
             assert NOT in row
+        if number // PLACES % 2 == 0:
             continue
         place = int(np.argmax(original == NOT))
         width = min(place + 1 + AFTER, int((original >= 0).sum()))

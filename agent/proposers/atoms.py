@@ -180,6 +180,12 @@ def best_sets(
     return list({atom.label: atom for atom in atoms}.values())
 
 
+def right_keys(family: Family, inside: NDArray[np.intp], target: Target, least: float) -> NDArray[np.intp]:
+    """The keys that fire at `least` that share of their places inside a mask."""
+    places, fires, _, _ = _per_key(family, inside, target)
+    return np.flatnonzero(fires >= least * np.maximum(places, 1))
+
+
 def best_exclusion(
     family: Family, inside: NDArray[np.intp], target: Target, *, beside: Counts, tally: Tally, limit: int = 10
 ) -> list[Atom]:

@@ -10,7 +10,17 @@ from numpy.typing import NDArray
 from neuronaut.agent.proposers.atoms import Atom, Counts, Mask, Tally, Target
 from neuronaut.agent.proposers.base import Explored, Firing, Proposal
 from neuronaut.agent.proposers.features import Features
-from neuronaut.agent.proposers.search import LIMITS, Beam, Clause, Formula, fitted_again, formulas, pruned, tokens_alone
+from neuronaut.agent.proposers.search import (
+    LIMITS,
+    Beam,
+    Clause,
+    Formula,
+    cleaned,
+    fitted_again,
+    formulas,
+    pruned,
+    tokens_alone,
+)
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import Predicate, canonical_json, complexity, leaves, predicate_from_json
@@ -162,11 +172,11 @@ def _chosen(pool: list[Formula], select: Target) -> list[Formula]:
 
 
 def _finished(formula: Formula, case: _Case, tally: Tally) -> Formula:
-    """The formula without idle parts, its sets fitted on all explore text where that is no worse there."""
+    """The formula without idle parts and wrong keys, its sets fitted on all explore text where that is no worse there."""
     lean = pruned(formula, case.whole)
     limit = next(limit for limit in (*LIMITS, max(LIMITS)) if _largest(lean) <= limit or limit == max(LIMITS))
     again = fitted_again(lean, case.features, case.whole, limit, tally)
-    return again if again.score(case.whole) >= lean.score(case.whole) else lean
+    return cleaned(again if again.score(case.whole) >= lean.score(case.whole) else lean, case.features, case.whole)
 
 
 def _largest(formula: Formula) -> int:

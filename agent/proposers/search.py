@@ -15,6 +15,8 @@ from neuronaut.agent.proposers.atoms import (
     best_exclusion,
     best_range,
     best_sets,
+    right_keys,
+    set_atom,
 )
 from neuronaut.agent.proposers.contexts import since_atoms, within_atoms
 from neuronaut.agent.proposers.features import Features
@@ -24,6 +26,7 @@ from neuronaut.tools.predicates.nodes import Predicate
 LIMITS = (5, 20, 100)
 TOKEN_FAMILIES = ("token", "loose token")
 MIN_GAIN = 0.03  # F1 on explore that a leaf or a clause must bring
+KEY_RATE = 0.4  # share of a key's places that must fire
 _ALIKE = 2  # states of a beam that may use the same families
 _EXCLUDED_BY = ("token", "loose token", "token 1 before")
 _FLAGS_TRIED = 4
@@ -258,6 +261,27 @@ def pruned(formula: Formula, target: Target) -> Formula:
         if not smaller:
             return best
         best = max(smaller, key=lambda candidate: (target.counts(candidate.mask).f1, -candidate.cost))
+
+
+def cleaned(formula: Formula, features: Features, target: Target) -> Formula:
+    """The formula without the keys at which it is mostly wrong, set by set where that costs less than MIN_GAIN of F1."""
+    best = formula
+    for number, clause in enumerate(formula.clauses):
+        for at, atom in enumerate(clause.atoms):
+            if not atom.family or atom.negated:
+                continue
+            family = features.families[atom.family]
+            inside = np.flatnonzero(best.clauses[number].mask & (target.counted > 0))
+            right = right_keys(family, inside, target, KEY_RATE)
+            kept = np.intersect1d(right, atom.keys)
+            if not 0 < len(kept) < len(atom.keys):
+                continue
+            atoms = (*best.clauses[number].atoms[:at], set_atom(family, kept), *best.clauses[number].atoms[at + 1 :])
+            clean = Clause(atoms, np.logical_and.reduce([one.mask for one in atoms]))
+            candidate = Formula.of([*best.clauses[:number], clean, *best.clauses[number + 1 :]])
+            if target.counts(candidate.mask).f1 > target.counts(best.mask).f1 - MIN_GAIN:
+                best = candidate
+    return best
 
 
 def _smaller(formula: Formula) -> list[Formula]:

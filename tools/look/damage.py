@@ -12,7 +12,8 @@ from neuronaut.tools.tokens import Tokens, tokens_from_ids
 WINDOWS = 600  # in all
 PLACES = 100  # firing places, one a document while they last; fewer are used several times
 SPAN = 16  # tokens that may matter: the place itself and those before it
-RATES = (0.08, 0.15, 0.3)  # share of them replaced
+RATES = (0.08, 0.15, 0.3)  # share of them replaced, twice as much of the last CLOSE
+CLOSE = 4
 CARRIED = (1, 2, 3, 5, 8, 16)  # tokens moved into another text, the place the last of them
 CARRIED_SHARE = 0.6  # of them, where some are left behind
 AFTER = 3  # tokens kept behind the place
@@ -56,7 +57,8 @@ def _spread(fires: NDArray[np.int64], tokens: Tokens, rng: np.random.Generator) 
 def _replaced(tokens: Tokens, window: int, place: int, pool: Ids, turn: int, rng: np.random.Generator) -> Ids:
     row = tokens.ids[window, : min(place + 1 + AFTER, int(tokens.lengths[window]))].copy()
     near = np.flatnonzero(tokens.scored[window, : place + 1])[-SPAN:]
-    hit = near[rng.random(len(near)) < RATES[turn // 2 % len(RATES)]]
+    rates = RATES[turn // 2 % len(RATES)] * np.where(np.arange(len(near)) < len(near) - CLOSE, 1, 2)
+    hit = near[rng.random(len(near)) < rates]
     hit = hit if len(hit) else rng.choice(near, 1)
     row[hit] = rng.choice(pool, len(hit))
     return row
@@ -70,7 +72,7 @@ def _moved(tokens: Tokens, window: int, place: int, turn: int, rng: np.random.Ge
     near = near[-max(length - first, 1) :]
     end = int(rng.integers(first + len(near), length + 1)) if length >= first + len(near) else length
     carried = (rng.random(len(near)) < CARRIED_SHARE) | (turn // 2 % 2 == 0)
-    carried[-1] = True
+    carried[-1] |= rng.random() < CARRIED_SHARE
     row = tokens.ids[host, : min(end + AFTER, length)].copy()
     row[np.arange(end - len(near), end)[carried]] = tokens.ids[window, near][carried]
     return row

@@ -32,7 +32,7 @@ def phrase(predicate: Predicate) -> str:
     match predicate:
         case nodes.AllOf():
             nouns = [part for part in predicate.of if not _is_condition(part)]
-            conditions = [condition(part) for part in predicate.of if part not in nouns[:1]]
+            conditions = [condition(part) for part in sorted(predicate.of, key=_order) if part not in nouns[:1]]
             named = _within_and(nouns[0]) if nouns else "any token"
             return f"{named} {' and '.join(conditions)}" if conditions else named
         case nodes.AnyOf():
@@ -49,6 +49,19 @@ def _is_condition(predicate: Predicate) -> bool:
     """Whether a leaf tells where a token stands rather than which one it is."""
     where = (nodes.At, nodes.Within, nodes.Since, nodes.PrecededBy, nodes.Inside, nodes.Repeated, nodes.Induction)
     return isinstance(predicate, (*where, nodes.Position, nodes.Not))
+
+
+def _order(part: Predicate) -> tuple[int, int]:
+    """Conditions are told from the nearest token to the farthest, then where in the text, then what must not be."""
+    match part:
+        case nodes.At():
+            return 0, part.offset
+        case nodes.Position():
+            return 2, 0
+        case nodes.Not():
+            return 3, 0
+        case _:
+            return 1, 0
 
 
 def _within_and(predicate: Predicate) -> str:

@@ -17,8 +17,8 @@ from neuronaut.tools.trials.reads import UnitArgs, edit_source, needed_rule
 from neuronaut.tools.trials.writes import unigram
 from neuronaut.tools.units import Unit
 
-PAIRS_A_LEAF = 32
-IDLE_E = 3.0  # a leaf whose edits earn less is idle: three documents in a row that side with it earn 4
+PAIRS_A_LEAF = 40
+IDLE_E = 8.0  # a leaf whose edits earn less is idle; one that does nothing earns so much in one of eight cases at most
 WORTH_EDITING = 0.2  # F1; a predicate below it has no prospect, so that its edits are saved
 
 
