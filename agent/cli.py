@@ -18,6 +18,8 @@ app = typer.Typer(
     epilog='Start with: neuronaut ask "what does neuron 8.481 do"',
 )
 
+LLM_HELP = "Language model that also proposes: openai:MODEL, anthropic:MODEL, compatible:MODEL or scripted:FILE."
+BASE_URL_HELP = "Address of its server; compatible:MODEL needs one, for example http://127.0.0.1:11434/v1."
 Model = Annotated[str, typer.Option("--model", help="'pocket' (embedded), a Hugging Face folder, or a hub name.")]
 CorpusFile = Annotated[
     str | None, typer.Option("--corpus", help="Text to study on: .txt, .jsonl, .jsonl.gz or a folder.")
@@ -50,14 +52,18 @@ def ask(
     model: Model = "pocket",
     corpus: CorpusFile = None,
     notebook: NotebookFile = None,
-    llm: Annotated[str | None, typer.Option("--llm", help="Language model that also proposes: provider:MODEL.")] = None,
-    base_url: Annotated[str | None, typer.Option("--base-url", help="Server for --llm compatible:MODEL.")] = None,
+    llm: Annotated[str | None, typer.Option("--llm", help=LLM_HELP)] = None,
+    base_url: Annotated[str | None, typer.Option("--base-url", help=BASE_URL_HELP)] = None,
     budget_seconds: Annotated[
         float | None, typer.Option(min=1, help="Stop before the next step after so long.")
     ] = None,
     budget_forwards: Annotated[float | None, typer.Option(min=1, help="Stop after so many forward passes.")] = None,
-    budget_tokens: Annotated[int | None, typer.Option(min=1, help="Language-model tokens, in and out.")] = None,
-    budget_usd: Annotated[float | None, typer.Option(min=0, help="Language-model dollars.")] = None,
+    budget_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Of --llm, in and out; no call is made that could pass it.")
+    ] = None,
+    budget_usd: Annotated[
+        float | None, typer.Option(min=0, help="Of --llm; needs a table of prices, see docs/language-models.md.")
+    ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="The reads side only.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Measure anew what the notebook already knows.")] = False,
     seed: Seed = 0,
@@ -70,12 +76,12 @@ def ask(
     from neuronaut.agent.config import Budget, RunConfig
     from neuronaut.agent.runs import ask as run_question
 
-    budget = Budget(seconds=budget_seconds, forwards=budget_forwards, tokens=budget_tokens, usd=budget_usd or None)
+    budget = Budget(seconds=budget_seconds, forwards=budget_forwards, tokens=budget_tokens, usd=budget_usd)
     config = RunConfig(
         question=question,
         model=_absolute(model),
         corpus=_absolute(corpus) if corpus else None,
-        llm=llm,
+        llm=f"scripted:{Path(llm[9:]).expanduser().resolve()}" if llm and llm.startswith("scripted:") else llm,
         base_url=base_url,
         seed=seed,
         fast=fast,

@@ -18,7 +18,7 @@ class Budget(BaseModel):
     seconds: float | None = Field(default=None, gt=0)
     forwards: float | None = Field(default=None, gt=0)
     tokens: int | None = Field(default=None, gt=0)
-    usd: float | None = Field(default=None, gt=0)
+    usd: float | None = Field(default=None, ge=0)
 
 
 class RunConfig(BaseModel):

@@ -69,11 +69,11 @@ def _prospect(row: dict[str, Any]) -> float:
 
 
 def _authors(pool: list[Proposal]) -> dict[str, str]:
-    """Predicate (JSON) to the author who brought it first."""
-    found: dict[str, str] = {}
+    """Predicate (JSON) to all who brought it, the first one first."""
+    found: dict[str, dict[str, None]] = {}
     for proposal in pool:
-        found.setdefault(canonical_json(proposal.predicate), proposal.author)
-    return found
+        found.setdefault(canonical_json(proposal.predicate), {})[proposal.author] = None
+    return {predicate: ", ".join(authors) for predicate, authors in found.items()}
 
 
 def test_reads(session: Session, unit: Unit, chosen: str, ids: list[str]) -> Decision | None:

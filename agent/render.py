@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 STYLES = {"SUPPORTED": "bold green", "PARTIAL": "yellow", "UNRESOLVED": "magenta", "REFUTED": "red", "ABSTAINED": "dim"}
+BUILT_IN = ("grammar", "design effects")
 EVERYTHING_HOLDS = "all conditions hold"
 SHOWN_PROPOSALS = 4
 COLUMN, PIPED_WIDTH = 12, 120
@@ -45,6 +46,8 @@ def _rows(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
         first = (claim["unit"], claim["side"]) not in seen
         seen.add((claim["unit"], claim["side"]))
         body = Text(f"{claim['unit']} {visible(claim['claim'])}", style="" if first else "dim")
+        if claim["author"] not in BUILT_IN:
+            body.append(f" (proposed by {visible(claim['author'])})", style="dim")
         if first:
             body.append(f"\n{_numbers(claim)}", style="dim")
         if claim["reason"] != EVERYTHING_HOLDS:
@@ -121,5 +124,8 @@ def _footer(answer: dict[str, Any]) -> Iterator[str]:
     )
     cost = answer["cost"]
     spent = f"{cost['seconds']:.0f} s, {cost['forwards']:.0f} forward passes" if cost else answer["outcome"]
+    if cost and cost["llm_calls"]:
+        dollars = "price unknown" if cost["usd"] is None else f"${cost['usd']:.4f}"
+        spent += f", {cost['llm_calls']} language-model calls ({cost['tokens']:,} tokens, {dollars})"
     yield f"run {answer['run']} · {spent} · notebook {visible(answer['notebook'])} · ledger head {answer['ledger_head']}"
     yield f"next: {' · '.join(answer['next'])}"

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from neuronaut.agent.answer import answer_of
-from neuronaut.agent.config import RunConfig, corpus_path, parse_llm
+from neuronaut.agent.config import RunConfig, corpus_path
 from neuronaut.agent.graph import run_graph
-from neuronaut.agent.llm.base import OutOfBudget
 from neuronaut.agent.proposers.base import Proposer
 from neuronaut.agent.questions import Question, parse_question
 from neuronaut.agent.render import render
@@ -28,6 +27,7 @@ from neuronaut.tools.targets.load import check_unit, load_target
 def ask(config: RunConfig, notebook_path: Path | None, *, as_json: bool) -> int:
     """Answer a question; returns the exit code: 0 answered, 1 out of budget, 130 interrupted."""
     parse_question(config.question)
+    _check_language_model(config)
     with Notebook(notebook_path or default_path()) as notebook:
         say = steps_on_stderr()
         say("notebook", str(notebook.path))
@@ -93,9 +93,19 @@ def _understood(config: RunConfig, target: TargetModel) -> Question:
 
 
 def _earlier(notebook: Notebook, config: RunConfig, target: TargetModel, corpus: Corpus) -> str | None:
-    same = {name: getattr(config, name) for name in ("fast", "llm", "seed")}
+    same = {name: getattr(config, name) for name in ("fast", "llm", "base_url", "seed")}
     weights = target.fingerprint().weights_sha256
     return queries.earlier_run(notebook, config.question, weights, corpus.sha256, same, tools_sha256())
+
+
+def _check_language_model(config: RunConfig) -> None:
+    """Refuses, before anything is stored, a name, an address or a budget that cannot be used, and a missing key."""
+    if config.llm is not None:
+        from neuronaut.agent.proposers.model import within_budget
+
+        within_budget(config)
+    elif config.base_url is not None:
+        raise UserError("--base-url is the address of a language model: name that too, as --llm compatible:MODEL")
 
 
 def _proposers(session: Session) -> list[Proposer]:
@@ -105,7 +115,7 @@ def _proposers(session: Session) -> list[Proposer]:
     if session.config.llm is not None:
         from neuronaut.agent.proposers.model import model_proposer
 
-        found.append(model_proposer(session, parse_llm(session.config.llm)))
+        found.append(model_proposer(session))
     return found
 
 
@@ -120,7 +130,9 @@ def _work(session: Session, question: Question, *, as_json: bool) -> int:
     outcome, reason, code = "answered", "", 0
     try:
         _through_graph(session, todo)
-    except (BudgetSpent, OutOfBudget) as error:
+        if session.unasked:
+            outcome, reason, code = "out_of_budget", session.unasked, 1
+    except BudgetSpent as error:
         outcome, reason, code = "out_of_budget", str(error), 1
     except KeyboardInterrupt:
         outcome, reason, code = "cancelled", "interrupted; what was finished is kept", 130
@@ -129,7 +141,7 @@ def _work(session: Session, question: Question, *, as_json: bool) -> int:
         raise
     session.notebook.end_run(session.run, outcome, reason, _cost(session, before))
     if code:
-        session.say(outcome, f"{reason}; go on with: {_resume_command(session)}")
+        session.say(outcome, reason if session.unasked else f"{reason}; go on with: {_resume_command(session)}")
     _show(session.notebook, session.run, as_json=as_json)
     return code
 

@@ -46,6 +46,7 @@ class Session:
     proposers: list[Proposer]
     say: Say
     began: float = field(default_factory=time.monotonic)
+    unasked: str = ""  # why a language model was not asked, where its budget was too small
 
     def experiment(self, tool: str, args: dict[str, Any], *, prediction: str | None = None, subject: str = "") -> Done:
         """Do an experiment, or take its result from the notebook when the same one was done before."""

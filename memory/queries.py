@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -178,11 +178,11 @@ def calls(notebook: Store, run: str) -> list[Row]:
     return [{**row, "end": ends[row["id"]][0] if ends[row["id"]] else None} for row in rows]
 
 
-def earlier_reply(notebook: Store, request_sha256: str) -> Row | None:
-    """The end of an earlier call with the same request that brought a reply."""
+def earlier_reply(notebook: Store, request_sha256: str, whole: Collection[str]) -> Row | None:
+    """The end of the first call with the same request that brought a reply whose stop reason is one of `whole`."""
     c, end = schema.llm_call, schema.llm_call_end
     joined = sa.select(end).join(c, c.c.id == end.c.call)
-    where = (c.c.request_sha256 == request_sha256, end.c.response.is_not(None))
+    where = (c.c.request_sha256 == request_sha256, end.c.response.is_not(None), end.c.stop_reason.in_(whole))
     rows = notebook.rows(joined.where(*where).order_by(end.c.id).limit(1))
     return rows[0] if rows else None
 
@@ -244,5 +244,7 @@ def _condition(word: str) -> sa.ColumnElement[bool]:
             return u.c.layer == int(value)
         case "unit":
             return u.c.address == value
+        case "author":  # of one claim there may be several, in a list with commas
+            return (sa.literal(", ") + h.c.author + ",").contains(f", {value},", autoescape=True)
         case _:
             return h.c[facet] == value

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from neuronaut.agent.config import Budget as Limits
-from neuronaut.agent.config import RunConfig, parse_llm
+from neuronaut.agent.config import RunConfig
 from neuronaut.agent.llm.base import (
     KeyRefused,
     LanguageModelError,
@@ -65,7 +65,7 @@ class Lab:
     def gateway(self, llm: str, base_url: str | None = None, *, run: str | None = None, **limits: Any) -> Gateway:
         config = RunConfig(question="q 0.1", llm=llm, base_url=base_url, budget=Limits(**limits))
         session = Session(run or self.run, config, self.notebook, None, [], lambda *said: self.said.append(said))  # type: ignore[arg-type]
-        return model_proposer(session, parse_llm(llm)).gateway
+        return model_proposer(session).gateway
 
     def scripted(self, *replies: Any, **more: Any) -> Gateway:
         """A gateway whose replies are these; exceptions are raised."""
@@ -181,6 +181,15 @@ def test_a_reply_that_is_not_whole_is_not_used_and_not_kept_for_later(lab: Lab, 
     with pytest.raises(NoReply, match=stop):
         gateway.ask(request(), read)
     assert gateway.ask(request(), read) == "fine"
+
+
+def test_a_whole_reply_after_one_that_was_not_is_kept(lab: Lab) -> None:
+    gateway = lab.scripted(Reply(EMPTY, "paid", "length", 1, 0, 1), "fine")
+    with pytest.raises(NoReply):
+        gateway.ask(request(), read)
+    assert gateway.ask(request(), read) == "fine"
+    assert lab.scripted().ask(request(), read) == "fine"
+    assert len(lab.calls()) == 2
 
 
 def test_a_malformed_reply_is_mended_once(lab: Lab) -> None:
@@ -333,6 +342,33 @@ def test_a_price_is_that_of_the_model_that_answered_else_of_the_one_asked() -> N
     assert priced() == 6 * 10 + 4 * 1 + 2 * 100
     assert priced(model="paid-2026-01-31") == priced()
     assert priced(model="dear") == 2 * priced()
+    assert [priced(model=f"paid{end}") for end in (":latest", "-0613", "@20260131")] == [priced()] * 3
+
+
+@pytest.mark.parametrize("answered", ["paid-mini", "paid-32k", "another", "unpaid"])
+def test_the_price_of_another_model_that_answered_is_not_guessed(answered: str) -> None:
+    assert priced(model=answered) is None
+
+
+def test_a_reply_of_unknown_price_counts_against_the_dollars_as_the_model_asked(lab: Lab, prices: None) -> None:
+    least = (needed(request()) * 10 + LEAST_REPLY * 100) / 1e6
+    gateway = lab.scripted(Reply("fine", "another", "completed", 70, 0, 30), "more", usd=least * 1.001)
+    gateway.ask(request(), read)
+    assert lab.calls()[0]["end"]["usd_micro"] is None
+    with pytest.raises(OutOfBudget):
+        gateway.ask(request("The prompt"), read)
+
+
+def test_no_dollars_are_no_call(lab: Lab, prices: None) -> None:
+    with pytest.raises(OutOfBudget):
+        lab.scripted("fine", usd=0.0).ask(request(), read)
+    assert lab.calls() == []
+
+
+@pytest.mark.parametrize("character", "aé漢🜁")
+def test_the_tokens_of_a_request_are_not_counted_too_low_in_any_script(character: str) -> None:
+    more = needed(request(character * 1000)) - needed(request(""))
+    assert more >= len((character * 1000).encode()) / (2 if character.isascii() else 1)
 
 
 def test_an_unknown_price_is_not_zero() -> None:

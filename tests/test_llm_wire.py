@@ -1,19 +1,21 @@
 """Both SDKs, over HTTP on this machine: what they send, what is read of a reply, and which failure says what."""
 
 import logging
+import os
 import runpy
 import socket
 import traceback
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
-import anthropic
-import openai
 import pytest
 from pydantic import BaseModel
 
 from neuronaut.agent.config import parse_llm
+from neuronaut.agent.llm.again import again_after
 from neuronaut.agent.llm.base import (
     COMPLETE,
     KeyRefused,
@@ -45,8 +47,6 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "NEURONAUT_LLM_KEY"):
         monkeypatch.setenv(name, KEY)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    for sdk in (anthropic, openai):  # what they wait where the server does not say how long
-        monkeypatch.setattr(sdk._base_client, "INITIAL_RETRY_DELAY", 0.01, raising=False)
 
 
 @pytest.fixture
@@ -125,12 +125,53 @@ def test_a_request_that_is_refused_is_not_repeated(opened: Open, status: int) ->
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 503, 529])
+def test_a_failure_that_may_pass_is_asked_again(opened: Open, status: int) -> None:
+    server, model = opened(fails(status), fails(status), says("{}"))
+    assert model.ask(REQUEST).text == "{}"
+    assert len(server.requests) == 3
+
+
+def test_a_server_that_asks_for_an_hour_is_not_waited_for(opened: Open) -> None:
+    server, model = opened(fails(429, "quota", **{"retry-after": "3600"}))
+    with pytest.raises(LanguageModelError, match=r"HTTP 429: .*quota"):
+        model.ask(REQUEST)
+    assert len(server.requests) == 1
+
+
+def date(**later: float) -> str:
+    return format_datetime(datetime.now(UTC) + timedelta(**later))
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ({}, 1), ({"retry-after": "7"}, 7), ({"retry-after-ms": "250", "retry-after": "7"}, 0.25), ({"retry-after": "-5"}, 0),
+        ({"retry-after": "soon"}, 1), ({"retry-after": "nan"}, 1), ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00"}, 0),
+    ],
+)  # fmt: skip
+def test_a_wait_is_as_long_as_the_server_says(header: dict[str, str], seconds: float) -> None:
+    assert again_after(429, header) == seconds
+
+
+def test_a_wait_may_be_given_as_a_date() -> None:
+    wait = again_after(429, {"retry-after": date(seconds=50)})
+    assert wait is not None
+    assert 30 < wait <= 50
+
+
+@pytest.mark.parametrize("hours", ["3600", "inf", "1e999", "Wed, 21 Oct 2099 07:28:00 GMT"])
+def test_no_wait_is_longer_than_a_minute(hours: str) -> None:
+    assert again_after(503, {"retry-after": hours}) is None
+
+
 def test_a_reply_that_does_not_come_is_given_up_and_may_have_been_billed(opened: Open) -> None:
     server, model = opened(sends(b"{}", wait=5.0), timeout=0.2)
     with pytest.raises(LanguageModelError, match=r"gave no reply within 0\.2 seconds") as caught:
         model.ask(REQUEST)
     assert caught.value.maybe_billed
-    assert len(server.requests) == 3
+    assert len(server.requests) == 1  # a second try could be paid for too
 
 
 @pytest.mark.parametrize(
@@ -156,10 +197,11 @@ def test_a_body_in_no_known_format_is_a_failure_that_may_have_been_billed(opened
 
 
 def test_a_reply_that_breaks_off_is_a_failure_that_may_have_been_billed(opened: Open) -> None:
-    _, model = opened(sends(b'{"model": "some-model", "output"', keep=10))
+    server, model = opened(sends(b'{"model": "some-model", "output"', keep=10))
     with pytest.raises(LanguageModelError, match="broke the connection off") as caught:
         model.ask(REQUEST)
     assert caught.value.maybe_billed
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("stop", ["cut", "refusal"])
@@ -227,6 +269,19 @@ def test_a_missing_key_is_named(provider: str) -> None:
         return
     with pytest.raises(KeyRefused, match=f"{provider.upper()}_API_KEY"):
         open_language_model(parse_llm(f"{provider}:m"))
+
+
+@pytest.mark.parametrize("key", ["sk-canary\n0123456789", "sk-canary-…0123456789", "sk-canary\x00"])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_repeated(
+    provider: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY", "compatible": "NEURONAUT_LLM_KEY"}[
+        provider
+    ]
+    monkeypatch.setattr("os.environ", os.environ | {variable: key})  # the real one takes no null character
+    with pytest.raises(KeyRefused, match=f"{variable} holds characters") as caught:
+        open_language_model(parse_llm(f"{provider}:m"), "http://127.0.0.1:9")
+    assert "canary" not in str(caught.value)
 
 
 def test_openais_key_is_not_sent_to_a_compatible_server(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -283,8 +283,8 @@ def test_a_call_that_was_begun_and_never_ended_marks_the_next_one(path: Path) ->
         retried = notebook.begin_call(run, {**CALL, "request_sha256": "q" * 64})
         marks = {row["id"]: row["maybe_billed_twice"] for row in queries.calls(notebook, run)}
         assert marks == {lost: None, sent: lost, other: None, retried: None}
-        assert queries.earlier_reply(notebook, "r" * 64)["response"] == "{}"
-        assert queries.earlier_reply(notebook, "q" * 64) is None
+        assert queries.earlier_reply(notebook, "r" * 64, {"stop"})["response"] == "{}"
+        assert queries.earlier_reply(notebook, "q" * 64, {"stop"}) is None
 
 
 def test_two_writers_at_once_leave_one_chain(path: Path) -> None:

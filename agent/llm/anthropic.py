@@ -1,12 +1,12 @@
 """Anthropic's Messages API with structured output."""
 
-import os
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
+from neuronaut.agent.llm.again import again_after, asked_again
 from neuronaut.agent.llm.base import (
-    RETRIES,
+    CONNECT,
     TIMEOUT,
     KeyRefused,
     Reply,
@@ -15,6 +15,7 @@ from neuronaut.agent.llm.base import (
     broken_connection,
     hidden,
     http_failure,
+    key_of,
     said,
     timed_out,
     wire,
@@ -55,7 +56,7 @@ class AnthropicModel:
     billed = True
 
     def __init__(self, model: str, base_url: str | None = None, timeout: float = TIMEOUT) -> None:
-        key = os.environ.get(ANTHROPIC_KEY)
+        key = key_of(ANTHROPIC_KEY)
         if not key:
             raise KeyRefused(f"--llm anthropic:{model} needs a key: set the environment variable {ANTHROPIC_KEY}")
         self.model, self._key, self._base_url, self._timeout = model, key, base_url, timeout
@@ -68,8 +69,8 @@ class AnthropicModel:
         return anthropic.Anthropic(
             api_key=self._key,
             base_url=self._base_url,
-            max_retries=RETRIES,
-            timeout=self._timeout,
+            max_retries=0,
+            timeout=anthropic.Timeout(self._timeout, connect=CONNECT),
             open_telemetry=False,  # nothing goes where the user did not name
             http_client=anthropic.DefaultHttpxClient(follow_redirects=False),
         )
@@ -77,7 +78,7 @@ class AnthropicModel:
     def ask(self, request: Request) -> Reply:
         """One structured reply. Raises LanguageModelError, or UserError where only the user can mend it."""
         name = f"anthropic:{self.model}"
-        message = wire(_Message, self._body(request, name), name)
+        message = wire(_Message, asked_again(lambda: self._body(request, name)), name)
         usage = message.usage
         cached = usage.cache_read_input_tokens or 0
         return Reply(
@@ -105,8 +106,11 @@ class AnthropicModel:
                 return hidden(raw.http_response.text, self._key).encode("utf-8", "replace")
         except anthropic.APIStatusError as error:
             reason = hidden(said(error.body, error.message), self._key)
-            raise http_failure(name, error.status_code, reason, ANTHROPIC_KEY) from None
-        except anthropic.APITimeoutError:
+            wait = again_after(error.status_code, error.response.headers)
+            raise http_failure(name, error.status_code, reason, ANTHROPIC_KEY, wait) from None
+        except anthropic.APITimeoutError as error:
+            if type(error.__cause__).__name__ == "ConnectTimeout":
+                raise broken_connection(name, self.source, error.__cause__) from None
             raise timed_out(name, self._timeout) from None
         except anthropic.APIError as error:
             raise broken_connection(name, self.source, error.__cause__) from None

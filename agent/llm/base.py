@@ -1,5 +1,6 @@
 """What the agent needs of a language model: a structured reply, its token counts, and errors that say who can mend them."""
 
+import os
 import unicodedata
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from neuronaut.tools.errors import UserError
 
 TIMEOUT = 300.0  # seconds for one reply: a model on two processor cores writes 500 tokens in about 100
-RETRIES = 2  # made by the SDK, which waits as long as Retry-After asks, or 0.5 s and 1 s
+CONNECT = 10.0  # seconds for a connection
 MAX_REPLY = 4_000_000  # characters; what a model can say in 16,000 tokens is shorter than 200,000
 SECRET = 8  # characters; a shorter key is a placeholder such as EMPTY, which may stand in any text
 COMPLETE = frozenset({"stop", "end_turn", "completed"})
@@ -85,11 +86,14 @@ class LanguageModel(Protocol):
 
 
 class LanguageModelError(Exception):
-    """The call failed, after the SDK's retries. `maybe_billed`: a reply may have been made and paid for, and was lost."""
+    """The call failed. `maybe_billed`: a reply may have been made and paid for, and was lost.
 
-    def __init__(self, message: str, *, maybe_billed: bool = False) -> None:
+    `again_after`: seconds after which the same request may be sent again, None where that is no use or could be paid twice.
+    """
+
+    def __init__(self, message: str, *, maybe_billed: bool = False, again_after: float | None = None) -> None:
         super().__init__(message)
-        self.maybe_billed = maybe_billed
+        self.maybe_billed, self.again_after = maybe_billed, again_after
 
 
 class KeyRefused(UserError):
@@ -100,7 +104,17 @@ class OutOfBudget(Exception):
     """The next call could pass a limit; nothing was sent."""
 
 
-def http_failure(name: str, status: int, reason: str, key_variable: str) -> LanguageModelError | UserError:
+def key_of(variable: str) -> str | None:
+    """The key in an environment variable, None where there is none. Refuses one that no HTTP header can hold."""
+    key = os.environ.get(variable, "").strip()
+    if not (key.isascii() and (key.isprintable() or not key)):
+        raise KeyRefused(f"{variable} holds characters that no key has: set it again")
+    return key or None
+
+
+def http_failure(
+    name: str, status: int, reason: str, key_variable: str, again_after: float | None
+) -> LanguageModelError | UserError:
     """The error for a reply with an HTTP error status; `reason` is what the server wrote, without secrets."""
     reason = plain(reason, 300) or "no reason given"
     match status:
@@ -112,7 +126,7 @@ def http_failure(name: str, status: int, reason: str, key_variable: str) -> Lang
             return UserError(
                 f"{name} was not found (HTTP 404): check the names in --llm and --base-url. It said: {reason}"
             )
-    return LanguageModelError(f"{name} answered with HTTP {status}: {reason}")
+    return LanguageModelError(f"{name} answered with HTTP {status}: {reason}", again_after=again_after)
 
 
 def said(body: object, otherwise: str) -> str:
@@ -126,8 +140,9 @@ def said(body: object, otherwise: str) -> str:
 
 def broken_connection(name: str, source: str, cause: BaseException | None) -> LanguageModelError:
     """The error for a server that no connection could be made to, or whose reply broke off."""
-    if type(cause).__name__ == "ConnectError":
-        return LanguageModelError(f"{name} cannot be reached at {source}: check that address and the network")
+    if type(cause).__name__ in ("ConnectError", "ConnectTimeout"):
+        message = f"{name} cannot be reached at {source}: check that address and the network"
+        return LanguageModelError(message, again_after=0.5)
     return LanguageModelError(f"{name} at {source} broke the connection off before its reply ended", maybe_billed=True)
 
 

@@ -7,15 +7,15 @@ from neuronaut.agent.llm.base import LanguageModel, OutOfBudget, Reply, Request
 from neuronaut.agent.llm.prices import Prices
 from neuronaut.tools.errors import UserError
 
-BYTES_A_TOKEN = 2  # a low guess, so that the count of tokens before a call is a high one; English text has about 4
+BYTES_A_TOKEN = 2  # a low guess, so that the count of tokens before a call is a high one: English text has about 4
 LEAST_REPLY = 500  # tokens; in fewer no hypothesis fits
 
 
 def most_tokens_in(body: dict[str, Any]) -> int:
     """More tokens than the request can take, its schema included."""
-    return (
-        sum(len(str(body[part]).encode("utf-8", "replace")) for part in ("system", "prompt", "schema")) // BYTES_A_TOKEN
-    )
+    text = "".join(str(body[part]) for part in ("system", "prompt", "schema")).encode("utf-8", "replace")
+    not_ascii = sum(byte > 127 for byte in text)  # of other scripts a tokenizer may make one token a byte
+    return (len(text) - not_ascii) // BYTES_A_TOKEN + not_ascii
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Budget:
         n_in = most[0] if reply is None or reply.tokens_in is None else reply.tokens_in
         n_out = most[1] if reply is None or reply.tokens_out is None else reply.tokens_out
         self.tokens += n_in + n_out
-        price = self.prices.of(model, reply.model if reply else None)
+        price = (reply and self.prices.of(model, reply.model)) or self.prices.of(model)
         exact = None if reply is None else self.prices.micro_dollars(model, reply)
         if exact is not None:
             self.micro_dollars += exact

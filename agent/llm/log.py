@@ -41,8 +41,8 @@ class NotebookLog:
 
     def earlier_reply(self, request_sha256: str) -> Reply | None:
         """The complete reply that the same request got before, in any run of the notebook."""
-        row = queries.earlier_reply(self.session.notebook, request_sha256)
-        return None if row is None or row["stop_reason"] not in COMPLETE else _reply(row)
+        row = queries.earlier_reply(self.session.notebook, request_sha256, COMPLETE)
+        return None if row is None else _reply(row)
 
     def n_replies(self) -> int:
         """How many replies this run has got."""

@@ -1,13 +1,13 @@
 """OpenAI's Responses API, and Chat Completions for servers that speak its format (vLLM, Ollama, llama.cpp, LM Studio)."""
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from neuronaut.agent.llm.again import again_after, asked_again
 from neuronaut.agent.llm.base import (
-    RETRIES,
+    CONNECT,
     TIMEOUT,
     KeyRefused,
     LanguageModelError,
@@ -17,6 +17,7 @@ from neuronaut.agent.llm.base import (
     broken_connection,
     hidden,
     http_failure,
+    key_of,
     said,
     timed_out,
     wire,
@@ -55,13 +56,16 @@ class _Server:
         return openai.OpenAI(
             api_key=self._key,
             base_url=self._base_url,
-            max_retries=RETRIES,
-            timeout=self._timeout,
+            max_retries=0,
+            timeout=openai.Timeout(self._timeout, connect=CONNECT),
             http_client=openai.DefaultHttpxClient(follow_redirects=False),  # text goes to the named server only
         )
 
     def body(self, post: Callable[["openai.OpenAI"], Any]) -> bytes:
         """The body of the reply to a raw POST. Raises LanguageModelError or UserError."""
+        return asked_again(lambda: self._once(post))
+
+    def _once(self, post: Callable[["openai.OpenAI"], Any]) -> bytes:
         import openai
 
         try:
@@ -69,8 +73,11 @@ class _Server:
                 return hidden(post(client).http_response.text, self._key).encode("utf-8", "replace")
         except openai.APIStatusError as error:
             reason = hidden(said(error.body, error.message), self._key)
-            raise http_failure(self.name, error.status_code, reason, self._key_variable) from None
-        except openai.APITimeoutError:
+            wait = again_after(error.status_code, error.response.headers)
+            raise http_failure(self.name, error.status_code, reason, self._key_variable, wait) from None
+        except openai.APITimeoutError as error:
+            if type(error.__cause__).__name__ == "ConnectTimeout":
+                raise broken_connection(self.name, self.source, error.__cause__) from None
             raise timed_out(self.name, self._timeout) from None
         except openai.APIError as error:
             raise broken_connection(self.name, self.source, error.__cause__) from None
@@ -121,7 +128,7 @@ class OpenAIModel:
     billed = True
 
     def __init__(self, model: str, base_url: str | None = None, timeout: float = TIMEOUT) -> None:
-        key = os.environ.get(OPENAI_KEY)
+        key = key_of(OPENAI_KEY)
         if not key:
             raise KeyRefused(f"--llm openai:{model} needs a key: set the environment variable {OPENAI_KEY}")
         self.model = model
@@ -199,7 +206,7 @@ class CompatibleModel:
 
     def __init__(self, model: str, base_url: str, timeout: float = TIMEOUT) -> None:
         self.model = model
-        key = os.environ.get(COMPATIBLE_KEY) or "no-key"
+        key = key_of(COMPATIBLE_KEY) or "no-key"
         self._server = _Server(f"compatible:{model}", base_url, COMPATIBLE_KEY, key, timeout)
         self.source = self._server.source
 

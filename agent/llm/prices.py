@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,7 @@ class Price(NamedTuple):
 
 
 FREE = Price(0.0, 0.0, 0.0)
+_DATED = re.compile(r"([-@:](\d[\d-]*|latest))?")
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,15 @@ class Prices:
     per_million: dict[str, Price]
 
     def of(self, model: LanguageModel, answered_by: str | None = None) -> Price | None:
-        """The price of a model, None where it is unknown.
+        """The price of the model that answered, before a call of the one asked for; None where it is unknown.
 
-        The name that answered (`gpt-x-2026-01-31`) is looked up before the one asked for (`gpt-x`).
+        A dated name (`gpt-x-2026-01-31`) without a price of its own has that of `gpt-x`, where `gpt-x` was asked for.
         """
         if not model.billed:
             return FREE
-        return self.per_million.get(answered_by or "") or self.per_million.get(model.model)
+        name = answered_by or model.model
+        dated = name.startswith(model.model) and _DATED.fullmatch(name[len(model.model) :])
+        return self.per_million.get(name) or (self.per_million.get(model.model) if dated else None)
 
     def micro_dollars(self, model: LanguageModel, reply: Reply) -> int | None:
         """The price of a reply in millionths of a dollar; None where the price or a count is unknown."""

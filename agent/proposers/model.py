@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from neuronaut.agent.config import ModelName
-from neuronaut.agent.llm.base import TIMEOUT, Request, plain
+from neuronaut.agent.config import RunConfig, parse_llm
+from neuronaut.agent.llm.base import TIMEOUT, LanguageModel, OutOfBudget, Request, plain
 from neuronaut.agent.llm.budget import Budget
 from neuronaut.agent.llm.gateway import Gateway, Malformed, NoReply
 from neuronaut.agent.llm.log import NotebookLog
@@ -128,7 +128,7 @@ class ModelProposer:
     def propose(self, explored: Explored) -> list[Proposal]:
         """The model's hypotheses as proposals; empty when no usable reply came, which is said and recorded.
 
-        Raises OutOfBudget, and UserError where only the user can mend it (a refused key, a name that is not known).
+        Raises UserError where only the user can mend it (a refused key, a name that is not known).
         """
         say, sign = self.session.say, explored.unit.sign
         say("model", f"{self.name} is asked about {explored.unit.address}")
@@ -136,6 +136,10 @@ class ModelProposer:
         request = Request("propose", render("propose_system"), prompt, Hypotheses, self.gateway.model.max_tokens)
         try:
             reading = self.gateway.ask(request, read_hypotheses)
+        except OutOfBudget as error:
+            self.session.unasked = str(error)
+            say("model", f"{self.name} is not asked: {error}; the others go on without it")
+            return []
         except NoReply as error:
             say("model", f"no hypotheses from {self.name}: {error}; the others go on without it")
             return []
@@ -146,16 +150,23 @@ class ModelProposer:
         return [Proposal("reads", p, claim_text(p, sign=sign), self.name) for p in reading.predicates]
 
 
-def model_proposer(session: Session, name: ModelName) -> ModelProposer:
-    """The proposer for a language model named on the command line, within what is left of the run's budget."""
-    limits = session.config.budget
+def within_budget(config: RunConfig) -> tuple[LanguageModel, Budget]:
+    """The language model that a run names, and its budget, whole. Refuses what cannot be used before anything is sent."""
+    limits = config.budget
     timeout = TIMEOUT if limits.seconds is None else min(TIMEOUT, limits.seconds)
-    model, log = open_language_model(name, session.config.base_url, timeout), NotebookLog(session)
+    model = open_language_model(parse_llm(str(config.llm)), config.base_url, timeout)
     budget = Budget(read_prices(), max_tokens=limits.tokens, max_usd=limits.usd)
     budget.check(model)
+    return model, budget
+
+
+def model_proposer(session: Session) -> ModelProposer:
+    """The proposer for the language model of a run, within what is left of its budget."""
+    model, budget = within_budget(session.config)
+    log = NotebookLog(session)
     log.count(budget, model)
     if isinstance(model, ScriptedModel):
         model.given = log.n_replies()
-    elif session.config.llm is not None:
-        session.say("model", f"{name.provider}:{name.name} at {model.source} is sent explore text")
+    else:
+        session.say("model", f"{model.provider}:{model.model} at {model.source} is sent explore text")
     return ModelProposer(Gateway(model, log, budget), session)
