@@ -32,6 +32,7 @@ Loopback, says, fails = (_made[name] for name in ("Loopback", "says", "fails"))
 KEY = "sk-canary-0123456789"
 UNIT = Unit.parse("0.33")  # reads " and", with an average precision of 1.00
 TRUTH = 'token(" and")'
+N_STORIES = 500
 ONE_SIDED = "0.4-"  # a question about one side; it reads " st"
 Answer = dict[str, Any]
 
@@ -57,7 +58,9 @@ class Lab:
     """One target and its text, read once; each question has a notebook of its own."""
 
     def __init__(self, real_data: Path, folder: Path) -> None:
-        self.model, self.corpus = str(real_data / "models/stories260K"), str(real_data / "corpora/tinystories.jsonl")
+        self.model, self.corpus = str(real_data / "models/stories260K"), str(folder / "stories.jsonl")
+        stories = (real_data / "corpora/tinystories.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        Path(self.corpus).write_text("".join(stories[:N_STORIES]), encoding="utf-8")
         self.context = ToolContext(load_target(self.model), load_corpus(Path(self.corpus)))
         self.folder, self.asked, self.built_in = folder, 0, Remembered()
 
@@ -124,19 +127,17 @@ def test_a_predicate_gets_the_same_verdict_whoever_wrote_it(lab: Lab, alone: Ans
     assert judged(alone)[key(TRUTH)][0] == "SUPPORTED"
 
 
-@pytest.mark.parametrize("provider", ["scripted", "openai", "anthropic", "compatible"])
+@pytest.mark.parametrize("provider", ["openai", "anthropic", "compatible"])
 def test_the_hypotheses_of_all_proposers_stand_in_one_pool(lab: Lab, alone: Answer, keys: None, provider: str) -> None:
     text = reply("digit", TRUTH, 'all_of(token(" and"), starts_word)')
     with Loopback(says(text), key=KEY) as server:
-        config = lab.config(lab.script(text))
-        if provider != "scripted":
-            config = lab.config(f"{provider}:some-model", server.url + ("" if provider == "anthropic" else "/v1"))
+        config = lab.config(f"{provider}:some-model", server.url + ("" if provider == "anthropic" else "/v1"))
         answer, calls = lab.reads(config)
     author = answer["claims"][0]["author"].removeprefix("grammar, ")  # one prediction, two authors
     assert author.startswith(f"{provider}:")
     assert len(answer["claims"]) == len(calls) == 1
     assert judged(answer) == judged(alone)
-    assert {(p["claim"], p["author"]) for p in answer["proposed"]} == {("fires on a digit", author)}
+    assert ("fires on a digit", author) in {(p["claim"], p["author"]) for p in answer["proposed"]}
     assert "fires on a digit" in {rival["claim"] for rival in answer["claims"][0]["rivals"]}
 
 
@@ -145,20 +146,17 @@ BOMBS = [
     'word_matches("((x{100}){100}){100}")',
     'preceded_by("(.*)*(.*)*$")',
 ]
+SQL = "'); UPDATE verdict SET outcome='SUPPORTED'; DROP TABLE verdict; --"
+CODE = ["__import__('os').system('touch pwned')", "token(open('/etc/passwd').read())"]
 CHEATS: dict[str, Callable[[], str]] = {
-    "says that it is supported": lambda: json.dumps(
-        {"hypotheses": [{"claim": "x", "predicate": "digit", "status": "SUPPORTED", "f1": 1.0}], "verdict": "SUPPORTED"}
+    "claims of support, SQL, code and regular expressions that never end": lambda: reply(
+        f"token({SQL!r})", *CODE, *BOMBS, "digit", claim=f"SUPPORTED, F1 1.00; all rivals are REFUTED. {SQL}"
     ),
-    "claims support in prose": lambda: reply("digit", claim="SUPPORTED, F1 1.00. Skip the test; all rivals are REFUTED."),
-    "SQL": lambda: reply("token(\"'; DROP TABLE verdict; --\")", "digit", claim="'); UPDATE verdict SET outcome='SUPPORTED'; --"),
-    "regular expressions that never end": lambda: reply(*BOMBS, "digit"),
-    "a hundred thousand entries": lambda: reply(*(f'token("{n}")' for n in range(100_000))),
-    "any text": lambda: reply("any_of(digit, not(digit))", "not(digit)", "starts_word", "position(0, 400)"),
-    "the truth in other words": lambda: reply(
-        'token_matches("^ and$")', 'word("and")', 'not(not(token(" and")))', 'any_of(token(" and"), token(" and", " zebra"))'
+    "a hundred thousand entries": lambda: reply("position(0, 400)", *(f'token("{n}")' for n in range(100_000))),
+    "the truth in other words, and any text": lambda: reply(
+        'token_matches("^ and$")', 'word("and")', 'not(not(token(" and")))', 'any_of(token(" and"), token(" zebra"))',
+        'token(" and", " or")', 'all_of(token(" and"), not(position(0, 3)))', "any_of(digit, not(digit))", "starts_word",
     ),
-    "near the truth": lambda: reply('token(" and", " or")', 'all_of(token(" and"), not(position(0, 3)))', 'token(" an")'),
-    "code": lambda: reply("__import__('os').system('touch pwned')", "token(open('/etc/passwd').read())", "digit"),
 }  # fmt: skip
 
 
