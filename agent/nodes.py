@@ -14,6 +14,7 @@ from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import FiringRule
 from neuronaut.tools.predicates.nodes import Promotes, Suppresses, canonical_json, complexity, predicate_from_json
 from neuronaut.tools.predicates.words import claim_text
+from neuronaut.tools.trials.reads import MOST_RIVALS
 from neuronaut.tools.units import Unit
 
 EXAMPLES = 3
@@ -77,12 +78,13 @@ def _authors(pool: list[Proposal]) -> dict[str, str]:
 
 
 def test_reads(session: Session, unit: Unit, chosen: str, ids: list[str]) -> Decision | None:
-    """Register a hypothesis with the others of `ids` as rivals, test it on a fresh block and judge it.
+    """Register a hypothesis with the first others of `ids` as rivals, test it on a fresh block and judge it.
 
-    None when no fresh text is left (an UNRESOLVED outcome) or the experiment failed.
+    ids: the most promising first. None when no fresh text is left (an UNRESOLVED outcome) or the experiment failed.
     """
     rows = {row["id"]: row for row in queries.hypotheses(session.notebook, session.run)}
-    claim, rivals = rows[chosen], [rows[i] for i in ids if i != chosen]
+    claim, others = rows[chosen], [rows[i] for i in ids if i != chosen]
+    rivals = others[:MOST_RIVALS]
     if claim["verdicts"]:
         return decide(case_from_json(claim["verdicts"][-1]["case"]))
     block = _block(session, unit, "reads", list(rows.values()))
@@ -92,6 +94,7 @@ def test_reads(session: Session, unit: Unit, chosen: str, ids: list[str]) -> Dec
     payload = {
         "predicate": claim["predicate"],
         "rivals": [row["predicate"] for row in rivals],
+        "tried": [row["predicate"] for row in others[MOST_RIVALS:]],
         "unit": unit.address,
         "n_claims": n_claims,
     }
@@ -105,6 +108,7 @@ def test_reads(session: Session, unit: Unit, chosen: str, ids: list[str]) -> Dec
         "unit": unit.address,
         "claim": claim["predicate"],
         "rivals": payload["rivals"],
+        "tried": payload["tried"],
         "block": block,
         "seed": session.config.seed,
     }

@@ -41,6 +41,7 @@ from neuronaut.tools.trials.writes import unigram
 from neuronaut.tools.units import Unit
 
 EDIT_BATCH = 64  # texts
+MOST_RIVALS = 16
 
 
 class UnitArgs(ToolArgs):
@@ -55,7 +56,7 @@ class TestReadsArgs(UnitArgs):
     opened. tried: what else the search scored before it chose the claim, for the selection null."""
 
     claim: str
-    rivals: tuple[str, ...] = Field(default=(), max_length=16)
+    rivals: tuple[str, ...] = Field(default=(), max_length=MOST_RIVALS)
     tried: tuple[str, ...] = Field(default=(), max_length=256)
     block: int = Field(ge=0, le=2)
     seed: int = 0
