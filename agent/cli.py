@@ -182,6 +182,29 @@ def tool(
     run_tool(name, args, model, corpus, as_json=as_json, explain=explain, arrays=arrays)
 
 
+index_app = typer.Typer(help="What is read once for a model and a corpus, and kept.", no_args_is_help=True)
+app.add_typer(index_app, name="index")
+
+
+@index_app.command("build")
+def index_build(model: Model = "pocket", corpus: CorpusFile = None, as_json: Json = False) -> None:
+    """Read the explore text once, for all neurons; `ask` is faster afterwards, with the same answers.
+
+    An interrupted build goes on where it stopped.
+    """
+    from neuronaut.agent.indexing import build
+
+    build(model, corpus, as_json=as_json)
+
+
+@index_app.command("status")
+def index_status(model: Model = "pocket", corpus: CorpusFile = None, as_json: Json = False) -> None:
+    """What is kept for a model and a corpus, and where."""
+    from neuronaut.agent.indexing import status
+
+    status(model, corpus, as_json=as_json)
+
+
 @app.command()
 def models(as_json: Json = False) -> None:
     """What can be studied here, and how to name it."""

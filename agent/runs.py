@@ -19,7 +19,9 @@ from neuronaut.memory.recall import earlier_findings
 from neuronaut.memory.store import default_path, sqlite_errors
 from neuronaut.tools.corpus import Corpus, load_corpus, pocket_corpus
 from neuronaut.tools.errors import ToolFailed, ToolRefused, UserError
+from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.registry import ToolContext
+from neuronaut.tools.stored import StoredActivations
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import check_unit, load_target
 
@@ -39,7 +41,7 @@ def ask(config: RunConfig, notebook_path: Path | None, *, as_json: bool) -> int:
             return _show(notebook, earlier, as_json=as_json)
         size = (corpus.name, corpus.sha256, corpus.n_characters)
         run = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size)
-        session = Session(run, config, notebook, ToolContext(target, corpus), [], say)
+        session = Session(run, config, notebook, _context(target, corpus, say), [], say)
         return _work(session, question, as_json=as_json)
 
 
@@ -60,7 +62,7 @@ def resume(run: str, notebook_path: Path | None, *, as_json: bool) -> int:
             raise UserError(
                 f"run {run} cannot go on: its {' and '.join(changed)} changed since; ask the question again"
             )
-        session = Session(run, config, notebook, ToolContext(target, corpus), [], say)
+        session = Session(run, config, notebook, _context(target, corpus, say), [], say)
         return _work(session, _understood(config, target), as_json=as_json)
 
 
@@ -84,6 +86,15 @@ def open_inputs(config: RunConfig, say: Say) -> tuple[TargetModel, Corpus]:
         say("corpus", note)
     say("model", f"loading {config.model}")
     return load_target(config.model), corpus
+
+
+def _context(target: TargetModel, corpus: Corpus, say: Say) -> ToolContext:
+    """What the tools work on; activations that the index keeps are not read again."""
+    stored = StoredActivations.of(target, corpus, EXPLORE_TOKENS)
+    if kept := stored.layers(target.spec.n_layers):
+        say("index", f"activations on explore text of {len(kept)} layers are kept, and not read again")
+        return ToolContext(target, corpus, stored)
+    return ToolContext(target, corpus)
 
 
 def _understood(config: RunConfig, target: TargetModel) -> Question:

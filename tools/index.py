@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
@@ -11,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as arrays_to_bytes
 
 from neuronaut.tools.corpus import Corpus, Document, tokens_of
-from neuronaut.tools.errors import ToolRefused, UserError
+from neuronaut.tools.errors import ToolRefused
+from neuronaut.tools.files import cache_folder, write_whole
 from neuronaut.tools.summaries import NO_DOCUMENT, Summary, documents_in, quantiles_of, values_in
 from neuronaut.tools.sweep import Sweep, summarise
 from neuronaut.tools.targets.base import TargetModel
@@ -257,12 +255,6 @@ def find_index(
     return Index(target, corpus, store.layers, store.settings, total)
 
 
-def cache_folder() -> Path:
-    """Where indexes lie: $NEURONAUT_CACHE/index, or the user's cache folder."""
-    named = os.environ.get("NEURONAUT_CACHE")
-    return (Path(named) if named else platformdirs.user_cache_path("neuronaut")) / "index"
-
-
 def _groups(corpus: Corpus) -> list[list[Document]]:
     return [list(group) for _, group in groupby(corpus.of("explore"), key=lambda document: document.group)]
 
@@ -331,14 +323,8 @@ class _Store:
     def save(self, number: int, summary: Summary) -> None:
         raw = arrays_to_bytes({name: np.asarray(array, order="C") for name, array in summary.arrays().items()})
         manifest = {**self._manifest(), str(number): hashlib.sha256(raw).hexdigest()}
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _write(self._shard(number), raw)
-            _write(self.folder / "manifest.json", json.dumps(manifest, indent=1).encode())
-        except OSError as error:
-            raise UserError(
-                f"the index cannot be stored in {str(self.folder)!r} ({error}): set $NEURONAUT_CACHE to a free folder"
-            ) from error
+        write_whole(self._shard(number), raw)
+        write_whole(self.folder / "manifest.json", json.dumps(manifest, indent=1).encode())
 
     def _shard(self, number: int) -> Path:
         return self.folder / f"shard-{number:05d}.safetensors"
@@ -356,12 +342,3 @@ class _Store:
             path.unlink()
             return {}
         return rows
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Puts a whole file in place, or nothing."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(file.name, path)

@@ -11,10 +11,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from neuronaut.tools.corpus import Corpus, Split, tokens_of
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.index import Index
 from neuronaut.tools.look.activations import activations_of, layer_activations
 from neuronaut.tools.measurements import Measurement
+from neuronaut.tools.stored import StoredActivations
 from neuronaut.tools.targets.base import TargetModel
+from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.units import Unit
 
@@ -39,11 +40,14 @@ class ToolResult:
 
 @dataclass
 class ToolContext:
-    """What tools work on. Text and activations are read once and kept for the tools that follow."""
+    """What tools work on. Text and activations are read once and kept for the tools that follow.
+
+    stored: activations on explore text that need not be read from the model.
+    """
 
     target: TargetModel
     corpus: Corpus
-    index: Index | None = None
+    stored: StoredActivations | None = None
     _tokens: dict[tuple[Split, int | None], Tokens] = field(default_factory=dict, repr=False)
     _activations: dict[tuple[Unit, Split, int | None, int | None], Array] = field(default_factory=dict, repr=False)
 
@@ -66,8 +70,17 @@ class ToolContext:
         if key not in self._activations:
             tokens = self.tokens(split, block) if n_tokens is None else self.sample(split, n_tokens)
             other = self._activations.get((unit.with_sign(-1 if unit.sign > 0 else 1), split, block, n_tokens))
+            if other is None and unit.kind == "neuron":
+                check_unit(self.target.spec, unit)
+                kept = self._kept(unit.layer, np.array([unit.index]), split, n_tokens)
+                other = None if kept is None else -unit.sign * kept[0]
             self._activations[key] = -other if other is not None else activations_of(self.target, unit, tokens)
         return self._activations[key]
+
+    def _kept(self, layer: int, indices: Array, split: Split, n_tokens: int | None) -> Array | None:
+        if self.stored is None or split != "explore" or n_tokens != self.stored.n_tokens:
+            return None
+        return self.stored.layer(layer, indices)
 
     def activations_beside(
         self, unit: Unit, indices: Array, split: Split, *, block: int | None = None, n_tokens: int | None = None
@@ -75,7 +88,9 @@ class ToolContext:
         """(n_indices, n_windows, n_pos) of other neurons of the unit's layer, its sign applied, read in one pass with the
         unit, whose own are kept for `activations`."""
         tokens = self.tokens(split, block) if n_tokens is None else self.sample(split, n_tokens)
-        values = unit.sign * layer_activations(self.target, unit.layer, np.append(indices, unit.index), tokens)
+        together = np.append(indices, unit.index)
+        kept = self._kept(unit.layer, together, split, n_tokens)
+        values = unit.sign * (layer_activations(self.target, unit.layer, together, tokens) if kept is None else kept)
         self._activations.setdefault((unit, split, block, n_tokens), values[-1].copy())
         return values[:-1]
 

@@ -32,17 +32,18 @@ class OtherUnits(NamedTuple):
 
 
 def other_units(context: ToolContext, unit: Unit) -> OtherUnits:
-    """The comparison neurons of the unit's layer and sign; their explore text is read in one pass with the unit's."""
+    """The comparison neurons of the unit's layer and sign; their explore text is read in one pass with the unit's, for
+    both signs."""
     memo: dict[tuple[int, int], OtherUnits] = context.__dict__.setdefault("_other_units", {})
-    key = (unit.layer, unit.sign)
-    if key not in memo:
+    if (unit.layer, unit.sign) not in memo:
         n = context.target.spec.d_mlp
         indices = np.sort(np.random.default_rng(unit.layer).permutation(n)[: N_RANDOM_UNITS + 1])
         values = context.activations_beside(unit, indices, "explore", n_tokens=EXPLORE_TOKENS)
         tokens = context.sample("explore", EXPLORE_TOKENS)
-        found = [firing_rule(row, tokens) for row in values]
-        memo[key] = OtherUnits(indices, tuple(None if isinstance(rule, str) else rule for rule in found))
-    return memo[key].without(unit.index)
+        for sign in (unit.sign, -unit.sign):
+            found = [firing_rule(unit.sign * sign * row, tokens) for row in values]
+            memo[unit.layer, sign] = OtherUnits(indices, tuple(None if isinstance(r, str) else r for r in found))
+    return memo[unit.layer, unit.sign].without(unit.index)
 
 
 def f1_of_others(context: ToolContext, unit: Unit, claim: Predicate, block: int) -> Array:
