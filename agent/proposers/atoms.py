@@ -14,7 +14,6 @@ MIN_DOCUMENTS = 2  # documents in which a key must fire before it may enter a se
 RATES = np.array([0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
 _PRIOR = 2.0  # places at the base rate that are added to each key's own, against luck in small counts
 _EDGES = 48
-_LAST = 8192  # the largest position that a predicate may name
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -234,5 +233,5 @@ def best_range(
     first, past = np.unravel_index(int(np.argmax(scores)), scores.shape)
     low, high = int(steps[first]), int(steps[past])
     open_end = high >= size
-    node = nodes.Position(first=low, last=_LAST if open_end else high - 1)
+    node = nodes.Position(first=low, last=nodes.MAX_POSITION if open_end else high - 1)
     return [Atom(node, (features.order >= low) & (features.order < high), 3)]

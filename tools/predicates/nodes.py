@@ -14,6 +14,7 @@ from neuronaut.tools.errors import ToolRefused
 MAX_DEPTH = 6
 MAX_LEAVES = 64
 MAX_STRINGS = 256
+MAX_POSITION = 8192  # the last place that a predicate may name: "to the end"
 CLASS_ITEMS = 5  # a named class such as `digit` costs at most five items
 
 Text = Annotated[str, Field(min_length=1, max_length=100)]
@@ -192,8 +193,8 @@ class Position(_Node):
     """The token's place in the window lies in [first, last], counted from 0 without special tokens."""
 
     kind: Literal["position"] = "position"
-    first: int = Field(ge=0, le=8192)
-    last: int = Field(ge=0, le=8192)
+    first: int = Field(ge=0, le=MAX_POSITION)
+    last: int = Field(ge=0, le=MAX_POSITION)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -127,8 +127,10 @@ def _negated(inner: Predicate) -> str:
 
 def _position(predicate: nodes.Position) -> str:
     if predicate.first == predicate.last:
-        return f"as token {predicate.first + 1} of the text"
-    return f"among tokens {predicate.first + 1} to {predicate.last + 1} of the text"
+        return f"at place {predicate.first + 1} of the text"
+    if predicate.last >= nodes.MAX_POSITION:
+        return f"from place {predicate.first + 1} of the text on"
+    return f"at places {predicate.first + 1} to {predicate.last + 1} of the text"
 
 
 def claim_text(predicate: Predicate, *, sign: Literal[1, -1] = 1) -> str:
