@@ -166,6 +166,7 @@ def test_keys_of_recent_tokens_forget_what_came_before() -> None:
     assert (keys[0, :3] != keys[1, :3]).all()
     assert (keys[0, 2:] != keys[2, 2:]).all()
     assert len(set(recent_keys(np.array([[7, 7, 7, 7]]), 3)[0])) == 3  # a shorter text has a key of its own
+    assert np.array_equal(recent_keys(ids, 9)[:, :1], recent_keys(ids[:, :1], 9))
 
 
 def test_a_neuron_that_the_model_lacks_cannot_be_planted(pocket: TargetModel) -> None:

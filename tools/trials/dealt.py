@@ -38,7 +38,7 @@ def recent_keys(ids: NDArray[np.integer], n: int) -> Keys:
     keys = np.zeros(ids.shape, dtype=np.uint64)
     for back in range(n):
         moved = np.zeros(ids.shape, dtype=np.uint64)
-        moved[:, back:] = (ids[:, : ids.shape[1] - back] + 2).astype(np.uint64)
+        moved[:, back:] = (ids[:, : max(0, ids.shape[1] - back)] + 2).astype(np.uint64)
         keys = _mixed(keys + moved)
     return keys
 
