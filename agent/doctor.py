@@ -9,7 +9,7 @@ from typing import Literal
 
 from neuronaut.agent.view import print_json, visible
 from neuronaut.memory.notebook import PACKAGES, Notebook
-from neuronaut.memory.store import default_path
+from neuronaut.memory.place import default_path
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.targets.load import POCKET
 

@@ -9,7 +9,7 @@ from neuronaut.agent.config import RunConfig, corpus_path
 from neuronaut.agent.view import print_json, visible
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
-from neuronaut.memory.store import default_path
+from neuronaut.memory.place import default_path
 from neuronaut.tools.errors import UserError
 
 

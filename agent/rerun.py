@@ -1,23 +1,27 @@
 """Measure again what a run or an experiment measured, and compare."""
 
+import math
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from neuronaut.agent.config import RunConfig
 from neuronaut.agent.runs import open_inputs
-from neuronaut.agent.session import tools_sha256
+from neuronaut.agent.session import as_stored, tools_sha256
 from neuronaut.agent.view import print_json, steps_on_stderr, visible
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import ExperimentSpec, Notebook
-from neuronaut.memory.store import default_path
+from neuronaut.memory.place import default_path
 from neuronaut.tools.errors import ToolFailed, ToolRefused, UserError
 from neuronaut.tools.registry import ToolContext, find_tool
 
 TOLERANCE = 1e-4  # relative: float32 sums in another order differ by about 1e-6, thresholds rarely flip
+SMALLEST = 1e-6  # numbers below it are compared as parts of it: their last digits are noise
 
 
 def rerun(identifier: str, path: Path | None, *, as_json: bool) -> int:
-    """New experiments beside the old ones; 1 if a metric differs by more than its tolerance."""
+    """New experiments beside the old ones; 1 if a number of a result differs by more than the tolerance, or a text at all."""
     with Notebook(path or default_path()) as notebook:
         table, row = queries.find(notebook, identifier)
         if table not in ("run", "experiment"):
@@ -31,7 +35,11 @@ def rerun(identifier: str, path: Path | None, *, as_json: bool) -> int:
         again = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size, parent=run["id"])
         context = ToolContext(target, corpus)
         done = [e for e in experiments if e["end"] and e["end"]["outcome"] == "ok"]
-        rows = [_repeat(notebook, again, e, context) for e in done]
+        try:
+            rows = [_repeat(notebook, again, e, context) for e in done]
+        except KeyboardInterrupt:
+            notebook.end_run(again, "cancelled", f"rerun of {identifier}, interrupted", {"forwards": target.forwards})
+            raise
         notebook.end_run(again, "answered", f"rerun of {identifier}", {"forwards": target.forwards})
         head = notebook.head()
     different = [row for row in rows if row["outcome"] == "different"]
@@ -60,21 +68,45 @@ def _repeat(notebook: Notebook, run: str, old: dict[str, Any], context: ToolCont
     spec = ExperimentSpec(old["tool"], tools_sha256(), old["args"], old["seed"])
     started = notebook.begin_experiment(run, spec, repeat_of=old["id"], fresh=True)
     report = {"experiment": old["id"], "repeat": started.id, "tool": old["tool"]}
+    began, forwards = time.monotonic(), context.target.forwards
     try:
         result = tool.run(context, tool.parse(old["args"]))
+        stored = as_stored(result)
     except (ToolRefused, ToolFailed) as error:
         notebook.end_experiment(started.id, None, error=str(error), refused=isinstance(error, ToolRefused))
         return {**report, "outcome": "different", "detail": str(error)}
-    stored = {"payload": result.payload, "measurements": []}
-    notebook.end_experiment(started.id, stored, evidence=[("", m) for m in result.measurements])
-    before = {row["metric"]: row["value"] for row in old["evidence"]}
-    gaps = {
-        m.metric: abs(m.value - before[m.metric]) / max(1e-9, abs(before[m.metric]))
-        for m in result.measurements
-        if m.metric in before
-    }
-    worst = max(gaps, key=lambda name: gaps[name], default=None)
-    if worst is None or gaps[worst] == 0:
+    spent = (time.monotonic() - began, context.target.forwards - forwards)
+    notebook.end_experiment(started.id, stored, spent=spent, evidence=[("", m) for m in result.measurements])
+    worst, gap = _widest_gap(old["result"], stored)
+    if gap == 0:
         return {**report, "outcome": "identical", "detail": ""}
-    outcome = "within tolerance" if gaps[worst] <= TOLERANCE else "different"
-    return {**report, "outcome": outcome, "detail": f"{worst} by {gaps[worst]:.2g} (relative)"}
+    outcome = "within tolerance" if gap <= TOLERANCE else "different"
+    return {**report, "outcome": outcome, "detail": f"{worst} by {gap:.2g} (relative)" if gap < math.inf else worst}
+
+
+def _widest_gap(before: dict[str, Any], now: dict[str, Any]) -> tuple[str, float]:
+    """Where two results differ most, and by how much: relative for numbers, infinite for anything else."""
+    then, again = dict(_leaves(before)), dict(_leaves(now))
+    gaps = {place: _gap(then.get(place), again.get(place)) for place in then | again}
+    return max(gaps.items(), key=lambda found: found[1], default=("", 0.0))
+
+
+def _gap(before: Any, now: Any) -> float:
+    if before == now:
+        return 0.0
+    if isinstance(before, (int, float)) and isinstance(now, (int, float)):
+        return abs(now - before) / max(SMALLEST, abs(before))
+    return math.inf
+
+
+def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Every number and text of a result with its place, such as `measurements f1 value`."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{place} {key}".strip())
+    elif isinstance(value, list):
+        for at, inner in enumerate(value):
+            name = inner.get("metric", at) if isinstance(inner, dict) else at
+            yield from _leaves(inner, f"{place} {name}".strip())
+    else:
+        yield place, value

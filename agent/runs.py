@@ -15,10 +15,11 @@ from neuronaut.agent.session import BudgetSpent, Say, Session, tools_sha256
 from neuronaut.agent.view import print_json, steps_on_stderr
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
+from neuronaut.memory.place import default_path, sqlite_errors
 from neuronaut.memory.recall import earlier_findings
-from neuronaut.memory.store import default_path, sqlite_errors
+from neuronaut.memory.store import check_writable
 from neuronaut.tools.corpus import Corpus, load_corpus, pocket_corpus
-from neuronaut.tools.errors import ToolFailed, ToolRefused, UserError
+from neuronaut.tools.errors import ToolFailed, UserError
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.stored import StoredActivations
@@ -30,11 +31,12 @@ def ask(config: RunConfig, notebook_path: Path | None, *, as_json: bool) -> int:
     """Answer a question; returns the exit code: 0 answered, 1 out of budget, 130 interrupted."""
     parse_question(config.question)
     _check_language_model(config)
-    with Notebook(notebook_path or default_path()) as notebook:
-        say = steps_on_stderr()
-        say("notebook", str(notebook.path))
-        target, corpus = open_inputs(config, say)
-        question = _understood(config, target)
+    path, say = notebook_path or default_path(), steps_on_stderr()
+    check_writable(path)
+    say("notebook", str(path))
+    target, corpus = open_inputs(config, say)
+    question = _understood(config, target)
+    with Notebook(path) as notebook:
         earlier = None if config.again else _earlier(notebook, config, target, corpus)
         if earlier is not None:
             say("recall", f"answered before in run {earlier}; --again measures anew")
@@ -131,23 +133,18 @@ def _proposers(session: Session) -> list[Proposer]:
 
 
 def _work(session: Session, question: Question, *, as_json: bool) -> int:
-    session.say("run", f"{session.run}; if it stops: {_resume_command(session)}")
     before = _spent_before(session)
-    session.proposers = _proposers(session)
-    _recall(session, question)
-    todo = [f"{question.unit.with_sign(sign).address} reads" for sign in question.signs]
-    if not session.config.fast:
-        todo.append(f"{question.unit.with_sign(question.signs[0]).address} writes")
     outcome, reason, code = "answered", "", 0
     try:
-        _through_graph(session, todo)
+        session.say("run", f"{session.run}; if it stops: {_resume_command(session)}")
+        _answer(session, question)
         if session.unasked:
             outcome, reason, code = "out_of_budget", session.unasked, 1
     except BudgetSpent as error:
         outcome, reason, code = "out_of_budget", str(error), 1
     except KeyboardInterrupt:
         outcome, reason, code = "cancelled", "interrupted; what was finished is kept", 130
-    except (ToolFailed, ToolRefused) as error:
+    except (ToolFailed, UserError) as error:
         session.notebook.end_run(session.run, "error", str(error), _cost(session, before))
         raise
     session.notebook.end_run(session.run, outcome, reason, _cost(session, before))
@@ -155,6 +152,15 @@ def _work(session: Session, question: Question, *, as_json: bool) -> int:
         session.say(outcome, reason if session.unasked else f"{reason}; go on with: {_resume_command(session)}")
     _show(session.notebook, session.run, as_json=as_json)
     return code
+
+
+def _answer(session: Session, question: Question) -> None:
+    session.proposers = _proposers(session)
+    _recall(session, question)
+    todo = [f"{question.unit.with_sign(sign).address} reads" for sign in question.signs]
+    if not session.config.fast:
+        todo.append(f"{question.unit.with_sign(question.signs[0]).address} writes")
+    _through_graph(session, todo)
 
 
 def _resume_command(session: Session) -> str:

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
-import platformdirs
 import sqlalchemy as sa
-from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from neuronaut.memory import ledger, migrations, schema
+from neuronaut.memory.place import check_new, check_place, sqlite_errors
 from neuronaut.tools.errors import UserError
 
 BUSY_SECONDS = 10.0
@@ -39,18 +38,12 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
-def default_path() -> Path:
-    """$NEURONAUT_NOTEBOOK, or notebook.db in the user's data folder."""
-    named = os.environ.get("NEURONAUT_NOTEBOOK")
-    return Path(named) if named else Path(platformdirs.user_data_dir("neuronaut")) / "notebook.db"
-
-
 class Store:
     """An open notebook file. Use as a context manager, or close it."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path, self.read_only = path, read_only
-        _check_place(path, read_only=read_only)
+        check_place(path, read_only=read_only)
         self._begin = "BEGIN"
         self._engine = self._connect()
         try:
@@ -202,49 +195,9 @@ def _typed(column: sa.Column[Any], value: Any) -> Any:
     return int(value) if isinstance(column.type, sa.Integer) else value
 
 
-def _check_place(path: Path, *, read_only: bool) -> None:
-    try:
-        exists, folder = path.exists(), path.is_dir()
-    except OSError as error:
-        raise UserError(f"the notebook {str(path)!r} cannot be opened: {error.strerror}") from None
-    if folder:
-        raise UserError(f"{str(path)!r} is a folder: give a file for the notebook")
-    if exists:
-        return
-    if read_only:
-        raise UserError(f"there is no notebook {str(path)!r}: give --notebook FILE, or ask a question first")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"the folder of the notebook {str(path)!r} cannot be made: {error.strerror}") from None
-
-
-@contextlib.contextmanager
-def sqlite_errors(path: Path) -> Iterator[None]:
-    """SQLite's errors as one sentence each; integrity errors are bugs and pass."""
-    try:
-        yield
-    except (IntegrityError, sqlite3.IntegrityError):
-        raise
-    except UnicodeDecodeError:
-        raise UserError(f"the notebook {str(path)!r} {_REASONS['malformed']}") from None
-    except (DatabaseError, sqlite3.Error) as error:
-        raise UserError(f"the notebook {str(path)!r} {_reason(str(getattr(error, 'orig', error)))}") from None
-
-
-_REASONS = {
-    "locked": "is locked by another process: wait for it to end, or give another --notebook",
-    "readonly": "cannot be written to: change its permissions or give another --notebook",
-    "unable to open": "cannot be opened: check that its folder exists and can be written to",
-    "disk is full": "could not be written because the disk is full: what was recorded is kept; free some space and resume",
-    "not a database": "is not a notebook, or is damaged: restore a copy or give another --notebook",
-    "malformed": "is damaged: restore a copy or give another --notebook",
-    "no such table": "lacks a table: it is damaged; restore a copy or give another --notebook",
-    "no such column": "lacks a column: it is damaged; restore a copy or give another --notebook",
-    "disk I/O": "could not be read or written (disk error, or a full disk): what was recorded is kept; check the disk and resume",
-    "too big": "could not be written because a value is too large for it: give a smaller corpus or fewer examples",
-}
-
-
-def _reason(message: str) -> str:
-    return next((sentence for word, sentence in _REASONS.items() if word in message), f"failed: {message}")
+def check_writable(path: Path) -> None:
+    """Refuses, before long work begins, a notebook that cannot be written; a new one is not made yet."""
+    if path.exists():
+        Store(path).close()
+    else:
+        check_new(path)

@@ -1,13 +1,20 @@
 """What every test gets: no network but loopback, temporary folders only, public data where it is."""
 
+import contextlib
+import io
 import ipaddress
 import os
+import runpy
 import socket
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from neuronaut.agent import cli
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
@@ -96,3 +103,39 @@ def real_data() -> Path:
     if not (folder / "models").is_dir() or not (folder / "corpora").is_dir():
         pytest.fail(f"NEURONAUT_REAL_DATA names {named!r}, which has no models/ and corpora/: see docs/real-models.md")
     return folder
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def neuronaut() -> Callable[..., Said]:
+    """The command line, in this process."""
+
+    def command(*argv: object) -> Said:
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            patch.setattr(sys, "argv", ["neuronaut", *map(str, argv)])
+            try:
+                cli.main()
+                code = 0
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        return Said(code, out.getvalue(), err.getvalue())
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """The options of a command that studies a small random model on 300 short texts: an answer takes a second."""
+    folder = tmp_path_factory.mktemp("tiny")
+    made = runpy.run_path(str(Path(__file__).with_name("tiny_models.py")))
+    model, corpus = made["make_model"]("gpt2", folder / "model"), made["make_corpus"](folder / "corpus.jsonl")
+    return ("--model", str(model), "--corpus", str(corpus))

@@ -1,6 +1,7 @@
 """Model folders made on the spot: small random ones of each architecture, with a small tokenizer."""
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +91,14 @@ def make_model(family: str, folder: Path) -> Path:
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": None if family in WITHOUT_BOS else "<s>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder
+
+
+def make_corpus(file: Path, *, documents: int = 300) -> Path:
+    """Texts of 18 words of TEXT in random order, one a line."""
+    rng, words = random.Random(0), TEXT.split()
+    texts = (" ".join(rng.choice(words) for _ in range(18)) for _ in range(documents))
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    return file
 
 
 def byte_tokenizer() -> Tokenizer:
