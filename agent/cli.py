@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,11 +12,11 @@ from neuronaut.tools.errors import ToolFailed, UserError
 app = typer.Typer(
     name="neuronaut",
     help="Ask what a part of a language model does; get claims that survived a test, each with its evidence.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     epilog='Start with: neuronaut ask "what does neuron 8.481 do"',
 )
+_USAGE: Any = typer.BadParameter.__base__  # the usage errors of click, of which typer may carry its own copy
 
 LLM_HELP = "Language model that also proposes: openai:MODEL, anthropic:MODEL, compatible:MODEL or scripted:FILE."
 BASE_URL_HELP = "Address of its server; compatible:MODEL needs one, for example http://127.0.0.1:11434/v1."
@@ -28,7 +28,9 @@ NotebookFile = Annotated[
     Path | None, typer.Option("--notebook", envvar="NEURONAUT_NOTEBOOK", help="The SQLite file of findings.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-Seed = Annotated[int, typer.Option("--seed", help="Random seed; the same seed gives the same answer.")]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=2**32 - 1, help="Random seed; the same seed gives the same answer.")
+]
 
 
 def _version(wanted: bool) -> None:
@@ -55,14 +57,17 @@ def ask(
     llm: Annotated[str | None, typer.Option("--llm", help=LLM_HELP)] = None,
     base_url: Annotated[str | None, typer.Option("--base-url", help=BASE_URL_HELP)] = None,
     budget_seconds: Annotated[
-        float | None, typer.Option(min=1, help="Stop before the next step after so long.")
+        float | None, typer.Option(min=1, max=1e9, help="Stop before the next step after so long.")
     ] = None,
-    budget_forwards: Annotated[float | None, typer.Option(min=1, help="Stop after so many forward passes.")] = None,
+    budget_forwards: Annotated[
+        float | None, typer.Option(min=1, max=1e12, help="Stop after so many forward passes.")
+    ] = None,
     budget_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Of --llm, in and out; no call is made that could pass it.")
+        int | None, typer.Option(min=1, max=10**12, help="Of --llm, in and out; no call is made that could pass it.")
     ] = None,
     budget_usd: Annotated[
-        float | None, typer.Option(min=0, help="Of --llm; needs a table of prices, see docs/language-models.md.")
+        float | None,
+        typer.Option(min=0, max=1e6, help="Of --llm; needs a table of prices, see docs/language-models.md."),
     ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="The reads side only.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Measure anew what the notebook already knows.")] = False,
@@ -125,14 +130,16 @@ def show(
 
 @app.command()
 def search(
-    words: Annotated[list[str], typer.Argument(help="Words and facets: month status:supported side:reads unit:8.481")],
+    words: Annotated[
+        list[str] | None, typer.Argument(help="Words and facets: month status:supported side:reads unit:8.481")
+    ] = None,
     notebook: NotebookFile = None,
     as_json: Json = False,
 ) -> None:
-    """Find claims in the notebook."""
+    """Find claims in the notebook; without words, list its runs."""
     from neuronaut.agent.reading import search as search_claims
 
-    search_claims(" ".join(words), notebook, as_json=as_json)
+    search_claims(" ".join(words or []), notebook, as_json=as_json)
 
 
 @app.command()
@@ -224,18 +231,24 @@ def doctor(notebook: NotebookFile = None, as_json: Json = False) -> None:
 def main() -> None:
     """Run the command line. Bad input is one sentence on stderr and exit code 2."""
     try:
-        app()
+        sys.exit(app(sys.argv[1:] or ["--help"], prog_name="neuronaut", standalone_mode=False))
+    except _USAGE as error:
+        _complain(
+            f"{error.format_message().rstrip('.')}; see `{error.ctx.command_path if error.ctx else 'neuronaut'} --help`"
+        )
     except UserError as error:
         _complain(str(error))
-        sys.exit(2)
+    except PermissionError as error:
+        _complain(f"{error.filename!r} may not be used ({error.strerror}): change its permissions or name another")
     except ToolFailed as error:
         _complain(f"an experiment failed and was recorded as failed: {error}")
         sys.exit(1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    sys.exit(2)
 
 
 def _complain(sentence: str) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from neuronaut.agent.view import print_json, visible
 from neuronaut.memory.notebook import PACKAGES, Notebook
-from neuronaut.memory.place import default_path
+from neuronaut.memory.place import DAMAGED, default_path
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.targets.load import POCKET
 
@@ -62,6 +62,8 @@ def _notebook(path: Path) -> tuple[Level, str, str]:
         return "ok", "notebook", f"{path} (will be made)"
     try:
         with Notebook(path, read_only=True) as notebook:
+            if notebook.file_problems(quick=True):
+                return "error", "notebook", f"{path} {DAMAGED}"
             return "ok", "notebook", f"{path}, head {notebook.head()}"
     except UserError as error:
         return "error", "notebook", str(error)

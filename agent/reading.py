@@ -72,11 +72,18 @@ def _show_run(notebook: Notebook, run: str, *, as_json: bool) -> None:
 
 
 def search(words: str, path: Path | None, *, as_json: bool) -> None:
-    """Print the claims that match."""
+    """Print the claims that match; for no words, the runs."""
     with _open(path) as notebook:
-        rows = queries.search(notebook, words)
+        rows = queries.search(notebook, words) if words.strip() else queries.runs(notebook)
     if as_json:
         print_json([{k: _readable(v) for k, v in row.items()} for row in rows])
+        return
+    if not words.strip():
+        for row in rows:
+            repeat = f"  (repeats {row['parent_run']})" if row["parent_run"] else ""
+            print(
+                f"{row['id']}  {row['outcome'] or 'unfinished':<13} {visible(row['question'])}  · {row['target']}{repeat}"
+            )
         return
     for row in rows:
         print(
@@ -98,7 +105,7 @@ def verify(path: Path | None, head: str | None, *, as_json: bool) -> int:
         for problem in problems:
             print(visible(problem))
         print(
-            f"{len(problems)} problems"
+            f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
             if problems
             else f"whole: every row, artifact and verdict checks out; head {now}"
         )

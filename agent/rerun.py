@@ -1,5 +1,6 @@
 """Measure again what a run or an experiment measured, and compare."""
 
+import json
 import math
 import time
 from collections.abc import Iterator
@@ -11,8 +12,9 @@ from neuronaut.agent.runs import open_inputs
 from neuronaut.agent.session import as_stored, tools_sha256
 from neuronaut.agent.view import print_json, steps_on_stderr, visible
 from neuronaut.memory import queries
-from neuronaut.memory.notebook import ExperimentSpec, Notebook
+from neuronaut.memory.notebook import PACKAGES, ExperimentSpec, Notebook, version
 from neuronaut.memory.place import default_path
+from neuronaut.memory.store import check_writable
 from neuronaut.tools.errors import ToolFailed, ToolRefused, UserError
 from neuronaut.tools.registry import ToolContext, find_tool
 
@@ -22,19 +24,16 @@ SMALLEST = 1e-6  # numbers below it are compared as parts of it: their last digi
 
 def rerun(identifier: str, path: Path | None, *, as_json: bool) -> int:
     """New experiments beside the old ones; 1 if a number of a result differs by more than the tolerance, or a text at all."""
-    with Notebook(path or default_path()) as notebook:
-        table, row = queries.find(notebook, identifier)
-        if table not in ("run", "experiment"):
-            raise UserError(f"{identifier} is a {table}: only runs and experiments can be run again")
-        run = queries.find_run(notebook, identifier if table == "run" else row["run"])
-        experiments = [e for e in queries.experiments(notebook, run["id"]) if table == "run" or e["id"] == identifier]
+    path = path or default_path()
+    run, done = _chosen(identifier, path)
+    check_writable(path)
+    with Notebook(path) as notebook:
         config, say = RunConfig.model_validate(run["config"]), steps_on_stderr()
         target, corpus = open_inputs(config, say)
-        changed = _changed_inputs(run, target, corpus, experiments)
+        changed = _changed_inputs(run, target, corpus, done)
         size = (corpus.name, corpus.sha256, corpus.n_characters)
         again = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size, parent=run["id"])
         context = ToolContext(target, corpus)
-        done = [e for e in experiments if e["end"] and e["end"]["outcome"] == "ok"]
         try:
             rows = [_repeat(notebook, again, e, context) for e in done]
         except KeyboardInterrupt:
@@ -52,6 +51,20 @@ def rerun(identifier: str, path: Path | None, *, as_json: bool) -> int:
     return 1 if different else 0
 
 
+def _chosen(identifier: str, path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The run of an id, and its experiments with a result. Refuses an id of anything else, and one without results."""
+    with Notebook(path, read_only=True) as notebook:
+        table, row = queries.find(notebook, identifier)
+        if table not in ("run", "experiment"):
+            raise UserError(f"{identifier} is a {table}: only runs and experiments can be run again")
+        run = queries.find_run(notebook, identifier if table == "run" else row["run"])
+        experiments = [e for e in queries.experiments(notebook, run["id"]) if identifier in (run["id"], e["id"])]
+    done = [e for e in experiments if e["end"] and e["end"]["outcome"] == "ok"]
+    if not done:
+        raise UserError(f"{table} {identifier} has no result that could be compared: ask the question again")
+    return run, done
+
+
 def _changed_inputs(run: dict[str, Any], target: Any, corpus: Any, experiments: list[dict[str, Any]]) -> list[str]:
     now, then = target.fingerprint(), run["target"]
     names = ("weights_sha256", "tokenizer_sha256", "dtype", "backend_version", "processing")
@@ -60,6 +73,8 @@ def _changed_inputs(run: dict[str, Any], target: Any, corpus: Any, experiments: 
         changed.append("corpus")
     if any(e["tool_sha256"] != tools_sha256() for e in experiments):
         changed.append("tool source")
+    then_installed = json.loads(run["packages"])
+    changed += [f"{name} {then_installed.get(name)}" for name in PACKAGES if then_installed.get(name) != version(name)]
     return changed
 
 

@@ -54,6 +54,7 @@ def resume(run: str, notebook_path: Path | None, *, as_json: bool) -> int:
         row = queries.find_run(notebook, run)
     if row["parent_run"] is not None:
         raise UserError(f"run {run} repeats run {row['parent_run']}: start it anew with `neuronaut rerun`")
+    check_writable(path)
     with Notebook(path) as notebook:
         say = steps_on_stderr()
         if row["end"] is not None and row["end"]["outcome"] == "answered":

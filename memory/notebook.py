@@ -65,7 +65,7 @@ class Notebook(Store):
                 {
                     "id": new_id(), "question": config["question"], "target": target, "corpus": known, "parent_run": parent,
                     "code_version": neuronaut.__version__, "code_commit": _commit(),
-                    "packages": ledger.canonical({name: _version(name) for name in PACKAGES}),
+                    "packages": ledger.canonical({name: version(name) for name in PACKAGES}),
                     "config": ledger.canonical(dict(config)), "seed": config["seed"], "started": now(),
                 },
             )  # fmt: skip
@@ -323,7 +323,8 @@ def _commit() -> str | None:
         return None
 
 
-def _version(name: str) -> str:
+def version(name: str) -> str:
+    """The installed version of a package, or absent."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

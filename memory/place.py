@@ -11,6 +11,8 @@ from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from neuronaut.tools.errors import UserError
 
+DAMAGED = "is damaged: restore a copy or give another --notebook"
+
 
 def default_path() -> Path:
     """$NEURONAUT_NOTEBOOK, or notebook.db in the user's data folder."""
@@ -54,7 +56,7 @@ def sqlite_errors(path: Path) -> Iterator[None]:
     except (IntegrityError, sqlite3.IntegrityError):
         raise
     except UnicodeDecodeError:
-        raise UserError(f"the notebook {str(path)!r} {_REASONS['malformed']}") from None
+        raise UserError(f"the notebook {str(path)!r} {DAMAGED}") from None
     except (DatabaseError, sqlite3.Error) as error:
         raise UserError(f"the notebook {str(path)!r} {_reason(str(getattr(error, 'orig', error)))}") from None
 
@@ -65,7 +67,7 @@ _REASONS = {
     "unable to open": "cannot be opened: check that its folder exists and can be written to",
     "disk is full": "could not be written because the disk is full: what was recorded is kept; free some space and resume",
     "not a database": "is not a notebook, or is damaged: restore a copy or give another --notebook",
-    "malformed": "is damaged: restore a copy or give another --notebook",
+    "malformed": DAMAGED,
     "no such table": "lacks a table: it is damaged; restore a copy or give another --notebook",
     "no such column": "lacks a column: it is damaged; restore a copy or give another --notebook",
     "disk I/O": "could not be read or written (disk error, or a full disk): what was recorded is kept; check the disk and resume",

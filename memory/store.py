@@ -15,7 +15,7 @@ from urllib.parse import quote
 import sqlalchemy as sa
 
 from neuronaut.memory import ledger, migrations, schema
-from neuronaut.memory.place import check_new, check_place, sqlite_errors
+from neuronaut.memory.place import DAMAGED, check_new, check_place, sqlite_errors
 from neuronaut.tools.errors import UserError
 
 BUSY_SECONDS = 10.0
@@ -51,6 +51,8 @@ class Store:
                 self._db = self._engine.connect()
                 with self._transaction("BEGIN" if read_only else "BEGIN IMMEDIATE"):
                     migrations.migrate(self._db, path, read_only=read_only)
+                if not read_only:  # only now: a database of something else stays as it was
+                    self._execute("PRAGMA journal_mode=WAL")
         except BaseException:
             self._engine.dispose()
             raise
@@ -68,7 +70,7 @@ class Store:
             connection.text_factory = _text  # an altered text that is no UTF-8 is read, and found by its hash
             pragmas = ["foreign_keys=ON", "recursive_triggers=ON", "mmap_size=0", "trusted_schema=OFF"]
             if not self.read_only:
-                pragmas += ["journal_mode=WAL", "synchronous=FULL"]
+                pragmas.append("synchronous=FULL")
             try:
                 for pragma in pragmas:
                     connection.execute(f"PRAGMA {pragma}")
@@ -88,6 +90,12 @@ class Store:
         if self.read_only and not wal.exists() and not os.access(self.path.parent, os.W_OK):
             mode += "&immutable=1"  # SQLite would want to create the -shm file beside it
         return f"file:{quote(str(self.path.absolute()))}?mode={mode}"
+
+    def _execute(self, pragma: str) -> None:
+        """Outside of any transaction."""
+        connection = self._db.connection.driver_connection
+        assert isinstance(connection, sqlite3.Connection)
+        connection.execute(pragma)
 
     def close(self) -> None:
         """Close the file."""
@@ -138,11 +146,17 @@ class Store:
         for row in self._db.exec_driver_sql(f"SELECT {', '.join(map(_quoted, names))} FROM {table.name}"):
             yield dict(zip(names, row, strict=True))
 
-    def file_problems(self) -> list[str]:
-        """What SQLite itself finds wrong with the file; empty when nothing."""
+    def file_problems(self, *, quick: bool = False) -> list[str]:
+        """What SQLite itself finds wrong with the file; empty when nothing. `quick` leaves out the indexes."""
         with self.snapshot():
-            found = [str(row[0]) for row in self._db.exec_driver_sql("PRAGMA integrity_check(10)")]
-        return [] if found == ["ok"] else found
+            for check in ("quick_check", "integrity_check")[
+                : 1 if quick else 2
+            ]:  # the second breaks off at a torn table
+                rows = self._db.exec_driver_sql(f"PRAGMA {check}(10)")
+                lines = [line for row in rows for line in str(row[0]).splitlines() if not line.startswith("***")]
+                if lines != ["ok"]:
+                    return lines
+        return []
 
     def _insert(self, table: sa.Table, row: Mapping[str, Any]) -> str:
         """Add a row and its ledger line, inside the caller's transaction. Returns the row's key."""
@@ -197,7 +211,9 @@ def _typed(column: sa.Column[Any], value: Any) -> Any:
 
 def check_writable(path: Path) -> None:
     """Refuses, before long work begins, a notebook that cannot be written; a new one is not made yet."""
-    if path.exists():
-        Store(path).close()
-    else:
+    if not path.exists():
         check_new(path)
+        return
+    with Store(path) as store:
+        if store.file_problems(quick=True):
+            raise UserError(f"the notebook {str(path)!r} {DAMAGED}")

@@ -74,7 +74,7 @@ def _shingles(documents: list[list[str]], codes: dict[str, int]) -> tuple[NDArra
     for step in range(SHINGLE):
         inside = place + step < lengths[owner]
         shifted = np.zeros_like(flat)
-        shifted[: len(flat) - step] = flat[step:]
+        shifted[: max(0, len(flat) - step)] = flat[step:]
         hashed = _mixed(hashed * np.uint64(0x9E3779B97F4A7C15) + np.where(inside, shifted, 0))
     full = (place == 0) | (place + SHINGLE <= lengths[owner])
     kept = np.maximum(lengths - SHINGLE + 1, 1)

@@ -35,9 +35,15 @@ class ModelFolder:
         self.weights = sorted(path.glob("model*.safetensors"))
         pickles = sorted(file.name for file in path.iterdir() if file.suffix in PICKLES)
         if not self.weights:
-            only = f"; {pickles[0]} is a pickle, which can run code: convert it to safetensors" if pickles else ""
-            raise UserError(f"the folder {str(path)!r} holds no model.safetensors{only}")
+            only = f"{pickles[0]} is a pickle, which can run code: convert it to safetensors" if pickles else ""
+            raise UserError(
+                f"the folder {str(path)!r} holds no model.safetensors; {only or 'give one with its weights'}"
+            )
         self.config = self._json("config.json")
+        if not (path / "tokenizer.json").is_file():
+            raise UserError(
+                f"the folder {str(path)!r} holds no tokenizer.json: without it text cannot be turned into tokens; save one there"
+            )
 
     def _json(self, name: str, *, needed: bool = True) -> dict[str, Any]:
         file = self.path / name
@@ -58,8 +64,6 @@ class ModelFolder:
         import tokenizers
 
         file = self.path / "tokenizer.json"
-        if not file.exists():
-            raise UserError(f"the folder {str(self.path)!r} holds no tokenizer.json: text cannot be turned into tokens")
         try:
             tokenizer = tokenizers.Tokenizer.from_buffer(file.read_bytes())
         except ValueError as error:
