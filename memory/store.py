@@ -91,11 +91,11 @@ class Store:
             mode += "&immutable=1"  # SQLite would want to create the -shm file beside it
         return f"file:{quote(str(self.path.absolute()))}?mode={mode}"
 
-    def _execute(self, pragma: str) -> None:
-        """Outside of any transaction."""
+    def _execute(self, pragma: str) -> list[tuple[Any, ...]]:
+        """The rows of a pragma, outside of any transaction."""
         connection = self._db.connection.driver_connection
         assert isinstance(connection, sqlite3.Connection)
-        connection.execute(pragma)
+        return connection.execute(pragma).fetchall()
 
     def close(self) -> None:
         """Close the file."""
@@ -148,15 +148,16 @@ class Store:
 
     def file_problems(self, *, quick: bool = False) -> list[str]:
         """What SQLite itself finds wrong with the file; empty when nothing. `quick` leaves out the indexes."""
-        with self.snapshot():
-            for check in ("quick_check", "integrity_check")[
-                : 1 if quick else 2
-            ]:  # the second breaks off at a torn table
-                rows = self._db.exec_driver_sql(f"PRAGMA {check}(10)")
-                lines = [line for row in rows for line in str(row[0]).splitlines() if not line.startswith("***")]
-                if lines != ["ok"]:
-                    return lines
-        return []
+        check = "PRAGMA quick_check(1)" if quick else "PRAGMA integrity_check(10)"
+        with sqlite_errors(self.path):
+            try:
+                rows = self._execute(check)
+            except sqlite3.DatabaseError as error:  # the check itself breaks off at some torn tables
+                if "malformed" not in str(error):
+                    raise
+                rows = [(str(error),)]
+        found = [line for row in rows for line in str(row[0]).splitlines() if not line.startswith("***")]
+        return [] if found == ["ok"] else found
 
     def _insert(self, table: sa.Table, row: Mapping[str, Any]) -> str:
         """Add a row and its ledger line, inside the caller's transaction. Returns the row's key."""

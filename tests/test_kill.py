@@ -30,14 +30,14 @@ def findings(answer: dict[str, Any]) -> list[Any]:
 
 
 def test_a_run_killed_at_any_commit_ends_with_the_same_findings(tiny: tuple[str, ...]) -> None:
-    """Just before and just after every twelfth commit; some rounds lose their checkpoints."""
+    """Just before and just after every fifteenth commit; some rounds lose their checkpoints."""
     command = [sys.executable, "-m", "neuronaut.evals.kill", *tiny, "--question", QUESTION, "--rounds", "0", "--every"]
-    done = subprocess.run([*command, "12"], capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run([*command, "15"], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     *rounds, summary = map(json.loads, done.stdout.splitlines())
-    assert summary["passed"] == summary["rounds"] == len(rounds) >= 6
+    assert summary["passed"] == summary["rounds"] == len(rounds) >= 4
     assert all(one["kills"] for one in rounds)
-    assert summary["verdicts"] >= 2
+    assert summary["verdicts"] >= 1
     assert summary["finished_twice"] == 0
 
 
