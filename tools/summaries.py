@@ -129,8 +129,12 @@ class Summary:
         joined = np.concatenate([self.top_key, keys], axis=2)
         best, at = torch.from_numpy(joined).topk(k, dim=2)
         self.top_key, chosen = best.numpy(), at.numpy()
-        self.top_window = np.take_along_axis(np.concatenate([self.top_window, windows], axis=2), chosen, axis=2)
-        self.top_position = np.take_along_axis(np.concatenate([self.top_position, positions], axis=2), chosen, axis=2)
+        new, kept = np.nonzero(chosen >= k), np.minimum(chosen, k - 1)
+        source = (*new[:2], chosen[new] - k)
+        self.top_window = np.take_along_axis(self.top_window, kept, axis=2)
+        self.top_window[new] = windows[source]
+        self.top_position = np.take_along_axis(self.top_position, kept, axis=2)
+        self.top_position[new] = positions[source]
 
     def add_sample(
         self, priority: NDArray[np.uint64], at: NDArray[np.int64], values: NDArray[np.float32], *, limit: int

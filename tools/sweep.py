@@ -42,7 +42,8 @@ class _Chunk:
 
 @dataclass
 class _Best:
-    """The largest activation of each document and unit: values, windows and positions, each (n_documents, n_units)."""
+    """The largest activation of each sign (+, −), document and unit: values, windows, positions, each (2, n_documents,
+    n_units)."""
 
     values: torch.Tensor
     windows: torch.Tensor
@@ -50,14 +51,15 @@ class _Best:
 
     @classmethod
     def none(cls, n_documents: int, n_units: int) -> "_Best":
-        zeros = torch.zeros((n_documents, n_units), dtype=torch.int32)
+        zeros = torch.zeros((2, n_documents, n_units), dtype=torch.int32)
         return cls(torch.full(zeros.shape, -torch.inf), zeros, zeros.clone())
 
     def take(self, document: int, window: int, values: torch.Tensor, positions: torch.Tensor) -> None:
-        better = values > self.values[document]
-        self.values[document] = torch.where(better, values, self.values[document])
-        self.windows[document].masked_fill_(better, window)
-        self.positions[document] = torch.where(better, positions, self.positions[document])
+        """values, positions: (2, n_units) of one window of the document."""
+        better = values > self.values[:, document]
+        self.values[:, document] = torch.where(better, values, self.values[:, document])
+        self.windows[:, document].masked_fill_(better, window)
+        self.positions[:, document] = torch.where(better, positions, self.positions[:, document])
 
 
 @dataclass
@@ -78,7 +80,7 @@ def summarise(target: TargetModel, documents: Sequence[Document], sweep: Sweep, 
     """
     chunk = _chunk(target, documents)
     n_units = len(into.mean)
-    best = (_Best.none(len(chunk.groups), n_units), _Best.none(len(chunk.groups), n_units))
+    best = _Best.none(len(chunk.groups), n_units)
     least = torch.from_numpy(values_in(into.top_key[:, :, -1]))
     cut = _sample_cut(chunk, into, sweep.n_sample)
     drawn, sampled, sampled_at = _Rows(), _Rows(), []
@@ -90,7 +92,8 @@ def summarise(target: TargetModel, documents: Sequence[Document], sweep: Sweep, 
             read = _read(target, chunk.tokens.ids[windows, :width], sweep.layers)
             for rows, wanted in ((drawn, scored & (priority < sweep.drawn)), (sampled, scored & (priority <= cut))):
                 if wanted.any():
-                    rows.pieces.append(torch.cat([x[torch.from_numpy(wanted)] for x in read], dim=1))
+                    chosen = torch.from_numpy(np.flatnonzero(wanted))
+                    rows.pieces.append(torch.cat([x.flatten(0, 1).index_select(0, chosen) for x in read], dim=1))
             at = np.nonzero(scored & (priority <= cut))
             sampled_at.append(np.stack([windows[at[0]], at[1]], axis=1))
             _add_moments(read, scored, into)
@@ -158,19 +161,16 @@ def _sample_cut(chunk: _Chunk, into: Summary, limit: int) -> np.uint64:
 
 
 def _add_moments(read: list[torch.Tensor], scored: NDArray[np.bool_], into: Summary) -> None:
-    """Overwrites the unscored positions."""
     n = int(scored.sum())
-    hidden = torch.from_numpy(np.flatnonzero(~scored))
-    ones = torch.ones(scored.size)
+    counted = torch.from_numpy(scored.reshape(-1).astype(np.float32))
     work = torch.empty((scored.size, read[0].shape[-1]))
     means, squares, positive, negative = [], [], [], []
     for x in read:
-        flat = x.view(scored.size, -1).index_fill_(0, hidden, 0.0)
-        balance = ones @ torch.sign(flat, out=work)
-        active = ones @ work.abs_()
-        mean = flat.sum(dim=0) / n
-        from_mean = torch.sub(flat, mean, out=work).index_fill_(0, hidden, 0.0)
-        squares.append(from_mean.square_().sum(dim=0))
+        flat = x.view(scored.size, -1)
+        balance = counted @ torch.sign(flat, out=work)
+        active = counted @ work.abs_()
+        mean = (counted @ flat) / n
+        squares.append(counted @ torch.sub(flat, mean, out=work).square_())
         means.append(mean)
         positive.append((active + balance) / 2)
         negative.append((active - balance) / 2)
@@ -185,39 +185,37 @@ def _add_peaks(
     read: list[torch.Tensor],
     scored: NDArray[np.bool_],
     least: torch.Tensor,
-    best: tuple[_Best, _Best],
+    best: _Best,
     chunk: _Chunk,
     windows: NDArray[np.int64],
 ) -> None:
-    """Overwrites what was read. `least` (2, n_units): the position of a document below it is not looked up."""
+    """Overwrites the unscored positions. `least` (2, n_units): the position of a document below it is not looked up."""
     hidden = torch.from_numpy(np.flatnonzero(~scored))
-    for side in (0, 1):
-        values, positions = [], []
-        begin = 0
-        for x in read:
-            if side:
-                x.neg_()
-            x.view(scored.size, -1).index_fill_(0, hidden, -torch.inf)
-            peak, at = _peaks(x, least[side, begin : begin + x.shape[-1]])
-            values.append(peak)
-            positions.append(at)
-            begin += x.shape[-1]
-        joined, joined_at = torch.cat(values, dim=1), torch.cat(positions, dim=1).int()
-        for row, window in enumerate(windows):
-            document, ordinal = int(chunk.document[window]), int(chunk.ordinal[window])
-            best[side].take(document, ordinal, joined[row], joined_at[row])
+    values = torch.empty((len(windows), 2, least.shape[1]))
+    positions = torch.empty(values.shape, dtype=torch.int32)
+    begin = 0
+    for x in read:
+        units = slice(begin, begin + x.shape[-1])
+        for side, least_here in enumerate(least[:, units]):
+            x.view(scored.size, -1).index_fill_(0, hidden, torch.inf if side else -torch.inf)
+            values[:, side, units], positions[:, side, units] = _peaks(x, least_here, downwards=bool(side))
+        begin += x.shape[-1]
+    for row, window in enumerate(windows):
+        document, ordinal = int(chunk.document[window]), int(chunk.ordinal[window])
+        best.take(document, ordinal, values[row], positions[row])
 
 
-def _peaks(x: torch.Tensor, least: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(batch, d_mlp) the largest value of each window, and its position where it is above `least`."""
-    peak = x.amax(dim=1)
+def _peaks(x: torch.Tensor, least: torch.Tensor, *, downwards: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """(batch, d_mlp) the largest value (downwards: of the negated activation) of each window, and its position where it is
+    above `least`."""
+    peak = x.amin(dim=1).neg_() if downwards else x.amax(dim=1)
     wanted = peak > least
     if wanted.float().mean() > _FEW:
-        found = x.max(dim=1)
-        return found.values, found.indices
+        return peak, x.argmin(dim=1) if downwards else x.argmax(dim=1)
     at = torch.zeros(peak.shape, dtype=torch.int64)
     window, unit = wanted.nonzero(as_tuple=True)
-    at[window, unit] = x[window, :, unit].argmax(dim=1)
+    found = x[window, :, unit]
+    at[window, unit] = found.argmin(dim=1) if downwards else found.argmax(dim=1)
     return peak, at
 
 
@@ -233,15 +231,11 @@ def _add_counts(rows: torch.Tensor, into: Summary) -> None:
         into.counts[begin : begin + width] += counts.int().numpy()
 
 
-def _add_documents(best: tuple[_Best, _Best], chunk: _Chunk, into: Summary) -> None:
-    numbers = torch.from_numpy(chunk.groups)
-    keys, windows, positions = [], [], []
-    for side in best:
-        key = keys_of(side.values, numbers[:, None])
-        key[side.values == -torch.inf] = NO_DOCUMENT
-        keys.append(key.T)
-        windows.append(side.windows.T)
-        positions.append(side.positions.T)
-    into.add_top(torch.stack(keys).numpy(), torch.stack(windows).numpy(), torch.stack(positions).numpy())
-    into.n_documents = into.n_documents + int((best[0].values > -torch.inf).any(dim=1).sum())
-    into.active_documents = into.active_documents + np.stack([(side.values > 0).sum(dim=0).numpy() for side in best])
+def _add_documents(best: _Best, chunk: _Chunk, into: Summary) -> None:
+    keys = keys_of(best.values, torch.from_numpy(chunk.groups)[:, None])
+    seen = (best.values[0] > -torch.inf).any(dim=1)
+    keys[:, ~seen] = NO_DOCUMENT
+    by_unit = (part.transpose(1, 2).numpy() for part in (keys, best.windows, best.positions))
+    into.add_top(*by_unit)
+    into.n_documents = into.n_documents + int(seen.sum())
+    into.active_documents = into.active_documents + (best.values > 0).sum(dim=1).numpy()
