@@ -38,7 +38,7 @@ class IndexSettings:
     top_k: int = 50
     chunk: int = 128
     shard: int = 1024
-    binned_tokens: int = 65_536
+    binned_tokens: int = 32_768
     sample_tokens: int = 256
 
 
