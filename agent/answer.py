@@ -8,23 +8,29 @@ from neuronaut.memory.notebook import Notebook
 from neuronaut.tools.stats import e_bh, e_value
 
 SCHEMA = 1
+SPECIAL = "is larger still on a special token; search and scores leave special tokens out"
 ORDER = ("SUPPORTED", "PARTIAL", "UNRESOLVED", "REFUTED", "ABSTAINED")
 
 
 def answer_of(notebook: Notebook, run: str) -> dict[str, Any]:
     """The object that `ask --json` prints: claims with verdicts (REFUTED included), outcomes, what is unexplained, cost."""
     row = queries.find_run(notebook, run)
+    seen = queries.looks(notebook, run, ("top_examples", "firing"))
     hypotheses = queries.hypotheses(notebook, run)
-    everything = queries.experiments(notebook, run)
-    experiments = {e["prediction"]: e for e in everything if e["prediction"] and "result" in e}
+    experiments = {e["prediction"]: e for e in queries.experiments(notebook, run) if e["prediction"] and "result" in e}
     judged = [h for h in hypotheses if h["verdicts"]]
     cost = json.loads(row["end"]["cost"]) if row["end"] else None
+    units = sorted({h["address"] for h in hypotheses} | {o["address"] for o in queries.outcomes(notebook, run)})
+
+    def looks(tool: str) -> list[tuple[str, dict[str, Any]]]:
+        return [(unit, seen[tool, unit]) for unit in units if (tool, unit) in seen]
+
     return {
         "schema": SCHEMA,
         "run": run,
         "question": row["question"],
         "target": {"name": row["target"]["name"], "weights_sha256": row["target"]["weights_sha256"]},
-        "units": sorted({h["address"] for h in hypotheses} | {o["address"] for o in queries.outcomes(notebook, run)}),
+        "units": units,
         "claims": [_claim(h, hypotheses, experiments) for h in judged],
         "proposed": [
             {"unit": h["address"], "claim": h["claim"], "author": h["author"]} for h in hypotheses if not h["verdicts"]
@@ -34,16 +40,8 @@ def answer_of(notebook: Notebook, run: str) -> dict[str, Any]:
             for o in queries.outcomes(notebook, run)
         ],
         "unexplained": _unexplained(judged, experiments),
-        "examples": {
-            e["result"]["payload"]["unit"]: [_context(one) for one in e["result"]["payload"]["examples"]]
-            for e in everything
-            if e["tool"] == "top_examples" and "result" in e
-        },
-        "notes": [
-            f"{e['result']['payload']['unit']} is larger still on a special token; search and scores leave special tokens out"
-            for e in everything
-            if e["tool"] == "firing" and e.get("result", {}).get("payload", {}).get("special_token")
-        ],
+        "examples": {unit: [_context(one) for one in look["examples"]] for unit, look in looks("top_examples")},
+        "notes": [f"{unit} {SPECIAL}" for unit, look in looks("firing") if look.get("special_token")],
         "survive": {
             where: _survivors(queries.e_values(notebook, of)) for where, of in (("run", run), ("notebook", None))
         },

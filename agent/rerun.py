@@ -96,7 +96,7 @@ def _repeat(notebook: Notebook, run: str, old: dict[str, Any], context: ToolCont
     if gap == 0:
         return {**report, "outcome": "identical", "detail": ""}
     outcome = "within tolerance" if gap <= TOLERANCE else "different"
-    return {**report, "outcome": outcome, "detail": f"{worst} by {gap:.2g} (relative)" if gap < math.inf else worst}
+    return {**report, "outcome": outcome, "detail": f"{worst} by {gap:.2g} (relative)" if gap < 1 else worst}
 
 
 def _widest_gap(before: dict[str, Any], now: dict[str, Any]) -> tuple[str, float]:

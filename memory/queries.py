@@ -13,6 +13,7 @@ from neuronaut.tools.errors import UserError
 from neuronaut.tools.units import Unit
 
 Row = dict[str, Any]
+STATES = tuple(dict.fromkeys(state for step in schema.TRANSITIONS for state in step))
 MANY = 500  # values in one IN (…): SQLite takes 999 in its oldest builds
 
 
@@ -165,6 +166,19 @@ def experiments(notebook: Store, run: str) -> list[Row]:
     return rows
 
 
+def looks(notebook: Store, run: str, tools: Collection[str]) -> dict[tuple[str, str], Any]:
+    """The payload of each of some tools for each unit, by (tool, unit): the last one on the run's model and corpus,
+    whichever run did it."""
+    e, r, end, kept = schema.experiment, schema.run, schema.experiment_end, schema.artifact
+    of = sa.select(r.c.target, r.c.corpus).where(r.c.id == run).subquery()
+    joined = e.join(r, r.c.id == e.c.run).join(of, sa.and_(of.c.target == r.c.target, of.c.corpus == r.c.corpus))
+    joined = joined.join(end, end.c.experiment == e.c.id).join(kept, kept.c.id == end.c.result)
+    statement = sa.select(e.c.id, e.c.tool, kept.c.content).select_from(joined).where(e.c.tool.in_(tools))
+    rows = notebook.rows(statement.order_by(e.c.id))
+    payloads = [(row["tool"], _json(row["content"], f"experiment {row['id']}")["payload"]) for row in rows]
+    return {(tool, payload["unit"]): payload for tool, payload in payloads}
+
+
 def tool_sources(notebook: Store, predictions: list[str]) -> dict[str, set[str]]:
     """The hashes of the tool sources with which each prediction was tested."""
     tests = _grouped(notebook, schema.experiment, "prediction", predictions)
@@ -237,6 +251,8 @@ def _condition(word: str) -> sa.ColumnElement[bool]:
         return h.c.claim.icontains(word, autoescape=True)
     match facet:
         case "status":
+            if value.lower() not in STATES:
+                raise UserError(f"status:{value} is no status: choose from {', '.join(STATES)}")
             return s.c.to_state == value.lower()
         case "layer":
             if not value.isdecimal() or len(value) > 9:

@@ -275,6 +275,11 @@ def test_output_claims_hold_at_no_token() -> None:
 
 def test_claims_are_sentences() -> None:
     assert claim_text(parse_text("all_of(digit, at(1, token(' in')))")) == ('fires on a digit just after " in"')
+    text = "all_of(not(at(1, punctuation)), at(2, digit), capitalised, position(8, 8192), not(repeated(1)))"
+    assert claim_text(parse_text(text)) == (
+        "fires on a capitalised token 2 tokens after a digit and from place 9 of the text on but not just after punctuation "
+        "and that has not occurred before"
+    )
     assert claim_text(parse_text("promotes(' a', '\\n')")) == 'raises " a", "\\n"'
     assert claim_text(parse_text("digit"), sign=-1) == "falls on a digit"
 

@@ -32,9 +32,11 @@ def phrase(predicate: Predicate) -> str:
     match predicate:
         case nodes.AllOf():
             nouns = [part for part in predicate.of if not _is_condition(part)]
-            conditions = [condition(part) for part in sorted(predicate.of, key=_order) if part not in nouns[:1]]
+            others = sorted((part for part in predicate.of if part not in nouns[:1]), key=_order)
             named = _within_and(nouns[0]) if nouns else "any token"
-            return f"{named} {' and '.join(conditions)}" if conditions else named
+            held = " and ".join(condition(part) for part in others if not isinstance(part, nodes.Not))
+            denied = " and ".join(condition(part) for part in others if isinstance(part, nodes.Not))
+            return " ".join(text for text in (named, held, denied) if text)
         case nodes.AnyOf():
             return ", or ".join(phrase(part) for part in predicate.of)
         case nodes.Modes() | nodes.Graded():
