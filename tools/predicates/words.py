@@ -38,7 +38,8 @@ def phrase(predicate: Predicate) -> str:
             denied = " and ".join(condition(part) for part in others if isinstance(part, nodes.Not))
             return " ".join(text for text in (named, held, denied) if text)
         case nodes.AnyOf():
-            return ", or ".join(phrase(part) for part in predicate.of)
+            between = "; or " if any(isinstance(part, nodes.AllOf) for part in predicate.of) else ", or "
+            return between.join(phrase(part) for part in predicate.of)
         case nodes.Modes() | nodes.Graded():
             return "; ".join(phrase(part) for part in predicate.children())
         case nodes.Promotes() | nodes.Suppresses():
