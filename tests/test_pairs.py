@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from neuronaut.tools.predicates.edits import Pair, PairDraw, Source, draw_pairs
+from neuronaut.tools.predicates.draw import PairDraw, draw_pairs
+from neuronaut.tools.predicates.edits import Pair, Source
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import leaves
 from neuronaut.tools.predicates.prepared import prepare

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from neuronaut.tools.errors import ToolFailed
 from neuronaut.tools.look.reads import FiringRule
-from neuronaut.tools.predicates.edits import EditedText, Pair, Source, draw_pairs
+from neuronaut.tools.predicates.draw import draw_pairs
+from neuronaut.tools.predicates.edits import EditedText, Pair, Source
 from neuronaut.tools.predicates.nodes import Predicate, canonical_json, leaves
 from neuronaut.tools.stats import e_value
 from neuronaut.tools.targets.base import Site, TargetModel

@@ -3,10 +3,9 @@
 Edited text is only ever compared with edited text: any edit makes text odd, and odd text quiets units.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -15,8 +14,9 @@ from numpy.typing import NDArray
 
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.evaluate import holds
-from neuronaut.tools.predicates.nodes import Predicate, canonical_json, leaves, walk
-from neuronaut.tools.predicates.prepared import PER_DOCUMENT, RIGHT_CONTEXT, prepare
+from neuronaut.tools.predicates.moves import CANDIDATES, Candidates, moved
+from neuronaut.tools.predicates.nodes import Predicate, walk
+from neuronaut.tools.predicates.prepared import PER_DOCUMENT, RIGHT_CONTEXT
 from neuronaut.tools.predicates.spots import Core, Spot, Spots, core_of, table_of
 from neuronaut.tools.tokens import Tokens, tokens_from_ids
 
@@ -25,7 +25,6 @@ Ints = NDArray[np.int64]
 NextTokens = Callable[[Ints, Ints], NDArray[np.float64]]
 Arm = Literal["keep_break", "make_placebo"]
 
-CANDIDATES = 4  # replacements tried for each arm of a place
 OVERSAMPLING = 3
 
 
@@ -46,14 +45,6 @@ class Pair:
     document: int
     true: EditedText
     false: EditedText
-
-
-@dataclass(frozen=True)
-class PairDraw:
-    """The pairs, in test order, and how many places were given up and why."""
-
-    pairs: tuple[Pair, ...]
-    discarded: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -84,50 +75,10 @@ def combine(predicate: Predicate, values: dict[Predicate, Bools]) -> Bools:
     return np.asarray((np.logical_and if isinstance(predicate, nodes.AllOf) else np.logical_or).reduce(parts))
 
 
-def draw_pairs(
-    predicate: Predicate, source: Source, *, limit: int, leaf: int | None = None, avoid: Predicate | None = None
-) -> PairDraw:
-    """At most `limit` pairs for each leaf (or for one), at most 4 a document, in an order seeded by the predicate's hash.
-
-    An edit of a leaf flips it and the predicate and leaves every other leaf as it was, or its place is discarded.
-    avoid: a rival whose truth the two arms share where there is a choice.
-    A condition that a single token makes true has make/placebo only (its negation: keep/break only). Where natural places
-    are too few, the other conditions of a conjunction are made true first, in both arms alike.
-    """
-    seed = int.from_bytes(hashlib.sha256(canonical_json(predicate).encode()).digest()[:8], "big")
-    parts, discarded, found = leaves(predicate), Counter[str](), list[Pair]()
-    values = {part: holds(part, source.tokens) for part in parts}
-    for number, part in enumerate(parts):
-        if leaf is not None and number != leaf:
-            continue
-        rng = np.random.default_rng([seed, number])
-        pairs, lost = _LeafEdits(predicate, parts, number, source, values, rng, avoid).pairs(limit)
-        if len(pairs) < limit and (ready := prepare(predicate, part, source.tokens, source.unigram, rng, limit)):
-            there = replace(source, tokens=ready.tokens)
-            known = {one: holds(one, ready.tokens) for one in parts}
-            more, also = _LeafEdits(predicate, parts, number, there, known, rng, avoid, ready.places).pairs(
-                limit - len(pairs)
-            )
-            pairs += more
-            lost += also
-        found += pairs
-        discarded += lost
-    order = np.random.default_rng(seed).permutation(len(found))
-    return PairDraw(_capped([found[i] for i in order]), dict(discarded))
-
-
-def _capped(pairs: list[Pair]) -> tuple[Pair, ...]:
-    used: Counter[tuple[int, int]] = Counter()
-    kept = []
-    for pair in pairs:
-        used[pair.document, pair.leaf] += 1
-        if used[pair.document, pair.leaf] <= PER_DOCUMENT:
-            kept.append(pair)
-    return tuple(kept)
-
-
 @dataclass
-class _LeafEdits:
+class LeafEdits:
+    """The edits of one condition of a predicate: where, with what, and whether they flip it alone."""
+
     predicate: Predicate
     parts: tuple[Predicate, ...]
     number: int
@@ -198,13 +149,12 @@ class _LeafEdits:
         return rows[: min(n, int((ranks < PER_DOCUMENT).sum()))]
 
     def _try(self, arm: Arm, places: Ints) -> tuple[list[Pair], Counter[str]]:
-        rows, positions, owner, wanted = self._candidates(places)
-        lost = Counter[str]()
-        if not rows:
+        made, lost = self._candidates(places), Counter[str]()
+        if not made.rows:
             lost["no edit"] += len(places)
             return [], lost
-        good, rival = self._judged(places, rows, positions, owner, wanted)
-        pairs, owners = [], np.array(owner)
+        good, rival = self._judged(places, made)
+        pairs, owners, wanted = [], np.array(made.owner), np.array(made.wanted)
         for place, (window, _) in enumerate(places):
             mine = np.flatnonzero((owners == place) & good)
             true, false = mine[wanted[mine]], mine[~wanted[mine]]
@@ -213,38 +163,34 @@ class _LeafEdits:
                 continue
             t, f = next(((t, f) for t in true for f in false if rival[t] == rival[f]), (true[0], false[0]))
             document = int(self.source.tokens.documents[window])
-            edited = [EditedText(tuple(rows[i]), positions[i]) for i in (t, f)]
+            edited = [EditedText(tuple(made.rows[i]), made.positions[i]) for i in (t, f)]
             pairs.append(Pair(arm, self.number, document, *edited))
         return pairs, lost
 
-    def _judged(
-        self, places: Ints, rows: list[list[int]], positions: list[int], owner: list[int], wanted: Bools
-    ) -> tuple[Bools, Bools]:
+    def _judged(self, places: Ints, made: Candidates) -> tuple[Bools, Bools]:
         """(n_rows,) twice: whether a row flips the leaf and the predicate alone and survives; the rival's truth."""
-        edited = tokens_from_ids(rows, self.source.tokens.vocabulary)
-        index = (np.arange(len(rows)), np.array(positions))
+        edited = tokens_from_ids(made.rows, self.source.tokens.vocabulary)
+        index, wanted = (np.arange(len(made.rows)), np.array(made.positions)), np.array(made.wanted)
         truth = {part: holds(part, edited)[index] for part in self.parts}
         good = edited.scored[index] & (combine(self.predicate, truth) == wanted) & (truth[self.part] == wanted)
         for part in self.parts:
             if part != self.part:
-                good &= truth[part] == self.values[part][places[owner, 0], places[owner, 1]]
+                good &= truth[part] == self.values[part][places[made.owner, 0], places[made.owner, 1]]
         candidates = np.flatnonzero(good)
-        good[candidates] = self.source.survives([tuple(rows[i]) for i in candidates]) if len(candidates) else True
-        rival = np.zeros(len(rows), dtype=bool) if self.avoid is None else holds(self.avoid, edited)[index]
+        good[candidates] = self.source.survives([tuple(made.rows[i]) for i in candidates]) if len(candidates) else True
+        rival = np.zeros(len(made.rows), dtype=bool) if self.avoid is None else holds(self.avoid, edited)[index]
         return good, rival
 
-    def _candidates(self, places: Ints) -> tuple[list[list[int]], list[int], list[int], Bools]:
-        """Edited rows with judged positions, the place each belongs to, and the truth that it should have."""
+    def _candidates(self, places: Ints) -> Candidates:
+        """Edited rows that may flip the leaf at the places, some for each truth."""
         if isinstance(self.core.predicate, nodes.Position):
-            return self._moved(places, self.core.predicate)
-        rows: list[list[int]] = []
-        positions: list[int] = []
-        owner: list[int] = []
-        wanted: list[bool] = []
+            of = self.source
+            return moved(places, self.core.predicate, of.tokens, of.n_ctx, self.rng, negated=self.core.negated)
+        made = Candidates.none()
         keep = RIGHT_CONTEXT if any(isinstance(p, (nodes.Word, nodes.WordMatches)) for p in walk(self.predicate)) else 0
         found = {i: spot for i, (w, p) in enumerate(places) if (spot := self.spots.find(int(w), int(p))) is not None}
         if not found:
-            return rows, positions, owner, np.array(wanted, dtype=bool)
+            return made
         shares = self._shares(places[list(found)], [spot.position for spot in found.values()])
         choices = self.spots.choices()
         for (i, spot), share in zip(found.items(), shares, strict=True):
@@ -254,11 +200,8 @@ class _LeafEdits:
             for truth in (True, False):
                 fit = self._fitting(spot, choices, truth != self.core.negated, (window, pos))
                 for token in self._draw_tokens(share * fit, base[spot.position]):
-                    rows.append([*base[: spot.position], token, *base[spot.position + 1 :]])
-                    positions.append(pos)
-                    owner.append(i)
-                    wanted.append(truth)
-        return rows, positions, owner, np.array(wanted, dtype=bool)
+                    made.add([*base[: spot.position], token, *base[spot.position + 1 :]], pos, i, truth)
+        return made
 
     def _fitting(self, spot: Spot, choices: tuple[Bools, Bools], truth: bool, place: tuple[int, int]) -> Bools:
         """(d_vocab,) tokens that may give the core its truth and leave the conditions on the same token as they were."""
@@ -294,44 +237,3 @@ class _LeafEdits:
             return []
         n = min(CANDIDATES, possible)
         return [int(t) for t in self.rng.choice(len(chance), size=n, replace=False, p=chance / chance.sum())]
-
-    def _moved(self, places: Ints, inner: nodes.Position) -> tuple[list[list[int]], list[int], list[int], Bools]:
-        """Rows whose prefix was cut or lengthened, so that the judged token stands elsewhere."""
-        tokens = self.source.tokens
-        rows: list[list[int]] = []
-        positions: list[int] = []
-        owner: list[int] = []
-        wanted: list[bool] = []
-        for i, (window, pos) in enumerate(places):
-            first = int(np.argmax(tokens.scored[window]))
-            head = tokens.ids[window, :first].tolist()
-            body = tokens.ids[window, first : pos + 1].tolist()
-            for truth in (True, False):
-                for place in self._target_places(inner, truth, len(body) - 1):
-                    moved = (
-                        body[-place - 1 :]
-                        if place < len(body)
-                        else self._filler(int(window), place + 1 - len(body)) + body
-                    )
-                    if len(moved) == place + 1 and len(head) + len(moved) <= self.source.n_ctx:
-                        rows.append([*head, *moved])
-                        positions.append(len(head) + place)
-                        owner.append(i)
-                        wanted.append(truth)
-        return rows, positions, owner, np.array(wanted, dtype=bool)
-
-    def _target_places(self, inner: nodes.Position, truth: bool, current: int) -> list[int]:
-        inside = range(inner.first, min(inner.last, self.source.n_ctx - 2) + 1)
-        reach = range(min(self.source.n_ctx - 2, 2 * max(current, inner.first, 8)) + 1)
-        options = [p for p in reach if (p in inside) == (truth != self.core.negated) and p != current]
-        n = min(CANDIDATES, len(options))
-        return [int(p) for p in self.rng.choice(options, size=n, replace=False)] if options else []
-
-    def _filler(self, window: int, n: int) -> list[int]:
-        tokens = self.source.tokens
-        for _ in range(8):
-            other = int(self.rng.integers(len(tokens)))
-            body = tokens.ids[other][tokens.scored[other]]
-            if tokens.documents[other] != tokens.documents[window] and len(body) >= n:
-                return [int(t) for t in body[:n]]
-        return []

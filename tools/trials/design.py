@@ -8,7 +8,8 @@ from pydantic import Field
 from neuronaut.tools.intervene.pairs import run_pairs
 from neuronaut.tools.look.reads import FiringRule, count, f1_of
 from neuronaut.tools.predicates import nodes
-from neuronaut.tools.predicates.edits import Source, draw_pairs
+from neuronaut.tools.predicates.draw import draw_pairs
+from neuronaut.tools.predicates.edits import Source
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import Predicate, canonical_json, complexity, leaves, predicate_from_json
 from neuronaut.tools.registry import Array, ToolContext, ToolResult, tool
