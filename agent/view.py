@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 _SHOWN = {"\n": "⏎", "\t": "⇥"}
+_STEERING = ("Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp")
 
 
 def visible(text: str) -> str:
@@ -17,7 +18,7 @@ def visible(text: str) -> str:
 def _visible(character: str) -> str:
     if character in _SHOWN:
         return _SHOWN[character]
-    if unicodedata.category(character) in ("Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"):
+    if unicodedata.category(character) in _STEERING:
         return f"\\u{ord(character):04x}"
     return character
 
@@ -38,5 +39,6 @@ def steps_on_stderr() -> Callable[[str, str], None]:
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on stdout; NaN is a bug."""
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2))
+    """One JSON value on stdout, escaped where a character could steer a terminal; NaN is a bug."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
+    print("".join(c if c == "\n" or unicodedata.category(c) not in _STEERING else json.dumps(c)[1:-1] for c in text))

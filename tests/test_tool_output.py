@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from neuronaut.agent.cli import app
 from neuronaut.agent.tool_output import WIDEST, example_call, help_lines, measurement_line, result_lines
+from neuronaut.agent.view import print_json
 from neuronaut.tools.corpus import pocket_corpus
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.measurements import Measurement
@@ -130,3 +131,12 @@ def test_arrays_are_kept_where_asked_and_never_overwrite(tmp_path: Path) -> None
         CliRunner().invoke(app, call, catch_exceptions=False)
     with pytest.raises(UserError, match="makes no arrays"):
         CliRunner().invoke(app, ["tool", "model_card", "--arrays", str(tmp_path / "b.npz")], catch_exceptions=False)
+
+
+def test_json_on_a_terminal_is_read_back_and_steers_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"text": "é\x1b[2J\x9b31m\u202eabc\U000e0041\ud800 \n ok", "n": [1, 2.5, None]}
+    print_json(value)
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == value
+    assert "é" in printed
+    assert not set(printed) & set("\x1b\x9b\u202e\U000e0041\ud800")
