@@ -220,18 +220,31 @@ def best_range(
     order = features.order[inside]
     size = int(features.order.max(initial=0)) + 1
     steps = np.arange(size + 1) if size <= _EDGES else np.unique(np.geomspace(1, size + 1, _EDGES).astype(int) - 1)
-    wide = np.triu(np.ones((len(steps), len(steps)), dtype=bool), 1)
-    wide[0, -1] = False
-    sums = []
-    for weights in (target.counted, target.fires, target.mass):
-        running = np.concatenate([[0.0], np.cumsum(np.bincount(order, weights=weights[inside], minlength=size))])
-        sums.append(np.where(wide, running[steps][None, :] - running[steps][:, None], 0.0))  # [first, past the last]
-    scores = np.where(wide, f1_of(sums[0] + beside.places, sums[1] + beside.fires, sums[2] + beside.mass), -1.0)
-    tally.tried += int(wide.sum())
-    if not wide.any():
+    running = [
+        np.concatenate([[0.0], np.cumsum(np.bincount(order, weights=weights[inside], minlength=size))])
+        for weights in (target.counted, target.fires, target.mass)
+    ]
+
+    def best(lows: NDArray[np.int64], pasts: NDArray[np.int64]) -> tuple[int, int]:
+        """First position and the one past the last with the best score, of those given."""
+        ranges = lows[:, None] < pasts[None, :]
+        ranges &= ~((lows[:, None] == 0) & (pasts[None, :] >= size))
+        sums = [np.where(ranges, total[pasts][None, :] - total[lows][:, None], 0.0) for total in running]
+        scores = f1_of(sums[0] + beside.places, sums[1] + beside.fires, sums[2] + beside.mass)
+        tally.tried += int(ranges.sum())
+        at = np.unravel_index(int(np.argmax(np.where(ranges, scores, -1.0))), ranges.shape)
+        return int(lows[at[0]]), int(pasts[at[1]])
+
+    if size < 2:
         return []
-    first, past = np.unravel_index(int(np.argmax(scores)), scores.shape)
-    low, high = int(steps[first]), int(steps[past])
+    low, high = best(steps[:-1], steps[1:])
+    low, high = best(_around(low, steps), _around(high, steps))
     open_end = high >= size
     node = nodes.Position(first=low, last=nodes.MAX_POSITION if open_end else high - 1)
     return [Atom(node, (features.order >= low) & (features.order < high), 3)]
+
+
+def _around(step: int, steps: NDArray[np.int64]) -> NDArray[np.int64]:
+    """All positions from the step before to the one after."""
+    at = int(np.searchsorted(steps, step))
+    return np.arange(int(steps[max(0, at - 1)]), int(steps[min(len(steps) - 1, at + 1)]) + 1)

@@ -1,9 +1,11 @@
 """Beam search over conjunctions of leaves and their unions, scored by F1 against the firing less a price per item."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neuronaut.agent.proposers.atoms import (
     ITEM_PENALTY,
@@ -27,7 +29,7 @@ LIMITS = (5, 20, 100)
 TOKEN_FAMILIES = ("token", "loose token")
 MIN_GAIN = 0.03  # F1 on explore that a leaf or a clause must bring
 KEY_RATE = 0.4  # share of a key's places that must fire
-_ALIKE = 2  # states of a beam that may use the same families
+_ALIKE = 1  # states of a beam that may be about the same
 _EXCLUDED_BY = ("token", "loose token", "token 1 before")
 _FLAGS_TRIED = 4
 _MAX_CLAUSES = 4
@@ -110,7 +112,7 @@ class Beam:
     target: Target
     beside: Counts
     tally: Tally
-    width: int = 6
+    width: int = 8
     depth: int = 3
 
     def clauses(self, start: Clause | None = None) -> list[Clause]:
@@ -139,7 +141,7 @@ class Beam:
         kept: list[Clause] = []
         alike: dict[frozenset[str], int] = {}
         for clause in sorted(unique.values(), key=self._rank):
-            families = frozenset(atom.family or atom.node.kind for atom in clause.atoms)
+            families = frozenset(_group(atom) for atom in clause.atoms)
             if alike.get(families, 0) < _ALIKE:
                 alike[families] = alike.get(families, 0) + 1
                 kept.append(clause)
@@ -192,22 +194,28 @@ class Beam:
             atoms.append(Atom(node, ~flag.mask if negated else flag.mask, flag.cost + negated))
         return atoms
 
+    def _like(self, atom: Atom, inside: NDArray[np.intp], limits: tuple[int, ...]) -> list[Atom]:
+        """Atoms of the same kind with the parameters that are best inside a mask; none for an atom without parameters."""
+        features, family = self.features, self.features.families.get(atom.family)
+        if family is not None and atom.negated:
+            return best_exclusion(family, inside, self.target, beside=self.beside, tally=self.tally)
+        if family is not None:
+            return best_sets(family, inside, self.target, limits, beside=self.beside, tally=self.tally)
+        if isinstance(atom.node, nodes.Position):
+            return best_range(features, inside, self.target, beside=self.beside, tally=self.tally)
+        if isinstance(atom.node, nodes.Within) and len(inside):
+            return within_atoms(features, inside, self.target, beside=self.beside, tally=self.tally)
+        return []
+
     def fitted_again(self, clause: Clause, limits: tuple[int, ...] = (20,), rounds: int = 2) -> Clause:
         """The clause after its sets were chosen anew, each given the others, as long as the score rises."""
         best = clause
         for _ in range(rounds):
             before = best
             for at, atom in enumerate(best.atoms):
-                if not atom.family:
-                    continue
                 others = [other for i, other in enumerate(best.atoms) if i != at]
                 mask = np.logical_and.reduce([np.ones(len(self.features), dtype=bool), *(o.mask for o in others)])
-                inside = np.flatnonzero(mask & (self.target.counted > 0))
-                family = self.features.families[atom.family]
-                if atom.negated:
-                    found = best_exclusion(family, inside, self.target, beside=self.beside, tally=self.tally)
-                else:
-                    found = best_sets(family, inside, self.target, limits, beside=self.beside, tally=self.tally)
+                found = self._like(atom, np.flatnonzero(mask & (self.target.counted > 0)), limits)
                 for new in found:
                     candidate = Clause((*best.atoms[:at], new, *best.atoms[at + 1 :]), mask & new.mask)
                     if self.score(candidate) > self.score(best) + 1e-9:
@@ -215,6 +223,14 @@ class Beam:
             if best is before:
                 break
         return best
+
+
+def _group(atom: Atom) -> str:
+    """What an atom is about: families that mostly say the same in other forms are one group."""
+    if atom.family:
+        return re.sub(r"^loose | \d+$|^(text) \d+", r"\1", atom.family)
+    inner = atom.node.inner if isinstance(atom.node, nodes.Not | nodes.At) else atom.node
+    return f"{atom.node.kind} {inner.kind}"
 
 
 def formulas(features: Features, target: Target, tally: Tally, *, start: Clause | None = None) -> list[Formula]:
