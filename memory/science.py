@@ -49,8 +49,9 @@ def _rests_on(rows: Rows, cited: Row) -> tuple[str | None, str | None]:
 def text_problems(rows: Rows, seq: Seq) -> list[str]:
     """Tests on confirm text that was not opened for them, or was looked at before it was opened."""
     problems = []
-    opened = {(b["corpus"], rows["unit"][b["unit"]]["address"], b["side"], b["block"]): key
-              for key, b in rows["block_opened"].items() if b["unit"] in rows["unit"]}  # fmt: skip
+    units = rows["unit"]
+    opened = {(units[b["unit"]]["target"], units[b["unit"]]["address"], b["corpus"], b["side"], b["block"]): key
+              for key, b in rows["block_opened"].items() if b["unit"] in units}  # fmt: skip
     for key, row in rows["experiment"].items():
         args = _parsed(row["args"])
         if not isinstance(args, dict) or not isinstance(args.get("block"), int) or row["repeat_of"] is not None:
@@ -59,7 +60,8 @@ def text_problems(rows: Rows, seq: Seq) -> list[str]:
         if side is None:
             problems.append(f"experiment {key} looked at confirm block {args['block']} without a registered prediction")
             continue
-        block = opened.get((row["corpus"], str(args.get("unit")), side, args["block"]))
+        target = rows["run"].get(row["run"], {}).get("target")
+        block = opened.get((target, str(args.get("unit")), row["corpus"], side, args["block"]))
         if block is None or seq.get(("block_opened", block), 0) > seq.get(("experiment", key), 0):
             problems.append(f"experiment {key} looked at confirm block {args['block']} before it was opened for a test")
     return problems

@@ -4,6 +4,7 @@ import json
 import runpy
 import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,15 @@ def forge_ledger(connection: sqlite3.Connection) -> None:
 
 
 def test_an_untouched_notebook_is_whole(notebook: Path) -> None:
+    assert problems(notebook, head(notebook)) == []
+
+
+def test_a_neuron_of_the_same_name_in_another_model_has_blocks_of_its_own(notebook: Path) -> None:
+    with Notebook(notebook) as opened:
+        run = opened.start_run(
+            made["CONFIG"], replace(made["TARGET"], name="other", weights_sha256="v" * 64), made["CORPUS"]
+        )
+        made["judged"](opened, run, made["claim"](opened, run, "cow"), made["case_of"](0.9, (1.0,) * 20))
     assert problems(notebook, head(notebook)) == []
 
 
