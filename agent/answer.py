@@ -100,11 +100,16 @@ def _claim(
 
 
 def _unexplained(judged: list[dict[str, Any]], experiments: dict[str, Any]) -> dict[str, Any]:
-    """Share of the firing mass outside the best reads claim of the asked sign; null where none was tested."""
+    """Share of the firing mass outside the best tested reads claim, of each unit; on top, of the first one.
+
+    null where none was tested.
+    """
+    found: dict[str, dict[str, Any]] = {}
     reads = [h for h in judged if h["side"] == "reads"]
     for row in sorted(reads, key=lambda h: ORDER.index(h["verdicts"][-1]["outcome"])):
         experiment = experiments.get(row["predictions"][-1]["id"])
-        if experiment:
-            found = experiment["result"]["payload"]["unexplained"]
-            return {"share": found["share"], "examples": found["tokens"], "unit": row["address"]}
-    return {"share": None, "examples": []}
+        if experiment and row["address"] not in found:
+            left = experiment["result"]["payload"]["unexplained"]
+            found[row["address"]] = {"unit": row["address"], "share": left["share"], "examples": left["tokens"]}
+    first: dict[str, Any] = next(iter(found.values()), {"share": None, "examples": []})
+    return {**first, "units": list(found.values())}

@@ -1,5 +1,7 @@
 """The command line: reads arguments, opens things, prints answers. Everything heavy is imported when it is needed."""
 
+import errno
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -231,7 +233,9 @@ def doctor(notebook: NotebookFile = None, as_json: Json = False) -> None:
 def main() -> None:
     """Run the command line. Bad input is one sentence on stderr and exit code 2."""
     try:
-        sys.exit(app(sys.argv[1:] or ["--help"], prog_name="neuronaut", standalone_mode=False))
+        code = app(sys.argv[1:] or ["--help"], prog_name="neuronaut", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code)
     except _USAGE as error:
         _complain(
             f"{error.format_message().rstrip('.')}; see `{error.ctx.command_path if error.ctx else 'neuronaut'} --help`"
@@ -248,6 +252,11 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still to be written there would fail again
+        _complain("the disk or device that output goes to is full: free some space, or print elsewhere")
     sys.exit(2)
 
 

@@ -14,7 +14,7 @@ _NAMED_NEURON = re.compile(
     re.IGNORECASE,
 )
 _HEAD = re.compile(r"\bL(\d+)\.?H(\d+)\b|\bheads?\s+L?(\d+)[.:\s]H?(\d+)", re.IGNORECASE)
-_BARE = re.compile(r"(?<![\w.])(\d+)\.(\d+)(?![\w]|\.\d)")
+_BARE = re.compile(r"(?<![\w.-])(\d+)\.(\d+)(?![\w]|\.\d)")
 _DOWNWARD = re.compile(r"\b(?:\d+\.\d+|L\d+\.?N\d+)-(?!\w)")
 
 

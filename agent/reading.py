@@ -87,7 +87,8 @@ def search(words: str, path: Path | None, *, as_json: bool) -> None:
         return
     for row in rows:
         print(
-            f"{row['status'].upper():<11} {row['address']:<8} {row['side']:<6} {visible(row['claim'])}  ({visible(row['author'])}, {row['id']})"
+            f"{row['status'].upper():<11} {row['address']:<8} {row['side']:<6} {visible(row['claim'])}"
+            f"  · {visible(row['target'])} · {visible(row['author'])} · {row['id']}"
         )
     if not rows:
         print(f"no claim matches {visible(words)!r}")

@@ -61,8 +61,7 @@ def _rows(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
         yield Text(outcome["status"], style=STYLES.get(outcome["status"], "")), body
     for note in answer["notes"]:
         yield Text("note", style="dim"), Text(visible(note))
-    left = answer["unexplained"]
-    if left["share"] is not None:
+    for left in answer["unexplained"]["units"]:
         tokens = ", ".join(f'"{visible(token)}"' for token in left["examples"])
         rest = f", most of it at {tokens}" if tokens and left["share"] >= 0.01 else ""
         yield Text("left over", style="dim"), Text(f"{left['share']:.0%} of the firing of {left['unit']}{rest}")
@@ -77,14 +76,14 @@ def _score(claim: dict[str, Any]) -> float:
 
 
 def _examples(answer: dict[str, Any], claim: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
-    """The top contexts of the unit, its token marked, under its first reads claim."""
+    """The contexts of the unit's largest activations, its token marked, under its first reads claim."""
     from rich.text import Text
 
     for at, one in enumerate(answer["examples"].get(claim["unit"], []) if claim["side"] == "reads" else []):
         body = Text(f"{one['activation']:6.2f}  …{visible(one['before'])[-44:]}", style="dim")
         body.append(f"⟦{visible(one['token'])}⟧", style="bold not dim")
         body.append(f"{visible(one['after'])[:24]}…", style="dim")
-        yield Text("" if at else "examples", style="dim"), body
+        yield Text("" if at else "largest", style="dim"), body
 
 
 def _short(reason: str) -> str:

@@ -237,8 +237,11 @@ def search(notebook: Store, words: str, *, limit: int = 100) -> list[Row]:
     h, u, s = schema.hypothesis, schema.unit, schema.hypothesis_status
     later = s.alias()
     last = ~sa.exists().where(later.c.hypothesis == s.c.hypothesis, later.c.seq > s.c.seq)
-    joined = h.join(u, u.c.id == h.c.unit).join(s, sa.and_(s.c.hypothesis == h.c.id, last))
-    statement = sa.select(h, u.c.address, u.c.layer, s.c.to_state.label("status")).select_from(joined)
+    t = schema.target_model
+    joined = h.join(u, u.c.id == h.c.unit).join(t, t.c.id == u.c.target)
+    joined = joined.join(s, sa.and_(s.c.hypothesis == h.c.id, last))
+    columns = (h, u.c.address, u.c.layer, t.c.name.label("target"), s.c.to_state.label("status"))
+    statement = sa.select(*columns).select_from(joined)
     for word in words.split():
         statement = statement.where(_condition(word))
     return notebook.rows(statement.order_by(h.c.id.desc()).limit(limit))

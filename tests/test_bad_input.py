@@ -357,3 +357,16 @@ def test_a_database_that_is_full_ends_a_run_with_a_sentence(
     assert "could not be written because the disk is full: what was recorded is kept; free some space" in said
     with Notebook(copy, read_only=True) as notebook:
         assert verify(notebook, head) == []
+
+
+def test_output_to_a_full_device_is_one_sentence() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full on this system")
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", "from neuronaut.agent.cli import main; main()", "models"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("neuronaut: the disk or device that output goes to is full")
+    assert "Traceback" not in ended.stderr

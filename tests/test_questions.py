@@ -39,6 +39,7 @@ def test_both_signs_are_asked_unless_one_is_named() -> None:
         ("what does L5H1 do", "only neurons"),
         ("what does 8.3 do", "could be neuron 8.3 or head L8H3"),
         ("is 3 good", "names no neuron"),
+        ("neuron -1.5", "names no neuron"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_with_what_can(text: str, says: str) -> None:

@@ -271,8 +271,18 @@ def _load_bridge(folder: ModelFolder, dtype: torch.dtype) -> tuple[Any, str]:
 
         try:
             model, report = transformers.AutoModelForCausalLM.from_pretrained(
-                str(folder.path), dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+                str(folder.path),
+                dtype=dtype,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
             )
+            if wrong := sorted(report["mismatched_keys"]):
+                name, stored, asked = wrong[0]
+                raise ValueError(
+                    f"config.json does not fit the weights: {name} has shape {list(stored)}, not {list(asked)}"
+                )
             attention = str(model.config._attn_implementation)
             bridge = TransformerBridge.boot_transformers(str(folder.path), device="cpu", dtype=dtype, hf_model=model)
         except (ValueError, KeyError, OSError, RuntimeError, SafetensorError) as error:
