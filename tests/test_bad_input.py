@@ -282,8 +282,11 @@ def nobody() -> Iterator[None]:
     if os.geteuid() != 0:
         yield
         return
-    os.setresgid(65534, 65534, 0)
-    os.setresuid(65534, 65534, 0)
+    try:
+        os.setresgid(65534, 65534, 0)
+        os.setresuid(65534, 65534, 0)
+    except OSError as error:
+        pytest.skip(f"root cannot become someone else here ({error})")
     try:
         yield
     finally:

@@ -41,10 +41,17 @@ def test_a_run_killed_at_any_commit_ends_with_the_same_findings(tiny: tuple[str,
     assert summary["finished_twice"] == 0
 
 
+# Python heeds Ctrl-C only where it was not started with SIGINT ignored, as a shell does with what it puts in the background.
+HEEDING = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from neuronaut.agent.cli import main; main()"
+)
+
+
 def interrupted(argv: list[str], at: str) -> tuple[int, str]:
     """The exit code and the steps of a command that gets Ctrl-C when a step with `at` is printed."""
     with subprocess.Popen(
-        [sys.executable, "-m", "neuronaut", *argv], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", HEEDING, *argv], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     ) as process:
         assert process.stderr is not None
         steps = []
