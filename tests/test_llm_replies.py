@@ -1,6 +1,5 @@
 """Whatever a language model replies, the hypotheses that can be tested survive, the others are counted with reasons."""
 
-import contextlib
 import json
 import time
 from functools import reduce
@@ -145,5 +144,9 @@ def test_any_text_is_either_a_bounded_predicate_or_left_out(texts: list[str]) ->
 )
 def test_any_json_is_read_or_malformed(value: Any) -> None:
     for text in (json.dumps(value), reply(GOOD, value), json.dumps({"hypotheses": value})):
-        with contextlib.suppress(Malformed):
+        said = ""
+        try:
             read_hypotheses(text)
+        except Malformed as error:
+            said = str(error)
+        assert visible(said) == said

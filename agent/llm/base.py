@@ -10,10 +10,10 @@ from pydantic import BaseModel, ValidationError
 
 from neuronaut.tools.errors import UserError
 
-TIMEOUT = 300.0  # seconds for one reply: a model on two processor cores writes 500 tokens in about 100
+TIMEOUT = 300.0  # seconds for one reply: a model on this machine's processor may need minutes
 CONNECT = 10.0  # seconds for a connection
-MAX_REPLY = 4_000_000  # characters; what a model can say in 16,000 tokens is shorter than 200,000
-SECRET = 8  # characters; a shorter key is a placeholder such as EMPTY, which may stand in any text
+MAX_REPLY = 4_000_000  # characters, far more than any reply within `max_tokens`
+SECRET = 8  # characters; a shorter key, such as EMPTY for a local server, may stand in any text
 COMPLETE = frozenset({"stop", "end_turn", "completed"})
 
 W = TypeVar("W", bound=BaseModel)

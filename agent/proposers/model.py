@@ -24,7 +24,7 @@ from neuronaut.tools.predicates.nodes import Predicate, simplify
 from neuronaut.tools.predicates.text import parse_text
 from neuronaut.tools.predicates.words import claim_text
 
-KEPT = 8  # hypotheses of one reply; each is compared on design text with 32 edits a leaf
+KEPT = 8  # hypotheses of one reply; each is compared on design text, with edits of each leaf
 READ = 64  # entries of one reply that are looked at
 SAID = 3  # refusals that are told one by one
 MAX_PREDICATE = 5_000  # characters
