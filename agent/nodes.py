@@ -12,12 +12,14 @@ from neuronaut.tools.look.activations import activations_of
 from neuronaut.tools.look.damage import damaged
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import FiringRule
+from neuronaut.tools.look.weights import promoted_pieces
 from neuronaut.tools.predicates.nodes import Promotes, Suppresses, canonical_json, complexity, predicate_from_json
 from neuronaut.tools.predicates.words import claim_text
 from neuronaut.tools.trials.reads import MOST_RIVALS
 from neuronaut.tools.units import Unit
 
 EXAMPLES = 3
+PROMOTED = 10  # tokens shown to proposers
 MAX_ROUNDS = 3  # one for each confirm block
 ITEM_COST = 0.002
 WORTH_TESTING = 0.5  # of the best prospect; the rest stay rivals
@@ -46,7 +48,17 @@ def propose(session: Session, unit: Unit, rule: FiringRule) -> dict[str, float]:
     tokens = context.sample("explore", EXPLORE_TOKENS)
     activations = context.activations(unit, "explore", n_tokens=EXPLORE_TOKENS)
     apart = damaged(tokens, activations, rule, seed=session.config.seed)
-    explored = Explored(unit, tokens, activations, rule, damaged=(apart, activations_of(context.target, unit, apart)))
+    earlier = [finding for finding in session.earlier_findings(unit) if finding.side == "reads"]
+    explored = Explored(
+        unit,
+        tokens,
+        activations,
+        rule,
+        damaged=(apart, activations_of(context.target, unit, apart)),
+        promoted=tuple(promoted_pieces(context.target, unit, PROMOTED)),
+        refuted=tuple(one.predicate for one in earlier if one.status == "REFUTED" and one.same_inputs),
+        recalled=tuple(f"{one.status}: {one.claim}" for one in earlier),
+    )
     pool = [proposal for proposer in session.proposers for proposal in proposer.propose(explored)]
     if not pool:
         return {}

@@ -16,7 +16,6 @@ from neuronaut.agent.view import print_json, steps_on_stderr
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import default_path, sqlite_errors
-from neuronaut.memory.recall import earlier_findings
 from neuronaut.memory.store import check_writable
 from neuronaut.tools.corpus import Corpus, load_corpus, pocket_corpus
 from neuronaut.tools.errors import ToolFailed, UserError
@@ -173,12 +172,11 @@ def _recall(session: Session, question: Question) -> None:
     """Say what earlier runs found out about the unit; it is never used as evidence."""
     for sign in question.signs:
         unit = question.unit.with_sign(sign)
-        for found in earlier_findings(session.notebook, session.run, unit, tools_sha256()):
-            if found.status != "UNRESOLVED":
-                stale = "" if found.same_inputs else " (stale: on other text, or by an earlier version of the tools)"
-                session.say(
-                    "recall", f"{unit.address} {found.side} {found.status} in run {found.run}: {found.claim}{stale}"
-                )
+        for found in session.earlier_findings(unit):
+            stale = "" if found.same_inputs else " (stale: on other text, or by an earlier version of the tools)"
+            session.say(
+                "recall", f"{unit.address} {found.side} {found.status} in run {found.run}: {found.claim}{stale}"
+            )
 
 
 def _through_graph(session: Session, todo: list[str]) -> None:

@@ -13,10 +13,12 @@ from neuronaut.agent.config import RunConfig
 from neuronaut.agent.proposers.base import Proposer
 from neuronaut.memory.ledger import canonical
 from neuronaut.memory.notebook import ExperimentSpec, Notebook
+from neuronaut.memory.recall import Finding, earlier_findings
 from neuronaut.tools import registry as tool_registry
 from neuronaut.tools.errors import ToolFailed, ToolRefused
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolContext, ToolResult, find_tool
+from neuronaut.tools.units import Unit
 
 Say = Callable[[str, str], None]
 
@@ -73,6 +75,11 @@ class Session:
         rows = [(subject, m) for m in result.measurements]
         evidence = self.notebook.end_experiment(known.id, stored, spent=spent, evidence=rows)
         return _done(known.id, stored, evidence)
+
+    def earlier_findings(self, unit: Unit) -> list[Finding]:
+        """What earlier runs found out about the unit; those with an UNRESOLVED claim found nothing."""
+        found = earlier_findings(self.notebook, self.run, unit, tools_sha256())
+        return [finding for finding in found if finding.status != "UNRESOLVED"]
 
     def _check_budget(self) -> None:
         budget = self.config.budget

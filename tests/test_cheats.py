@@ -127,3 +127,21 @@ def test_what_is_only_memorised_of_explore_text_is_not_supported(says: Proposes,
     assert len(row["claims"]) + len(row["outcomes"]) >= 1
     assert not any("failed" in outcome for outcome in row["outcomes"])
     assert all(claim["status"] != "SUPPORTED" for claim in row["claims"])
+
+
+def test_what_an_earlier_run_refuted_is_told_to_the_proposers_of_the_next(
+    ask: Callable[[Unit, Proposes], dict[str, Any]],
+) -> None:
+    """The amnesiac cannot say that nobody told it; the built-in proposer leaves such a claim out."""
+    seen: list[Explored] = []
+
+    def wrong(explored: Explored) -> list[Predicate]:
+        seen.append(explored)
+        return [parse_text("not(at(1, token(' a')))")]
+
+    first = ask(TRUTHS[SKIP], wrong)
+    ask(TRUTHS[SKIP], wrong)
+    assert [claim["status"] for claim in first["claims"]] == ["REFUTED"]
+    assert [explored.refuted for explored in seen] == [(), (canonical_json(wrong(seen[0])[0]),)]
+    assert seen[1].recalled == (f"REFUTED: {first['claims'][0]['claim']}",)
+    assert all(len(explored.promoted) == 10 for explored in seen)

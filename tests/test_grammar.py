@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from neuronaut.agent.proposers.base import Explored
 from neuronaut.agent.proposers.grammar import GrammarProposer, search
-from neuronaut.agent.proposers.writes import propose_writes
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import Predicate, canonical_json
@@ -178,26 +177,3 @@ def test_a_refuted_predicate_is_not_proposed_again_in_any_form() -> None:
     for proposal in GrammarProposer().propose(_explored(truth, refuted=(canonical_json(first),))):
         one, other = holds(first, explore), holds(proposal.predicate, explore)
         assert (one & other).sum() < 0.99 * (one | other).sum()
-
-
-def test_a_revision_narrows_a_rule_that_is_too_broad() -> None:
-    truth, broad, design = FAMILIES["conjunction"], nodes.Capitalised(), text(2)
-    explored = _explored(truth, design=(design, planted(truth, design)))
-    best = GrammarProposer().revise(explored, broad)[0]
-    assert f1_on_unseen(best.predicate, truth) >= 0.95 > f1_on_unseen(broad, truth) + 0.3
-
-
-def test_a_revision_widens_a_rule_that_misses_a_mode() -> None:
-    truth = FAMILIES["union"]
-    best = GrammarProposer().revise(_explored(truth), token(" baba", " baki"))[0]
-    assert f1_on_unseen(best.predicate, truth) >= 0.95 > f1_on_unseen(token(" baba", " baki"), truth)
-
-
-def test_what_a_unit_writes_is_proposed_from_measured_effects_where_there_are_any() -> None:
-    promoted = [(f" t{i}", 3 - 0.1 * i) for i in range(15)]
-    by_weights = propose_writes(promoted, [(" no", -5.0)])
-    assert [type(p.predicate) for p in by_weights] == [nodes.Suppresses, nodes.Promotes]
-    assert by_weights[1].predicate == nodes.Promotes(tokens=tuple(f" t{i}" for i in range(10)))
-    measured = propose_writes(promoted, [(" no", -5.0)], effects={" t3": 0.4, " t1": 0.3, " t0": -0.2, " no": 0.1})
-    assert [p.predicate for p in measured] == [nodes.Promotes(tokens=(" t3", " t1"))]
-    assert propose_writes([], []) == []

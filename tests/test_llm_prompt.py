@@ -150,9 +150,7 @@ def test_the_downward_side_is_told() -> None:
 
 def test_refuted_and_recalled_findings_are_shown() -> None:
     refuted = (canonical_json(parse_text('token(" May")')),)
-    prompt = shown(
-        explored(MONTHS, FIRES, refuted=refuted, recalled=("3.8 reads the same",), promoted=((" 1st", 2.0),))
-    )
+    prompt = shown(explored(MONTHS, FIRES, refuted=refuted, recalled=("3.8 reads the same",), promoted=(" 1st",)))
     findings = prompt[prompt.index("<findings>") : prompt.index("</findings>")]
     assert "do not repeat: token(' May')" in findings
     assert "3.8 reads the same" in findings
@@ -160,9 +158,9 @@ def test_refuted_and_recalled_findings_are_shown() -> None:
     assert "<findings>" not in shown(explored(MONTHS, FIRES))
 
 
-def test_text_that_tests_are_made_from_is_not_shown() -> None:
+def test_damaged_text_is_not_shown() -> None:
     held_back = explored([["SECRET"]], {})
-    assert "SECRET" not in shown(explored(MONTHS, FIRES, design=(held_back.tokens, held_back.activations)))
+    assert "SECRET" not in shown(explored(MONTHS, FIRES, damaged=(held_back.tokens, held_back.activations)))
 
 
 def test_the_same_unit_gives_the_same_prompt() -> None:
@@ -187,7 +185,7 @@ def test_the_same_unit_gives_the_same_prompt() -> None:
 )
 def test_text_cannot_leave_its_place_in_the_prompt(attack: str) -> None:
     documents = [["Good", " in", f" {attack}", attack], ["Late", " in", f" {attack}"], [attack, "."]]
-    unit = explored(documents, {(0, 2): 2.0, (1, 2): 1.0}, recalled=(attack,), promoted=((attack, 1.0),))
+    unit = explored(documents, {(0, 2): 2.0, (1, 2): 1.0}, recalled=(attack,), promoted=(attack,))
     prompt = shown(unit)
     for tag in ("<corpus>", "</corpus>", "<findings>", "</findings>"):
         assert len(re.findall(re.sub("(<|/)", r"\1\\s*", tag.replace(">", r"\s*>")), prompt, re.IGNORECASE)) == 1

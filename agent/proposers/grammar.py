@@ -7,19 +7,16 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from neuronaut.agent.proposers.atoms import Atom, Counts, Mask, Tally, Target
+from neuronaut.agent.proposers.atoms import Counts, Mask, Tally, Target
 from neuronaut.agent.proposers.base import Explored, Firing, Proposal
 from neuronaut.agent.proposers.features import Features
 from neuronaut.agent.proposers.search import (
     LIMITS,
-    Beam,
-    Clause,
     Formula,
     cleaned,
     fitted_again,
     formulas,
     pruned,
-    tokens_alone,
 )
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.evaluate import holds
@@ -111,11 +108,11 @@ def _drawn(tokens: Tokens, seed: int) -> NDArray[np.intp]:
     return np.flatnonzero(np.isin(codes, kept))
 
 
-def _searched(case: _Case, *, budget: int, start: Sequence[Clause] = (), refuted: Sequence[str] = ()) -> list[Found]:
+def _searched(case: _Case, *, budget: int, refuted: Sequence[str] = ()) -> list[Found]:
     if case.fit.fires.sum() < 1 or case.select.fires.sum() < 1:
         return []
     tally = Tally()
-    pool = _continued(case, start, tally) if start else formulas(case.features, case.fit, tally)
+    pool = formulas(case.features, case.fit, tally)
     pool.sort(key=lambda formula: -round(formula.score(case.fit), 9))
     for formula in pool[:_REFITTED]:
         pool += [fitted_again(formula, case.features, case.fit, limit, tally) for limit in LIMITS]
@@ -199,34 +196,6 @@ def _found(predicate: Predicate, mask: Mask, case: _Case, selection_f1: float) -
     return Found(predicate, f1, precision, counts.mass, selection_f1, complexity(predicate), 0)
 
 
-def _clauses_of(predicate: Predicate, features: Features) -> list[Clause]:
-    """The predicate as a union of conjunctions of atoms that stay as they are."""
-    clauses = []
-    for part in predicate.of if isinstance(predicate, nodes.AnyOf) else (predicate,):
-        leaves = part.of if isinstance(part, nodes.AllOf) else (part,)
-        atoms = tuple(Atom(leaf, _mask(leaf, features), complexity(leaf)) for leaf in leaves)
-        clauses.append(Clause(atoms, np.logical_and.reduce([atom.mask for atom in atoms])))
-    return clauses
-
-
-def _continued(case: _Case, start: Sequence[Clause], tally: Tally) -> list[Formula]:
-    """Formulas that narrow one clause of a predicate further, or widen it by another clause."""
-    found = [Formula.of(start), *tokens_alone(case.features, case.fit, tally)]
-    for at, clause in enumerate(start):
-        others = [other for i, other in enumerate(start) if i != at]
-        covered = np.logical_or.reduce([np.zeros(len(case.features), dtype=bool), *(other.mask for other in others)])
-        beside = case.fit.counts(covered)
-        depth = len(clause.atoms) + 2
-        beam = Beam(case.features, case.fit.without(covered), beside, tally, width=4, depth=depth)
-        found += [Formula.of([*start[:at], longer, *start[at + 1 :]]) for longer in beam.clauses(clause)]
-    best = sorted(found, key=lambda formula: -round(formula.score(case.fit), 9))[:3]
-    for formula in best:
-        left = case.fit.without(formula.mask).alone()
-        more = Beam(case.features, left, Counts(), tally, width=4, depth=2).clauses()
-        found += [Formula.of([*formula.clauses, clause]) for clause in more[:6]]
-    return found
-
-
 class GrammarProposer:
     """Proposes what the search finds: the best predicates at several complexities, with the current-token rival."""
 
@@ -239,13 +208,6 @@ class GrammarProposer:
         """At most `max_rivals` hypotheses about when the unit fires, best first; no refuted predicate among them."""
         case = _Case.of(*_joined(explored), explored.rule, self.seed)
         return self._proposals(explored, _searched(case, budget=self.max_rivals, refuted=explored.refuted))
-
-    def revise(self, explored: Explored, predicate: Predicate) -> list[Proposal]:
-        """The same, searched on from `predicate` with what it gets wrong on explore and design text."""
-        case = _Case.of(*_joined(explored, explored.design), explored.rule, self.seed)
-        start = _clauses_of(predicate, case.features)
-        refuted = (*explored.refuted, canonical_json(predicate))
-        return self._proposals(explored, _searched(case, budget=self.max_rivals, start=start, refuted=refuted))
 
     def _proposals(self, explored: Explored, found: Iterable[Found]) -> list[Proposal]:
         return [
@@ -268,9 +230,9 @@ _Scalar = TypeVar("_Scalar", bound=np.generic)
 _Observed = tuple[Tokens, NDArray[np.float32]]
 
 
-def _joined(explored: Explored, also: _Observed | None = None) -> _Observed:
-    """Explore text, its damaged windows and more text as one, padded to the longest window."""
-    parts = [part for part in ((explored.tokens, explored.activations), explored.damaged, also) if part is not None]
+def _joined(explored: Explored) -> _Observed:
+    """Explore text and its damaged windows as one, padded to the longest window."""
+    parts = [part for part in ((explored.tokens, explored.activations), explored.damaged) if part is not None]
     if len(parts) == 1:
         return parts[0]
     width = max(part[0].ids.shape[1] for part in parts)

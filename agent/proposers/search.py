@@ -115,12 +115,11 @@ class Beam:
     width: int = 8
     depth: int = 3
 
-    def clauses(self, start: Clause | None = None) -> list[Clause]:
+    def clauses(self) -> list[Clause]:
         """Every clause that stood in the beam, best first."""
-        first = start or Clause((), np.ones(len(self.features), dtype=bool))
-        kept: list[Clause] = [first] if start else []
-        states = [first]
-        for _ in range(self.depth - len(first.atoms)):
+        kept: list[Clause] = []
+        states = [Clause((), np.ones(len(self.features), dtype=bool))]
+        for _ in range(self.depth):
             states = self._best(clause for state in states for clause in self._extended(state))
             states = self._best([*states, *(self.fitted_again(state) for state in states if len(state.atoms) > 1)])
             if not states:
@@ -233,9 +232,9 @@ def _group(atom: Atom) -> str:
     return f"{atom.node.kind} {inner.kind}"
 
 
-def formulas(features: Features, target: Target, tally: Tally, *, start: Clause | None = None) -> list[Formula]:
+def formulas(features: Features, target: Target, tally: Tally) -> list[Formula]:
     """Single clauses, and the unions that grow from the best of them; fitted to `target`."""
-    single = Beam(features, target, Counts(), tally).clauses(start)
+    single = Beam(features, target, Counts(), tally).clauses()
     found = [*tokens_alone(features, target, tally), *(Formula.of([clause]) for clause in single)]
     for seed in _seeds(single, target):
         chosen = [seed]

@@ -34,7 +34,7 @@ def prompt_variables(explored: Explored) -> dict[str, Any]:
         "token_table": _table(explored, fires, back=0),
         "word_table": _words(explored, fires),
         "before_table": _table(explored, fires, back=1),
-        "promoted": [_quoted(piece) for piece, _ in explored.promoted[:N_PROMOTED]],
+        "promoted": [_quoted(piece) for piece in explored.promoted[:N_PROMOTED]],
         "refuted": [escaped(str(predicate_from_json(text))) for text in explored.refuted[:N_FINDINGS]],
         "recalled": [escaped(text) for text in explored.recalled[:N_FINDINGS]],
     }

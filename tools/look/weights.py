@@ -91,6 +91,12 @@ def direct_logits(target: TargetModel, unit: Unit) -> Tensor:
     return logits - logits.mean()
 
 
+def promoted_pieces(target: TargetModel, unit: Unit, k: int) -> list[str]:
+    """The `k` tokens that the neuron makes likelier when it fires (low, for sign -1), by direct logit attribution."""
+    best = torch.topk(direct_logits(target, unit), min(k, target.spec.d_vocab)).indices
+    return [target.vocabulary.pieces[token] for token in best.tolist()]
+
+
 @tool("promoted_tokens")
 def promoted_tokens(context: ToolContext, args: WeightsArgs) -> ToolResult:
     """Tokens that the neuron's write vector promotes and suppresses directly (direct logit attribution): logits per unit
