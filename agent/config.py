@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from neuronaut.tools.errors import UserError
 
+Loop = Literal["full", "one-shot", "no-rivals", "random"]
 Provider = Literal["openai", "anthropic", "compatible", "scripted"]
 
 
@@ -22,7 +23,11 @@ class Budget(BaseModel):
 
 
 class RunConfig(BaseModel):
-    """One `ask`, as data. `model` and `corpus` are 'pocket' or paths; `llm` is provider:model or None."""
+    """One `ask`, as data. `model` and `corpus` are 'pocket' or paths; `llm` is provider:model or None.
+
+    loop: the whole one, or one with a part taken out, to measure what the part is worth: the first hypothesis alone is
+    tested, none has rivals, or they are tested in random order instead of the most promising first.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     question: str
@@ -33,6 +38,7 @@ class RunConfig(BaseModel):
     seed: int = 0
     fast: bool = False
     again: bool = False
+    loop: Loop = "full"
     budget: Budget = Budget()
 
 

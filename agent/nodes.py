@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import numpy as np
+
 from neuronaut.agent.proposers.base import Explored, Proposal
 from neuronaut.agent.session import Done, Session
 from neuronaut.memory import queries
@@ -23,6 +25,7 @@ PROMOTED = 10  # tokens shown to proposers
 MAX_ROUNDS = 3  # one for each confirm block
 ITEM_COST = 0.002
 WORTH_TESTING = 0.5  # of the best prospect; the rest stay rivals
+MODES_WORTH = 0.1  # F1
 IDLE_COST = 0.3  # of a claim all of whose leaves can be edited without moving the unit
 NOTHING_PROPOSED = "nothing was proposed that a test could carry"
 
@@ -66,7 +69,8 @@ def propose(session: Session, unit: Unit, rule: FiringRule) -> dict[str, float]:
     done = session.experiment("compare_on_design", {"unit": unit.address, "predicates": list(authors)})
     by = list(authors.values())
     prospects: dict[str, float] = {}
-    for row in sorted(done.payload["predicates"], key=_prospect, reverse=True):
+    compared = done.payload["predicates"][: 1 if session.config.loop == "one-shot" else None]
+    for row in sorted(compared, key=_prospect, reverse=True):
         predicate = predicate_from_json(row["predicate"])
         claim = claim_text(predicate, sign=unit.sign)
         fields = {"side": "reads", "claim": claim, "predicate": row["predicate"], "complexity": complexity(predicate)}
@@ -77,8 +81,12 @@ def propose(session: Session, unit: Unit, rule: FiringRule) -> dict[str, float]:
 
 
 def _prospect(row: dict[str, Any]) -> float:
-    """How well a predicate of `compare_on_design` may fare in its test: F1 less the price of its items and idle leaves."""
-    return float(row["f1"] - ITEM_COST * row["complexity"] - IDLE_COST * (row["idle"] or 0.0))
+    """How well a predicate of `compare_on_design` may fare in its test: F1 less the price of its items and idle leaves.
+
+    A claim of modes is scored at the threshold of its weakest, which is the harder test: it gets something for it.
+    """
+    modes = MODES_WORTH if json.loads(row["predicate"])["kind"] == "modes" else 0.0
+    return float(row["f1"] + modes - ITEM_COST * row["complexity"] - IDLE_COST * (row["idle"] or 0.0))
 
 
 def _authors(pool: list[Proposal]) -> dict[str, str]:
@@ -190,6 +198,10 @@ def reads(session: Session, unit: Unit) -> None:
         session.notebook.outcome(session.run, unit, "reads", "ABSTAINED", NOTHING_PROPOSED)
         session.say("propose", f"{unit.address}: {NOTHING_PROPOSED}")
         return
+    if session.config.loop == "random":
+        waiting = [ids[int(i)] for i in np.random.default_rng(session.config.seed).permutation(len(ids))]
+    if session.config.loop == "no-rivals":
+        ids = []
     for _ in range(MAX_ROUNDS):
         if not waiting or prospects[waiting[0]] < WORTH_TESTING * max(prospects.values()):
             return

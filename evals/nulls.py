@@ -1,30 +1,24 @@
 """How often is something claimed where there is nothing? Null units that answer edits, through the real loop."""
 
-import argparse
-import json
-import tempfile
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
 from neuronaut.agent.proposers.base import Explored, Proposal, Proposer
 from neuronaut.agent.proposers.grammar import GrammarProposer
-from neuronaut.agent.view import visible
-from neuronaut.evals.loop import BatchContext, ask_each, supported
-from neuronaut.evals.overlay import Floats, Function, Overlay
+from neuronaut.evals.loop import BatchContext, ask_batch, cached_corpus, cached_target, supported
+from neuronaut.evals.overlay import Floats, Overlay
 from neuronaut.evals.planted import planted
 from neuronaut.evals.readable import sample_units
-from neuronaut.evals.truths import Truth, draw_truths, truth_f1
+from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size, share
+from neuronaut.evals.truths import SIMPLE, Truth, draw_truths, truth_f1
 from neuronaut.tools.corpus import pocket_corpus
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import firing_rule
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.registry import ToolContext
-from neuronaut.tools.stats import clopper_pearson
 from neuronaut.tools.targets.load import load_target
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.trials.dealt import LAST, SMOOTH, Keys, dealt, prefix_keys, recent_keys
@@ -36,6 +30,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 OFTEN = 3  # times that a context occurs from which it is a pattern that could be named
 MAX_NAMED = 0.25  # of the firing mass; a claim needs half of it, so that none can be true
+BATCH = 40  # units that share the passes over natural text
 UNLIKE = 0.2  # largest F1 of two planted rules whose claims are swapped
 
 
@@ -125,35 +120,9 @@ def named_share(null: Null, tokens: Tokens) -> float:
     return float(mass[times[inverse] >= OFTEN].sum() / max(float(mass.sum()), 1e-12))
 
 
-def ask_nulls(context: ToolContext, kind: Kind, n: int, seed: int) -> Iterator[dict[str, Any]]:
-    """A row for each of `n` null units of one kind: what the loop said of it."""
-    if kind == "swapped":
-        yield from _ask_swapped(context, n, seed)
-        return
-    units, _ = sample_units(context, n, seed)
-    nulls: dict[Unit, Function] = {
-        unit: null_of(context, unit, kind, seed * 10_000 + number) for number, unit in enumerate(units)
-    }
-    over = BatchContext(Overlay(context.target, nulls), context.corpus, units=tuple(units))
-    with tempfile.TemporaryDirectory() as folder:
-        for row in ask_each(over, units, seed, Path(folder) / "notebook.db"):
-            yield {"kind": kind, **row}
-
-
-def _ask_swapped(context: ToolContext, n: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Planted units, each with the claims that the search makes for another one whose rule is different."""
-    truths = [one for one in draw_truths(context, n, seed) if isinstance(one, Truth)]
-    overlay, units = planted(context.target, truths, seed)
-    over = BatchContext(overlay, context.corpus, units=tuple(units))
-    other = {unit: units[_unlike(truths, i, context)] for i, unit in enumerate(units)}
-
-    def proposers(unit: Unit) -> list[Proposer]:
-        return [SwappedLabels(over, other[unit], seed)]
-
-    with tempfile.TemporaryDirectory() as folder:
-        rows = ask_each(over, units, seed, Path(folder) / "notebook.db", proposers=proposers)
-        for row, truth in zip(rows, truths, strict=True):
-            yield {"kind": "swapped", "truth": str(truth.predicate), **row}
+def swapped_with(truths: Sequence[Truth], context: ToolContext) -> list[int]:
+    """For each rule the next one that holds at other places."""
+    return [_unlike(truths, number, context) for number in range(len(truths))]
 
 
 def _unlike(truths: Sequence[Truth], number: int, context: ToolContext) -> int:
@@ -164,44 +133,79 @@ def _unlike(truths: Sequence[Truth], number: int, context: ToolContext) -> int:
     return next(i for i in order if truth_f1(holds(truths[i].predicate, tokens), own) < UNLIKE)
 
 
-def table(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Per kind and in all: units, those with a SUPPORTED claim and its 95 % interval, verdicts on all tested claims."""
-    named: list[tuple[str, list[dict[str, Any]]]] = [(kind, [r for r in rows if r["kind"] == kind]) for kind in KINDS]
-    found = []
-    for name, part in [*named, ("all", list(rows))]:
-        if not part:
-            continue
-        hits = sum(bool(supported(row)) for row in part)
-        verdicts = Counter(claim["status"] for row in part for claim in row["claims"])
-        silent = sum(not row["claims"] for row in part)
-        found.append(
-            {"kind": name, "units": len(part), "supported": hits, "ci": clopper_pearson(hits, len(part)),
-             "nothing tested": silent, **verdicts}
-        )  # fmt: skip
-    return found
+@dataclass(frozen=True)
+class Nulls:
+    """Units with nothing to find by construction; all of them answer edits."""
+
+    name: str = "nulls"
+    about: str = (
+        "units with nothing to find, through the full proposer and loop: activations dealt out by a hash of the last "
+        "tokens, the same smoothed, the same silent on edited text, and planted units under another unit's claims"
+    )
+    sizes: Mapping[Size, int] = field(default_factory=lambda: {"smoke": 4, "standard": 400, "full": 1200})
+
+    def batches(self, n: int, seed: int) -> list[Batch]:
+        """Live neurons whose values are dealt out, and planted rules; the kinds take turns, batch by batch."""
+        context = ToolContext(load_target("pocket"), pocket_corpus())
+        size = min(BATCH, max(2, n // len(KINDS)))
+        kinds = [KINDS[at % len(KINDS)] for at in range(-(-n // size))]
+        units, _ = sample_units(context, n, seed)
+        rules = draw_truths(context, [SIMPLE[i % len(SIMPLE)] for i in range(size * kinds.count("swapped"))], seed)
+        truths = iter([one for one in rules if isinstance(one, Truth)])
+        found = []
+        for at, kind in enumerate(kinds):
+            end = min((at + 1) * size, n)
+            wanted = range(at * size, max(end, at * size + 2) if kind == "swapped" else end)
+            cases = tuple(
+                Case(f"{i:04}", kind, next(truths).to_json() if kind == "swapped" else {"unit": units[i].address})
+                for i in wanted
+            )
+            found.append(Batch(f"{seed}-{at}", cases, {"kind": kind, "seed": seed * 1000 + at}))
+        return found
+
+    def ask(self, batch: Batch, wanted: Collection[str], asking: Asking) -> Iterator[Row]:
+        """A row a unit: what the loop said of it."""
+        kind: Kind = batch.settings["kind"]
+        seed = int(batch.settings["seed"])
+        plain = ToolContext(cached_target(), cached_corpus())
+        proposers = None
+        if kind == "swapped":
+            truths = [Truth.from_json(case.truth) for case in batch.cases]
+            overlay, units = planted(plain.target, truths, seed)
+            over = BatchContext(overlay, plain.corpus, units=tuple(units))
+            other = dict(zip(units, [units[i] for i in swapped_with(truths, plain)], strict=True))
+
+            def proposers(unit: Unit) -> list[Proposer]:
+                return [SwappedLabels(over, other[unit], seed)]
+        else:
+            units = [Unit.parse(case.truth["unit"]) for case in batch.cases]
+            real = BatchContext(plain.target, plain.corpus, units=tuple(units))
+            nulls = {unit: null_of(real, unit, kind, seed * 10_000 + i) for i, unit in enumerate(units)}
+            over = BatchContext(Overlay(plain.target, nulls), plain.corpus, units=tuple(units))
+        asked = [(case, unit) for case, unit in zip(batch.cases, units, strict=True) if case.key in wanted]
+        rows = ask_batch(over, [unit for _, unit in asked], batch, asking, proposers=proposers)
+        for (case, _), row in zip(asked, rows, strict=True):
+            yield {"case": case.key, "family": kind, "outcome": "failed" if "error" in row else "ok", **row}
+
+    def scores(self, rows: Sequence[Row]) -> list[Score]:
+        """The share of units with a SUPPORTED claim, of each kind and in all, and how many claims were tested."""
+        done = [row for row in rows if row["outcome"] == "ok"]
+        if not done:
+            return []
+        found = [share("false claims", sum(bool(supported(row)) for row in done), len(done), at_most=0.01)]
+        found.append(Score("false claims, upper 95 % bound", found[0].high, len(done), at_most=0.02))
+        for kind in dict.fromkeys(row["family"] for row in done):
+            part = [row for row in done if row["family"] == kind]
+            hits = sum(bool(supported(row)) for row in part)
+            found.append(share(f"family: {kind}, false claims", hits, len(part), at_most=0.02))
+        tested = sum(bool(row["claims"]) for row in done)
+        whole = np.array([row["forwards"] + row["shared_forwards"] for row in done])
+        return [
+            *found,
+            share("units of which a claim was tested", tested, len(done)),
+            Score("forwards a unit, median", float(np.median(whole)), len(done)),
+            Score("seconds a unit, median", float(np.median([row["seconds"] for row in done])), len(done)),
+        ]
 
 
-def main() -> None:
-    """Command line: ask about null units, print each SUPPORTED claim and the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--n", type=int, default=50, help="units of each kind")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="write one JSON line a unit here")
-    args = parser.parse_args()
-    context = ToolContext(load_target("pocket"), pocket_corpus())
-    rows = []
-    for kind in args.kinds:
-        for row in ask_nulls(context, kind, args.n, args.seed):
-            rows.append(row)
-            said = [f"{claim['status']} {claim['claim'][:90]}; {claim['reason'][:90]}" for claim in row["claims"]]
-            print(f"{kind:<9} {row['unit']:<7} {row['seconds']:5.1f} s  {visible(' / '.join(said))}", flush=True)
-            if args.out:
-                with args.out.open("a", encoding="utf-8") as stream:
-                    stream.write(json.dumps(row) + "\n")
-    for line in table(rows):
-        print(json.dumps(line))
-
-
-if __name__ == "__main__":
-    main()
+SUITE = Nulls()

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from torch import Tensor
 
-from neuronaut.tools.predicates.evaluate import holds
+from neuronaut.evals.outside import Twist
+from neuronaut.tools.predicates.evaluate import strength
 from neuronaut.tools.predicates.nodes import Predicate, canonical_json
 from neuronaut.tools.targets.base import Edit, Fingerprint, ModelSpec, Run, Site, TargetModel
 from neuronaut.tools.targets.load import check_unit
@@ -42,22 +43,29 @@ class Function(Protocol):
 
 @dataclass(frozen=True)
 class FromPredicate:
-    """level · max(0, truth + noise · z): z is standard normal, drawn by the text up to the token and the seed."""
+    """level · max(0, truth + noise · z): z is standard normal, drawn by the text up to the token and the seed.
+
+    truth: 1 where the predicate holds, of modes the strength, and 0 where a twist does not apply.
+    """
 
     predicate: Predicate
     seed: int
     level: float = LEVEL
     noise: float = NOISE
+    twist: Twist | None = None
 
     @property
     def name(self) -> str:
         """The predicate with the numbers around it."""
-        return f"{canonical_json(self.predicate)} {self.seed} {self.level} {self.noise}"
+        return f"{canonical_json(self.predicate)} {self.seed} {self.level} {self.noise} {self.twist or ''}".rstrip()
 
     def __call__(self, tokens: Tokens) -> Floats:
         """(n_windows, n_pos)."""
         z = ndtri(uniform(prefix_keys(tokens.ids), self.seed))
-        return (self.level * np.maximum(0.0, holds(self.predicate, tokens) + self.noise * z)).astype(np.float32)
+        truth = strength(self.predicate, tokens)
+        if self.twist is not None:
+            truth = truth * self.twist.applies(tokens)
+        return (self.level * np.maximum(0.0, truth + self.noise * z)).astype(np.float32)
 
 
 class Overlay:

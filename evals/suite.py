@@ -5,6 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from neuronaut.agent.config import Loop
+from neuronaut.tools.stats import clopper_pearson
+
 Size = Literal["smoke", "standard", "full"]
 Outcome = Literal["ok", "failed", "not attempted"]
 Row = dict[str, Any]
@@ -34,7 +40,7 @@ class Asking:
 
     seed: int
     proposer: str
-    loop: str
+    loop: Loop
     folder: Path
 
 
@@ -59,6 +65,21 @@ class Score:
         if self.value is None or (self.goal is None and self.at_most is None):
             return None
         return (self.goal is None or self.value >= self.goal) and (self.at_most is None or self.value <= self.at_most)
+
+
+def share(name: str, hits: int, n: int, *, goal: float | None = None, at_most: float | None = None) -> Score:
+    """A share with its exact interval (Clopper and Pearson)."""
+    low, high = clopper_pearson(hits, n) if n else (None, None)
+    return Score(name, hits / n if n else None, n, low, high, goal, at_most)
+
+
+def median_interval(values: NDArray[np.floating]) -> tuple[float | None, float | None]:
+    """The 95 % percentile bootstrap interval of a median; none of fewer than two values."""
+    if len(values) < 2:
+        return None, None
+    drawn = np.random.default_rng(0).choice(values, size=(2000, len(values)))
+    low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
+    return float(low), float(high)
 
 
 class Suite(Protocol):

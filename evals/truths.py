@@ -1,23 +1,28 @@
-"""Rules to plant, of eight families, drawn from what the text holds, and whether a claim of them could be proved."""
+"""Rules to plant, of ten families, drawn from what the text holds, and whether a claim of them could be proved."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from itertools import cycle
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from neuronaut.evals.overlay import FromPredicate
+from neuronaut.evals.outside import KINDS, Twist
+from neuronaut.evals.overlay import NOISE, FromPredicate
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import count, firing_rule
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.evaluate import holds
-from neuronaut.tools.predicates.nodes import Predicate, complexity
+from neuronaut.tools.predicates.nodes import Predicate, canonical_json, complexity, predicate_from_json
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.tokens import Tokens
+from neuronaut.tools.trials.modes import lowered, mode_rules
 
-Family = Literal["token set", "bigram", "skip", "context", "position", "characters", "inside marks", "negation"]
+Simple = Literal["token set", "bigram", "skip", "context", "position", "characters", "inside marks", "negation"]
+Family = Literal[Simple, "modes", "outside"]
+SIMPLE: tuple[Simple, ...] = get_args(Simple)
 FAMILIES: tuple[Family, ...] = get_args(Family)
 
 MIN_PLACES = 40  # in each confirm block
@@ -25,16 +30,55 @@ MAX_RATE = 0.25  # above it a unit is dense and has no firing rule
 MIN_SCORE = 0.8  # precision and coverage of the truth itself
 RIVAL_F1 = 0.9  # a simpler rule may reach so much of the truth
 COMMON = (2e-4, 2e-2)  # shares of all tokens that a token of a rule may have
+WEAKEST = 0.5  # strength of the last mode
+MIN_MODE = 0.08  # share of the firing mass of each mode
+TOP = 100  # largest activations, among which a weak mode does not show
+NEAREST = (0.8, 0.97)  # F1 of the nearest predicate to a truth outside the language
 
 Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Truth:
-    """A rule and the family that it was drawn from."""
+    """A rule and the family that it was drawn from; twist: what the language cannot say of it."""
 
     family: Family
     predicate: Predicate
+    twist: Twist | None = None
+
+    def holds(self, tokens: Tokens) -> Bools:
+        """(n_windows, n_pos) where the unit is meant to fire; False at padding and special tokens."""
+        held = holds(self.predicate, tokens)
+        return held if self.twist is None else held & self.twist.applies(tokens)
+
+    def planted(self, seed: int, noise: float = NOISE) -> FromPredicate:
+        """The activation."""
+        return FromPredicate(self.predicate, seed, noise=noise, twist=self.twist)
+
+    def nearest(self, tokens: Tokens) -> float:
+        """The largest F1 on a text of the predicates that come nearest; 1 for a rule of the language."""
+        if self.twist is None:
+            return 1.0
+        true = self.holds(tokens)
+        return max(truth_f1(holds(one, tokens), true) for one in self.twist.nearest(self.predicate))
+
+    def __str__(self) -> str:
+        return str(self.predicate) if self.twist is None else f"{self.predicate} with {self.twist}"
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads."""
+        twist = None if self.twist is None else asdict(self.twist)
+        return {"family": self.family, "predicate": canonical_json(self.predicate), "twist": twist}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "Truth":
+        """The truth that `to_json` wrote."""
+        twist = stored["twist"]
+        return cls(
+            stored["family"],
+            predicate_from_json(stored["predicate"]),
+            None if twist is None else Twist(twist["kind"], twist["n"], tuple(twist["tokens"]), twist["seed"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -76,8 +120,20 @@ class Draws:
         """One of the choices."""
         return choices[int(self.rng.integers(len(choices)))]
 
-    def of(self, family: Family) -> Predicate | None:
-        """A rule of a family; None where this draw gives none."""
+    def of(self, family: Family) -> Truth | None:
+        """A truth of a family; None where this draw gives none."""
+        match family:
+            case "modes":
+                predicate = self._modes()
+                return None if predicate is None else Truth(family, predicate)
+            case "outside":
+                return self._outside()
+            case _:
+                predicate = self.simple(family)
+                return None if predicate is None else Truth(family, predicate)
+
+    def simple(self, family: Simple) -> Predicate | None:
+        """A rule of one mode; None where this draw gives none."""
         match family:
             case "token set":
                 return self.token(1, 8)
@@ -160,6 +216,25 @@ class Draws:
             case _:
                 return _all(here, nodes.Not(inner=nodes.At(offset=1, inner=earlier)))
 
+    def _modes(self) -> Predicate | None:
+        """Two to five rules of different families, the strengths falling from 1 to WEAKEST."""
+        n = int(self.rng.integers(2, 6))
+        families = [SIMPLE[int(i)] for i in self.rng.permutation(len(SIMPLE))[:n]]
+        rules = [self.simple(family) for family in families]
+        strengths = np.linspace(1.0, WEAKEST, n).round(2).tolist()
+        modes = [nodes.Mode(predicate=r, strength=s) for r, s in zip(rules, strengths, strict=True) if r is not None]
+        return nodes.Modes(of=tuple(modes)) if len(modes) == n else None
+
+    def _outside(self) -> Truth | None:
+        kind = KINDS[int(self.rng.integers(len(KINDS)))]
+        rule = self.simple(SIMPLE[int(self.rng.integers(len(SIMPLE)))])
+        if rule is None:
+            return None
+        n = {"luck": (8, 19), "beat": (5, 9), "count": (2, 6)}.get(kind, (0, 1))
+        named = self.pieces(3) if kind == "count" else ()
+        twist = Twist(kind, int(self.rng.integers(*n)), named, int(self.rng.integers(2**31)))
+        return Truth("outside", rule, twist)
+
 
 def _set(pieces: tuple[str, ...]) -> nodes.Token | None:
     return nodes.Token(any_of=pieces) if pieces else None
@@ -169,31 +244,63 @@ def _all(*parts: Predicate | None) -> Predicate | None:
     return None if any(part is None for part in parts) else nodes.simplify(nodes.AllOf(of=parts))  # type: ignore[arg-type]
 
 
-def draw_truths(context: ToolContext, n: int, seed: int) -> Iterator[Truth | str]:
-    """`n` admissible rules, families taking turns; between them why others were refused (`family: reason`)."""
+def families(n: int) -> list[Family]:
+    """The families of `n` cases in turn: every fifth lies outside the language, about every seventh has modes."""
+    found: list[Family] = []
+    simple = cycle(SIMPLE)
+    for number in range(n):
+        found.append("outside" if number % 5 == 4 else "modes" if number % 7 == 3 else next(simple))
+    return found
+
+
+def draw_truths(context: ToolContext, of: Sequence[Family], seed: int) -> Iterator[Truth | str]:
+    """An admissible truth of each family named; between them why others were refused (`family: reason`)."""
     rng = np.random.default_rng(seed)
     draws = Draws(context.tokens("explore"), rng)
-    seen: set[Predicate] = set()
-    for number in range(n):
-        family = FAMILIES[number % len(FAMILIES)]
+    seen: set[Truth] = set()
+    for family in of:
         while True:
-            predicate = draws.of(family)
-            if predicate is None or predicate in seen:
+            truth = draws.of(family)
+            if truth is None or truth in seen:
                 continue
-            seen.add(predicate)
-            reason = inadmissible(predicate, context, seed)
+            seen.add(truth)
+            reason = inadmissible(truth, context, seed)
             if reason is None:
-                yield Truth(family, predicate)
+                yield truth
                 break
             yield f"{family}: {reason}"
 
 
-def inadmissible(predicate: Predicate, context: ToolContext, seed: int) -> str | None:
+def inadmissible(truth: Truth, context: ToolContext, seed: int) -> str | None:
     """Why no test could be expected to prove the rule; None where it could.
 
     Asked for: 40 places in each confirm block, at most a quarter of all places, precision and coverage of the truth
     itself at least 0.8, and at most 0.9 of F1 for each simpler rule: a part of it, or the best token set of fewer items.
+    Of modes the same of each where no stronger one holds; of a truth outside the language, a predicate that comes near.
     """
+    if isinstance(truth.predicate, nodes.Modes):
+        reason = _inadmissible_modes(truth.predicate, context)
+    else:
+        reason = _inadmissible_rule(truth.predicate, context)
+    if reason is not None:
+        return reason
+    if truth.twist is not None and not NEAREST[0] <= truth.nearest(context.tokens("design")) <= NEAREST[1]:
+        return "no predicate comes near, or one says it all"
+    explore = context.sample("explore", EXPLORE_TOKENS)
+    activations = truth.planted(seed)(explore)
+    if isinstance(truth.predicate, nodes.Modes) and _weakest_shows(truth.predicate, activations, explore):
+        return "the weakest mode shows among the largest activations"
+    rule = firing_rule(activations, explore)
+    if isinstance(rule, str):
+        return rule
+    if isinstance(truth.predicate, nodes.Modes):
+        rule = lowered(rule, mode_rules(truth.predicate, activations, explore, rule))
+    counts = count(truth.holds(explore), activations, explore, rule)
+    _, precision, coverage = counts.scores(np.ones((1, len(counts.documents))))
+    return None if min(precision[0], coverage[0]) >= MIN_SCORE else "the noise hides it"
+
+
+def _inadmissible_rule(predicate: Predicate, context: ToolContext) -> str | None:
     design = context.tokens("design")
     held = holds(predicate, design)
     if not 0 < held[design.scored].mean() <= MAX_RATE:
@@ -205,14 +312,40 @@ def inadmissible(predicate: Predicate, context: ToolContext, seed: int) -> str |
             return "a part of it says nearly as much"
     if not isinstance(predicate, nodes.Token) and best_tokens(held, design, complexity(predicate) - 2) > RIVAL_F1:
         return "a simpler token set says nearly as much"
-    explore = context.sample("explore", EXPLORE_TOKENS)
-    activations = FromPredicate(predicate, seed)(explore)
-    rule = firing_rule(activations, explore)
-    if isinstance(rule, str):
-        return rule
-    counts = count(holds(predicate, explore), activations, explore, rule)
-    _, precision, coverage = counts.scores(np.ones((1, len(counts.documents))))
-    return None if min(precision[0], coverage[0]) >= MIN_SCORE else "the noise hides it"
+    return None
+
+
+def _inadmissible_modes(modes: nodes.Modes, context: ToolContext) -> str | None:
+    design = context.tokens("design")
+    if not holds(modes, design)[design.scored].mean() <= MAX_RATE:
+        return "too common or absent"
+    for block in range(3):
+        tokens = context.tokens("confirm", block)
+        if min(own.sum() for own in own_places(modes, tokens)) < MIN_PLACES:
+            return "too rare for a confirm block"
+    mass = np.array([own.sum() * mode.strength for own, mode in zip(own_places(modes, design), modes.of, strict=True)])
+    if mass.min() < MIN_MODE * mass.sum():
+        return "a mode is too small a part"
+    for mode in modes.of:
+        if (reason := _inadmissible_rule(mode.predicate, context)) is not None:
+            return reason
+    return None
+
+
+def own_places(modes: nodes.Modes, tokens: Tokens) -> list[Bools]:
+    """For each mode the places at which no stronger one holds."""
+    found, taken = [], np.zeros(tokens.ids.shape, dtype=bool)
+    for mode in sorted(modes.of, key=lambda one: -one.strength):
+        held = holds(mode.predicate, tokens)
+        found.append(held & ~taken)
+        taken = taken | held
+    return found
+
+
+def _weakest_shows(modes: nodes.Modes, activations: NDArray[np.float32], tokens: Tokens) -> bool:
+    """Whether one of the TOP largest activations is the weakest mode's."""
+    flat, weakest = activations[tokens.scored], own_places(modes, tokens)[-1][tokens.scored]
+    return bool(weakest[np.argsort(-flat, kind="stable")[:TOP]].any())
 
 
 def parts(predicate: Predicate) -> list[Predicate]:

@@ -9,7 +9,7 @@ from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.nodes import canonical_json
 
 WINDOWS = (4, 8, 16, 32)
-CANDIDATES = 6  # tokens, of those most frequent before firing places, whose exact masks are tried
+CANDIDATES = 10  # tokens, of those most frequent before firing places, whose exact masks are tried
 _ENDS = frozenset("\n.,;!?")
 _N_ENDS = 4
 _SET = 5
@@ -79,7 +79,8 @@ def within_atoms(
 def since_atoms(
     features: Features, inside: NDArray[np.intp], target: Target, *, beside: Counts, tally: Tally
 ) -> list[Atom]:
-    """The best three of: a token came since the last end of a line, clause or sentence, or since another token."""
+    """The best three of: one of a token set came since the last end of a line, clause or sentence, or since another token;
+    the sets are grown greedily."""
     keys, names = features.pieces
     grid = features.grid(keys)
     widest = list(_candidates(features, inside, target).values())[-1:]
@@ -90,11 +91,26 @@ def since_atoms(
     here = np.zeros(len(features), dtype=bool)
     here[inside] = True
     found: list[tuple[float, Atom]] = []
-    for start in starts:
-        for end in {*starts, *ends} - {start}:
-            mask = np.asarray(features.at_places((ago[start] < ago[end]) & (ago[start] < _FAR)), dtype=bool)
-            tally.tried += 1
-            node = nodes.Since(inner=nodes.Token(any_of=(names[start],)), last=nodes.Token(any_of=(names[end],)))
-            found.append((target.counts(mask & here).plus(beside).f1, Atom(node, mask, 4)))
+
+    def since(chosen: tuple[int, ...], end: int) -> tuple[float, Mask]:
+        recent = np.minimum.reduce([ago[start] for start in chosen])
+        mask = np.asarray(features.at_places((recent < ago[end]) & (recent < _FAR)), dtype=bool)
+        tally.tried += 1
+        return target.counts(mask & here).plus(beside).f1, mask
+
+    for end in {*starts, *ends}:
+        left = [start for start in starts if start != end]
+        chosen: tuple[int, ...] = ()
+        best, held = beside.f1, np.zeros(len(features), dtype=bool)
+        while left and len(chosen) < _SET:
+            scored = [since((*chosen, start), end) for start in left]
+            at = max(range(len(left)), key=lambda i: scored[i][0])
+            if scored[at][0] < best + 0.005:
+                break
+            (best, held), chosen = scored[at], (*chosen, left.pop(at))
+        if chosen:
+            inner = nodes.Token(any_of=tuple(names[start] for start in sorted(chosen)))
+            node = nodes.Since(inner=inner, last=nodes.Token(any_of=(names[end],)))
+            found.append((best, Atom(node, held, 3 + len(chosen))))
     found.sort(key=lambda pair: (-pair[0], canonical_json(pair[1].node)))
     return [atom for _, atom in found[:3]]

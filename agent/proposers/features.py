@@ -22,6 +22,7 @@ _LONGEST = 100  # characters of a piece or word that a leaf may name
 _META = frozenset(r".^$*+?{}[]\|()")
 _KEPT = 4  # texts whose features stay in memory: explore and design of the unit at hand and of the one before
 _MARKS = (('"', '"'), ("“", "”"), ("'", "'"), ("(", ")"), ("[", "]"), ("{", "}"), ("<", ">"))
+_SHAPES = ("^[a-z]", "^ [a-z]", "^[A-Z]", "^ [A-Z]", "^ ?[A-Z]+$", "[0-9]{2}", "^ ?[A-Za-z]$")
 _FEATURES: "OrderedDict[int, Features]" = OrderedDict()
 
 
@@ -206,11 +207,12 @@ class Features:
             nodes.Repeated(min_gap=1), nodes.Induction(length=1), nodes.Induction(length=2),
         ]  # fmt: skip
         leaves += [nodes.Inside(open=left, close=right) for left, right in _MARKS]
+        leaves += [nodes.TokenMatches(regex=shape) for shape in _SHAPES]
         found = []
         for leaf in leaves:
             grid = holds(leaf, self.tokens)
             found.append(Flag(leaf, np.asarray(self.at_places(grid), dtype=bool), complexity(leaf)))
-            if not isinstance(leaf, nodes.Inside | nodes.Repeated | nodes.Induction):
+            if not isinstance(leaf, nodes.Inside | nodes.Repeated | nodes.Induction | nodes.TokenMatches):
                 earlier = np.asarray(self.shifted(grid, 1, False), dtype=bool)
                 at_one = nodes.At(offset=1, inner=leaf)
                 found.append(Flag(at_one, earlier, complexity(at_one)))

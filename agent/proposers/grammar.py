@@ -7,11 +7,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from neuronaut.agent.proposers.atoms import Counts, Mask, Tally, Target
+from neuronaut.agent.proposers.atoms import Counts, Floats, Mask, Tally, Target
 from neuronaut.agent.proposers.base import Explored, Firing, Proposal
 from neuronaut.agent.proposers.features import Features
 from neuronaut.agent.proposers.search import (
     LIMITS,
+    Clause,
     Formula,
     cleaned,
     fitted_again,
@@ -29,6 +30,12 @@ SELECTED_ON = 0.4  # share of the explore documents that only select
 SAME_CLAIM = 0.99  # agreement, at places where either holds, of two forms of one claim
 MAX_PLACES = 90_000  # tokens searched; of more text whole documents are left out by lot
 _REFITTED = 6
+TOP_DOCUMENTS = 20  # as in the firing rule
+MIN_FIRST_F1 = 0.5  # of the strongest rule, before weaker ones are looked for
+MIN_STRENGTH = 0.25  # of the threshold, for what is left outside the stronger modes
+MODE_PRECISION = 0.75
+MODE_COVERAGE = 0.15  # of the firing mass that is left
+MOST_MODES = 6
 
 
 @dataclass(frozen=True)
@@ -61,9 +68,15 @@ def search(
 
 @dataclass(frozen=True)
 class _Case:
-    """One unit on one text: what to fit on, what to select on, and both together."""
+    """One unit on one text: what to fit on, what to select on, and both together.
+
+    values: (n_places,) activations. selecting: places of the documents that only select.
+    """
 
     features: Features
+    values: Floats
+    selecting: Mask
+    rule: Firing
     fit: Target
     select: Target
     whole: Target
@@ -79,11 +92,45 @@ class _Case:
         documents = features.documents
         order = np.random.default_rng(seed).permutation(int(documents.max(initial=-1)) + 1)
         selecting: Mask = (order < SELECTED_ON * len(order))[documents]
+        return cls._by(features, values, selecting, rule, np.ones(len(values), dtype=bool))
+
+    @classmethod
+    def _by(cls, features: Features, values: Floats, selecting: Mask, rule: Firing, among: Mask) -> "_Case":
         fit, select, whole = (
-            Target.of(values, documents, rule.threshold, rule.median, among=among)
-            for among in (~selecting, selecting, None)
+            Target.of(values, features.documents, rule.threshold, rule.median, among=part & among)
+            for part in (~selecting, selecting, np.ones_like(selecting))
         )
-        return cls(features, fit, select, whole)
+        return cls(features, values, selecting, rule, fit, select, whole)
+
+    @property
+    def height(self) -> float:
+        """The threshold above the median."""
+        return self.rule.threshold - self.rule.median
+
+    def outside(self, covered: Mask) -> "_Case | None":
+        """The same unit where nothing covered counts, by the firing rule of what is left; None where nothing stands out."""
+        left = np.where(covered, -np.inf, self.values)
+        maxima = np.full(int(self.features.documents.max(initial=-1)) + 1, -np.inf)
+        np.maximum.at(maxima, self.features.documents, left)
+        top = float(np.median(np.sort(maxima)[::-1][:TOP_DOCUMENTS]))
+        if not np.isfinite(top) or top <= self.rule.median:
+            return None
+        rule = Level(self.rule.median + (top - self.rule.median) / 2, self.rule.median)
+        case = self._by(self.features, self.values, self.selecting, rule, ~covered)
+        return case if case.fit.fires.sum() >= TOP_DOCUMENTS and case.select.fires.sum() >= 1 else None
+
+    def lowered(self, threshold: float) -> "_Case":
+        """The same unit by a lower threshold."""
+        rule = Level(min(threshold, self.rule.threshold), self.rule.median)
+        return self._by(self.features, self.values, self.selecting, rule, np.ones_like(self.selecting))
+
+
+@dataclass(frozen=True)
+class Level:
+    """A firing rule made on the way."""
+
+    threshold: float
+    median: float
 
 
 _NARROWED: dict[tuple[int, bytes], tuple[Tokens, Tokens]] = {}
@@ -118,7 +165,8 @@ def _searched(case: _Case, *, budget: int, refuted: Sequence[str] = ()) -> list[
         pool += [fitted_again(formula, case.features, case.fit, limit, tally) for limit in LIMITS]
     kept: list[tuple[Found, Mask]] = []
     banned = [_mask(predicate_from_json(text), case.features) for text in refuted]
-    for formula in _chosen(pool, case.select):
+    chosen = _chosen(pool, case.select)
+    for formula in chosen:
         final = _finished(formula, case, tally)
         predicate, mask = final.node, final.mask
         if canonical_json(predicate) in refuted or any(_same(mask, other) for other in banned):
@@ -129,7 +177,45 @@ def _searched(case: _Case, *, budget: int, refuted: Sequence[str] = ()) -> list[
         else:
             at = next(i for i, (_, other) in enumerate(kept) if _same(mask, other))
             kept[at] = min(kept[at], (found, mask), key=_plainness)
-    return _ranked([found for found, _ in kept], tally.tried, budget)
+    modes = _modes(_finished(chosen[0], case, tally), case, tally) if chosen else None
+    ranked = _ranked([found for found, _ in kept], tally.tried, budget)
+    return ranked if modes is None else [modes, *ranked]
+
+
+def _modes(first: Formula, case: _Case, tally: Tally) -> Found | None:
+    """The strongest rule with the weaker ones that hold where it does not, each a mode of its own; None where there are
+    none. Scored by the threshold of the weakest."""
+    if case.select.counts(first.mask).f1 < MIN_FIRST_F1:
+        return None
+    clauses, covered = list(first.clauses), first.mask
+    while len(clauses) < MOST_MODES:
+        weaker = case.outside(covered)
+        if weaker is None or weaker.height < MIN_STRENGTH * case.height:
+            break
+        best = max(formulas(weaker.features, weaker.fit, tally), key=lambda one: one.score(weaker.select), default=None)
+        more = [] if best is None else [c for c in _finished(best, weaker, tally).clauses if _is_mode(c, weaker)]
+        if not more:
+            break
+        clauses += more
+        covered = covered | Formula.of(more).mask
+    if len(clauses) == len(first.clauses):
+        return None
+    strengths = [float(np.median(case.values[clause.mask])) - case.rule.median for clause in clauses]
+    modes = sorted(zip(strengths, clauses, strict=True), key=lambda pair: -pair[0])[:MOST_MODES]
+    if modes[-1][0] <= 0:
+        return None
+    node = nodes.Modes(
+        of=tuple(nodes.Mode(predicate=c.node, strength=max(round(s / modes[0][0], 2), 0.01)) for s, c in modes)
+    )
+    lowered = case.lowered(case.rule.median + modes[-1][0] / 2)
+    mask = Formula.of([clause for _, clause in modes]).mask
+    return _found(node, mask, lowered, lowered.select.counts(mask).f1)
+
+
+def _is_mode(clause: Clause, weaker: _Case) -> bool:
+    """Whether a clause is right where it speaks and says much of what is left, on the selecting documents."""
+    counts = weaker.select.counts(clause.mask)
+    return counts.precision >= MODE_PRECISION and counts.mass >= MODE_COVERAGE
 
 
 def _plainness(pair: tuple[Found, Mask]) -> tuple[int, int, bool]:

@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,19 +14,17 @@ from neuronaut.tools.errors import ToolFailed
 from neuronaut.tools.look.reads import FiringRule
 from neuronaut.tools.predicates.draw import draw_pairs
 from neuronaut.tools.predicates.edits import EditedText, Pair, Source
-from neuronaut.tools.predicates.nodes import Predicate, canonical_json, leaves
+from neuronaut.tools.predicates.nodes import Modes, Predicate, canonical_json, leaves
 from neuronaut.tools.stats import e_value
 from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.units import Unit
 
 BATCH_TOKENS = 8192
-ROUNDS = 4  # parts of the documents; what the earlier ones told decides where the pairs of the next go
-ROUND_PAIRS = 160  # pairs of a round, shared by the leaves that still need some
-MIN_ROUND_PAIRS = 40  # of a leaf: fewer than one a document and arm tell little
+# Shares of the documents, and pairs shared by the leaves that still need some: what earlier rounds told decides the next.
+ROUNDS = ((0.1, 24), (0.15, 48), (0.25, 120), (0.5, 320))
+MIN_ROUND_PAIRS = 12  # of a leaf: a few documents for each arm
 UNSEEN = 3  # the 95 % upper limit of a count of which none was seen
-LEAF_E = 20.0  # what the verdict rule asks of each leaf
-WHOLE_E = 1000.0  # what it asks of the claim
 
 Floats = NDArray[np.float64]
 
@@ -101,6 +99,18 @@ class Answers:
         return Answers(self.pairs + later.pairs, true, false)
 
 
+@dataclass(frozen=True)
+class Enough:
+    """When a test needs no more pairs: the e-values of each leaf and of the claim, or the pairs of a leaf.
+
+    The verdict rule asks for the defaults.
+    """
+
+    leaf: float = 20.0
+    whole: float = 1000.0
+    pairs: int = sum(pairs for _, pairs in ROUNDS)
+
+
 class Spent(NamedTuple):
     """The answers of an adaptive test, and the places that gave no pair, by reason."""
 
@@ -150,49 +160,61 @@ def spend_pairs(
     rule: FiringRule,
     *,
     avoid: Predicate | None = None,
+    enough: Enough = Enough(),
 ) -> Spent:
     """Pairs drawn round by round, each round from documents of its own, for the leaves that can still use them.
 
-    A leaf gets no more once its own e-value and that of the claim are reached, or once neither can be expected to be.
+    A leaf gets no more once its own e-value, that of its mode and that of the claim are reached, or cannot be any more.
     What a round is spent on depends on documents of earlier rounds alone, so that the bets stay a fair game.
     avoid: the strongest rival, which the two arms leave alone where there is a choice.
     """
     answers, discarded = answers_to(target, unit, ()), Counter[str]()
-    numbers = range(len(leaves(predicate)))
-    for done, part in enumerate(_rounds(predicate, source.tokens)):
-        wanted = _in_need(answers, rule, numbers, done)
+    seen = 0.0
+    for share, n_pairs, part in _rounds(predicate, source.tokens):
+        wanted = _in_need(answers, rule, predicate, seen, enough)
         if not wanted:
             break
-        here = Source(part, source.unigram, source.next_tokens, source.survives, source.n_ctx)
-        limit = max(MIN_ROUND_PAIRS, ROUND_PAIRS // len(wanted))
+        here = replace(source, tokens=part)
+        limit = min(max(MIN_ROUND_PAIRS, n_pairs // len(wanted)), enough.pairs)
         drawn = [draw_pairs(predicate, here, limit=limit, leaf=leaf, avoid=avoid) for leaf in wanted]
         pairs = [pair for draw in drawn for pair in draw.pairs]
         answers = answers.and_also(answers_to(target, unit, pairs))
+        seen += share
         for draw in drawn:
             discarded.update(draw.discarded)
     return Spent(answers, dict(discarded))
 
 
-def _rounds(predicate: Predicate, tokens: Tokens) -> Iterator[Tokens]:
-    """The text in ROUNDS parts of whole documents, in an order seeded by the predicate's hash."""
+def _rounds(predicate: Predicate, tokens: Tokens) -> Iterator[tuple[float, int, Tokens]]:
+    """The rounds, each with its share of the text: whole documents, in an order seeded by the predicate's hash."""
     seed = int.from_bytes(hashlib.sha256(b"rounds" + canonical_json(predicate).encode()).digest()[:8], "big")
     documents = np.random.default_rng(seed).permutation(np.unique(tokens.documents))
-    for part in np.array_split(documents, ROUNDS):
-        if len(part):
-            yield tokens.select(np.flatnonzero(np.isin(tokens.documents, part)))
+    ends = np.round(np.cumsum([share for share, _ in ROUNDS]) * len(documents)).astype(int)
+    for (share, n_pairs), start, end in zip(ROUNDS, [0, *ends], ends, strict=False):
+        if start < end:
+            yield share, n_pairs, tokens.select(np.flatnonzero(np.isin(tokens.documents, documents[start:end])))
 
 
-def _in_need(answers: Answers, rule: FiringRule, numbers: Sequence[int], done: int) -> list[int]:
-    """The leaves that the next round is spent on, after `done` rounds."""
-    if not done:
-        return list(numbers)
-    left = (ROUNDS - done) / done  # rounds to come for each one that was
-    lost = [leaf for leaf in numbers if _expected_e(answers, rule, {leaf}, left) < LEAF_E]
-    whole = LEAF_E if lost else WHOLE_E  # a claim with a lost leaf can be PARTIAL at most
-    enough = e_value(answers.scores(rule)) >= whole
-    reached = {leaf for leaf in numbers if e_value(answers.scores(rule, {leaf})) >= LEAF_E}
-    hopeful = _expected_e(answers, rule, set(numbers), left) >= whole
-    return [leaf for leaf in numbers if leaf not in lost and (leaf not in reached or (hopeful and not enough))]
+def _in_need(answers: Answers, rule: FiringRule, predicate: Predicate, seen: float, enough: Enough) -> list[int]:
+    """The leaves that the next round is spent on, after a share of the documents."""
+    parts = leaves(predicate)
+    everything = frozenset(range(len(parts)))
+    if not seen:
+        return sorted(everything)
+    left = (1 - seen) / seen  # documents to come for each one that was
+    goals = [(frozenset({leaf}), enough.leaf) for leaf in everything]
+    modes = predicate.children() if isinstance(predicate, Modes) else ()
+    goals += [(frozenset(parts.index(leaf) for leaf in leaves(mode)), enough.whole) for mode in modes]
+    hopeless = [of for of, bar in goals if _expected_e(answers, rule, of, left) < bar]
+    lost = frozenset[int]().union(*hopeless)
+    if not lost:
+        goals.append((everything, enough.whole))  # a claim with a lost leaf can be PARTIAL at most
+    wanted = [
+        of for of, bar in goals if e_value(answers.scores(rule, of)) < bar <= _expected_e(answers, rule, of, left)
+    ]
+    used = Counter(pair.leaf for pair in answers.pairs)
+    asked = frozenset[int]().union(*wanted) - lost
+    return sorted(leaf for leaf in asked if used[leaf] < enough.pairs)
 
 
 def _expected_e(answers: Answers, rule: FiringRule, of: Collection[int], left: float) -> float:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from neuronaut.tools.look.reads import FiringRule
 from neuronaut.tools.tokens import Tokens, tokens_from_ids
 
-WINDOWS = 600  # in all
+WINDOWS = 300  # in all
 PLACES = 100  # firing places, one a document while they last; fewer are used several times
 SPAN = 16  # tokens that may matter: the place itself and those before it
 RATES = (0.08, 0.15, 0.3)  # share of them replaced, twice as much of the last CLOSE

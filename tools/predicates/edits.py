@@ -26,6 +26,7 @@ NextTokens = Callable[[Ints, Ints], NDArray[np.float64]]
 Arm = Literal["keep_break", "make_placebo"]
 
 OVERSAMPLING = 3
+OTHER_CLASS = 1e-6  # weight of tokens of the other word-start class: drawn where no other fits
 
 
 @dataclass(frozen=True)
@@ -216,16 +217,16 @@ class LeafEdits:
         return fit
 
     def _shares(self, places: Ints, spots: list[int]) -> NDArray[np.float64]:
-        """(n, d_vocab) half unigram of the word-start class of what stands there, half the model's own next-token shares."""
-        tokens = self.source.tokens
-        at = np.array(spots)
-        ids = np.maximum(tokens.ids[places[:, 0], : int(at.max()) + 1], 0).astype(np.int64)
-        predicted = self.source.next_tokens(ids, at)
+        """(n, d_vocab) what a replacement is drawn from: for half of the places, by lot, the unigram of the word-start class
+        of what stands there, for the others the model's own next-token shares."""
+        tokens, at = self.source.tokens, np.array(spots)
         original = tokens.ids[places[:, 0], at]
         same_class = self.source.starts_word[None, :] == self.source.starts_word[original][:, None]
-        unigram = self.source.unigram[None, :] * same_class
-        unigram = unigram / unigram.sum(axis=1, keepdims=True)
-        shares = 0.5 * unigram + 0.5 * predicted
+        shares = self.source.unigram[None, :] * np.where(same_class, 1.0, OTHER_CLASS)
+        predicted = np.flatnonzero(self.rng.random(len(places)) < 0.5)
+        if len(predicted):
+            ids = np.maximum(tokens.ids[places[predicted, 0], : int(at[predicted].max()) + 1], 0).astype(np.int64)
+            shares[predicted] = self.source.next_tokens(ids, at[predicted])
         shares[:, list(tokens.vocabulary.special)] = 0.0
         return np.asarray(shares)
 

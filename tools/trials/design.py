@@ -5,22 +5,23 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from neuronaut.tools.intervene.pairs import run_pairs
+from neuronaut.tools.intervene.pairs import Enough, spend_pairs
 from neuronaut.tools.look.reads import FiringRule, count, f1_of
 from neuronaut.tools.predicates import nodes
-from neuronaut.tools.predicates.draw import draw_pairs
 from neuronaut.tools.predicates.edits import Source
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import Predicate, canonical_json, complexity, leaves, predicate_from_json
 from neuronaut.tools.registry import Array, ToolContext, ToolResult, tool
 from neuronaut.tools.tokens import Tokens
+from neuronaut.tools.trials.modes import lowered, mode_rules
 from neuronaut.tools.trials.reads import UnitArgs, edit_source, needed_rule
 from neuronaut.tools.trials.writes import unigram
 from neuronaut.tools.units import Unit
 
-PAIRS_A_LEAF = 40
 IDLE_E = 8.0  # a leaf whose edits earn less is idle; one that does nothing earns so much in one of eight cases at most
-WORTH_EDITING = 0.2  # F1; a predicate below it has no prospect, so that its edits are saved
+ENOUGH = Enough(leaf=IDLE_E, whole=IDLE_E, pairs=40)
+WORTH_EDITING = 0.2  # F1, and
+NEAR_THE_BEST = 0.7  # of the best F1: a predicate below has little prospect, so that its edits are saved
 
 
 class CompareArgs(UnitArgs):
@@ -33,6 +34,7 @@ class CompareArgs(UnitArgs):
 def compare_on_design(context: ToolContext, args: CompareArgs) -> ToolResult:
     """F1 of each predicate on design text and the e-value of each leaf's edits there.
 
+    A claim of modes is scored by the threshold of its weakest mode.
     Where edits of a leaf move nothing, the predicate without it joins the rows: `origin` is the index in `predicates` of
     the one it came from. idle: share of the leaves whose edits told nothing; null where no edits were made.
     """
@@ -41,6 +43,7 @@ def compare_on_design(context: ToolContext, args: CompareArgs) -> ToolResult:
     activations = context.activations(unit, "design")
     source = edit_source(context.target, tokens, unigram(context))
     waiting = [(at, predicate_from_json(one)) for at, one in enumerate(args.predicates)]
+    best = max(_scores(one, activations, tokens, rule)["f1"] for _, one in waiting)
     rows: dict[str, dict[str, Any]] = {}
     while waiting:
         origin, predicate = waiting.pop(0)
@@ -48,9 +51,10 @@ def compare_on_design(context: ToolContext, args: CompareArgs) -> ToolResult:
         if key in rows:
             continue
         row = {"predicate": key, "origin": origin, "complexity": complexity(predicate), "idle": None}
-        rows[key] = row | _scores(predicate, activations, tokens, rule)
-        if rows[key]["f1"] >= WORTH_EDITING:
-            e_values = leaf_e_values(context, unit, predicate, source, rule)
+        own = lowered(rule, mode_rules(predicate, activations, tokens, rule))
+        rows[key] = row | _scores(predicate, activations, tokens, own)
+        if rows[key]["f1"] >= max(WORTH_EDITING, NEAR_THE_BEST * best):
+            e_values = leaf_e_values(context, unit, predicate, source, own)
             idle = {leaf for leaf, e in e_values.items() if e < IDLE_E}
             rows[key]["idle"] = len(idle) / len(e_values)
             smaller = without(predicate, idle)
@@ -69,9 +73,9 @@ def leaf_e_values(
     context: ToolContext, unit: Unit, predicate: Predicate, source: Source, rule: FiringRule
 ) -> dict[Predicate, float]:
     """The e-value of each leaf's own edits; 1 where no edit could be made."""
-    parts = leaves(predicate)
-    bets = run_pairs(context.target, unit, draw_pairs(predicate, source, limit=PAIRS_A_LEAF).pairs, rule)
-    return {part: bets.leaf_e.get(number, 1.0) for number, part in enumerate(parts)}
+    spent = spend_pairs(context.target, unit, predicate, source, rule, enough=ENOUGH)
+    leaf_e = spent.answers.bets(rule).leaf_e
+    return {part: leaf_e.get(number, 1.0) for number, part in enumerate(leaves(predicate))}
 
 
 def without(predicate: Predicate, idle: set[Predicate]) -> Predicate | None:

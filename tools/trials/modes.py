@@ -18,7 +18,7 @@ MAX_FIRING = 0.01  # share of random places above a mode's own threshold
 
 def own_rule(mode: Mode, claim: Modes, activations: Array, tokens: Tokens, rule: FiringRule) -> FiringRule:
     """The unit's rule with the mode's own threshold t_m, from design text: half way from the unit's median to the median
-    where the mode holds and no stronger one does, and so high that at most 1 % of all places are above it.
+    where the mode holds and no stronger one does, and so high that at most 1 % of the places outside the claim are above it.
 
     A mode that holds nowhere there keeps the unit's threshold.
     """
@@ -26,8 +26,20 @@ def own_rule(mode: Mode, claim: Modes, activations: Array, tokens: Tokens, rule:
     if not places.any():
         return rule
     half = rule.median + (float(np.median(activations[places])) - rule.median) / 2
-    least = float(np.quantile(activations[tokens.scored], 1 - MAX_FIRING))
+    outside = activations[tokens.scored & ~holds(claim, tokens)]
+    least = float(np.quantile(outside, 1 - MAX_FIRING)) if len(outside) else half
     return replace(rule, threshold=max(half, least), dense=False)
+
+
+def mode_rules(claim: Predicate, activations: Array, tokens: Tokens, rule: FiringRule) -> list[FiringRule]:
+    """The rule of each mode with its own threshold, from design text; empty for a claim without modes."""
+    return [own_rule(mode, claim, activations, tokens, rule) for mode in claim.of] if isinstance(claim, Modes) else []
+
+
+def lowered(rule: FiringRule, rules: Sequence[FiringRule]) -> FiringRule:
+    """The rule that a claim is judged by with its rivals: who says that the unit fires weakly elsewhere lowers the bar to
+    the weakest mode's own threshold, for all."""
+    return replace(rule, threshold=min([rule.threshold, *(one.threshold for one in rules)]))
 
 
 def _alone(mode: Mode, claim: Modes, tokens: Tokens) -> Array:

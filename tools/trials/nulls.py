@@ -31,13 +31,17 @@ class OtherUnits(NamedTuple):
         return OtherUnits(self.indices[kept], tuple(self.rules[i] for i in kept))
 
 
+def comparison_indices(d_mlp: int, layer: int) -> Array:
+    """The neurons that others of a layer are compared with, in rising order: the same ones in every run."""
+    return np.sort(np.random.default_rng(layer).permutation(d_mlp)[: N_RANDOM_UNITS + 1])
+
+
 def other_units(context: ToolContext, unit: Unit) -> OtherUnits:
     """The comparison neurons of the unit's layer and sign; their explore text is read in one pass with the unit's, for
     both signs."""
     memo: dict[tuple[int, int], OtherUnits] = context.__dict__.setdefault("_other_units", {})
     if (unit.layer, unit.sign) not in memo:
-        n = context.target.spec.d_mlp
-        indices = np.sort(np.random.default_rng(unit.layer).permutation(n)[: N_RANDOM_UNITS + 1])
+        indices = comparison_indices(context.target.spec.d_mlp, unit.layer)
         values = context.activations_beside(unit, indices, "explore", n_tokens=EXPLORE_TOKENS)
         tokens = context.sample("explore", EXPLORE_TOKENS)
         for sign in (unit.sign, -unit.sign):

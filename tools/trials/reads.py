@@ -35,7 +35,7 @@ from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.trials.halves import rarer_half_precision
-from neuronaut.tools.trials.modes import mode_rows, own_rule
+from neuronaut.tools.trials.modes import lowered, mode_rows, mode_rules
 from neuronaut.tools.trials.nulls import f1_of_others, other_units, selection_null
 from neuronaut.tools.trials.writes import unigram
 from neuronaut.tools.units import Unit
@@ -77,6 +77,13 @@ def needed_rule(context: ToolContext, unit: Unit) -> FiringRule:
     if isinstance(rule, str):
         raise ToolRefused(f"{unit.address}: {rule}")
     return rule
+
+
+def rules_of_modes(context: ToolContext, unit: Unit, claim: Predicate, rule: FiringRule) -> list[FiringRule]:
+    """The rule of each mode of a claim, from design text; empty for a claim without modes."""
+    if not isinstance(claim, nodes.Modes):
+        return []
+    return mode_rules(claim, context.activations(unit, "design"), context.tokens("design"), rule)
 
 
 @tool("firing")
@@ -137,6 +144,8 @@ def test_reads(context: ToolContext, args: TestReadsArgs) -> ToolResult:
     rivals = [predicate_from_json(source) for source in args.rivals]
     tried = [predicate_from_json(source) for source in args.tried]
     rule, tokens = needed_rule(context, unit), context.tokens("confirm", args.block)
+    rules = rules_of_modes(context, unit, claim, rule)
+    rule = lowered(rule, rules)
     others = f1_of_others(context, unit, claim, args.block)
     activations = context.activations(unit, "confirm", block=args.block)
     scores = score_reads(strength(claim, tokens), activations, tokens, rule, seed=args.seed)
@@ -144,7 +153,6 @@ def test_reads(context: ToolContext, args: TestReadsArgs) -> ToolResult:
     source = edit_source(context.target, tokens, unigram(context))
     spent = spend_pairs(context.target, unit, claim, source, rule, avoid=rivals[0] if rivals else None)
     bets = spent.answers.bets(rule)
-    rules = _mode_rules(context, unit, claim, rule)
     leaf_e = _leaf_e(claim, spent.answers, rules or [rule])
     payload = {
         "places": int(scores.counts.held.sum()),
@@ -170,14 +178,6 @@ def _measured(scores: ReadScores, others: Array, bets: Bets) -> tuple[Measuremen
     null, percentile = float(np.median(others)), float((others < f1.value).mean() * 100)
     measured = {**scores.measurements, "f1": replace(f1, null_value=null, null_percentile=percentile)}
     return *measured.values(), Measurement("e", bets.e, "e-value", len(bets.scores), null_value=1.0)
-
-
-def _mode_rules(context: ToolContext, unit: Unit, claim: Predicate, rule: FiringRule) -> list[FiringRule]:
-    """The rule of each mode with its own threshold, from design text; empty for a claim without modes."""
-    if not isinstance(claim, nodes.Modes):
-        return []
-    activations, tokens = context.activations(unit, "design"), context.tokens("design")
-    return [own_rule(mode, claim, activations, tokens, rule) for mode in claim.of]
 
 
 def _leaf_e(claim: Predicate, answers: Answers, rules: Sequence[FiringRule]) -> list[float]:
