@@ -11,7 +11,8 @@ from neuronaut.memory import schema
 from neuronaut.tools.errors import UserError
 
 FOLDER = Path(__file__).parent / "sql"
-MIGRATIONS: tuple[tuple[int, str], ...] = ((1, "tables"),)  # sql/0001_tables.sql; a released one is never edited
+# 1 is sql/0001_tables.sql; a released one is never edited.
+MIGRATIONS: tuple[tuple[int, str], ...] = ((1, "tables"), (2, "evaluations"))
 
 
 @cache

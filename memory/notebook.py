@@ -64,7 +64,7 @@ class Notebook(Store):
                 schema.run,
                 {
                     "id": new_id(), "question": config["question"], "target": target, "corpus": known, "parent_run": parent,
-                    "code_version": neuronaut.__version__, "code_commit": _commit(),
+                    "code_version": neuronaut.__version__, "code_commit": commit(),
                     "packages": ledger.canonical({name: version(name) for name in PACKAGES}),
                     "config": ledger.canonical(dict(config)), "seed": config["seed"], "started": now(),
                 },
@@ -313,7 +313,7 @@ class Notebook(Store):
 
 
 @functools.cache
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of a source checkout, with a mark when it was changed; None when installed."""
     folder = Path(__file__).resolve().parent
     try:

@@ -160,6 +160,14 @@ review = Table(
     "review", metadata, _id(), _text("target_table"), _text("target_id"), _text("author"), _text("verb"), _text("reason"),
     CheckConstraint("verb in ('agree','dispute','invalidate','comment')"),
 )  # fmt: skip
+evaluation = Table(
+    "evaluation", metadata, _id(), _text("suite"), Column("seed", Integer, nullable=False), _text("proposer"), _text("loop"),
+    _text("code_sha256"), _text("settings"), _text("started"),
+)  # fmt: skip
+evaluation_row = Table(
+    "evaluation_row", metadata, _id(), _ref("evaluation", "evaluation"), _text("case"), _text("family"), _text("outcome"), _text("row"),
+    UniqueConstraint("evaluation", "case"), CheckConstraint("outcome in ('ok','failed','not attempted')"),
+)  # fmt: skip
 ledger = Table(
     "ledger", metadata, Column("seq", Integer, primary_key=True), Column("table_name", String(40), nullable=False), _text("row_id"),
     _text("row_sha256"), _text("prev_sha256"), _text("sha256"),

@@ -416,10 +416,10 @@ def test_the_migrations_together_make_the_tables_that_the_code_knows(path: Path)
 
 def test_the_source_of_each_migration_is_recorded(path: Path) -> None:
     with Notebook(path) as notebook:
-        (row,) = notebook.rows(sa.select(schema.schema_migration))
-    assert (row["number"], row["name"]) == (1, "tables")
-    assert row["source_sha256"] == migrations.source_sha256(1, "tables")
-    assert datetime.datetime.fromisoformat(row["applied"]).tzinfo is not None
+        rows = notebook.rows(sa.select(schema.schema_migration))
+    assert [(row["number"], row["name"]) for row in rows] == list(migrations.MIGRATIONS)
+    assert [row["source_sha256"] for row in rows] == [migrations.source_sha256(*one) for one in migrations.MIGRATIONS]
+    assert all(datetime.datetime.fromisoformat(row["applied"]).tzinfo is not None for row in rows)
 
 
 def test_a_later_migration_is_applied_once_and_keeps_the_rows(
@@ -427,14 +427,17 @@ def test_a_later_migration_is_applied_once_and_keeps_the_rows(
 ) -> None:
     folder = tmp_path / "sql"
     folder.mkdir()
-    (folder / "0001_tables.sql").write_text(migrations.source_of(1, "tables"))
-    (folder / "0002_notes.sql").write_text("CREATE TABLE note (id TEXT)\n\nCREATE INDEX note_by_id ON note (id)\n")
+    known, later = migrations.MIGRATIONS, len(migrations.MIGRATIONS) + 1
+    for number, name in known:
+        (folder / f"{number:04}_{name}.sql").write_text(migrations.source_of(number, name))
+    notes = "CREATE TABLE note (id TEXT)\n\nCREATE INDEX note_by_id ON note (id)\n"
+    (folder / f"{later:04}_notes.sql").write_text(notes)
     monkeypatch.setattr(migrations, "FOLDER", folder)
-    monkeypatch.setattr(migrations, "MIGRATIONS", ((1, "tables"), (2, "notes")))
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*known, (later, "notes")))
     with pytest.raises(UserError, match="must be upgraded first"):
         Notebook(path, read_only=True)
     for _ in range(2):
         with Notebook(path) as notebook:
             applied = notebook.rows(sa.select(schema.schema_migration.c.number))
-            assert [row["number"] for row in applied] == [1, 2]
+            assert [row["number"] for row in applied] == list(range(1, later + 1))
             assert len(queries.runs(notebook)) == 1

@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+from neuronaut.memory.evaluations import EvaluationKey, Evaluations
 from neuronaut.memory.judge import ReadsCase, decide
 from neuronaut.memory.migrations import MIGRATIONS
 from neuronaut.memory.notebook import ExperimentSpec, Notebook
@@ -56,7 +57,11 @@ def judged(notebook: Notebook, run: str, hypothesis: str, case: ReadsCase, *, un
 
 
 def fill(path: Path) -> dict[str, str]:
-    """The ids of what stands in a notebook with one answered run: a SUPPORTED and a REFUTED claim, a call, a failure."""
+    """The ids of what stands in a notebook with one answered run: a SUPPORTED and a REFUTED claim, a call, a failure; and
+    an evaluation with one row."""
+    with Evaluations(path) as benchmark:
+        evaluation = benchmark.begin(EvaluationKey("planted", 0, "grammar", "full", "c" * 64), {"commit": None}).id
+        benchmark.add(evaluation, {"case": "1.7", "family": "bigram", "outcome": "ok", "truth_f1": 0.5})
     with Notebook(path) as notebook:
         run = start(notebook)
         supported = claim(notebook, run, "cat")
@@ -79,7 +84,15 @@ def fill(path: Path) -> dict[str, str]:
             call, {"response": "{}", "answered_by": "m", "stop_reason": "stop", "seconds": 1, "usd_micro": 5}
         )
         notebook.end_run(run, "answered", "", {"seconds": 3.0, "forwards": 12.0})
-        return {"run": run, "supported": supported, "refuted": refuted, "failed": failed.id, "call": call, **ids}
+        return {
+            "run": run,
+            "supported": supported,
+            "refuted": refuted,
+            "failed": failed.id,
+            "call": call,
+            "evaluation": evaluation,
+            **ids,
+        }
 
 
 def main() -> None:
