@@ -21,7 +21,7 @@ from neuronaut.evals.pocket.world import corpus_documents
 from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size
 from neuronaut.evals.truths import truth_f1
 from neuronaut.tools.corpus import Corpus, pocket_corpus
-from neuronaut.tools.errors import ToolFailed
+from neuronaut.tools.errors import ToolFailed, UserError
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import firing_rule
 from neuronaut.tools.predicates.evaluate import holds
@@ -165,6 +165,8 @@ class PocketLabels:
 
     def ask(self, batch: Batch, wanted: Collection[str], asking: Asking) -> Iterator[Row]:
         """What `ask_each` says of each neuron, the label set that each SUPPORTED claim comes closest to, and the neuron's."""
+        if asking.loop != "full":
+            raise UserError(f"pocket-labels is asked by the loop 'full' only, not by {asking.loop!r}")
         cases = [case for case in batch.cases if case.key in wanted]
         units = [Unit.parse(case.key) for case in cases]
         context = BatchContext(loaded("pocket"), pocket_corpus(), units=tuple(units))

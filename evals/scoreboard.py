@@ -1,6 +1,7 @@
 """The benchmark's scoreboard in Markdown, rendered from the rows of a notebook and nothing else."""
 
 import json
+import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from neuronaut.evals.suite import Row, Score
 from neuronaut.memory.evaluations import Evaluation, Evaluations
 from neuronaut.tools.errors import UserError
 
-FAMILY = "family: "  # in the name of a score: what is scored, then the family that it is scored on
+FAMILY = re.compile(r"family: ([^,;]+)")  # in the name of a score that is given by family
 COSTS = (("calls", "calls"), ("tokens", "tokens"), ("usd", "dollars"))
 HERE = Path(__file__).parent
 
@@ -69,7 +70,7 @@ def _suite(evaluation: Evaluation, rows: Sequence[Row]) -> dict[str, Any]:
     name = evaluation.key.suite
     suite = registry.load(registry.SUITES[name])
     scores = suite.scores(rows)
-    plain = [score for score in scores if FAMILY not in score.name]
+    plain = [score for score in scores if not FAMILY.search(score.name)]
     outcomes = Counter(row["outcome"] for row in rows)
     judged = [score.met for score in scores if score.met is not None]
     errors = Counter(str(row["error"]) for row in rows if row["outcome"] == "failed")
@@ -89,7 +90,7 @@ def _suite(evaluation: Evaluation, rows: Sequence[Row]) -> dict[str, Any]:
         "false_claims": [
             {"suite": name, "name": _cell(score.name), "false": round(score.value * score.n), "n": score.n}
             for score in plain
-            if "false" in score.name and score.value is not None
+            if "false" in score.name and "bound" not in score.name and score.value is not None
         ],
     }
 
@@ -109,9 +110,8 @@ def _families(scores: Sequence[Score]) -> Iterator[dict[str, str]]:
     """Of each score that is given by family: the median over families, the worst one, and all."""
     found: dict[str, list[tuple[str, Score]]] = defaultdict(list)
     for score in scores:
-        name, mark, family = score.name.partition(FAMILY)
-        if mark and score.value is not None:
-            found[name.strip(" ,")].append((family, score))
+        if (match := FAMILY.search(score.name)) and score.value is not None:
+            found[FAMILY.sub("", score.name).strip(" ,;")].append((match[1].strip(), score))
     for name, parts in found.items():
         values = {family: float(score.value or 0.0) for family, score in parts}
         rising = all(score.at_most is None for _, score in parts)
@@ -120,28 +120,25 @@ def _families(scores: Sequence[Score]) -> Iterator[dict[str, str]]:
             "name": _cell(name),
             "median": shown(statistics.median(values.values())),
             "worst": f"{_cell(worst)}: {shown(values[worst])}",
-            "all": ", ".join(f"{_cell(family)} {shown(value)} (n {score.n})" for (family, score), value in
-                             zip(parts, values.values(), strict=True)),
-        }  # fmt: skip
+            "all": ", ".join(
+                f"{_cell(family)} {shown(score.value)} (n {score.n}){' **missed**' if score.met is False else ''}"
+                for family, score in parts
+            ),
+        }
 
 
 def _costs(rows: Sequence[Row]) -> str:
-    """What a unit costs, in the middle, and all of them together."""
-    parts = [
-        f"{shown(statistics.median(numbers))} {unit}"
-        for name, unit in (("forwards", "forwards"), ("seconds", "seconds"))
-        if (numbers := [row[name] for row in rows if row.get(name) is not None])
-    ]
-    sums = [
-        f"{shown(sum(numbers))} {unit}"
-        for name, unit in COSTS
-        if (numbers := [row[name] for row in rows if row.get(name) is not None])
-    ]
-    if not parts:
+    """What a case costs, in the middle, and all of them together. A case's part of shared passes counts with its own."""
+    forwards = [row["forwards"] + row.get("shared_forwards", 0.0) for row in rows if row.get("forwards") is not None]
+    seconds = [row["seconds"] for row in rows if row.get("seconds") is not None]
+    if not forwards or not seconds:
         return "No cost was measured."
-    hours = sum(row.get("seconds") or 0.0 for row in rows) / 3600
-    together = ", ".join([f"{shown(hours)} hours of one worker", *sums])
-    return f"Median cost of a case: {', '.join(parts)}. All cases together: {together}."
+    sums = [f"{shown(sum(seconds) / 3600)} hours of one worker"]
+    for name, unit in COSTS:
+        if numbers := [row[name] for row in rows if row.get(name) is not None]:
+            sums.append(f"{shown(sum(numbers))} {unit}")
+    middle = f"{shown(statistics.median(forwards))} forwards, {shown(statistics.median(seconds))} seconds"
+    return f"Median cost of a case: {middle}. All cases together: {', '.join(sums)}."
 
 
 def _ablations(notebook: Evaluations, ours: Evaluation) -> Iterator[dict[str, Any]]:
@@ -161,7 +158,7 @@ def _ablations(notebook: Evaluations, ours: Evaluation) -> Iterator[dict[str, An
                 "difference": f"{shown(d.difference)} ({shown(d.low)} to {shown(d.high)})",
             }  # fmt: skip
         for name, a, b in found.scores:
-            if FAMILY not in name:
+            if not FAMILY.search(name):
                 yield {**head, "name": _cell(name), "ours": shown(a), "other": shown(b), "difference": "-"}
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from neuronaut.evals import registry, scoreboard, seeds
 from neuronaut.evals.compare import compared, differences, interval
-from neuronaut.evals.suite import Row
+from neuronaut.evals.suite import Row, Score
 from neuronaut.memory.evaluations import Evaluation, EvaluationKey, Evaluations
 from neuronaut.tools.errors import UserError
 
@@ -163,6 +163,18 @@ def test_the_scoreboard_says_what_the_rows_say(notebook: Evaluations) -> None:
     assert text == scoreboard.scoreboard(
         notebook, "grammar", "full", notes="## By hand\n\nA | note.", notes_file="notes.md"
     )
+
+
+def test_families_are_found_wherever_the_name_says_them() -> None:
+    scores = [
+        *(Score(f"family: {name}, mean F1", value, 5) for name, value in (("a", 0.9), ("b c", 0.5), ("d", 0.7))),
+        *(Score(f"false claims, family: {name}", value, 5, at_most=0.1) for name, value in (("a", 0.0), ("d", 0.2))),
+        Score("worst family (b c), mean F1", 0.5, 5),
+    ]
+    first, second = scoreboard._families(scores)
+    assert (first["name"], first["median"], first["worst"]) == ("mean F1", "0.7", "b c: 0.5")
+    assert (second["name"], second["median"], second["worst"]) == ("false claims", "0.1", "d: 0.2")
+    assert second["all"] == "a 0 (n 5), d 0.2 (n 5) **missed**"
 
 
 def test_the_tables_of_the_scoreboard_are_whole(notebook: Evaluations) -> None:
