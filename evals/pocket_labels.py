@@ -14,19 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuronaut.evals import proposers
-from neuronaut.evals.loaded import loaded
-from neuronaut.evals.loop import BatchContext, ask_each, supported
+from neuronaut.evals.loop import BatchContext, ask_batch, cached_corpus, cached_target, supported
 from neuronaut.evals.pocket.labels import NAMES, token_labels
 from neuronaut.evals.pocket.world import corpus_documents
-from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size
+from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size, share
 from neuronaut.evals.truths import truth_f1
-from neuronaut.tools.corpus import Corpus, pocket_corpus
-from neuronaut.tools.errors import ToolFailed, UserError
+from neuronaut.tools.corpus import Corpus
+from neuronaut.tools.errors import ToolFailed
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import firing_rule
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import predicate_from_json
-from neuronaut.tools.stats import clopper_pearson
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.trials.reads import needed_rule
@@ -119,8 +117,8 @@ def corpus_labels(corpus: Corpus, tokens: Tokens) -> Labels:
 @cache
 def audit_labels() -> Labels:
     """The true labels of the audit text of `pocket`."""
-    corpus = pocket_corpus()
-    return corpus_labels(corpus, BatchContext(loaded("pocket"), corpus).tokens("audit"))
+    corpus = cached_corpus()
+    return corpus_labels(corpus, BatchContext(cached_target(), corpus).tokens("audit"))
 
 
 def live_sample(target: TargetModel, corpus: Corpus, n: int, seed: int) -> list[Unit]:
@@ -157,7 +155,7 @@ class PocketLabels:
 
     def batches(self, n: int, seed: int) -> Sequence[Batch]:
         """Neurons of different layers that share passes over the text."""
-        units = live_sample(loaded("pocket"), pocket_corpus(), n, seed)
+        units = live_sample(cached_target(), cached_corpus(), n, seed)
         cases = [Case(unit.address, f"layer {unit.layer}") for unit in units]
         return [
             Batch(f"neurons-{at}", tuple(cases[at : at + UNITS_A_BATCH])) for at in range(0, len(cases), UNITS_A_BATCH)
@@ -165,42 +163,37 @@ class PocketLabels:
 
     def ask(self, batch: Batch, wanted: Collection[str], asking: Asking) -> Iterator[Row]:
         """What `ask_each` says of each neuron, the label set that each SUPPORTED claim comes closest to, and the neuron's."""
-        if asking.loop != "full":
-            raise UserError(f"pocket-labels is asked by the loop 'full' only, not by {asking.loop!r}")
         cases = [case for case in batch.cases if case.key in wanted]
         units = [Unit.parse(case.key) for case in cases]
-        context = BatchContext(loaded("pocket"), pocket_corpus(), units=tuple(units))
+        context = BatchContext(cached_target(), cached_corpus(), units=tuple(units))
         chosen = proposers.proposers(asking.proposer, context, asking.seed)
-        path = asking.folder / f"{batch.name}.db"
-        for case, unit in zip(cases, units, strict=True):
+        for case, row in zip(cases, ask_batch(context, units, batch, asking, proposers=chosen), strict=True):
             head = {"case": case.key, "family": case.family}
-            try:
-                (row,) = ask_each(context, [unit], asking.seed, path, proposers=chosen)
-                yield {**head, "outcome": "ok", **row, **_agreement(context, unit, row)}
-            except ToolFailed as error:
-                yield {**head, "outcome": "failed", "error": str(error)}
+            if "error" in row:
+                yield {**head, "outcome": "failed", **row}
+            else:
+                yield {**head, "outcome": "ok", **row, **_agreement(context, Unit.parse(case.key), row)}
 
     def scores(self, rows: Sequence[Row]) -> list[Score]:
         """Shares with exact 95 % intervals."""
         asked = [row for row in rows if row["outcome"] == "ok"]
         claims = [claim for row in asked for claim in supported(row)]
+        named = [claim["label_f1"] >= SAME for claim in claims]
         return [
-            share("units with a SUPPORTED claim", [bool(supported(row)) for row in asked]),
-            share(f"SUPPORTED claims at a true label (F1 ≥ {SAME})", [claim["label_f1"] >= SAME for claim in claims]),
-            share("SUPPORTED claims whose label is the unit's own", [claim["label_is_units"] for claim in claims]),
-            share(f"units that fire at a true label (F1 ≥ {SAME})", [row["unit_label_f1"] >= SAME for row in asked]),
+            share("units with a SUPPORTED claim", sum(bool(supported(row)) for row in asked), len(asked)),
+            share(f"SUPPORTED claims at a true label (F1 ≥ {SAME})", sum(named), len(claims)),
+            share(
+                "SUPPORTED claims whose label is the unit's own", sum(c["label_is_units"] for c in claims), len(claims)
+            ),
+            share(
+                f"units that fire at a true label (F1 ≥ {SAME})",
+                sum(row["unit_label_f1"] >= SAME for row in asked),
+                len(asked),
+            ),
         ]
 
 
 SUITE = PocketLabels()
-
-
-def share(name: str, hits: Sequence[bool]) -> Score:
-    """The share of hits with its exact 95 % interval."""
-    if not hits:
-        return Score(name, None, 0)
-    low, high = clopper_pearson(sum(hits), len(hits))
-    return Score(name, sum(hits) / len(hits), len(hits), low, high)
 
 
 def _agreement(context: BatchContext, unit: Unit, row: Row) -> dict[str, Any]:

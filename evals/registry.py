@@ -3,14 +3,18 @@
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from typing import get_args
 
+from neuronaut.agent.config import Loop
 from neuronaut.evals.suite import Suite
 from neuronaut.tools.errors import UserError
 
 SUITES: dict[str, str] = {
+    "planted": "neuronaut.evals.planted:SUITE",
+    "nulls": "neuronaut.evals.nulls:SUITE",
     "pocket-labels": "neuronaut.evals.pocket_labels:SUITE",
 }
-LOOPS = ("full", "one-shot", "no-rivals", "random")
+LOOPS: tuple[Loop, ...] = get_args(Loop)
 ALL = "all"
 
 

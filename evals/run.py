@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from neuronaut.agent.config import Loop
 from neuronaut.agent.view import print_json, visible
 from neuronaut.evals import proposers, registry
 from neuronaut.evals.jobs import Job, WorkerKilled, answers
@@ -17,6 +18,7 @@ from neuronaut.evals.seeds import seeds_of
 from neuronaut.evals.source import code_sha256, settings
 from neuronaut.evals.suite import Asking, Batch, Score, Size, Suite
 from neuronaut.evals.tables import write_parquet
+from neuronaut.memory import ledger
 from neuronaut.memory.evaluations import Evaluation, EvaluationKey, Evaluations
 from neuronaut.tools.errors import UserError
 
@@ -50,6 +52,12 @@ class Planned:
     batches: tuple[Batch, ...]
     evaluation: Evaluation
     done: frozenset[str]
+
+    @property
+    def truths(self) -> dict[str, str]:
+        """Case to the hash of its truth."""
+        cases = [case for batch in self.batches for case in batch.cases]
+        return {case.key: ledger.sha256(ledger.canonical([case.family, dict(case.truth)])) for case in cases}
 
     @property
     def jobs(self) -> list[tuple[Batch, frozenset[str]]]:
@@ -124,19 +132,31 @@ def _plan(
             continue
         key = EvaluationKey(name, seeds[name], options.proposer, options.loop, code_sha256())
         evaluation = notebook.begin(key, made, fresh=options.fresh)
-        done = frozenset(row["case"] for row in notebook.done(evaluation.id))
-        planned.append(Planned(suite, place, batches, evaluation, done))
+        done = {row["case"]: row["truth_sha256"] for row in notebook.done(evaluation.id)}
+        planned.append(Planned(suite, place, batches, evaluation, frozenset(done)))
+        _refuse_others(planned[-1], done)
     return planned, left_out
+
+
+def _refuse_others(planned: Planned, done: Mapping[str, str]) -> None:
+    """Refuses to go on where a case has another truth than the case of its name that was done before."""
+    for case, truth in planned.truths.items():
+        if done.get(case, truth) != truth:
+            raise UserError(
+                f"case {case!r} of {planned.suite.name} is not the one that was done before under this name (other data, or "
+                "another number of cases): begin anew with --fresh"
+            )
 
 
 def _ask(options: Options, planned: Sequence[Planned], notebook: Evaluations) -> None:
     """Ask the cases that have no row yet; each row is kept as it comes."""
     evaluations = {one.suite.name: one.evaluation.id for one in planned}
-    jobs, trails = [], {}
+    jobs, trails, truths = [], {}, {}
     for one in planned:
+        truths[one.suite.name] = one.truths
         folder = _new_folder(options.results / "trails" / one.evaluation.id) if one.jobs else options.results
         trails[one.suite.name] = str(folder.relative_to(options.results))
-        asking = Asking(one.evaluation.key.seed, options.proposer, options.loop, folder)
+        asking = Asking(one.evaluation.key.seed, options.proposer, cast(Loop, options.loop), folder)
         jobs += [Job(one.suite.name, one.place, batch, wanted, asking) for batch, wanted in one.jobs]
     if not jobs:
         return
@@ -145,7 +165,9 @@ def _ask(options: Options, planned: Sequence[Planned], notebook: Evaluations) ->
         try:
             with closing(answers(jobs, options.jobs)) as rows:
                 for suite, row in rows:
-                    notebook.add(evaluations[suite], {**row, "trail": trails[suite]})
+                    notebook.add(
+                        evaluations[suite], {**row, "trail": trails[suite], "truth_sha256": truths[suite][row["case"]]}
+                    )
                     progress.row(suite, row)
         except KeyboardInterrupt:
             print("stopped: what was done is kept, and the same command goes on with it", file=sys.stderr)

@@ -124,6 +124,20 @@ def test_other_settings_are_another_evaluation(
     assert len(asked()) == 4
 
 
+def test_a_case_that_is_another_under_its_old_name_is_refused(
+    neuronaut: Command, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fake_suites
+
+    neuronaut("eval", "squares", "--results", results, "--limit", 2)
+    shifted = fake_suites.Squares()
+    cases = shifted.batches(2, 8)
+    monkeypatch.setattr(fake_suites.Squares, "batches", lambda self, n, seed: cases)
+    said = neuronaut("eval", "squares", "--results", results, "--limit", 2)
+    assert said.code == 2
+    assert "case 'case 000' of squares is not the one that was done before under this name" in said.err
+
+
 def test_other_code_is_another_evaluation(
     neuronaut: Command, results: Path, asked: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,6 +355,6 @@ def test_every_suite_of_the_registry_resolves_and_has_a_development_seed(monkeyp
     for name, place in registry.SUITES.items():
         suite = registry.load(place)
         assert suite.name == name
-        assert suite.about.endswith(".")
+        assert suite.about
         assert suite.sizes["smoke"] <= suite.sizes["standard"] <= suite.sizes["full"]
         assert name in known

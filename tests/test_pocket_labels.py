@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from neuronaut.evals import pocket_labels
-from neuronaut.evals.loaded import loaded
+from neuronaut.evals.loop import cached_corpus, cached_target
 from neuronaut.evals.pocket.world import words
 from neuronaut.evals.pocket_labels import SUITE, Labels, audit_labels, corpus_labels, live_sample
 from neuronaut.evals.suite import Row
-from neuronaut.tools.corpus import corpus_from_texts, pocket_corpus
+from neuronaut.tools.corpus import corpus_from_texts
 from neuronaut.tools.errors import ToolFailed
 from neuronaut.tools.look.activations import activations_of
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
@@ -24,7 +24,7 @@ from neuronaut.tools.tokens import Tokens
 
 @pytest.fixture(scope="module")
 def context() -> ToolContext:
-    return ToolContext(loaded("pocket"), pocket_corpus())
+    return ToolContext(cached_target(), cached_corpus())
 
 
 @pytest.fixture(scope="module")
