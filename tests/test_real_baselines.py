@@ -340,10 +340,18 @@ def test_the_figure_shows_each_way_at_its_share() -> None:
 
 
 @pytest.mark.slow
+def test_the_sample_has_as_many_units_of_each_layer(real_data: Path) -> None:
+    del real_data
+    cases = [case for batch in real.SUITE.batches(10, 0) for case in batch.cases]
+    assert [case.family for case in cases] == [f"layer {layer}" for layer in range(5) for _ in range(2)]
+    assert cases == [case for batch in real.SUITE.batches(10, 0) for case in batch.cases]
+    assert cases != [case for batch in real.SUITE.batches(10, 1) for case in batch.cases]
+    assert {Unit.parse(case.key).sign for batch in real.SUITE.batches(100, 0) for case in batch.cases} == {1, -1}
+
+
+@pytest.mark.slow
 def test_a_signed_unit_of_a_public_model_gives_a_whole_row(real_data: Path, tmp_path: Path) -> None:
     del real_data
-    batches = real.SUITE.batches(5, 0)
-    assert [case.family for batch in batches for case in batch.cases] == [f"layer {layer}" for layer in range(5)]
     batch = Batch("real-0", (Case("0.33", "layer 0"), Case("0.33-", "layer 0")))
     rows = list(real.SUITE.ask(batch, {"0.33-", "0.33"}, Asking(0, "grammar", "full", tmp_path)))
     assert [row["outcome"] for row in rows] == ["ok", "ok"]
