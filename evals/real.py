@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from neuronaut.agent.proposers.grammar import GrammarProposer
+from neuronaut.evals import proposers
 from neuronaut.evals.baselines import Bench, First
 from neuronaut.evals.figure import curve_svg
 from neuronaut.evals.loop import BatchContext, ask_each
@@ -106,7 +106,7 @@ class Real:
         for case, unit in zip(cases, units, strict=True):
             row: Row = {"case": case.key, "family": case.family}
             try:
-                row |= {"outcome": "ok", "reading": reading, **_asked(bench, unit, asking.seed, notebook)}
+                row |= {"outcome": "ok", "reading": reading, **_asked(bench, unit, asking, notebook)}
             except (ToolRefused, ToolFailed) as error:
                 row |= {"outcome": "failed", "error": str(error), "seconds": None, "forwards": None}
             yield row
@@ -132,13 +132,17 @@ def _bench(units: Sequence[Unit]) -> tuple[Bench, dict[str, float]]:
     return bench, {"seconds": seconds / len(units), "forwards": forwards / len(units)}
 
 
-def _asked(bench: Bench, unit: Unit, seed: int, notebook: Path) -> dict[str, Any]:
+def _asked(bench: Bench, unit: Unit, asking: Asking, notebook: Path) -> dict[str, Any]:
     """What the loop says of a unit, and the baselines."""
-    first = First(GrammarProposer(seed=seed))
-    (row,) = ask_each(bench.context, [unit], seed, notebook, proposers=lambda _: [first])
+    inner, *others = proposers.proposers(asking.proposer, bench.context, asking.seed)(unit)
+    first = First(inner)
+    chosen = [first, *others]
+    (row,) = ask_each(bench.context, [unit], asking.seed, notebook, proposers=lambda _: chosen, loop=asking.loop)
+    if "error" in row:
+        raise ToolFailed(row["error"])
     tested = [predicate_from_json(claim["predicate"]) for claim in row["claims"]]
     untested = [] if first.first is None else [first.first.predicate]
-    measured = bench.measured(unit, [*tested, *untested], seed=seed)
+    measured = bench.measured(unit, [*tested, *untested], seed=asking.seed)
     unseen = measured.pop("claims")
     claims = [{**claim, "unseen": found} for claim, found in zip(row["claims"], unseen, strict=False)]
     one_shot = {**unseen[-1], "predicate": canonical_json(untested[0])} if untested else None
@@ -155,7 +159,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.figure is None:
         with tempfile.TemporaryDirectory() as folder:
-            asking = Asking(args.seed, "grammar", "loop", Path(folder))
+            asking = Asking(args.seed, "grammar", "full", Path(folder))
             for batch in SUITE.batches(args.n, args.seed):
                 for row in SUITE.ask(batch, {case.key for case in batch.cases}, asking):
                     with args.rows.open("a", encoding="utf-8") as stream:

@@ -13,6 +13,7 @@ SUITES: dict[str, str] = {
     "planted": "neuronaut.evals.planted:SUITE",
     "nulls": "neuronaut.evals.nulls:SUITE",
     "pocket-labels": "neuronaut.evals.pocket_labels:SUITE",
+    "real": "neuronaut.evals.real:SUITE",
 }
 LOOPS: tuple[Loop, ...] = get_args(Loop)
 ALL = "all"

@@ -302,7 +302,7 @@ def test_a_failed_case_is_no_zero() -> None:
 
 
 def test_a_case_that_breaks_is_a_failed_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def asked(bench: object, unit: Unit, seed: int, notebook: Path) -> Row:
+    def asked(bench: object, unit: Unit, asking: Asking, notebook: Path) -> Row:
         if unit.sign < 0:
             raise ToolFailed("the model is gone")
         return {"claims": [], "seconds": 1.0, "forwards": 2.0}
