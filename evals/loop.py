@@ -15,6 +15,7 @@ from neuronaut.agent.config import Budget, Loop, RunConfig
 from neuronaut.agent.proposers.base import Proposer
 from neuronaut.agent.proposers.grammar import GrammarProposer
 from neuronaut.agent.session import Session
+from neuronaut.evals.proposers import proposers as named_proposers
 from neuronaut.evals.suite import Asking, Batch, Row
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
@@ -148,9 +149,10 @@ def ask_batch(
 ) -> Iterator[Row]:
     """The rows of `ask_each` on some units of a batch, its notebook kept in the folder of the evaluation.
 
-    shared_forwards: a unit's part of the passes over natural text.
+    shared_forwards: a unit's part of the passes over natural text. proposers: None are those that `asking` names.
     """
     path = asking.folder / f"{batch.name}.db"
+    proposers = proposers or named_proposers(asking.proposer, context, asking.seed)
     for row in ask_each(context, units, asking.seed, path, proposers=proposers, loop=asking.loop):
         yield {**row, "shared_forwards": context.shared_forwards / max(len(context.units), 1)}
 

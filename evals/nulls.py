@@ -14,12 +14,10 @@ from neuronaut.evals.planted import planted
 from neuronaut.evals.readable import sample_units
 from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size, share
 from neuronaut.evals.truths import SIMPLE, Truth, draw_truths, truth_f1
-from neuronaut.tools.corpus import pocket_corpus
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import firing_rule
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.registry import ToolContext
-from neuronaut.tools.targets.load import load_target
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.trials.dealt import LAST, SMOOTH, Keys, dealt, prefix_keys, recent_keys
 from neuronaut.tools.trials.reads import needed_rule
@@ -146,7 +144,7 @@ class Nulls:
 
     def batches(self, n: int, seed: int) -> list[Batch]:
         """Live neurons whose values are dealt out, and planted rules; the kinds take turns, batch by batch."""
-        context = ToolContext(load_target("pocket"), pocket_corpus())
+        context = ToolContext(cached_target(), cached_corpus())
         size = min(BATCH, max(2, n // len(KINDS)))
         kinds = [KINDS[at % len(KINDS)] for at in range(-(-n // size))]
         units, _ = sample_units(context, n, seed)

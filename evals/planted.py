@@ -10,12 +10,10 @@ from neuronaut.evals.loop import BatchContext, ask_batch, cached_corpus, cached_
 from neuronaut.evals.overlay import NOISE, Overlay
 from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size, median_interval, share
 from neuronaut.evals.truths import FAMILIES, Truth, draw_truths, families, truth_f1
-from neuronaut.tools.corpus import pocket_corpus
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import AnyOf, Modes, Predicate, predicate_from_json
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.targets.base import TargetModel
-from neuronaut.tools.targets.load import load_target
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.units import Unit
 
@@ -104,7 +102,7 @@ class Planted:
 
     def batches(self, n: int, seed: int) -> list[Batch]:
         """Admissible truths in batches of BATCH."""
-        context = ToolContext(load_target("pocket"), pocket_corpus())
+        context = ToolContext(cached_target(), cached_corpus())
         truths = [one for one in draw_truths(context, families(n), seed) if isinstance(one, Truth)]
         cases = [Case(f"{i:04}", truth.family, truth.to_json()) for i, truth in enumerate(truths)]
         parts = (tuple(cases[at : at + BATCH]) for at in range(0, n, BATCH))

@@ -12,6 +12,7 @@ from neuronaut.tools.errors import UserError
 SUITES: dict[str, str] = {
     "planted": "neuronaut.evals.planted:SUITE",
     "nulls": "neuronaut.evals.nulls:SUITE",
+    "twins": "neuronaut.evals.twins:SUITE",
     "pocket-labels": "neuronaut.evals.pocket_labels:SUITE",
     "real": "neuronaut.evals.real:SUITE",
 }

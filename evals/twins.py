@@ -1,0 +1,143 @@
+"""The triviality baseline: what is claimed of a trained model's neurons beyond what is claimed of its untrained twins.
+
+Claims about a twin can be true: its early neurons are functions of the token. So what counts is how much more the
+trained model earns, and at what complexity.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save
+from scipy.stats import bootstrap
+
+from neuronaut.evals.loop import BatchContext, ask_batch, cached_corpus, cached_target, supported
+from neuronaut.evals.pocket_labels import live_sample
+from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size, share
+from neuronaut.tools.files import cache_folder, write_whole
+from neuronaut.tools.targets.base import TargetModel
+from neuronaut.tools.targets.load import POCKET, load_target
+from neuronaut.tools.units import Unit
+
+Kind = Literal["trained", "random-init", "row-shuffled"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+SIZES = (5, 20, 100)
+BATCH = 20
+
+
+def twin_weights(weights: Mapping[str, torch.Tensor], kind: Kind, seed: int) -> dict[str, torch.Tensor]:
+    """Every matrix drawn anew from a normal distribution of its own mean and deviation, or with its rows shuffled; vectors
+    (norms and biases) stay."""
+    made = {}
+    for name in sorted(weights):
+        tensor = weights[name]
+        digest = hashlib.sha256(f"{kind} {seed} {name}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+        if kind == "trained" or tensor.dim() < 2:
+            made[name] = tensor.clone()
+        elif kind == "random-init":
+            values = tensor.float()
+            noise = torch.randn(tensor.shape, generator=generator)
+            made[name] = (noise * values.std() + values.mean()).to(tensor.dtype)
+        else:
+            made[name] = tensor[torch.randperm(len(tensor), generator=generator)].contiguous()
+    return made
+
+
+@cache
+def twin(kind: Kind, seed: int) -> TargetModel:
+    """The embedded model or a twin of it; a twin is made once and kept by the hash of its weights' recipe."""
+    if kind == "trained":
+        return cached_target()
+    source = POCKET / "model.safetensors"
+    recipe = hashlib.sha256(source.read_bytes() + f"{kind} {seed}".encode()).hexdigest()[:16]
+    folder = cache_folder().parent / "twins" / recipe
+    if not (folder / "model.safetensors").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(POCKET / part, folder / part)
+        write_whole(folder / "model.safetensors", save(twin_weights(load_file(source), kind, seed), {"format": "pt"}))
+    return load_target(Path(folder))
+
+
+@dataclass(frozen=True)
+class Twins:
+    """Neurons of the embedded model and of its random-init and row-shuffled twins, asked alike."""
+
+    name: str = "twins"
+    about: str = (
+        "natural neurons of the embedded model and of untrained twins of it (matrices drawn anew, or rows shuffled): the "
+        "triviality baseline; claims about a twin can be true"
+    )
+    sizes: Mapping[Size, int] = field(default_factory=lambda: {"smoke": 3, "standard": 90, "full": 720})
+
+    def batches(self, n: int, seed: int) -> list[Batch]:
+        """Live neurons of each kind of model, layer by layer; the kinds take turns."""
+        per_kind = -(-n // len(KINDS))
+        found = []
+        for kind in KINDS:
+            units = live_sample(twin(kind, seed), cached_corpus(), per_kind, seed)
+            cases = [Case(f"{kind} {unit.address}", kind, {"unit": unit.address}) for unit in units]
+            parts = (tuple(cases[at : at + BATCH]) for at in range(0, len(cases), BATCH))
+            found += [Batch(f"{kind}-{at}", part, {"kind": kind, "seed": seed}) for at, part in enumerate(parts)]
+        return sorted(found, key=lambda batch: batch.name.rpartition("-")[2].zfill(4))
+
+    def ask(self, batch: Batch, wanted: Collection[str], asking: Asking) -> Iterator[Row]:
+        """A row a unit: what the loop said of it."""
+        cases = [case for case in batch.cases if case.key in wanted]
+        units = [Unit.parse(case.truth["unit"]) for case in cases]
+        target = twin(batch.settings["kind"], int(batch.settings["seed"]))
+        context = BatchContext(target, cached_corpus(), units=tuple(units))
+        for case, row in zip(cases, ask_batch(context, units, batch, asking), strict=True):
+            yield {"case": case.key, "family": case.family, "outcome": "failed" if "error" in row else "ok", **row}
+
+    def scores(self, rows: Sequence[Row]) -> list[Score]:
+        """Shares with a SUPPORTED claim of at most 5, 20 and 100 items of each kind, and how much more the trained earns."""
+        done = {kind: [r for r in rows if r["family"] == kind and r["outcome"] == "ok"] for kind in KINDS}
+        found = []
+        for size in SIZES:
+            hits = {kind: np.array([_has(row, size) for row in part]) for kind, part in done.items()}
+            found += [
+                share(f"{kind}: SUPPORTED of at most {size} items", int(values.sum()), len(values))
+                for kind, values in hits.items()
+            ]
+            found += [
+                more(f"trained beyond {kind}, at most {size} items", hits["trained"], hits[kind]) for kind in KINDS[1:]
+            ]
+        for kind, part in done.items():
+            items = [claim["items"] for row in part for claim in supported(row)]
+            found.append(
+                Score(
+                    f"{kind}: items of a SUPPORTED claim, median",
+                    float(np.median(items)) if items else None,
+                    len(items),
+                )
+            )
+        return found  # fmt: skip
+
+
+def more(name: str, these: np.ndarray, those: np.ndarray) -> Score:
+    """How much larger one share is than another, with a 95 % bootstrap interval over units."""
+    n = min(len(these), len(those))
+    if n < 2:
+        return Score(name, None, n)
+    value = float(these.mean() - those.mean())
+    samples = (these.astype(float), those.astype(float))
+    found = bootstrap(
+        samples, lambda a, b, axis: a.mean(axis) - b.mean(axis), n_resamples=2000, method="percentile", rng=0, vectorized=True
+    )  # fmt: skip
+    interval = found.confidence_interval
+    return Score(name, value, n, float(interval.low), float(interval.high))
+
+
+def _has(row: Row, size: int) -> bool:
+    return any(claim["items"] <= size for claim in supported(row))
+
+
+SUITE = Twins()
