@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from neuronaut.agent.proposers.base import Explored, Proposal
+from neuronaut.agent.proposers.base import Explored, Proposal, Side
+from neuronaut.agent.proposers.pool import gathered
 from neuronaut.agent.session import Done, Session
 from neuronaut.memory import queries
 from neuronaut.memory.judge import Decision, ModeCase, ReadsCase, Rival, WritesCase, case_from_json, decide
@@ -46,7 +47,10 @@ def look(session: Session, unit: Unit) -> FiringRule | None:
 
 
 def propose(session: Session, unit: Unit, rule: FiringRule) -> dict[str, float]:
-    """Hypotheses of all proposers for the reads side, compared on design text: id to prospect, the best first."""
+    """Hypotheses of all proposers for the reads side, compared on design text: id to prospect, the best first.
+
+    What they say of the output is kept for the writes side.
+    """
     context = session.context
     tokens = context.sample("explore", EXPLORE_TOKENS)
     activations = context.activations(unit, "explore", n_tokens=EXPLORE_TOKENS)
@@ -62,22 +66,31 @@ def propose(session: Session, unit: Unit, rule: FiringRule) -> dict[str, float]:
         refuted=tuple(one.predicate for one in earlier if one.status == "REFUTED" and one.same_inputs),
         recalled=tuple(f"{one.status}: {one.claim}" for one in earlier),
     )
-    pool = [proposal for proposer in session.proposers for proposal in proposer.propose(explored)]
-    if not pool:
+    pool = gathered(session.proposers, explored)
+    for reason in pool.left_out:
+        session.say("left out", reason)
+    for story in pool.writes:
+        _add(session, unit, "writes", canonical_json(story.predicate), story.author)
+    if not pool.reads:
         return {}
-    authors = _authors(pool)
+    authors = _authors(pool.reads)
     done = session.experiment("compare_on_design", {"unit": unit.address, "predicates": list(authors)})
     by = list(authors.values())
     prospects: dict[str, float] = {}
     compared = done.payload["predicates"][: 1 if session.config.loop == "one-shot" else None]
     for row in sorted(compared, key=_prospect, reverse=True):
-        predicate = predicate_from_json(row["predicate"])
-        claim = claim_text(predicate, sign=unit.sign)
-        fields = {"side": "reads", "claim": claim, "predicate": row["predicate"], "complexity": complexity(predicate)}
-        identifier = session.notebook.add_hypothesis(session.run, unit, {**fields, "author": by[row["origin"]]})
+        identifier, claim = _add(session, unit, "reads", row["predicate"], by[row["origin"]])
         prospects.setdefault(identifier, _prospect(row))
         session.say("propose", f"{claim} (F1 {row['f1']:.2f} on design)")
     return prospects
+
+
+def _add(session: Session, unit: Unit, side: Side, source: str, author: str) -> tuple[str, str]:
+    """The id of a hypothesis in the notebook, and its sentence. source: its predicate as JSON."""
+    predicate = predicate_from_json(source)
+    claim = claim_text(predicate) if side == "writes" else claim_text(predicate, sign=unit.sign)
+    fields = {"side": side, "claim": claim, "predicate": source, "complexity": complexity(predicate), "author": author}
+    return session.notebook.add_hypothesis(session.run, unit, fields), claim
 
 
 def _prospect(row: dict[str, Any]) -> float:
@@ -222,7 +235,7 @@ def _as_good(session: Session, ids: list[str], chosen: str) -> list[str]:
 
 
 def writes(session: Session, unit: Unit) -> None:
-    """The writes side of a unit: tokens found on design text, tested on one confirm block."""
+    """The writes side of a unit: the tokens found on design text, then what proposers said, each on its own confirm block."""
     done = session.experiment("firing", {"unit": unit.address})
     if reason := done.payload.get("abstained"):
         session.notebook.outcome(session.run, unit, "writes", "ABSTAINED", reason)
@@ -232,22 +245,17 @@ def writes(session: Session, unit: Unit) -> None:
     except ToolRefused as error:
         session.notebook.outcome(session.run, unit, "writes", "ABSTAINED", str(error))
         return
-    up, down = (sum(abs(row["nats"]) for row in effects[side]) for side in ("promotes", "suppresses"))
-    predicate = (
-        Promotes(tokens=tuple(row["token"] for row in effects["promotes"]))
-        if up >= down
-        else Suppresses(tokens=tuple(row["token"] for row in effects["suppresses"]))
-    )
-    claim = claim_text(predicate)
-    fields = {
-        "side": "writes",
-        "claim": claim,
-        "predicate": canonical_json(predicate),
-        "complexity": complexity(predicate),
-    }
-    hypothesis = session.notebook.add_hypothesis(session.run, unit, {**fields, "author": "design effects"})
-    session.say("propose", f"{claim} (by {max(up, down) / len(predicate.tokens):.2f} nats on design)")
-    _test_writes(session, unit, hypothesis, predicate)
+    found = effects["claim"]
+    tokens = tuple(found["tokens"])
+    predicate = Promotes(tokens=tokens) if found["direction"] == "promotes" else Suppresses(tokens=tokens)
+    own, claim = _add(session, unit, "writes", canonical_json(predicate), "design effects")
+    session.say("propose", f"{claim} (by {found['nats']:+.2f} nats on design)")
+    _test_writes(session, unit, own, predicate)
+    for row in queries.hypotheses(session.notebook, session.run):
+        mine = row["address"] == unit.address and row["side"] == "writes" and row["id"] != own
+        if mine and (story := predicate_from_json(row["predicate"])) != predicate:
+            assert isinstance(story, Promotes | Suppresses)
+            _test_writes(session, unit, row["id"], story)
 
 
 def _test_writes(session: Session, unit: Unit, hypothesis: str, predicate: Promotes | Suppresses) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from neuronaut.agent import nodes
 from neuronaut.agent.config import Budget, Loop, RunConfig
-from neuronaut.agent.proposers.base import Proposer
+from neuronaut.agent.proposers.base import Proposer, Side
 from neuronaut.agent.proposers.grammar import GrammarProposer
 from neuronaut.agent.session import Session
 from neuronaut.evals.proposers import proposers as named_proposers
@@ -33,6 +33,7 @@ Text = tuple[Split, int | None, int | None]  # split, block, tokens of the sampl
 Proposers = Callable[[Unit], list[Proposer]]
 
 BATCH_TOKENS = 4096  # so that the neurons of all layers fit beside each other
+NUMBERS = {"reads": ("f1", "precision", "coverage", "leaf_e"), "writes": ("delta", "delta_low", "percentile")}
 
 
 @dataclass
@@ -109,10 +110,13 @@ def ask_each(
     *,
     proposers: Proposers | None = None,
     loop: Loop = "full",
+    sides: Sequence[Side] = ("reads",),
 ) -> Iterator[dict[str, Any]]:
-    """A row a unit, reads side only, all in one notebook: its judged claims, those that were not tested, outcomes, cost.
+    """A row a unit, all in one notebook: its judged claims about when it fires (`claims`) and about the output (`writes`),
+    those that were not tested, what was no hypothesis (`left_out`), outcomes, cost.
 
-    proposers: whose hypotheses are tested on a unit; None is the built-in search. A failed unit gives a row with `error`.
+    proposers: whose hypotheses are tested on a unit; None is the built-in search. Where something fails, `outcome` is
+    "failed" with the error beside it, and the next unit is asked.
     """
     target, corpus = context.target, context.corpus
     with Notebook(path) as notebook:
@@ -121,18 +125,29 @@ def ask_each(
             config = RunConfig(question=question, seed=seed, fast=True, loop=loop, budget=Budget())
             size = (corpus.name, corpus.sha256, corpus.n_characters)
             run = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size)
-            chosen: list[Proposer] = [GrammarProposer(seed=seed)] if proposers is None else proposers(unit)
-            session = Session(run, config, notebook, context, chosen, lambda label, line: None)
+            heard: list[tuple[str, str]] = []
             began, before, shared = monotonic(), target.forwards, _shared(context)
-            nodes.reads(session, unit)
+            failed: dict[str, Any] = {"outcome": "ok"}
+            try:
+                chosen: list[Proposer] = [GrammarProposer(seed=seed)] if proposers is None else proposers(unit)
+                session = Session(run, config, notebook, context, chosen, lambda *line: heard.append(line))  # noqa: B023
+                for side in ("reads", "writes"):
+                    if side in sides:
+                        (nodes.reads if side == "reads" else nodes.writes)(session, unit)
+            except Exception as error:  # noqa: BLE001  whatever goes wrong with one case, the others are asked
+                failed = {"outcome": "failed", "error": f"{type(error).__name__}: {error}"[:500]}
             rows = queries.hypotheses(notebook, run)
+            judged = [row for row in rows if row["verdicts"]]
             mutual = _shared(context) - shared
             yield {
+                **failed,
                 "unit": unit.address,
                 "layer": unit.layer,
                 "run": run,
-                "claims": [_claim(row) for row in rows if row["verdicts"]],
+                "claims": [_claim(row) for row in judged if row["side"] == "reads"],
+                "writes": [_claim(row) for row in judged if row["side"] == "writes"],
                 "untested": [row["predicate"] for row in rows if not row["verdicts"]],
+                "left_out": [line for label, line in heard if label == "left out"],
                 "outcomes": [f"{row['status']} {row['reason']}" for row in queries.outcomes(notebook, run)],
                 "seconds": monotonic() - began,
                 "forwards": target.forwards - before - mutual,
@@ -182,11 +197,11 @@ def _claim(row: dict[str, Any]) -> dict[str, Any]:
         "items": row["complexity"],
         "predicate": row["predicate"],
         "claim": row["claim"],
-        **{name: case[name] for name in ("f1", "precision", "coverage", "leaf_e")},
+        **{name: case[name] for name in NUMBERS[row["side"]]},
         "bets": len(case["bets"]),
     }
 
 
-def supported(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """The claims of a row that were SUPPORTED."""
-    return [claim for claim in row["claims"] if claim["status"] == "SUPPORTED"]
+def supported(row: dict[str, Any], side: Side = "reads") -> list[dict[str, Any]]:
+    """The claims of a row about one side that were SUPPORTED."""
+    return [claim for claim in row["claims" if side == "reads" else "writes"] if claim["status"] == "SUPPORTED"]

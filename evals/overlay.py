@@ -16,6 +16,7 @@ from neuronaut.evals.outside import Twist
 from neuronaut.tools.predicates.evaluate import strength
 from neuronaut.tools.predicates.nodes import Predicate, canonical_json
 from neuronaut.tools.targets.base import Edit, Fingerprint, ModelSpec, Run, Site, TargetModel
+from neuronaut.tools.targets.hooks import edited
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.tokens import Tokens, Vocabulary, tokens_from_ids
 from neuronaut.tools.trials.dealt import prefix_keys, uniform
@@ -72,11 +73,16 @@ class Overlay:
     """A TargetModel in which some neurons' activations are replaced by functions of the text.
 
     The values are written through the neurons' own output weights, so that later layers and the logits see them; edits
-    that the caller makes come after them. Refuses a neuron that the target does not have.
+    that the caller makes come after them. vectors: (d_model,) what some of the planted neurons write instead, per unit of
+    activation; exact where no norm follows the MLP. Refuses a neuron that the target does not have.
     """
 
-    def __init__(self, target: TargetModel, plants: Mapping[Unit, Function]) -> None:
-        self._target, self._plants = target, dict(plants)
+    def __init__(
+        self, target: TargetModel, plants: Mapping[Unit, Function], vectors: Mapping[Unit, Tensor] | None = None
+    ) -> None:
+        self._target, self._plants, self._vectors = target, dict(plants), dict(vectors or {})
+        if strangers := [unit.address for unit in self._vectors if unit not in self._plants]:
+            raise ValueError(f"only a planted neuron can be given a write vector: {', '.join(strangers)}")
         self._by_layer: dict[int, list[Unit]] = {}
         for unit in plants:
             check_unit(target.spec, unit)
@@ -96,7 +102,7 @@ class Overlay:
     ) -> Run:
         """One pass with the planted neurons in place; see TargetModel.run."""
         layers = range(0 if start is None else start[0], self.spec.n_layers if stop is None else stop)
-        planted = self._edits(ids, layers) if ids.dim() == 2 else []
+        planted = self._edits(ids, layers, edits) if ids.dim() == 2 else []
         return self._target.run(ids, read=read, edits=[*planted, *edits], start=start, stop=stop, logits=logits)
 
     def values(self, ids: Tensor, layer: int) -> Tensor:
@@ -118,8 +124,9 @@ class Overlay:
             self._last = (key, tokens_from_ids(ids.tolist(), self.vocabulary))
         return self._last[1]
 
-    def _edits(self, ids: Tensor, layers: range) -> list[Edit]:
-        """Two edits a layer, however many neurons are planted: these are emptied, then filled."""
+    def _edits(self, ids: Tensor, layers: range, after: Sequence[Edit]) -> list[Edit]:
+        """Two edits a layer, however many neurons are planted: these are emptied, then filled; a third where one of them
+        brings its own write vector. after: the caller's edits."""
         found = []
         for layer in sorted(self._by_layer):
             if layer not in layers:
@@ -130,13 +137,28 @@ class Overlay:
             filled[:, :, indices] = self.values(ids, layer)
             site = Site("neurons", layer)
             found += [Edit(site, "scale", kept), Edit(site, "add", filled)]
+            if writers := [unit for unit in self._by_layer[layer] if unit in self._vectors]:
+                for edit in after:
+                    filled = edited(filled, edit) if edit.site == site else filled
+                found.append(Edit(Site("mlp_out", layer), "add", self._instead(writers, filled)))
         return found
+
+    def _instead(self, writers: list[Unit], values: Tensor) -> Tensor:
+        """(batch, pos, d_model) what the neurons write with their own vectors, less what their output weights write.
+
+        values: (batch, pos, d_mlp), right in the columns of the writers.
+        """
+        indices = [unit.index for unit in writers]
+        change = torch.stack([self._vectors[unit] for unit in writers])
+        return values[:, :, indices] @ (change - self._target.write_vectors(writers[0].layer)[indices])
 
     def fingerprint(self) -> Fingerprint:
         """The target's, with a hash of what is planted where."""
         digest = hashlib.sha256()
         for unit in sorted(self._plants):
             digest.update(f"{unit.address} {self._plants[unit].name}\n".encode())
+            if unit in self._vectors:
+                digest.update(self._vectors[unit].numpy().tobytes())
         own = self._target.fingerprint()
         return replace(own, processing=f"{own.processing}, planted {digest.hexdigest()}")
 
@@ -168,16 +190,20 @@ class Overlay:
         return self._target.read_vector(unit)
 
     def write_vector(self, unit: Unit) -> Tensor:
-        """The target's, which a planted neuron writes with."""
-        return self._target.write_vector(unit)
+        """The one planted with the neuron, else the target's, which a planted neuron writes with."""
+        return self._vectors.get(unit.with_sign(1), self._target.write_vector(unit))
 
     def read_vectors(self, layer: int) -> Tensor:
         """The target's."""
         return self._target.read_vectors(layer)
 
     def write_vectors(self, layer: int) -> Tensor:
-        """The target's."""
-        return self._target.write_vectors(layer)
+        """The target's, with the planted ones in their places."""
+        vectors = self._target.write_vectors(layer).clone()
+        for unit, vector in self._vectors.items():
+            if unit.layer == layer:
+                vectors[unit.index] = vector
+        return vectors
 
     def final_norm_gain(self) -> Tensor:
         """The target's."""

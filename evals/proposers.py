@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from neuronaut.agent.proposers.base import Proposer
 from neuronaut.agent.proposers.grammar import GrammarProposer
+from neuronaut.evals.cheating import CHEATS
 from neuronaut.evals.registry import check as check_name
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.units import Unit
@@ -15,7 +16,11 @@ def _grammar(context: ToolContext, unit: Unit, seed: int) -> list[Proposer]:
     return [GrammarProposer(seed=seed)]
 
 
-FACTORIES: dict[str, Factory] = {"grammar": _grammar}
+def _alone(make: Callable[[ToolContext, Unit, int], Proposer]) -> Factory:
+    return lambda context, unit, seed: [make(context, unit, seed)]
+
+
+FACTORIES: dict[str, Factory] = {"grammar": _grammar} | {name: _alone(make) for name, make in CHEATS.items()}
 
 
 def known() -> tuple[str, ...]:

@@ -11,8 +11,10 @@ from neuronaut.tools.errors import UserError
 
 SUITES: dict[str, str] = {
     "planted": "neuronaut.evals.planted:SUITE",
+    "writes": "neuronaut.evals.writes:SUITE",
     "nulls": "neuronaut.evals.nulls:SUITE",
     "twins": "neuronaut.evals.twins:SUITE",
+    "cheats": "neuronaut.evals.cheats:SUITE",
     "pocket-labels": "neuronaut.evals.pocket_labels:SUITE",
     "real": "neuronaut.evals.real:SUITE",
 }

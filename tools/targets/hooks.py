@@ -66,7 +66,7 @@ def visitor(site: Site, edits: list[Edit], found: dict[Site, Tensor] | None) -> 
 
     def visit(value: Tensor) -> Tensor:
         for edit in edits:
-            value = _edited(value, edit)
+            value = edited(value, edit)
         if found is not None:
             found[site] = value.clone() if shared or edits else value
         return value
@@ -74,7 +74,7 @@ def visitor(site: Site, edits: list[Edit], found: dict[Site, Tensor] | None) -> 
     return visit
 
 
-def _edited(value: Tensor, edit: Edit) -> Tensor:
+def edited(value: Tensor, edit: Edit) -> Tensor:
     """The activation with one edit made; value is (batch, pos, width) or (batch, pos, n_heads, d_head)."""
     part = value if edit.index is None else value[:, :, edit.index]
     number = torch.as_tensor(edit.value, dtype=part.dtype)

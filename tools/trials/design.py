@@ -22,12 +22,13 @@ IDLE_E = 8.0  # a leaf whose edits earn less is idle; one that does nothing earn
 ENOUGH = Enough(leaf=IDLE_E, whole=IDLE_E, pairs=40)
 WORTH_EDITING = 0.2  # F1, and
 NEAR_THE_BEST = 0.7  # of the best F1: a predicate below has little prospect, so that its edits are saved
+MOST_COMPARED = 64
 
 
 class CompareArgs(UnitArgs):
     """The neuron and the predicates (JSON) to compare."""
 
-    predicates: tuple[str, ...] = Field(min_length=1, max_length=64)
+    predicates: tuple[str, ...] = Field(min_length=1, max_length=MOST_COMPARED)
 
 
 @tool("compare_on_design", opens_test_text=True)

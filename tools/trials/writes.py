@@ -30,6 +30,8 @@ from neuronaut.tools.units import Unit
 
 N_NULL_UNITS = 40
 N_TOKENS = 5  # a claim about the output names at most five tokens
+FALL = 1.5  # times less than the token before: from there on tokens do not belong to the claim
+LOW = 0.25  # of the largest effect; what lies below counts as equal
 Direction = Literal["promotes", "suppresses"]
 
 
@@ -70,14 +72,27 @@ def unigram(context: ToolContext) -> Array:
     return counts / counts.sum()
 
 
-def extreme_tokens(effect: Tensor, vocabulary_seen: Array) -> dict[Direction, Tensor]:
-    """The N_TOKENS tokens that a mean effect (d_vocab,) raises most, and those that it lowers most, among tokens seen in
+def extreme_tokens(effect: Tensor, vocabulary_seen: Array, n: int = N_TOKENS) -> dict[Direction, Tensor]:
+    """The `n` tokens that a mean effect (d_vocab,) raises most, and those that it lowers most, among tokens seen in
     explore text: log-probabilities of never-seen tokens move freely and mean nothing."""
     seen = torch.from_numpy(vocabulary_seen)
     up = torch.where(seen, effect, torch.tensor(-torch.inf))
     down = torch.where(seen, -effect, torch.tensor(-torch.inf))
-    k = min(N_TOKENS, int(seen.sum()))
+    k = min(n, int(seen.sum()))
     return {"promotes": torch.topk(up, k).indices, "suppresses": torch.topk(down, k).indices}
+
+
+def moved_most(effect: Tensor, vocabulary_seen: Array) -> tuple[Direction, Tensor]:
+    """The direction of the largest mean effect (d_vocab,) on one token, and the tokens to claim: the extreme ones up to
+    the steepest fall from one to the next, all N_TOKENS where the effect nowhere falls by a third."""
+    chosen = extreme_tokens(effect, vocabulary_seen, N_TOKENS + 1)
+    first = {direction: float(effect[ids[0]].abs()) for direction, ids in chosen.items()}
+    direction: Direction = "promotes" if first["promotes"] >= first["suppresses"] else "suppresses"
+    sizes = effect[chosen[direction]] * (1.0 if direction == "promotes" else -1.0)
+    sizes = sizes.clamp_min(LOW * float(sizes[0].clamp_min(1e-9)))
+    falls = sizes[:-1] / sizes[1:]
+    steepest = int(falls.argmax())
+    return direction, chosen[direction][: steepest + 1 if float(falls[steepest]) >= FALL else N_TOKENS]
 
 
 def seen_tokens(share: Array) -> Array:
@@ -119,19 +134,24 @@ def _null_effects(target: TargetModel, unit: Unit, plains: list[Plain], vectors:
 def output_effects(context: ToolContext, args: EffectArgs) -> ToolResult:
     """Tokens that the neuron raises and lowers most at its own dose on design text, total effect.
 
-    The value beside each token is the mean change of its log-probability in nats when the unit fires.
+    The value beside each token is the mean change of its log-probability in nats when the unit fires. claim: the tokens
+    up to the steepest fall, in the direction of the one that moves most.
     """
     unit = Unit.parse(args.unit)
     places = effect_places(context, unit, args, "design", None)
     if not places:
         raise ToolRefused(f"{unit.address} never fires on design text: its output cannot be measured here")
     mean = _both_arms(context.target, unit, [plain_run(context.target, unit.layer, p) for p in places]).mean(dim=0)
-    chosen = extreme_tokens(mean, seen_tokens(unigram(context)))
+    seen = seen_tokens(unigram(context))
+    chosen, (direction, claimed) = extreme_tokens(mean, seen), moved_most(mean, seen)
     pieces = context.target.vocabulary.pieces
-    listed = {d: [{"token": pieces[i], "nats": float(mean[i])} for i in ids.tolist()] for d, ids in chosen.items()}
-    return ToolResult(
-        payload={"unit": unit.address, **{str(d): rows for d, rows in listed.items()}, "places": sum(map(len, places))}
-    )
+    listed = {str(d): [{"token": pieces[i], "nats": float(mean[i])} for i in ids.tolist()] for d, ids in chosen.items()}
+    claim = {
+        "direction": direction,
+        "tokens": [pieces[i] for i in claimed.tolist()],
+        "nats": float(mean[claimed].mean()),
+    }
+    return ToolResult(payload={"unit": unit.address, "claim": claim, **listed, "places": sum(map(len, places))})
 
 
 def matched_tokens(chosen: Array, share: Array, seed: int, exclude: Collection[int] = ()) -> Array:
@@ -163,17 +183,10 @@ def _null_deltas(context: ToolContext, unit: Unit, args: TestWritesArgs, plains:
     searched = _null_effects(target, unit, design, vectors)
     for found, tested in zip(searched, _null_effects(target, unit, plains, vectors), strict=True):
         mean = found.mean(dim=0)
-        own = extreme_tokens(mean, seen)
-        direction = stronger(mean, own)
-        moved = float(tested[:, own[direction][: len(args.tokens)]].mean())
+        direction, own = moved_most(mean, seen)
+        moved = float(tested[:, own[: len(args.tokens)]].mean())
         deltas.append(moved if direction == "promotes" else -moved)
     return np.array(deltas)
-
-
-def stronger(mean: Tensor, chosen: dict[Direction, Tensor]) -> Direction:
-    """The direction whose tokens are moved further in sum."""
-    up, down = (float(mean[chosen[direction]].abs().sum()) for direction in ("promotes", "suppresses"))
-    return "promotes" if up >= down else "suppresses"
 
 
 def wins_in_both_arms(documents: list[Array], gains: list[Array]) -> list[float]:
