@@ -1,0 +1,1 @@
+"""Sequence programs, and the exact transformers that compute them."""
