@@ -7,7 +7,7 @@ far apart that what is not selected gets no weight; where nothing is selected it
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
-from typing import Any, Literal, assert_never
+from typing import Literal, assert_never
 
 import numpy as np
 from numpy.typing import NDArray

@@ -12,9 +12,9 @@ from torch import Tensor
 from neuronaut.evals.compiler.parts import Component
 from neuronaut.evals.compiler.program import MAX_LENGTH, Program, interpret
 from neuronaut.evals.compiler.weights import Compiled, piece_of
-from neuronaut.tools.targets.base import Edit, Site, TargetModel
+from neuronaut.tools.targets.base import Edit, Run, Site, SiteName, TargetModel
 
-SHORT = 4  # all inputs of this length; the start of each is an input too, since the model is causal
+SHORT = 256  # at most so many inputs are all of their length; the start of each is one too, since the model is causal
 RANDOM = 200
 
 
@@ -35,9 +35,10 @@ class Verified:
 
 
 def inputs_of(program: Program, seed: int) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-    """All inputs of SHORT tokens, and RANDOM ones of MAX_LENGTH."""
+    """All inputs of the largest length that has at most SHORT, and RANDOM ones of MAX_LENGTH."""
     rng, alphabet = random.Random(seed), [str(token) for token in program.tokens.domain]
-    short = list(product(alphabet, repeat=SHORT))
+    length = max(n for n in range(1, MAX_LENGTH) if len(alphabet) ** n <= SHORT)
+    short = list(product(alphabet, repeat=length))
     return short, [tuple(rng.choices(alphabet, k=MAX_LENGTH)) for _ in range(RANDOM)]
 
 
@@ -46,10 +47,11 @@ def verify(target: TargetModel, compiled: Compiled, seed: int) -> Verified:
     short, long = inputs_of(compiled.program, seed)
     margin = min(_exact(target, compiled, short), _exact(target, compiled, long))
     ids = encode(compiled, long)
-    said = target.run(ids, logits=True).logits
-    assert said is not None
+    names: tuple[SiteName, ...] = ("resid_pre", "heads", "neurons")
+    sites = [Site(name, at) for name in names for at in range(target.spec.n_layers)]
+    usual = target.run(ids, read=sites, logits=True)
     for part in compiled.components:
-        changed = changes(target, ids, said, part, how="resample"), changes(target, ids, said, part, how="zero")
+        changed = changes(target, ids, usual, part, how="resample"), changes(target, ids, usual, part, how="zero")
         if part.role != "none" and not changed[0]:
             raise Untrue(
                 f"{part.kind} {part.indices} of layer {part.layer} writes {part.writes!r} and changes no input"
@@ -83,21 +85,18 @@ def _exact(target: TargetModel, compiled: Compiled, texts: Sequence[tuple[str, .
     return float(lead.min())
 
 
-def changes(
-    target: TargetModel, ids: Tensor, said: Tensor, part: Component, *, how: Literal["resample", "zero"]
-) -> int:
+def changes(target: TargetModel, ids: Tensor, usual: Run, part: Component, *, how: Literal["resample", "zero"]) -> int:
     """On how many inputs another token is said somewhere when a part is set to 0, or to what it does elsewhere: on the
-    next input, a place earlier."""
+    next input, a place earlier. usual: the run without edits, with what goes into the part's layer and comes out of it."""
     site = Site("heads" if part.kind == "head" else "neurons", part.layer)
-    own = target.run(ids, read=[site], stop=part.layer + 1).read[site]
-    kept = torch.ones(own.shape[2:])
+    own, before = usual.read[site], usual.read[Site("resid_pre", part.layer)]
+    kept = torch.ones(own.shape[2])
     kept[list(part.indices)] = 0.0
-    other = torch.zeros_like(own) if how == "zero" else own.roll((1, 1), (0, 1)) * (1 - kept)
     if part.kind == "head":
-        (index,) = part.indices
-        edits = [Edit(site, "set", other[:, :, index], index)]
-    else:
-        edits = [Edit(site, "scale", kept), Edit(site, "add", other)]
-    logits = target.run(ids, edits=edits, logits=True).logits
+        kept = kept[:, None]
+    other = torch.zeros_like(own) if how == "zero" else own.roll((1, 1), (0, 1)) * (1 - kept)
+    edits = [Edit(site, "scale", kept), Edit(site, "add", other)]
+    logits = target.run(ids, edits=edits, start=(part.layer, before), logits=True).logits
     assert logits is not None
-    return int((logits[:, 1:].argmax(-1) != said[:, 1:].argmax(-1)).any(-1).sum())
+    assert usual.logits is not None
+    return int((logits[:, 1:].argmax(-1) != usual.logits[:, 1:].argmax(-1)).any(-1).sum())

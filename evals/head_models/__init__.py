@@ -1,0 +1,1 @@
+"""Small models whose attention heads are known."""
