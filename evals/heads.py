@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=SUITE.sizes["standard"])
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    asking, rows = Asking(args.seed, "", "", Path()), []
+    asking, rows = Asking(args.seed, "", "full", Path()), []
     for batch in SUITE.batches(args.n, args.seed):
         for row in SUITE.ask(batch, [case.key for case in batch.cases], asking):
             rows.append(row)

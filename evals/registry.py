@@ -15,6 +15,8 @@ SUITES: dict[str, str] = {
     "nulls": "neuronaut.evals.nulls:SUITE",
     "twins": "neuronaut.evals.twins:SUITE",
     "cheats": "neuronaut.evals.cheats:SUITE",
+    "heads": "neuronaut.evals.heads:SUITE",
+    "compiled": "neuronaut.evals.compiled:SUITE",
     "pocket-labels": "neuronaut.evals.pocket_labels:SUITE",
     "real": "neuronaut.evals.real:SUITE",
 }

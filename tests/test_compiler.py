@@ -230,7 +230,7 @@ def test_the_suite_asks_the_same_cases_of_a_seed_and_reports_nothing_as_answered
     first, again, other = SUITE.batches(8, 1), SUITE.batches(8, 1), SUITE.batches(8, 2)
     assert first == again
     assert [batch.name for batch in first] != [batch.name for batch in other]
-    asking = Asking(1, "", "", tmp_path)
+    asking = Asking(1, "", "full", tmp_path)
     rows = [row for batch in first[:2] for row in SUITE.ask(batch, [batch.cases[0].key], asking)]
     assert [row["outcome"] for row in rows] == ["not attempted"] * 2
     assert list(SUITE.ask(first[0], [], asking)) == []

@@ -154,7 +154,7 @@ def test_the_suite_reports_heads_and_nothing_as_answered(tmp_path: Path) -> None
     batches = SUITE.batches(4, 0)
     assert batches == SUITE.batches(4, 0)
     assert [batch.cases[0].family == "constructed" for batch in batches] == [True, False, True, False]
-    asking = Asking(0, "", "", tmp_path)
+    asking = Asking(0, "", "full", tmp_path)
     (row,) = SUITE.ask(batches[2], [batches[2].cases[0].key], asking)
     assert row["outcome"] == "not attempted"
     assert {(head["layer"], head["head"]): head["kind"] for head in row["heads"] if head["kind"] != "none"} == {

@@ -15,7 +15,7 @@ from neuronaut.evals.fixtures import BOS, gpt2_config, write_folder
 from neuronaut.evals.head_models.measure import UNSCORED, Kind, Task
 from neuronaut.tools.files import cache_folder
 
-Lesson = Literal["induction", "duplicate", "successor", "positional"]
+Lesson = Literal["positional", "successor", "duplicate", "induction"]  # cheap ones first
 LESSONS: tuple[Lesson, ...] = get_args(Lesson)
 LETTERS, LENGTH = 12, 24
 ASK = LETTERS + 1  # the token that asks for a successor
@@ -50,7 +50,7 @@ class Recipe:
 def recipe(lesson: Lesson, seed: int) -> Recipe:
     """How a lesson is taught."""
     if lesson == "induction":
-        return Recipe(lesson, seed, 2, 2, 800, batch=64, rate=8e-3, d_model=64, decay=0.0, previous=True)
+        return Recipe(lesson, seed, 2, 2, 1000, batch=64, rate=8e-3, d_model=64, decay=0.0, previous=True)
     steps = {"duplicate": 400, "successor": 200, "positional": 120}[lesson]
     return Recipe(lesson, seed, 1, 2, steps)
 
@@ -174,5 +174,5 @@ def _spread(model: Any, one: Recipe) -> None:
     """Larger embeddings, positions as waves: a head finds the place before by one rotation."""
     half = one.d_model // 2
     angles = torch.arange(LENGTH + 1)[:, None] * 60.0 ** (-torch.arange(half) / half)
-    model.transformer.wpe.weight.data.copy_(0.3 * torch.cat([angles.sin(), angles.cos()], dim=1))
-    model.transformer.wte.weight.data.mul_(10.0)
+    model.transformer.wpe.weight.data.copy_(0.5 * torch.cat([angles.sin(), angles.cos()], dim=1))
+    model.transformer.wte.weight.data.mul_(17.5)
