@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from neuronaut.agent.proposers.base import Explored, Proposal, Proposer
 from neuronaut.agent.proposers.grammar import GrammarProposer
-from neuronaut.evals.loop import BatchContext
+from neuronaut.evals.batch import BatchContext
 from neuronaut.evals.truths import SIMPLE, Draws
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import fast_f1

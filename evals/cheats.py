@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from neuronaut.agent.proposers.base import Proposer
+from neuronaut.evals.batch import BatchContext
 from neuronaut.evals.cheating import CHEATS, INJECTIONS, Crasher, oracle, story_teller
-from neuronaut.evals.loop import BatchContext, ask_each, supported
+from neuronaut.evals.loop import ask_each, supported
 from neuronaut.evals.planted import places
 from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size
 from neuronaut.evals.truths import SIMPLE, Draws, Truth, draw_truths, inadmissible, truth_f1

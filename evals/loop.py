@@ -1,105 +1,26 @@
 """The real loop on many units of one target: what each was claimed to read, and how the claims were judged."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cache, cached_property
 from pathlib import Path
 from time import monotonic
 from typing import Any
-
-import numpy as np
-import torch
 
 from neuronaut.agent import nodes
 from neuronaut.agent.config import Budget, Loop, RunConfig
 from neuronaut.agent.proposers.base import Proposer, Side
 from neuronaut.agent.proposers.grammar import GrammarProposer
 from neuronaut.agent.session import Session
+from neuronaut.evals.batch import BatchContext
 from neuronaut.evals.proposers import proposers as named_proposers
 from neuronaut.evals.suite import Asking, Batch, Row
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
-from neuronaut.tools.corpus import Corpus, Split, pocket_corpus
-from neuronaut.tools.errors import ToolFailed
-from neuronaut.tools.look.activations import batches
-from neuronaut.tools.registry import Array, ToolContext
-from neuronaut.tools.targets.base import Site, TargetModel
-from neuronaut.tools.targets.load import load_target
-from neuronaut.tools.tokens import Tokens
-from neuronaut.tools.trials.nulls import comparison_indices
+from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.units import Unit
 
-Text = tuple[Split, int | None, int | None]  # split, block, tokens of the sample
 Proposers = Callable[[Unit], list[Proposer]]
 
-BATCH_TOKENS = 4096  # so that the neurons of all layers fit beside each other
 NUMBERS = {"reads": ("f1", "precision", "coverage", "leaf_e"), "writes": ("delta", "delta_low", "percentile")}
-
-
-@dataclass
-class BatchContext(ToolContext):
-    """A context that reads all its units, and those they are compared with, in one pass when the first is asked for.
-
-    shared_forwards: forwards of these passes, which belong to no unit alone.
-    """
-
-    units: tuple[Unit, ...] = ()
-    shared_forwards: float = 0.0
-    _shared: dict[Text, dict[int, Array]] = field(default_factory=dict, repr=False)
-
-    def activations(self, unit: Unit, split: Split, *, block: int | None = None, n_tokens: int | None = None) -> Array:
-        """As ToolContext gives them."""
-        if unit.with_sign(1) not in self.units:
-            return super().activations(unit, split, block=block, n_tokens=n_tokens)
-        at = int(np.searchsorted(self._wanted[unit.layer], unit.index))
-        return unit.sign * self._values(split, block, n_tokens)[unit.layer][at]
-
-    def activations_beside(
-        self, unit: Unit, indices: Array, split: Split, *, block: int | None = None, n_tokens: int | None = None
-    ) -> Array:
-        """As ToolContext gives them."""
-        wanted = self._wanted.get(unit.layer, np.array([], dtype=np.int64))
-        if unit.with_sign(1) not in self.units or not np.isin(indices, wanted).all():
-            return super().activations_beside(unit, indices, split, block=block, n_tokens=n_tokens)
-        return unit.sign * self._values(split, block, n_tokens)[unit.layer][np.searchsorted(wanted, indices)]
-
-    @cached_property
-    def _wanted(self) -> dict[int, Array]:
-        """Layer to the neurons that are read there, in rising order."""
-        d_mlp = self.target.spec.d_mlp
-        return {
-            layer: np.union1d([u.index for u in self.units if u.layer == layer], comparison_indices(d_mlp, layer))
-            for layer in sorted({unit.layer for unit in self.units})
-        }
-
-    def _values(self, split: Split, block: int | None, n_tokens: int | None) -> dict[int, Array]:
-        """Layer to (n_wanted, n_windows, n_pos), sign +1, 0 at padding."""
-        key = (split, block, n_tokens)
-        if key not in self._shared:
-            tokens = self.tokens(split, block) if n_tokens is None else self.sample(split, n_tokens)
-            before = self.target.forwards
-            self._shared[key] = self._read(tokens)
-            self.shared_forwards += self.target.forwards - before
-        return self._shared[key]
-
-    def _read(self, tokens: Tokens) -> dict[int, Array]:
-        sites = {layer: Site("neurons", layer) for layer in self._wanted}
-        values = {
-            layer: np.zeros((len(indices), *tokens.ids.shape), dtype=np.float32)
-            for layer, indices in self._wanted.items()
-        }
-        for rows in batches(tokens, BATCH_TOKENS):
-            width = int(tokens.lengths[rows].max(initial=1))
-            ids = torch.from_numpy(np.maximum(tokens.ids[rows, :width], 0)).long()
-            read = self.target.run(ids, read=list(sites.values()), stop=max(sites) + 1).read
-            for layer, indices in self._wanted.items():
-                chosen = read[sites[layer]][:, :, torch.from_numpy(indices)]
-                values[layer][:, rows, :width] = chosen.permute(2, 0, 1).float().numpy()
-        for of_layer in values.values():
-            if not np.isfinite(of_layer).all():
-                raise ToolFailed("activations are not finite on this text")
-            of_layer[:, tokens.ids < 0] = 0.0
-        return values
 
 
 def ask_each(
@@ -170,18 +91,6 @@ def ask_batch(
     proposers = proposers or named_proposers(asking.proposer, context, asking.seed)
     for row in ask_each(context, units, asking.seed, path, proposers=proposers, loop=asking.loop):
         yield {**row, "shared_forwards": context.shared_forwards / max(len(context.units), 1)}
-
-
-@cache
-def cached_target() -> TargetModel:
-    """The embedded model, loaded once in a process."""
-    return load_target("pocket")
-
-
-@cache
-def cached_corpus() -> Corpus:
-    """Its text, read once in a process."""
-    return pocket_corpus()
 
 
 def _shared(context: ToolContext) -> float:

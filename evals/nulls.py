@@ -8,7 +8,8 @@ import numpy as np
 
 from neuronaut.agent.proposers.base import Explored, Proposal, Proposer
 from neuronaut.agent.proposers.grammar import GrammarProposer
-from neuronaut.evals.loop import BatchContext, ask_batch, cached_corpus, cached_target, supported
+from neuronaut.evals.batch import BatchContext, cached_corpus, cached_target
+from neuronaut.evals.loop import ask_batch, supported
 from neuronaut.evals.overlay import Floats, Overlay
 from neuronaut.evals.planted import planted
 from neuronaut.evals.readable import sample_units

@@ -13,7 +13,7 @@ from neuronaut.tools.look.reads import firing_rule
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.trials.dose import Plain, choose_places, plain_run, vector_effect
-from neuronaut.tools.trials.writes import Direction, moved_most, null_vectors, seen_tokens, unigram
+from neuronaut.tools.trials.writes import Direction, null_vectors, own_tokens, seen_tokens, unigram
 from neuronaut.tools.units import Unit
 
 RIDGE = 1.0  # of the mean variance of the unembedding; without it a direction is long and its effect small
@@ -89,8 +89,8 @@ def margin(
     nulls = []
     for other in others / others.norm(dim=1, keepdim=True) * vector.norm():
         effect = effect_of(target, unit, plains, other)
-        _, own = moved_most(effect, seen.numpy())
-        nulls.append(abs(float(effect[own[:n]].mean())))
+        _, own = own_tokens(effect, seen.numpy(), n)
+        nulls.append(abs(float(effect[own].mean())))
     return moved / float(np.quantile(nulls, 0.95))
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from neuronaut.evals.loop import BatchContext, ask_batch, cached_corpus, cached_target, supported
+from neuronaut.evals.batch import BatchContext, cached_corpus, cached_target
+from neuronaut.evals.loop import ask_batch, supported
 from neuronaut.evals.overlay import NOISE, Overlay
 from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size, median_interval, share
 from neuronaut.evals.truths import FAMILIES, Truth, draw_truths, families, truth_f1

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuronaut.evals import proposers
-from neuronaut.evals.loop import BatchContext, ask_batch, cached_corpus, cached_target, supported
+from neuronaut.evals.batch import BatchContext, cached_corpus, cached_target
+from neuronaut.evals.loop import ask_batch, supported
 from neuronaut.evals.pocket.labels import NAMES, token_labels
 from neuronaut.evals.pocket.world import corpus_documents
 from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size, share

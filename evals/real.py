@@ -15,8 +15,9 @@ import numpy as np
 
 from neuronaut.evals import proposers
 from neuronaut.evals.baselines import Bench, First
+from neuronaut.evals.batch import BatchContext
 from neuronaut.evals.figure import curve_svg
-from neuronaut.evals.loop import BatchContext, ask_each
+from neuronaut.evals.loop import ask_each
 from neuronaut.evals.real_scores import SIZES, lines, scores_at
 from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size
 from neuronaut.tools.corpus import load_corpus

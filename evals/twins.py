@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import load_file, save
 from scipy.stats import bootstrap
 
-from neuronaut.evals.loop import BatchContext, ask_batch, cached_corpus, cached_target, supported
+from neuronaut.evals.batch import BatchContext, cached_corpus, cached_target
+from neuronaut.evals.loop import ask_batch, supported
 from neuronaut.evals.pocket_labels import live_sample
 from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size, share
 from neuronaut.tools.files import cache_folder, write_whole

@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from neuronaut.evals.loop import BatchContext, ask_each, supported
+from neuronaut.evals.batch import BatchContext
+from neuronaut.evals.loop import ask_each, supported
 from neuronaut.evals.nulls import null_of
 from neuronaut.evals.outputs import Output, draw_output
 from neuronaut.evals.overlay import FromPredicate, Function, Overlay

@@ -9,9 +9,10 @@ import pytest
 
 from neuronaut.agent.proposers.base import Explored, Proposal, Proposer
 from neuronaut.agent.proposers.pool import gathered
+from neuronaut.evals.batch import BatchContext
 from neuronaut.evals.cheating import CHEATS, Cheat, Crasher, Says, malformed, memorised, mined
 from neuronaut.evals.cheats import ASKED, SUITE, injected, judged, on_null
-from neuronaut.evals.loop import BatchContext, ask_each, supported
+from neuronaut.evals.loop import ask_each, supported
 from neuronaut.evals.nulls import null_of
 from neuronaut.evals.overlay import FromPredicate, Overlay
 from neuronaut.evals.truths import truth_f1

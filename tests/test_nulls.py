@@ -1,21 +1,25 @@
 """Null units: they answer like a neuron, there is nothing to claim of them, and the loop claims nothing."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from neuronaut.agent.proposers.base import Explored
 from neuronaut.agent.proposers.grammar import GrammarProposer
+from neuronaut.evals.loop import supported
 from neuronaut.evals.nulls import (
+    KINDS,
     MAX_NAMED,
+    SUITE,
     Kind,
     Null,
     SwappedLabels,
-    ask_nulls,
     named_share,
     null_of,
-    table,
 )
 from neuronaut.evals.overlay import FromPredicate, Overlay
+from neuronaut.evals.suite import Asking
 from neuronaut.tools.corpus import Corpus, pocket_corpus
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import firing_rule
@@ -114,19 +118,24 @@ def test_swapped_labels_are_those_of_the_other_unit(context: ToolContext, tokens
     assert any(str(p.predicate) in ("token(' the', ' a')", "token(' a', ' the')") for p in swapped)
 
 
-def test_nothing_is_supported_of_a_null_unit(context: ToolContext) -> None:
-    (row,) = ask_nulls(context, "hash", 1, 0)
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_supported_of_a_null_unit(kind: Kind, tmp_path: Path) -> None:
+    """The first case of each kind through the whole loop; what is asked does not depend on what else is wanted."""
+    batch = next(batch for batch in SUITE.batches(8, 0) if batch.settings["kind"] == kind)
+    wanted = {batch.cases[0].key}
+    (row,) = SUITE.ask(batch, wanted, Asking(0, "grammar", "full", tmp_path))
+    assert (row["case"], row["family"], row["outcome"]) == (batch.cases[0].key, kind, "ok")
     assert row["claims"] or row["outcomes"]
-    (line, everything) = table([row])
-    assert (line["units"], line["supported"]) == (1, 0)
-    assert everything["kind"] == "all"
+    assert not supported(row)
 
 
 def test_a_supported_null_is_counted() -> None:
-    claims = [{"status": "PARTIAL"}, {"status": "SUPPORTED"}]
-    lines = table([{"kind": "hash", "claims": claims}, {"kind": "swapped", "claims": []}])
-    assert [(line["kind"], line["units"], line["supported"], line["nothing tested"]) for line in lines] == [
-        ("hash", 1, 1, 0), ("swapped", 1, 0, 1), ("all", 2, 1, 1),
-    ]  # fmt: skip
-    assert lines[2]["PARTIAL"] == 1
-    assert lines[2]["ci"][1] < 1
+    row = {"outcome": "ok", "family": "hash", "claims": [], "forwards": 3.0, "shared_forwards": 1.0, "seconds": 1.0}
+    rows = [row, {**row, "claims": [{"status": "PARTIAL"}, {"status": "SUPPORTED"}]}, {**row, "family": "fragile"}]
+    scores = {score.name: score for score in SUITE.scores([*rows, {"outcome": "failed", "family": "hash"}])}
+    assert scores["false claims"].value == pytest.approx(1 / 3)
+    assert scores["family: hash, false claims"].value == 0.5
+    assert scores["family: fragile, false claims"].value == 0.0
+    assert scores["false claims"].met is False
+    assert scores["units of which a claim was tested"].value == pytest.approx(1 / 3)
+    assert scores["forwards a unit, median"].value == 4.0

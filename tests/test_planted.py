@@ -1,22 +1,29 @@
 """Planted units: every way to read a neuron sees the planted rule, and the loop finds it."""
 
+import json
+from collections import Counter
 from itertools import combinations
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from neuronaut.evals.loop import BatchContext, supported
+from neuronaut.evals.batch import BatchContext
+from neuronaut.evals.loop import supported
+from neuronaut.evals.outside import Twist
 from neuronaut.evals.overlay import FromPredicate, Overlay
-from neuronaut.evals.planted import ask_planted, table
-from neuronaut.evals.truths import FAMILIES, Draws, Family, Truth, best_tokens, inadmissible, truth_f1
+from neuronaut.evals.planted import SUITE, judged, of_modes
+from neuronaut.evals.suite import Asking, Batch, Case
+from neuronaut.evals.truths import FAMILIES, Draws, Family, Truth, best_tokens, families, inadmissible, truth_f1
 from neuronaut.tools.corpus import Corpus, pocket_corpus
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.intervene.pairs import edited_activations
 from neuronaut.tools.look.activations import activations_of, layer_activations
 from neuronaut.tools.predicates.edits import EditedText
 from neuronaut.tools.predicates.evaluate import holds
-from neuronaut.tools.predicates.nodes import Token
+from neuronaut.tools.predicates.nodes import Mode, Modes, Token, canonical_json
 from neuronaut.tools.predicates.text import parse_text
 from neuronaut.tools.registry import ToolContext, find_tool
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
@@ -198,7 +205,7 @@ def test_what_is_planted_is_part_of_the_fingerprint(pocket: TargetModel) -> None
     ],
 )
 def test_a_rule_is_planted_only_where_a_test_could_prove_it(text: str, says: str | None, whole: ToolContext) -> None:
-    reason = inadmissible(parse_text(text), whole, 0)
+    reason = inadmissible(Truth("negation", parse_text(text)), whole, 0)
     assert (says is None and reason is None) or (says is not None and says in str(reason))
 
 
@@ -206,9 +213,10 @@ def test_a_rule_is_planted_only_where_a_test_could_prove_it(text: str, says: str
 def test_each_family_draws_rules_that_hold_somewhere(family: Family, whole: ToolContext) -> None:
     tokens = whole.tokens("explore")
     draws = Draws(tokens, np.random.default_rng(1))
-    drawn = [predicate for _ in range(12) if (predicate := draws.of(family)) is not None]
+    drawn = [truth for _ in range(12) if (truth := draws.of(family)) is not None]
     assert len(set(drawn)) >= 6
-    assert sum(bool(holds(predicate, tokens).any()) for predicate in drawn) > len(drawn) / 2
+    assert sum(bool(truth.holds(tokens).any()) for truth in drawn) > len(drawn) / 2
+    assert all(Truth.from_json(json.loads(json.dumps(truth.to_json()))) == truth for truth in drawn)
 
 
 def test_the_best_token_set_is_the_best_of_all_sets(context: ToolContext) -> None:
@@ -219,17 +227,107 @@ def test_the_best_token_set_is_the_best_of_all_sets(context: ToolContext) -> Non
     assert best_tokens(rule, tokens, 2) == pytest.approx(max(truth_f1(holds(one, tokens), rule) for one in sets))
 
 
-def test_a_planted_rule_is_found_by_the_loop(whole: ToolContext) -> None:
-    truth = Truth("token set", Token(any_of=(" the", " said")))
-    corpus = Corpus("a fifth of pocket", "1" * 64, whole.corpus.documents[::5])
-    (row,) = ask_planted(whole.target, corpus, [truth], 0)
-    assert [claim["status"] for claim in supported(row)] == ["SUPPORTED"]
-    assert row["truth_f1"] >= 0.95
-    assert table([row]) == [("token set", 1, 1, 1, row["truth_f1"]), ("all", 1, 1, 1, row["truth_f1"])]
+def test_every_fifth_truth_lies_outside_the_language_and_each_family_has_its_turn() -> None:
+    assert families(10) == [
+        "token set", "bigram", "skip", "modes", "outside", "context", "position", "characters", "inside marks", "outside",
+    ]  # fmt: skip
+    of = Counter(families(200))
+    assert of["outside"] == 40
+    assert set(of) == set(FAMILIES)
+    assert min(of.values()) >= 16
 
 
-def test_what_was_not_supported_counts_as_nothing() -> None:
-    claims = [{"status": "PARTIAL", "truth_f1": 1.0}]
-    row = {"family": "skip", "claims": claims, "truth_f1": 0.0}
-    found = {"family": "skip", "claims": [{"status": "SUPPORTED", "truth_f1": 0.9}], "truth_f1": 0.9}
-    assert table([row, found]) == [("skip", 2, 1, 0, 0.45), ("all", 2, 1, 0, 0.45)]
+def test_a_truth_outside_the_language_is_its_rule_where_the_twist_applies(context: ToolContext) -> None:
+    """Each twist against the same said with loops over the pieces."""
+    tokens = context.tokens("audit")
+    pieces, rule = tokens.vocabulary.pieces, Token(any_of=(" the", ".", " a", ","))
+    commas = Twist("count", 2, (",",))
+    for twist in (Twist("beat", 3), commas, Twist("longer"), Twist("sorted")):
+        held = Truth("outside", rule, twist).holds(tokens)
+        for window in range(0, len(tokens), 7):
+            said = [pieces[i] if ok else "" for i, ok in zip(tokens.ids[window], tokens.scored[window], strict=True)]
+            for at in range(1, int(tokens.lengths[window])):
+                here, before = said[at], said[at - 1]
+                applies = {
+                    "beat": sum(tokens.scored[window, : at + 1]) % 3 != 0,
+                    "count": said[:at].count(",") < 2,
+                    "longer": len(before) >= len(here) or not tokens.scored[window, at - 1],
+                    "sorted": before.strip().casefold() < here.strip().casefold(),
+                }[twist.kind]
+                if tokens.scored[window, at - 1] or twist.kind != "sorted":
+                    assert held[window, at] == (here in rule.any_of and applies), (twist, window, at)
+
+
+def test_luck_spares_the_named_share_of_places(context: ToolContext) -> None:
+    tokens = context.tokens("explore")
+    spared = 1 - Twist("luck", 15, seed=3).applies(tokens)[tokens.scored].mean()
+    assert spared == pytest.approx(0.15, abs=0.03)
+
+
+MODES = Modes(
+    of=(
+        Mode(predicate=Token(any_of=(" the",)), strength=1.0),
+        Mode(predicate=Token(any_of=(".",)), strength=0.75),
+        Mode(predicate=parse_text("digit"), strength=0.5),
+    )
+)
+
+
+def test_a_unit_of_modes_has_the_strength_of_the_strongest_that_holds(context: ToolContext) -> None:
+    tokens = context.tokens("audit")
+    values = FromPredicate(MODES, 0, noise=0.0)(tokens)[tokens.scored]
+    assert set(np.unique(values).tolist()) == {0.0, 1.0, 1.5, 2.0}
+    the = holds(Token(any_of=(" the",)), tokens)[tokens.scored]
+    assert (values[the] == 2.0).all()
+
+
+@pytest.mark.parametrize(
+    ("claim", "named", "weak", "parts", "right"),
+    [
+        ("modes(mode(token(' the'), 1.0), mode(token('.'), 0.75), mode(digit, 0.5))", 3, True, 3, 3),
+        ("any_of(token(' the'), token('.'))", 2, False, 2, 2),
+        ("any_of(token(' the'), capitalised)", 1, False, 2, 1),
+        ("token(' nowhere')", 0, False, 1, 0),
+        (None, 0, False, 0, 0),
+    ],
+)
+def test_modes_are_counted(
+    claim: str | None, named: int, weak: bool, parts: int, right: int, whole: ToolContext
+) -> None:
+    best = None if claim is None else {"predicate": canonical_json(parse_text(claim))}
+    found = of_modes(MODES, best, whole.tokens("audit"))
+    assert found == {"modes": 3, "modes_named": named, "weak_named": weak, "parts": parts, "parts_right": right}
+
+
+def row_of(*claims: tuple[str, str]) -> dict[str, Any]:
+    return {"claims": [{"status": status, "predicate": canonical_json(parse_text(text))} for text, status in claims]}
+
+
+def test_the_score_is_that_of_the_best_supported_claim(whole: ToolContext) -> None:
+    tokens, truth = whole.tokens("audit"), Truth("token set", Token(any_of=(" the", " a")))
+    the, both = "token(' the')", "token(' the', ' a')"
+    assert judged(row_of((both, "PARTIAL")), truth, tokens)["score"] == 0.0
+    assert judged(row_of((both, "SUPPORTED"), (the, "SUPPORTED")), truth, tokens)["score"] == 1.0
+    n, m = (int(holds(parse_text(text), tokens).sum()) for text in (the, both))
+    assert judged(row_of((the, "SUPPORTED")), truth, tokens)["score"] == pytest.approx(2 * n / (n + m))
+
+
+def test_outside_the_language_the_nearest_predicate_is_the_measure(whole: ToolContext) -> None:
+    tokens, rule = whole.tokens("audit"), "token(' the', ' a')"
+    truth = Truth("outside", parse_text(rule), Twist("beat", 5))
+    row = judged(row_of((rule, "SUPPORTED")), truth, tokens)
+    assert 0.8 < row["truth_f1"] == row["attainable"] < 0.95
+    assert row["score"] == 1.0
+
+
+def test_a_planted_rule_is_found_by_the_loop(tmp_path: Path) -> None:
+    truths = [Truth("token set", Token(any_of=(" the", " said"))), Truth("skip", parse_text("at(2, token(' the'))"))]
+    cases = tuple(Case(str(i), truth.family, truth.to_json()) for i, truth in enumerate(truths))
+    rows = list(SUITE.ask(Batch("b", cases, {"seed": 0}), {"0"}, Asking(0, "grammar", "full", tmp_path)))
+    (row,) = rows
+    assert (row["case"], row["outcome"], [claim["status"] for claim in supported(row)]) == ("0", "ok", ["SUPPORTED"])
+    assert row["score"] >= 0.95
+    scores = {score.name: score.value for score in SUITE.scores([row, {"outcome": "failed", "family": "skip"}])}
+    assert scores["units with F1 of at least 0.95"] == scores["units with a SUPPORTED claim"] == 1.0
+    assert scores["family: token set, mean F1"] == row["score"]
+    assert 0 < row["forwards"] < 2000

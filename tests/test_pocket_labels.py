@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from neuronaut.evals import pocket_labels
-from neuronaut.evals.loop import cached_corpus, cached_target
+from neuronaut.evals.batch import cached_corpus, cached_target
 from neuronaut.evals.pocket.world import words
 from neuronaut.evals.pocket_labels import SUITE, Labels, audit_labels, corpus_labels, live_sample
 from neuronaut.evals.suite import Row

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from neuronaut.evals import real
 from neuronaut.evals.baselines import GRID, Bench
+from neuronaut.evals.batch import BatchContext
 from neuronaut.evals.figure import Line, curve_svg
 from neuronaut.evals.heldout import NO_TOKEN, Firing, Places, passes, qualities
 from neuronaut.evals.lookup import WIDTHS, Keys, entries, fit_tables
-from neuronaut.evals.loop import BatchContext
 from neuronaut.evals.overlay import FromPredicate, Overlay
 from neuronaut.evals.real_scores import SIZES, beyond, lines, reached, scores_at
 from neuronaut.evals.suite import Asking, Batch, Case, Row

@@ -95,6 +95,13 @@ def moved_most(effect: Tensor, vocabulary_seen: Array) -> tuple[Direction, Tenso
     return direction, chosen[direction][: steepest + 1 if float(falls[steepest]) >= FALL else N_TOKENS]
 
 
+def own_tokens(effect: Tensor, vocabulary_seen: Array, n: int) -> tuple[Direction, Tensor]:
+    """The direction of the largest mean effect (d_vocab,) on one token, and the `n` tokens moved most in it: what a claim
+    of `n` tokens about another neuron would name."""
+    direction, _ = moved_most(effect, vocabulary_seen)
+    return direction, extreme_tokens(effect, vocabulary_seen, n)[direction]
+
+
 def seen_tokens(share: Array) -> Array:
     """(d_vocab,) bool: tokens with at least 20 occurrences worth of share in 50,000 tokens of explore text."""
     seen = share >= 20 / 50_000
@@ -183,8 +190,8 @@ def _null_deltas(context: ToolContext, unit: Unit, args: TestWritesArgs, plains:
     searched = _null_effects(target, unit, design, vectors)
     for found, tested in zip(searched, _null_effects(target, unit, plains, vectors), strict=True):
         mean = found.mean(dim=0)
-        direction, own = moved_most(mean, seen)
-        moved = float(tested[:, own[: len(args.tokens)]].mean())
+        direction, own = own_tokens(mean, seen, len(args.tokens))
+        moved = float(tested[:, own].mean())
         deltas.append(moved if direction == "promotes" else -moved)
     return np.array(deltas)
 
