@@ -118,8 +118,8 @@ class Planted:
         asked = [(key, unit) for key, unit in zip(truths, units, strict=True) if key in wanted]
         rows = ask_batch(context, [unit for _, unit in asked], batch, asking)
         for (key, _), row in zip(asked, rows, strict=True):
-            head = {"case": key, "family": truths[key].family, "outcome": "failed" if "error" in row else "ok"}
-            yield {**head, **(row if "error" in row else judged(row, truths[key], audit))}
+            head = {"case": key, "family": truths[key].family}
+            yield {**head, **(row if row["outcome"] == "failed" else judged(row, truths[key], audit))}
 
     def scores(self, rows: Sequence[Row]) -> list[Score]:
         """Median and share found, the worst family, forwards a unit, and the modes."""

@@ -18,15 +18,13 @@ from neuronaut.evals.batch import BatchContext, cached_corpus, cached_target
 from neuronaut.evals.loop import ask_batch, supported
 from neuronaut.evals.pocket.labels import NAMES, token_labels
 from neuronaut.evals.pocket.world import corpus_documents
+from neuronaut.evals.sample import live_sample, small_claims
 from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size, share
 from neuronaut.evals.truths import truth_f1
 from neuronaut.tools.corpus import Corpus
 from neuronaut.tools.errors import ToolFailed
-from neuronaut.tools.look.examples import EXPLORE_TOKENS
-from neuronaut.tools.look.reads import firing_rule
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import predicate_from_json
-from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.trials.reads import needed_rule
 from neuronaut.tools.units import Unit
@@ -122,27 +120,6 @@ def audit_labels() -> Labels:
     return corpus_labels(corpus, BatchContext(cached_target(), corpus).tokens("audit"))
 
 
-def live_sample(target: TargetModel, corpus: Corpus, n: int, seed: int) -> list[Unit]:
-    """`n` live neurons (with a firing rule on the explore sample), equally many from each layer, in turn; fewer if there
-    are not so many. A smaller sample of a seed is the beginning of a larger one."""
-    layers = range(target.spec.n_layers)
-    share = -(-n // len(layers))
-    orders = [np.random.default_rng([seed, layer]).permutation(target.spec.d_mlp) for layer in layers]
-    live: list[list[Unit]] = [[] for _ in layers]
-    step = 2 * share + 4
-    for at in range(0, target.spec.d_mlp, step):
-        lacking = [layer for layer in layers if len(live[layer]) < share]
-        if not lacking:
-            break
-        units = [Unit("neuron", layer, int(i)) for layer in lacking for i in orders[layer][at : at + step]]
-        context = BatchContext(target, corpus, units=tuple(units))
-        tokens = context.sample("explore", EXPLORE_TOKENS)
-        for unit in units:
-            if not isinstance(firing_rule(context.activations(unit, "explore", n_tokens=EXPLORE_TOKENS), tokens), str):
-                live[unit.layer].append(unit)
-    return [live[layer][turn] for turn in range(share) for layer in layers if turn < len(live[layer])][:n]
-
-
 class PocketLabels:
     """Claims about natural neurons of the embedded model against the labels of its world."""
 
@@ -152,7 +129,7 @@ class PocketLabels:
         "the generator of its text wrote down (one label, or two joined by or / and): agreement with known notions, "
         "not truth of the claims."
     )
-    sizes: Mapping[Size, int] = {"smoke": 2, "standard": 30, "full": 240}
+    sizes: Mapping[Size, int] = {"smoke": 2, "standard": 50, "full": 240}
 
     def batches(self, n: int, seed: int) -> Sequence[Batch]:
         """Neurons of different layers that share passes over the text."""
@@ -170,10 +147,10 @@ class PocketLabels:
         chosen = proposers.proposers(asking.proposer, context, asking.seed)
         for case, row in zip(cases, ask_batch(context, units, batch, asking, proposers=chosen), strict=True):
             head = {"case": case.key, "family": case.family}
-            if "error" in row:
-                yield {**head, "outcome": "failed", **row}
+            if row["outcome"] == "failed":
+                yield {**head, **row}
             else:
-                yield {**head, "outcome": "ok", **row, **_agreement(context, Unit.parse(case.key), row)}
+                yield {**head, **row, **_agreement(context, Unit.parse(case.key), row)}
 
     def scores(self, rows: Sequence[Row]) -> list[Score]:
         """Shares with exact 95 % intervals."""
@@ -181,7 +158,7 @@ class PocketLabels:
         claims = [claim for row in asked for claim in supported(row)]
         named = [claim["label_f1"] >= SAME for claim in claims]
         return [
-            share("units with a SUPPORTED claim", sum(bool(supported(row)) for row in asked), len(asked)),
+            *small_claims(asked),
             share(f"SUPPORTED claims at a true label (F1 ≥ {SAME})", sum(named), len(claims)),
             share(
                 "SUPPORTED claims whose label is the unit's own", sum(c["label_is_units"] for c in claims), len(claims)

@@ -19,8 +19,8 @@ from scipy.stats import bootstrap
 
 from neuronaut.evals.batch import BatchContext, cached_corpus, cached_target
 from neuronaut.evals.loop import ask_batch, supported
-from neuronaut.evals.pocket_labels import live_sample
-from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size, share
+from neuronaut.evals.sample import SIZES, live_sample, small_claims
+from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size
 from neuronaut.tools.files import cache_folder, write_whole
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import POCKET, load_target
@@ -28,7 +28,6 @@ from neuronaut.tools.units import Unit
 
 Kind = Literal["trained", "random-init", "row-shuffled"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-SIZES = (5, 20, 100)
 BATCH = 20
 
 
@@ -96,18 +95,14 @@ class Twins:
         target = twin(batch.settings["kind"], int(batch.settings["seed"]))
         context = BatchContext(target, cached_corpus(), units=tuple(units))
         for case, row in zip(cases, ask_batch(context, units, batch, asking), strict=True):
-            yield {"case": case.key, "family": case.family, "outcome": "failed" if "error" in row else "ok", **row}
+            yield {"case": case.key, "family": case.family, **row}
 
     def scores(self, rows: Sequence[Row]) -> list[Score]:
         """Shares with a SUPPORTED claim of at most 5, 20 and 100 items of each kind, and how much more the trained earns."""
         done = {kind: [r for r in rows if r["family"] == kind and r["outcome"] == "ok"] for kind in KINDS}
-        found = []
+        found = [score for kind, part in done.items() for score in small_claims(part, kind)]
         for size in SIZES:
             hits = {kind: np.array([_has(row, size) for row in part]) for kind, part in done.items()}
-            found += [
-                share(f"{kind}: SUPPORTED of at most {size} items", int(values.sum()), len(values))
-                for kind, values in hits.items()
-            ]
             found += [
                 more(f"trained beyond {kind}, at most {size} items", hits["trained"], hits[kind]) for kind in KINDS[1:]
             ]

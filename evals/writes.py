@@ -13,7 +13,7 @@ from neuronaut.evals.loop import ask_each, supported
 from neuronaut.evals.nulls import null_of
 from neuronaut.evals.outputs import Output, draw_output
 from neuronaut.evals.overlay import FromPredicate, Function, Overlay
-from neuronaut.evals.readable import live_units
+from neuronaut.evals.sample import live_units
 from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size
 from neuronaut.evals.truths import SIMPLE, Truth, draw_truths, truth_f1
 from neuronaut.tools.corpus import pocket_corpus

@@ -14,6 +14,7 @@ from neuronaut.tools.predicates.nodes import Predicate, complexity
 from neuronaut.tools.tokens import Tokens
 
 MAX_OFFSET = 4
+FAR = 10**6  # more tokens than a window holds
 TAILS = (1, 2, 3, 4, 6, 8)
 _TAIL_COST = 8  # more than `at` some tokens earlier, which reads better where both say nearly the same
 _BRANCHES = 10  # of a regular expression, whose length is bounded
@@ -22,6 +23,7 @@ _LONGEST = 100  # characters of a piece or word that a leaf may name
 _META = frozenset(r".^$*+?{}[]\|()")
 _KEPT = 4  # texts whose features stay in memory: explore and design of the unit at hand and of the one before
 _MARKS = (('"', '"'), ("“", "”"), ("'", "'"), ("(", ")"), ("[", "]"), ("{", "}"), ("<", ">"))
+_SINCE_BYTES = 1 << 27
 _SHAPES = ("^[a-z]", "^ [a-z]", "^[A-Z]", "^ [A-Z]", "^ ?[A-Z]+$", "[0-9]{2}", "^ ?[A-Za-z]$")
 _FEATURES: "OrderedDict[int, Features]" = OrderedDict()
 
@@ -123,6 +125,28 @@ class Features:
         moved = np.full_like(grid, fill)
         moved[:, offset:] = grid[:, : grid.shape[1] - offset]
         return self.at_places(moved)
+
+    def since(self, key: int) -> NDArray[np.int32]:
+        """(n_places,) tokens since the token of a key last stood before the place; FAR where it never did. Remembered."""
+        found = self._since.get(key)
+        if found is None:
+            grid = self.piece_grid == key
+            columns = np.arange(grid.shape[1], dtype=np.int32)
+            last = np.full(grid.shape, -FAR, dtype=np.int32)
+            last[:, 1:] = np.maximum.accumulate(np.where(grid, columns, -FAR), axis=1)[:, :-1]
+            found = self._since[key] = np.minimum(np.asarray(self.at_places(columns - last)), FAR).astype(np.int32)
+            while len(self._since) * found.nbytes > _SINCE_BYTES:
+                del self._since[next(iter(self._since))]
+        return found
+
+    @cached_property
+    def _since(self) -> dict[int, NDArray[np.int32]]:
+        return {}
+
+    @cached_property
+    def piece_grid(self) -> NDArray[np.int32]:
+        """(n_windows, n_pos) keys of the tokens, -1 at places that are not scored."""
+        return self.grid(self.pieces[0])
 
     @cached_property
     def pieces(self) -> tuple[NDArray[np.int32], tuple[str, ...]]:

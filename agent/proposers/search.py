@@ -20,7 +20,7 @@ from neuronaut.agent.proposers.atoms import (
     right_keys,
     set_atom,
 )
-from neuronaut.agent.proposers.contexts import since_atoms, within_atoms
+from neuronaut.agent.proposers.contexts import context_atoms, within_atoms
 from neuronaut.agent.proposers.features import Features
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.nodes import Predicate
@@ -171,8 +171,7 @@ class Beam:
         if not any(isinstance(atom.node, nodes.Position) for atom in state.atoms):
             atoms += best_range(self.features, inside, self.target, beside=self.beside, tally=self.tally)
         if len(state.atoms) < 2:
-            atoms += within_atoms(self.features, inside, self.target, beside=self.beside, tally=self.tally)
-            atoms += since_atoms(self.features, inside, self.target, beside=self.beside, tally=self.tally)
+            atoms += context_atoms(self.features, inside, self.target, beside=self.beside, tally=self.tally)
         return atoms + self._flags(state)
 
     def _flags(self, state: Clause) -> list[Atom]:
