@@ -9,15 +9,16 @@ from neuronaut.agent.proposers.base import Explored, Proposal, Side
 from neuronaut.agent.proposers.pool import gathered
 from neuronaut.agent.session import Done, Session
 from neuronaut.memory import queries
-from neuronaut.memory.judge import Decision, ModeCase, ReadsCase, Rival, WritesCase, case_from_json, decide
+from neuronaut.memory.judge import Decision, ModeCase, ReadsCase, Rival, WritesCase, case_from_json, decide, wanting
 from neuronaut.tools.errors import ToolFailed, ToolRefused
 from neuronaut.tools.look.activations import activations_of
 from neuronaut.tools.look.damage import damaged
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import FiringRule
 from neuronaut.tools.look.weights import promoted_pieces
-from neuronaut.tools.predicates.nodes import Promotes, Suppresses, canonical_json, complexity, predicate_from_json
+from neuronaut.tools.predicates.nodes import Promotes, Suppresses, canonical_json, complexity, predicate_from_json, walk
 from neuronaut.tools.predicates.words import claim_text
+from neuronaut.tools.trials.design import without
 from neuronaut.tools.trials.reads import MOST_RIVALS
 from neuronaut.tools.units import Unit
 
@@ -28,6 +29,7 @@ ITEM_COST = 0.002
 WORTH_TESTING = 0.5  # of the best prospect; the rest stay rivals
 MODES_WORTH = 0.1  # F1
 IDLE_COST = 0.3  # of a claim all of whose leaves can be edited without moving the unit
+REVISION = "revision"  # author of what is left of a tested claim
 NOTHING_PROPOSED = "nothing was proposed that a test could carry"
 
 
@@ -223,6 +225,30 @@ def reads(session: Session, unit: Unit) -> None:
         if decision is None or decision.status == "SUPPORTED":
             return
         waiting.sort(key=lambda one: one not in _as_good(session, ids, chosen))
+        if session.config.loop != "one-shot" and (revised := _revised(session, unit, chosen)) is not None:
+            identifier, prospects[identifier] = revised
+            waiting = [identifier, *(one for one in waiting if one != identifier)]
+
+
+def _revised(session: Session, unit: Unit, tested: str) -> tuple[str, float] | None:
+    """A hypothesis without the parts that a test found wanting, with its prospect on design text; None where none is,
+    or nothing is left of it."""
+    rows = {row["id"]: row for row in queries.hypotheses(session.notebook, session.run)}
+    case = case_from_json(rows[tested]["verdicts"][-1]["case"])
+    assert isinstance(case, ReadsCase)
+    predicate, weak = predicate_from_json(rows[tested]["predicate"]), set(wanting(case))
+    smaller = without(predicate, [part for part in walk(predicate) if str(part) in weak])
+    if (
+        smaller is None
+        or smaller == predicate
+        or any(row["predicate"] == canonical_json(smaller) for row in rows.values())
+    ):
+        return None
+    args = {"unit": unit.address, "predicates": [canonical_json(smaller)]}
+    row = session.experiment("compare_on_design", args).payload["predicates"][0]
+    identifier, claim = _add(session, unit, "reads", row["predicate"], REVISION)
+    session.say("propose", f"{claim} (F1 {row['f1']:.2f} on design): the last one without what told too little")
+    return identifier, _prospect(row)
 
 
 def _as_good(session: Session, ids: list[str], chosen: str) -> list[str]:

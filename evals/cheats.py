@@ -23,7 +23,7 @@ from neuronaut.evals.writes import (
     planted_case,
     planted_context,
     pocket_context,
-    share,
+    share_of,
 )
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.verify import verify
@@ -209,17 +209,19 @@ class Cheats:
             part = [row for row in rows if row["family"] == cheat]
             false, hits = (sum(row[name] for row in part) for name in ("false", "supported"))
             found.append(Score(f"{cheat}: false among SUPPORTED", false / max(1, hits), hits, at_most=0.05))
-            found.append(share(f"{cheat}: attempts with a false claim SUPPORTED", [row["false"] > 0 for row in part]))
+            found.append(
+                share_of(f"{cheat}: attempts with a false claim SUPPORTED", [row["false"] > 0 for row in part])
+            )
         admissible, other = (
             [r for r in rows if r["family"] == name and r["outcome"] == "ok"] for name in (ORACLE, UNSCORED)
         )
         crashed = [row for row in rows if row["family"] == "crasher" and not row["null"] and row["outcome"] == "ok"]
         return [
             *found,
-            share("oracle: SUPPORTED", [row["supported"] > 0 for row in admissible], goal=0.98),
-            share("oracle: SUPPORTED where inadmissible (not scored)", [row["supported"] > 0 for row in other]),
-            share("the oracle beside the crasher: SUPPORTED", [row["supported"] > 0 for row in crashed]),
-            share("notebooks whole afterwards", [not row["problems"] for row in rows], goal=1.0),
+            share_of("oracle: SUPPORTED", [row["supported"] > 0 for row in admissible], goal=0.98),
+            share_of("oracle: SUPPORTED where inadmissible (not scored)", [row["supported"] > 0 for row in other]),
+            share_of("the oracle beside the crasher: SUPPORTED", [row["supported"] > 0 for row in crashed]),
+            share_of("notebooks whole afterwards", [not row["problems"] for row in rows], goal=1.0),
         ]
 
 

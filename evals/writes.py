@@ -14,7 +14,7 @@ from neuronaut.evals.nulls import null_of
 from neuronaut.evals.outputs import Output, draw_output
 from neuronaut.evals.overlay import FromPredicate, Function, Overlay
 from neuronaut.evals.sample import live_units
-from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size
+from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size, share
 from neuronaut.evals.truths import SIMPLE, Truth, draw_truths, truth_f1
 from neuronaut.tools.corpus import pocket_corpus
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
@@ -22,7 +22,6 @@ from neuronaut.tools.look.reads import firing_rule
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import canonical_json, predicate_from_json
 from neuronaut.tools.registry import ToolContext
-from neuronaut.tools.stats import clopper_pearson
 from neuronaut.tools.targets.load import load_target
 from neuronaut.tools.trials.writes import Direction
 from neuronaut.tools.units import Unit
@@ -165,11 +164,9 @@ def judged(row: Row, truth: Planted, context: ToolContext) -> Row:
     }
 
 
-def share(name: str, hits: Sequence[bool], *, goal: float | None = None, at_most: float | None = None) -> Score:
-    """A share with its exact 95 % interval."""
-    if not hits:
-        return Score(name, None, 0, goal=goal, at_most=at_most)
-    return Score(name, sum(hits) / len(hits), len(hits), *clopper_pearson(sum(hits), len(hits)), goal, at_most)
+def share_of(name: str, hits: Sequence[bool], *, goal: float | None = None, at_most: float | None = None) -> Score:
+    """The share of yeses."""
+    return share(name, sum(hits), len(hits), goal=goal, at_most=at_most)
 
 
 def mean(name: str, values: Sequence[float]) -> Score:
@@ -222,14 +219,14 @@ class Writes:
         senseless = [row["reads_supported"] for row in done if row["family"] in ("write-only", "inert")]
         writers = [row for row in done if row["right_direction"] is not None]
         return [
-            share("reads/writes right", right, goal=0.97),
-            share("false writes of read-only and inert twins", silent, at_most=0.01),
-            share("false reads of write-only and inert twins", senseless),
-            share("direction right", [row["right_direction"] for row in writers]),
+            share_of("reads/writes right", right, goal=0.97),
+            share_of("false writes of read-only and inert twins", silent, at_most=0.01),
+            share_of("false reads of write-only and inert twins", senseless),
+            share_of("direction right", [row["right_direction"] for row in writers]),
             mean("precision of the claimed tokens", [r["precision"] for r in writers if r["precision"] is not None]),
             mean("recall of the planted tokens", [row["recall"] for row in writers]),
             *(
-                share(f"{kind}: both sides right", [r["right_reads"] and r["right_writes"] for r in done if r["family"] == kind])
+                share_of(f"{kind}: both sides right", [r["right_reads"] and r["right_writes"] for r in done if r["family"] == kind])
                 for kind in KINDS
             ),
         ]  # fmt: skip

@@ -199,6 +199,12 @@ def _weak_modes(case: ReadsCase) -> list[str]:
     return found
 
 
+def wanting(case: ReadsCase) -> list[str]:
+    """The leaves and modes of a claim that hold it back: told too little by their own edits, or adding too little."""
+    leaves = [leaf for leaf, e in case.leaf_e.items() if e < E_EFFECT]
+    return leaves + [mode.claim for mode in case.modes if _weak_modes(case.model_copy(update={"modes": (mode,)}))]
+
+
 def _unbeaten(case: ReadsCase) -> list[str]:
     simpler = [r for r in case.rivals if r.complexity < case.complexity and r.agreement < SAME]
     lost = [

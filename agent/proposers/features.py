@@ -75,6 +75,11 @@ def _word_form(form: str) -> Callable[[tuple[str, ...]], Predicate]:
     return lambda texts: nodes.WordMatches(regex=form.format("|".join(_literal(text) for text in texts)))
 
 
+def _token_form(form: str) -> Callable[[tuple[str, ...]], Predicate]:
+    """The leaf maker of tokens that match `form` with one of some texts in it."""
+    return lambda texts: nodes.TokenMatches(regex=form.format("|".join(_literal(text) for text in texts)))
+
+
 @dataclass(frozen=True)
 class Features:
     """Keys and marks of every scored place of `tokens`, window by window; computed once and used for every unit."""
@@ -181,7 +186,7 @@ class Features:
 
                 moved = np.asarray(self.shifted(grid, offset, -1), dtype=np.int32)
                 found.append(Family(f"{name} {offset} before", moved, names, earlier, own_cost=2 + alike))
-        found += [*self._words(), *self._tails(), self._pairs()]
+        found += [*self._words(), *self._token_parts(), *self._tails(), self._pairs()]
         return {family.name: family for family in found}
 
     def _words(self) -> list[Family]:
@@ -202,6 +207,17 @@ class Features:
                 found.append(
                     Family(f"{name} {length}", of_place.astype(np.int32), ends, _word_form(form), max_keys=_BRANCHES)
                 )
+        return found
+
+    def _token_parts(self) -> list[Family]:
+        """The first character of the token, with the space before it, and the last one."""
+        found = []
+        for name, form, part in (
+            ("token start", "^(?:{})", lambda piece: piece[:2] if piece[0] == " " else piece[:1]),
+            ("token end", "(?:{})$", lambda piece: piece[-1:]),
+        ):
+            keys, names = self._by_id(lambda piece, part=part: part(piece) if piece.strip() else None)  # type: ignore[misc]
+            found.append(Family(name, keys, names, _token_form(form), max_keys=_BRANCHES))
         return found
 
     def _tails(self) -> list[Family]:

@@ -34,6 +34,7 @@ TOP_DOCUMENTS = 20  # as in the firing rule
 MIN_FIRST_F1 = 0.5  # of the strongest rule, before weaker ones are looked for
 MIN_STRENGTH = 0.25  # of the threshold, for what is left outside the stronger modes
 MODE_PRECISION = 0.75
+MODE_ADDS = 0.06  # of the firing mass, to the other modes
 MODE_COVERAGE = 0.15  # of the firing mass that is left
 MOST_MODES = 6
 
@@ -188,28 +189,44 @@ def _modes(first: Formula, case: _Case, tally: Tally) -> Found | None:
     if case.select.counts(first.mask).f1 < MIN_FIRST_F1:
         return None
     clauses, covered = list(first.clauses), first.mask
+    loud = case.values > case.rule.threshold  # what fires unexplained hides weaker modes
     while len(clauses) < MOST_MODES:
-        weaker = case.outside(covered)
-        if weaker is None or weaker.height < MIN_STRENGTH * case.height:
-            break
-        best = max(formulas(weaker.features, weaker.fit, tally), key=lambda one: one.score(weaker.select), default=None)
-        more = [] if best is None else [c for c in _finished(best, weaker, tally).clauses if _is_mode(c, weaker)]
+        more = _weaker(case.outside(covered), case, tally) or _weaker(case.outside(covered | loud), case, tally)
         if not more:
             break
         clauses += more
         covered = covered | Formula.of(more).mask
-    if len(clauses) == len(first.clauses):
+    strengths = {clause: float(np.median(case.values[clause.mask])) - case.rule.median for clause in clauses}
+    modes = sorted((clause for clause in clauses if strengths[clause] > 0), key=lambda clause: -strengths[clause])
+    lowered = case.lowered(case.rule.median + min(strengths.values()) / 2)
+    modes = _telling(modes[:MOST_MODES], lowered)
+    if len(modes) < 2 or not set(modes) - set(first.clauses):
         return None
-    strengths = [float(np.median(case.values[clause.mask])) - case.rule.median for clause in clauses]
-    modes = sorted(zip(strengths, clauses, strict=True), key=lambda pair: -pair[0])[:MOST_MODES]
-    if modes[-1][0] <= 0:
-        return None
-    node = nodes.Modes(
-        of=tuple(nodes.Mode(predicate=c.node, strength=max(round(s / modes[0][0], 2), 0.01)) for s, c in modes)
-    )
-    lowered = case.lowered(case.rule.median + modes[-1][0] / 2)
-    mask = Formula.of([clause for _, clause in modes]).mask
+    relative = {clause: max(round(strengths[clause] / strengths[modes[0]], 2), 0.01) for clause in modes}
+    node = nodes.Modes(of=tuple(nodes.Mode(predicate=clause.node, strength=relative[clause]) for clause in modes))
+    mask = Formula.of(modes).mask
     return _found(node, mask, lowered, lowered.select.counts(mask).f1)
+
+
+def _weaker(left: _Case | None, case: _Case, tally: Tally) -> list[Clause]:
+    """The modes that stand out in what is left of a unit."""
+    if left is None or left.height < MIN_STRENGTH * case.height:
+        return []
+    best = max(formulas(left.features, left.fit, tally), key=lambda one: one.score(left.select), default=None)
+    return [] if best is None else [clause for clause in _finished(best, left, tally).clauses if _is_mode(clause, left)]
+
+
+def _telling(modes: list[Clause], case: _Case) -> list[Clause]:
+    """The modes without those that add too little of the firing to the others, the least telling first."""
+    kept = list(modes)
+    while len(kept) > 1:
+        whole = case.whole.counts(Formula.of(kept).mask).mass
+        added = [whole - case.whole.counts(Formula.of([o for o in kept if o is not one]).mask).mass for one in kept]
+        least = int(np.argmin(added))
+        if added[least] >= MODE_ADDS:
+            break
+        del kept[least]
+    return kept
 
 
 def _is_mode(clause: Clause, weaker: _Case) -> bool:
@@ -249,6 +266,7 @@ def _chosen(pool: list[Formula], select: Target) -> list[Formula]:
         [formula for formula in ordered if formula.only_token],
         [formula for formula in ordered if len(formula.clauses) == 1 and len(formula.clauses[0].atoms) == 1],
         [formula for formula in ordered if len(formula.clauses) == 1],
+        [formula for formula in ordered if formula.exact],
     ]
     first = {id(formulas_[0]): formulas_[0] for formulas_ in classes if formulas_}
     return list(first.values())

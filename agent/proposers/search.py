@@ -99,6 +99,11 @@ class Formula:
         atoms = [atom for clause in self.clauses for atom in clause.atoms]
         return len(atoms) == 1 and atoms[0].family in TOKEN_FAMILIES and not atoms[0].negated
 
+    @property
+    def exact(self) -> bool:
+        """Whether it names tokens and words, and no pattern that others may fit which the text does not hold."""
+        return not any(isinstance(part, nodes.TokenMatches | nodes.WordMatches) for part in nodes.walk(self.node))
+
     def score(self, target: Target) -> float:
         """F1 less the price of its items."""
         return target.counts(self.mask).f1 - ITEM_PENALTY * self.cost

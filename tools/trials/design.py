@@ -1,5 +1,6 @@
 """Hypotheses compared on design text before any is registered: scores, and edits that show which leaves are idle."""
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -79,10 +80,15 @@ def leaf_e_values(
     return {part: leaf_e.get(number, 1.0) for number, part in enumerate(leaves(predicate))}
 
 
-def without(predicate: Predicate, idle: set[Predicate]) -> Predicate | None:
-    """The predicate without some of its leaves; None where nothing is left."""
+def without(predicate: Predicate, idle: Collection[Predicate]) -> Predicate | None:
+    """The predicate without some of its leaves, or modes; None where nothing is left."""
     if predicate in idle:
         return None
+    if isinstance(predicate, nodes.Modes):
+        left = [(part, mode.strength) for mode in predicate.of if (part := without(mode.predicate, idle)) is not None]
+        if len(left) < 2:
+            return left[0][0] if left else None
+        return nodes.Modes(of=tuple(nodes.Mode(predicate=part, strength=strength) for part, strength in left))
     if not isinstance(predicate, (nodes.AllOf, nodes.AnyOf)):
         return predicate
     parts = tuple(part for one in predicate.of if (part := without(one, idle)) is not None)
