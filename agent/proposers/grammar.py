@@ -15,6 +15,7 @@ from neuronaut.agent.proposers.search import (
     Clause,
     Formula,
     cleaned,
+    exact,
     fitted_again,
     formulas,
     pruned,
@@ -173,11 +174,11 @@ def _searched(case: _Case, *, budget: int, refuted: Sequence[str] = ()) -> list[
         if canonical_json(predicate) in refuted or any(_same(mask, other) for other in banned):
             continue
         found = _found(predicate, mask, case, case.select.counts(formula.mask).f1)
-        if not any(_same(mask, other) for _, other in kept):
-            kept.append((found, mask))
+        alike = [i for i, (one, other) in enumerate(kept) if _same(mask, other) and exact(one.predicate) == final.exact]
+        if alike:
+            kept[alike[0]] = min(kept[alike[0]], (found, mask), key=_plainness)
         else:
-            at = next(i for i, (_, other) in enumerate(kept) if _same(mask, other))
-            kept[at] = min(kept[at], (found, mask), key=_plainness)
+            kept.append((found, mask))
     modes = _modes(_finished(chosen[0], case, tally), case, tally) if chosen else None
     ranked = _ranked([found for found, _ in kept], tally.tried, budget)
     return ranked if modes is None else [modes, *ranked]
@@ -305,7 +306,7 @@ class GrammarProposer:
 
     name = "grammar"
 
-    def __init__(self, max_rivals: int = 4, seed: int = 0) -> None:
+    def __init__(self, max_rivals: int = 5, seed: int = 0) -> None:
         self.max_rivals, self.seed = max_rivals, seed
 
     def propose(self, explored: Explored) -> list[Proposal]:

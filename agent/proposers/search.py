@@ -69,6 +69,11 @@ class Clause:
         return Clause((*self.atoms, atom), self.mask & atom.mask)
 
 
+def exact(predicate: Predicate) -> bool:
+    """Whether a predicate names tokens and words; a pattern also fits others, which the text may not hold."""
+    return not any(isinstance(part, nodes.TokenMatches | nodes.WordMatches) for part in nodes.walk(predicate))
+
+
 @dataclass(frozen=True)
 class Formula:
     """A union of clauses: what the search compares, and in the end hands out."""
@@ -101,8 +106,8 @@ class Formula:
 
     @property
     def exact(self) -> bool:
-        """Whether it names tokens and words, and no pattern that others may fit which the text does not hold."""
-        return not any(isinstance(part, nodes.TokenMatches | nodes.WordMatches) for part in nodes.walk(self.node))
+        """Whether it names tokens and words, and no pattern."""
+        return exact(self.node)
 
     def score(self, target: Target) -> float:
         """F1 less the price of its items."""
