@@ -149,8 +149,8 @@ class Cheats:
 
     @property
     def sizes(self) -> dict[Size, int]:
-        """Cases: 1, 20 and 100 for each of ten cheats, the oracle, and the oracle on rules that no test could prove."""
-        return {"smoke": len(ASKED), "standard": 20 * len(ASKED), "full": 100 * len(ASKED)}
+        """Cases: 1, 10 and 100 for each of ten cheats, the oracle, and the oracle on rules that no test could prove."""
+        return {"smoke": len(ASKED), "standard": 10 * len(ASKED), "full": 100 * len(ASKED)}
 
     def batches(self, n: int, seed: int) -> list[Batch]:
         """A batch for each proposer, and for each twenty cases of one."""

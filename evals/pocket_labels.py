@@ -129,7 +129,7 @@ class PocketLabels:
         "the generator of its text wrote down (one label, or two joined by or / and): agreement with known notions, "
         "not truth of the claims."
     )
-    sizes: Mapping[Size, int] = {"smoke": 2, "standard": 50, "full": 240}
+    sizes: Mapping[Size, int] = {"smoke": 2, "standard": 40, "full": 240}
 
     def batches(self, n: int, seed: int) -> Sequence[Batch]:
         """Neurons of different layers that share passes over the text."""

@@ -75,7 +75,7 @@ class Twins:
         "natural neurons of the embedded model and of untrained twins of it (matrices drawn anew, or rows shuffled): the "
         "triviality baseline; claims about a twin can be true"
     )
-    sizes: Mapping[Size, int] = field(default_factory=lambda: {"smoke": 3, "standard": 90, "full": 720})
+    sizes: Mapping[Size, int] = field(default_factory=lambda: {"smoke": 3, "standard": 60, "full": 720})
 
     def batches(self, n: int, seed: int) -> list[Batch]:
         """Live neurons of each kind of model, layer by layer; the kinds take turns."""

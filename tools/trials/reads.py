@@ -41,6 +41,7 @@ from neuronaut.tools.trials.writes import unigram
 from neuronaut.tools.units import Unit
 
 EDIT_BATCH = 64  # texts
+NEXT_CONTEXT = 64  # tokens from which a replacement is predicted; long texts cost much and change it little
 MOST_RIVALS = 16
 
 
@@ -108,18 +109,26 @@ def firing(context: ToolContext, args: UnitArgs) -> ToolResult:
     return ToolResult((Measurement("base_rate", rate, "share of tokens", n),), payload)
 
 
+def _recent(ids: Array, position: int) -> list[int]:
+    """The first token and the last ones before a position, at most NEXT_CONTEXT: what the next token is predicted from."""
+    before = ids[: max(position, 1)].tolist()
+    return before if len(before) <= NEXT_CONTEXT else [before[0], *before[1 - NEXT_CONTEXT :]]
+
+
 def edit_source(target: TargetModel, tokens: Tokens, share: Array) -> Source:
     """What edits of this text are made from: unigram shares and the target's own next-token distribution."""
 
     def next_tokens(ids: Array, positions: Array) -> Array:
         found = np.empty((len(ids), target.spec.d_vocab))
-        order, before = np.argsort(positions, kind="stable"), np.maximum(positions - 1, 0)
+        order = np.argsort(positions, kind="stable")
         for at in range(0, len(ids), EDIT_BATCH):
             rows = order[at : at + EDIT_BATCH]
-            part = torch.from_numpy(ids[rows, : int(before[rows].max()) + 1])
+            recent = [_recent(ids[row], int(positions[row])) for row in rows]
+            width = max(map(len, recent))
+            part = torch.tensor([[*one, *[0] * (width - len(one))] for one in recent])
             logits = target.run(part, logits=True).logits
             assert logits is not None
-            last = logits[torch.arange(len(part)), torch.from_numpy(before[rows])]
+            last = logits[torch.arange(len(part)), torch.tensor([len(one) - 1 for one in recent])]
             found[rows] = torch.softmax(last.double(), dim=-1).numpy()
         return found
 
