@@ -220,7 +220,7 @@ def test_a_killed_worker_ends_the_evaluation_and_keeps_what_was_done(neuronaut: 
     said = neuronaut("eval", "killed", "--results", results, "--limit", 6, "--jobs", 2)
     assert said.code == 1
     assert "a worker process was killed" in said.err
-    assert 3 <= len(rows_of(results, "killed")) < 6
+    assert 1 <= len(rows_of(results, "killed")) < 6
 
 
 def test_all_leaves_out_a_suite_whose_model_is_absent_and_says_so(neuronaut: Command, results: Path) -> None:

@@ -32,7 +32,7 @@ Loopback, says, fails = (_made[name] for name in ("Loopback", "says", "fails"))
 KEY = "sk-canary-0123456789"
 UNIT = Unit.parse("0.33")  # reads " and", with an average precision of 1.00
 TRUTH = 'token(" and")'
-N_STORIES = 500
+N_STORIES = 800  # of fewer it also learns what the neuron does weakly
 ONE_SIDED = "0.4-"  # a question about one side; it reads " st"
 Answer = dict[str, Any]
 

@@ -112,7 +112,7 @@ def test_the_sample_is_live_drawn_from_all_layers_and_a_larger_one_begins_with_i
 
 
 def row(status: str, label_f1: float, *, same: bool, unit_f1: float) -> Row:
-    claim = {"status": status, "label": "x", "label_f1": label_f1, "label_is_units": same}
+    claim = {"status": status, "items": 7, "label": "x", "label_f1": label_f1, "label_is_units": same}
     return {"outcome": "ok", "claims": [claim], "unit_label_f1": unit_f1}
 
 
@@ -123,8 +123,10 @@ def test_scores_count_supported_claims_only() -> None:
         row("PARTIAL", 1.0, same=True, unit_f1=0.8),
         {"outcome": "failed", "error": "no"},
     ]
-    assert [(score.value, score.n) for score in SUITE.scores(rows)] == [(2 / 3, 3), (0.5, 2), (0.5, 2), (2 / 3, 3)]
-    low, high = SUITE.scores(rows)[1].low, SUITE.scores(rows)[1].high
+    sizes = [(0.0, 3), (2 / 3, 3), (2 / 3, 3)]
+    found = SUITE.scores(rows)
+    assert [(score.value, score.n) for score in found] == [*sizes, (0.5, 2), (0.5, 2), (2 / 3, 3)]
+    low, high = found[3].low, found[3].high
     assert (low, high) == pytest.approx((0.012579, 0.987421), abs=1e-6)  # the exact interval of 1 of 2, from tables
     assert {score.value for score in SUITE.scores([])} == {None}
     assert pocket_labels.SAME == 0.8

@@ -275,6 +275,8 @@ def test_output_claims_hold_at_no_token() -> None:
 
 def test_claims_are_sentences() -> None:
     assert claim_text(parse_text("all_of(digit, at(1, token(' in')))")) == ('fires on a digit just after " in"')
+    modes = parse_text("modes(mode(token(' the'), 1.0), mode(at(1, token(' a')), 0.5))")
+    assert claim_text(modes) == 'fires on " the"; 0.5 as strongly on any token just after " a"'
     text = "all_of(not(at(1, punctuation)), at(2, digit), capitalised, position(8, 8192), not(repeated(1)))"
     assert claim_text(parse_text(text)) == (
         "fires on a capitalised token 2 tokens after a digit and from place 9 of the text on but not just after punctuation "

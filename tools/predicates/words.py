@@ -40,12 +40,19 @@ def phrase(predicate: Predicate) -> str:
         case nodes.AnyOf():
             between = "; or " if any(isinstance(part, nodes.AllOf) for part in predicate.of) else ", or "
             return between.join(phrase(part) for part in predicate.of)
-        case nodes.Modes() | nodes.Graded():
+        case nodes.Modes():
+            told = [f"{_as_strongly(mode.strength)}{phrase(mode.predicate)}" for mode in predicate.of]
+            return "; ".join(told)
+        case nodes.Graded():
             return "; ".join(phrase(part) for part in predicate.children())
         case nodes.Promotes() | nodes.Suppresses():
             return _listed(predicate.tokens)
         case _:
             return f"any token {condition(predicate)}" if _is_condition(predicate) else _noun(predicate)
+
+
+def _as_strongly(strength: float) -> str:
+    return "" if strength == 1 else f"{strength:.2g} as strongly on "
 
 
 def _is_condition(predicate: Predicate) -> bool:
