@@ -203,7 +203,8 @@ def reads_case(claim: dict[str, Any], rivals: list[dict[str, Any]], done: Done, 
 
 
 def reads(session: Session, unit: Unit) -> None:
-    """The reads side of a unit: look, propose, test; a rival that does as well is tested next, on fresh text."""
+    """The reads side of a unit: look, propose, test; on fresh text what is left of the claim is tested next, then a rival
+    that does as well. Where a claim is proved, only claims of several modes go on."""
     rule = look(session, unit)
     if rule is None:
         return
@@ -217,17 +218,30 @@ def reads(session: Session, unit: Unit) -> None:
         waiting = [ids[int(i)] for i in np.random.default_rng(session.config.seed).permutation(len(ids))]
     if session.config.loop == "no-rivals":
         ids = []
+    proved = False
     for _ in range(MAX_ROUNDS):
         if not waiting or prospects[waiting[0]] < WORTH_TESTING * max(prospects.values()):
             return
         chosen, *waiting = waiting
         decision = test_reads(session, unit, chosen, ids)
-        if decision is None or decision.status == "SUPPORTED":
+        if decision is None:
             return
         waiting.sort(key=lambda one: one not in _as_good(session, ids, chosen))
         if session.config.loop != "one-shot" and (revised := _revised(session, unit, chosen)) is not None:
             identifier, prospects[identifier] = revised
             waiting = [identifier, *(one for one in waiting if one != identifier)]
+        proved = proved or decision.status == "SUPPORTED"
+        if proved:
+            modes = _with_modes(session)
+            if decision.status == "SUPPORTED" and chosen in modes:
+                return
+            waiting = [one for one in waiting if one in modes]
+
+
+def _with_modes(session: Session) -> set[str]:
+    """The hypotheses that name several modes: where a rule is proved, they may say what else the unit does."""
+    rows = queries.hypotheses(session.notebook, session.run)
+    return {row["id"] for row in rows if json.loads(row["predicate"])["kind"] == "modes"}
 
 
 def _revised(session: Session, unit: Unit, tested: str) -> tuple[str, float] | None:

@@ -21,7 +21,7 @@ from neuronaut.tools.units import Unit
 FOUND = 0.95  # F1 against the truth on audit text from which a rule counts as found
 NAMED = 0.8  # F1 of a part of a claim with a mode
 RIGHT = 0.9  # share of the places of a part
-BATCH = 50  # units that share the passes over natural text
+BATCH = 100  # units that share the passes over natural text
 
 
 def places(target: TargetModel, n: int, seed: int) -> list[Unit]:

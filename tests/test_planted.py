@@ -323,11 +323,22 @@ def test_outside_the_language_the_nearest_predicate_is_the_measure(whole: ToolCo
 def test_a_planted_rule_is_found_by_the_loop(tmp_path: Path) -> None:
     truths = [Truth("token set", Token(any_of=(" the", " said"))), Truth("skip", parse_text("at(2, token(' the'))"))]
     cases = tuple(Case(str(i), truth.family, truth.to_json()) for i, truth in enumerate(truths))
-    rows = list(SUITE.ask(Batch("b", cases, {"seed": 0}), {"0"}, Asking(0, "grammar", "full", tmp_path)))
-    (row,) = rows
+    (row,) = SUITE.ask(Batch("b", cases, {"seed": 0}), {"0"}, Asking(0, "grammar", "full", tmp_path))
     assert (row["case"], row["outcome"], [claim["status"] for claim in supported(row)]) == ("0", "ok", ["SUPPORTED"])
     assert row["score"] >= 0.95
     scores = {score.name: score.value for score in SUITE.scores([row, {"outcome": "failed", "family": "skip"}])}
     assert scores["units with F1 of at least 0.95"] == scores["units with a SUPPORTED claim"] == 1.0
     assert scores["family: token set, mean F1"] == row["score"]
     assert 0 < row["forwards"] < 2000
+
+
+def test_a_weak_mode_is_proved_beside_the_strong_one(tmp_path: Path) -> None:
+    claim = parse_text("modes(mode(token(' the', ' said'), 1.0), mode(at(1, token(' a', ' to')), 0.5))")
+    case = Case("0", "modes", Truth("modes", claim).to_json())
+    (row,) = SUITE.ask(Batch("b", (case,), {"seed": 0}), {"0"}, Asking(0, "grammar", "full", tmp_path))
+    assert (row["score"], row["modes"], row["modes_named"], row["weak_named"]) == (
+        pytest.approx(1, abs=0.05),
+        2,
+        2,
+        True,
+    )
