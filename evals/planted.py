@@ -5,15 +5,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neuronaut.evals.batch import BatchContext, cached_corpus, cached_target
 from neuronaut.evals.loop import ask_batch, supported
 from neuronaut.evals.overlay import NOISE, Overlay
 from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size, median_interval, share
 from neuronaut.evals.truths import FAMILIES, Truth, draw_truths, families, truth_f1
-from neuronaut.tools.predicates.evaluate import holds
+from neuronaut.tools.predicates.evaluate import holds, strength
 from neuronaut.tools.predicates.nodes import AnyOf, Modes, Predicate, predicate_from_json
 from neuronaut.tools.registry import ToolContext
+from neuronaut.tools.stats import average_precision
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.units import Unit
@@ -47,22 +49,29 @@ def judged(row: Row, truth: Truth, audit: Tokens) -> Row:
     """The row with what its claims are worth against the truth on audit text.
 
     truth_f1: F1 of the best SUPPORTED claim, 0 where there is none. attainable: the largest F1 that a predicate of the
-    language is known to have. score: truth_f1 in parts of it, at most 1.
+    language is known to have. score: truth_f1 in parts of it, at most 1. truth_ap: area under precision over recall of
+    the predicted strength of that claim as a detector of the truth, 0 where there is none.
     """
     true = truth.holds(audit)
     for claim in row["claims"]:
         claim["truth_f1"] = truth_f1(holds(predicate_from_json(claim["predicate"]), audit), true)
     best = max(supported(row), key=lambda claim: claim["truth_f1"], default=None)
     f1 = 0.0 if best is None else best["truth_f1"]
+    area = 0.0 if best is None else _area(predicate_from_json(best["predicate"]), true, audit)
     attainable = max(truth.nearest(audit), f1)
     found = {
         "truth": str(truth),
+        "truth_ap": area,
         "base_rate": float(true[audit.scored].mean()),
         "truth_f1": f1,
         "attainable": attainable,
     }
     modes = of_modes(truth.predicate, best, audit) if isinstance(truth.predicate, Modes) else {}
     return {**row, **found, "score": min(f1 / attainable, 1.0), **modes}
+
+
+def _area(claim: Predicate, true: NDArray[np.bool_], audit: Tokens) -> float:
+    return average_precision(strength(claim, audit)[audit.scored].astype(np.float64), true[audit.scored])
 
 
 def of_modes(truth: Modes, best: dict[str, Any] | None, audit: Tokens) -> dict[str, Any]:

@@ -309,7 +309,12 @@ def test_the_score_is_that_of_the_best_supported_claim(whole: ToolContext) -> No
     assert judged(row_of((both, "PARTIAL")), truth, tokens)["score"] == 0.0
     assert judged(row_of((both, "SUPPORTED"), (the, "SUPPORTED")), truth, tokens)["score"] == 1.0
     n, m = (int(holds(parse_text(text), tokens).sum()) for text in (the, both))
-    assert judged(row_of((the, "SUPPORTED")), truth, tokens)["score"] == pytest.approx(2 * n / (n + m))
+    narrow = judged(row_of((the, "SUPPORTED")), truth, tokens)
+    assert narrow["score"] == pytest.approx(2 * n / (n + m))
+    rest = (m / tokens.n_scored) * (1 - n / m)  # precision 1 up to a recall of n / m, the base rate beyond
+    assert narrow["truth_ap"] == pytest.approx(n / m + rest)
+    assert judged(row_of((both, "SUPPORTED")), truth, tokens)["truth_ap"] == 1.0
+    assert judged(row_of(), truth, tokens)["truth_ap"] == 0.0
 
 
 def test_outside_the_language_the_nearest_predicate_is_the_measure(whole: ToolContext) -> None:
