@@ -87,11 +87,12 @@ class Breaking(Squares):
 
 
 class Killed(Squares):
-    """Its worker dies at case 4."""
+    """Its worker dies at case 4, some time after it handed over the cases before."""
 
     def ask(self, batch: Batch, wanted: Collection[str], asking: Asking) -> Iterator[Row]:
         for row in super().ask(batch, wanted, asking):
             if row["case"] == "case 004":
+                time.sleep(2)
                 os._exit(9)
             yield row
 
