@@ -76,7 +76,7 @@ def _suite(evaluation: Evaluation, rows: Sequence[Row]) -> dict[str, Any]:
     errors = Counter(str(row["error"]) for row in rows if row["outcome"] == "failed")
     return {
         "name": name,
-        "about": f"{suite.about[:1].upper()}{suite.about[1:].rstrip('.')}.",
+        "about": suite.about[:1].upper() + suite.about[1:] + ("" if suite.about.endswith((".", "?")) else "."),
         "seed": evaluation.key.seed,
         "commit": _commit(evaluation),
         "ok": outcomes["ok"],

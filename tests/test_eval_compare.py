@@ -147,7 +147,7 @@ def test_the_scoreboard_says_what_the_rows_say(notebook: Evaluations) -> None:
         "| right | 0.8333 | odd: 0.6667 | even 1 (n 2), odd 0.6667 (n 3) |",
         "Median cost of a case: 30 forwards, 3 seconds. All cases together: 0.004167 hours of one worker, 1.25 dollars.",
         "- failed, 1: a \\| b\\u001b[31m",
-        "**Not attempted**: 12 cases are built with their truth; the assistant has no tools for them yet.",
+        "**Not attempted**: 12 cases are built with their truth, which the scores are about; the assistant has no tools for",
         "| squares | false squares | 1 | 5 |",
         "| squares | `grammar`, `one-shot` | 5 | squares right | 0.8 | 0.4 | - |",
         "## By hand",
