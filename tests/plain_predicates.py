@@ -89,6 +89,23 @@ class Plain:
         word = self._word_here(at)
         return word and re.search(p.regex, word, re.ASCII)
 
+    def _word_so_far(self, p, at):
+        start, end = self.starts[at], self.ends[at]
+        if end > start and self.text[start:end].strip():
+            end = start + len(self.text[start:end].rstrip())
+
+        def kind(i, in_word):
+            if re.match(r"\w", self.text[i]) or (in_word and self.text[i] in "'’"):
+                return "word"
+            return "space" if self.text[i].isspace() else "mark"
+
+        begin, before = 0, ""
+        for i in range(end):
+            here = kind(i, before == "word")
+            begin, before = (begin if here == before else i), here
+        so_far = self.text[begin:end]
+        return so_far and any((w.casefold() == so_far.casefold()) if p.ignore_case else w == so_far for w in p.any_of)
+
     def _preceded_by(self, p, at):
         end = self.starts[at]
         return any(

@@ -70,8 +70,10 @@ BOTH = [
     "inside('(', ')')", "inside('\"', '\"')", "position(4, 9)", "starts_word", "starts_sentence", "digit", "capitalised",
     "at(2, punctuation)", "at(1, inside('(', ')'))", "within(5, digit)", "not(within(5, digit))", "since(digit, punctuation)",
     "not(at(1, capitalised))", "token_matches('in')", "at(1, any_of(digit, capitalised))",
+    "word_so_far('ba', 'bosing', 'bin')", "word_so_far('BIN', 'cosing', 'BA', '1ed', ignore_case=True)",
 ]  # fmt: skip
 MAKE_ONLY = [
+    "word_so_far('bosing')",
     "token(' ba')",
     "repeated(2)",
     "induction(1)",

@@ -43,6 +43,11 @@ simple = st.one_of(
     st.builds(nodes.TokenMatches, regex=regexes),
     st.builds(nodes.Word, any_of=st.lists(st.sampled_from(["a", "A", "ab", "b1", "a't"]), min_size=1).map(tuple)),
     st.builds(nodes.WordMatches, regex=regexes),
+    st.builds(
+        nodes.WordSoFar,
+        any_of=st.lists(st.sampled_from(["a", "A", "ab", "a'", "a't", ".", '."', "\n", " "]), min_size=1).map(tuple),
+        ignore_case=st.booleans(),
+    ),
     st.builds(nodes.PrecededBy, regex=regexes),
     st.sampled_from([nodes.Inside(open=o, close=c) for o, c in (("(", ")"), ('"', '"'), ("'", "’"), (".", "!"))]),
     st.builds(nodes.Repeated, min_gap=st.integers(1, 6)),
@@ -134,6 +139,8 @@ def test_any_piece_reads_back_from_text(piece: str) -> None:
         ("inside('(', ')')", "....a..."),
         ("position(1, 2)", ".:1....."),
         ("preceded_by('1.*')", "...::::2"),
+        ("word_so_far('a')", "a...a..."),
+        ("word_so_far('1', '(')", "..1(...."),
     ],
 )
 def test_leaves_hold_where_their_names_say(text: str, predicate: str) -> None:

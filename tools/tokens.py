@@ -1,7 +1,7 @@
 """Text as the model sees it: token ids with pieces, words, character offsets and documents."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -10,6 +10,13 @@ from numpy.typing import NDArray
 
 PAD = -1
 _WORD = re.compile(r"\w+(?:['’]\w+)*")  # letters, digits and inner apostrophes; all else is no word
+_RUN = re.compile(r"\w+(?:['’]\w*)*|[^\w\s]+|\s+")  # where one begins depends on the text before it alone
+
+
+def last_run(text: str) -> str:
+    """The word, run of marks or of white space at the end of a text, white space behind it left out; "" of an empty one."""
+    runs = _RUN.findall(text.rstrip() or text)
+    return runs[-1] if runs else ""
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,24 @@ class Vocabulary:
     def starts_word(self) -> NDArray[np.bool_]:
         """(d_vocab,) True where the piece begins with a space or other non-word character, or is special."""
         return np.array([not piece[:1].isalnum() for piece in self.pieces], dtype=bool)
+
+
+    @cached_property
+    def writing(self) -> dict[str, list[int]]:
+        """The tokens by their text in lower case, without white space behind it."""
+        return self._by(lambda piece: piece.rstrip() or piece)
+
+    @cached_property
+    def ending(self) -> dict[str, list[int]]:
+        """The tokens by the word or run of marks at their end, in lower case."""
+        return self._by(last_run)
+
+    def _by(self, form: Callable[[str], str]) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for token, piece in enumerate(self.pieces):
+            if piece and token not in self.special:
+                found.setdefault(form(piece).casefold(), []).append(token)
+        return found
 
 
 @dataclass(frozen=True)
@@ -75,6 +100,22 @@ class Tokens:
                 if at < len(spans) and spans[at][0] < end:
                     words[window, pos] = spans[at][2]
         return words
+
+    @cached_property
+    def words_so_far(self) -> NDArray[np.object_]:
+        """(n_windows, n_pos) what has been written, when each token ends, of its word, run of marks or of white space.
+
+        White space at the end of a token is left out; '' at special tokens and padding.
+        """
+        found = np.full(self.ids.shape, "", dtype=object)
+        blank = np.array([len(p) - len(p.rstrip()) if p.strip() else 0 for p in self.vocabulary.pieces], dtype=np.int64)
+        for window, text in enumerate(self.texts):
+            runs = np.array([match.start() for match in _RUN.finditer(text)], dtype=np.int64)
+            at = np.flatnonzero(self.scored[window] & (self.ends[window] > self.starts[window]))
+            ends = self.ends[window, at] - blank[self.ids[window, at]]
+            starts = runs[np.searchsorted(runs, ends - 1, side="right") - 1] if len(at) else ends
+            found[window, at] = [text[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+        return found
 
     def __len__(self) -> int:
         return len(self.ids)

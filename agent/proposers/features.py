@@ -186,7 +186,7 @@ class Features:
 
                 moved = np.asarray(self.shifted(grid, offset, -1), dtype=np.int32)
                 found.append(Family(f"{name} {offset} before", moved, names, earlier, own_cost=2 + alike))
-        found += [*self._words(), *self._token_parts(), *self._tails(), self._pairs()]
+        found += [*self._words(), *self._so_far(), *self._token_parts(), *self._tails(), self._pairs()]
         return {family.name: family for family in found}
 
     def _words(self) -> list[Family]:
@@ -208,6 +208,14 @@ class Features:
                     Family(f"{name} {length}", of_place.astype(np.int32), ends, _word_form(form), max_keys=_BRANCHES)
                 )
         return found
+
+    def _so_far(self) -> list[Family]:
+        parts = [str(part) if 0 < len(part) <= _LONGEST else None for part in self.at_places(self.tokens.words_so_far)]
+        exact, loose = _coded(parts), _coded(part and part.casefold() for part in parts)
+        return [
+            Family("word so far", *exact, lambda texts: nodes.WordSoFar(any_of=texts)),
+            Family("loose word so far", *loose, lambda texts: nodes.WordSoFar(any_of=texts, ignore_case=True), own_cost=2),
+        ]
 
     def _token_parts(self) -> list[Family]:
         """The first character of the token, with the space before it, and the last one."""

@@ -132,6 +132,8 @@ class LeafEdits:
         without = combine(self.predicate, self.values | {self.part: ~on})
         held = self.values[self.part]
         pivotal = with_leaf & ~without & tokens.scored & (held if arm == "keep_break" else ~held)
+        if (possible := self.spots.possible()) is not None:
+            pivotal &= possible
         if self.among is not None:
             asked = np.zeros_like(pivotal)
             asked[tuple(self.among.T)] = True
@@ -207,9 +209,8 @@ class LeafEdits:
     def _fitting(self, spot: Spot, choices: tuple[Bools, Bools], truth: bool, place: tuple[int, int]) -> Bools:
         """(d_vocab,) tokens that may give the core its truth and leave the conditions on the same token as they were."""
         fit = choices[0 if truth else 1]
-        if spot.token is not None:
-            only = np.arange(len(fit)) == spot.token
-            fit = only if truth else ~only
+        if spot.fits is not None:
+            fit = spot.fits if truth else ~spot.fits
         for part in self.parts:
             table = None if part == self.part else table_of(part, self.source.tokens.vocabulary)
             if table is not None and spot.position == place[1]:

@@ -55,7 +55,7 @@ def _holds(predicate: Predicate, tokens: Tokens) -> Bools:
         case nodes.Not():
             return ~holds(predicate.inner, tokens)
         case nodes.At():
-            return _shifted(holds(predicate.inner, tokens), predicate.offset)
+            return shifted(holds(predicate.inner, tokens), predicate.offset)
         case nodes.Within():
             return _within(holds(predicate.inner, tokens), predicate.window)
         case nodes.Since():
@@ -78,10 +78,14 @@ def _holds(predicate: Predicate, tokens: Tokens) -> Bools:
         case nodes.Word():
             fold = str.casefold if predicate.ignore_case else str
             wanted = {fold(word) for word in predicate.any_of}
-            return _by_word(tokens, lambda word: fold(word) in wanted)
+            return _by_text(tokens, "words", lambda word: fold(word) in wanted)
         case nodes.WordMatches():
             search = compiled(predicate.regex).search
-            return _by_word(tokens, lambda word: search(word) is not None)
+            return _by_text(tokens, "words", lambda word: search(word) is not None)
+        case nodes.WordSoFar():
+            fold = str.casefold if predicate.ignore_case else str
+            wanted = {fold(part) for part in predicate.any_of}
+            return _by_text(tokens, "words_so_far", lambda part: fold(part) in wanted)
         case nodes.Token() | nodes.TokenMatches() | nodes.Digit() | nodes.Capitalised() | nodes.Punctuation():
             return _lookup(token_table(predicate, tokens.vocabulary), tokens)
         case nodes.Promotes() | nodes.Suppresses():
@@ -127,24 +131,25 @@ def _lookup(table: Bools, tokens: Tokens) -> Bools:
     return table[np.maximum(tokens.ids, 0)]
 
 
-def _by_word(tokens: Tokens, test: Callable[[str], bool]) -> Bools:
-    numbers, words = _word_numbers(tokens)
-    table = np.fromiter((bool(word) and test(word) for word in words), dtype=bool, count=len(words))
+def _by_text(tokens: Tokens, grid: str, test: Callable[[str], bool]) -> Bools:
+    """Truth by the text that a grid of `tokens` has at each place; False where it has none."""
+    numbers, texts = _numbered(tokens, grid)
+    table = np.fromiter((bool(text) and test(text) for text in texts), dtype=bool, count=len(texts))
     return table[numbers]
 
 
-def _word_numbers(tokens: Tokens) -> tuple[NDArray[np.int64], list[str]]:
-    memo = tokens.__dict__.setdefault("_word_numbers", None)
-    if memo is None:
-        seen: dict[str, int] = {}
-        flat = [seen.setdefault(word, len(seen)) for word in tokens.words.ravel()]
-        memo = np.array(flat, dtype=np.int64).reshape(tokens.ids.shape), list(seen)
-        tokens.__dict__["_word_numbers"] = memo
-    numbers, words = memo
-    return numbers, words
+def _numbered(tokens: Tokens, grid: str) -> tuple[NDArray[np.int64], list[str]]:
+    """The texts of a grid as numbers, and what each stands for. Remembered."""
+    memo: dict[str, tuple[NDArray[np.int64], list[str]]] = tokens.__dict__.setdefault("_numbered", {})
+    if grid not in memo:
+        texts, seen = getattr(tokens, grid), dict[str, int]()
+        flat = [seen.setdefault(text, len(seen)) for text in texts.ravel()]
+        memo[grid] = np.array(flat, dtype=np.int64).reshape(texts.shape), list(seen)
+    return memo[grid]
 
 
-def _shifted(held: Bools, offset: int) -> Bools:
+def shifted(held: Bools, offset: int) -> Bools:
+    """(n_windows, n_pos) what held `offset` tokens earlier."""
     moved = np.zeros_like(held)
     if offset < held.shape[1]:
         moved[:, offset:] = held[:, :-offset]
@@ -200,7 +205,7 @@ def _induction(tokens: Tokens, length: int) -> Bools:
     for back in range(1, length + 1):
         moved = np.full_like(key, PAD)
         moved[:, back:] = key[:, :-back] if back < key.shape[1] else PAD
-        usable &= _shifted(tokens.scored, back)
+        usable &= shifted(tokens.scored, back)
         both = (numbers - numbers.min()) * (key.max() + 2) + (moved - PAD)
         _, inverse = np.unique(both.ravel(), return_inverse=True)
         numbers = np.asarray(inverse, dtype=np.int64).reshape(key.shape)
@@ -236,7 +241,7 @@ def _starts_word(tokens: Tokens) -> Bools:
     begins = _pieces_where("begins", lambda piece: piece.strip()[:1].isalnum(), tokens)
     spaced = _pieces_where("spaced", lambda piece: piece[:1].isspace(), tokens)
     ends_in_word = _pieces_where("ends", lambda piece: piece[-1:].isalnum(), tokens)
-    return begins & (spaced | ~_shifted(ends_in_word & tokens.scored, 1))
+    return begins & (spaced | ~shifted(ends_in_word & tokens.scored, 1))
 
 
 def _pieces_where(name: str, test: Callable[[str], bool], tokens: Tokens) -> Bools:

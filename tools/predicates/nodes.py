@@ -112,6 +112,20 @@ class WordMatches(_Node):
         return 1 + branches(self.regex)
 
 
+class WordSoFar(_Node):
+    """The word up to the end of the token is one of `any_of`: what a model that reads from left to right knows of it.
+
+    Outside words it is the unbroken run of marks, or of white space, up to there.
+    """
+
+    kind: Literal["word_so_far"] = "word_so_far"
+    any_of: Texts
+    ignore_case: bool = False
+
+    def items(self) -> int:
+        return 1 + len(self.any_of)
+
+
 class At(_Node):
     """`inner` holds `offset` tokens earlier."""
 
@@ -347,7 +361,7 @@ class Suppresses(_Node):
 
 
 Predicate = Annotated[
-    Token | TokenMatches | Word | WordMatches | At | Within | Since | PrecededBy | Inside | Repeated | Induction
+    Token | TokenMatches | Word | WordMatches | WordSoFar | At | Within | Since | PrecededBy | Inside | Repeated | Induction
     | Position | StartsWord | StartsSentence | Digit | Capitalised | Punctuation | AllOf | AnyOf | Not | Modes | Graded
     | Promotes | Suppresses,
     Field(discriminator="kind"),
@@ -358,7 +372,7 @@ for _model in (At, Within, Since, AllOf, AnyOf, Not, Mode, Modes, Weighted, Grad
 
 _ADAPTER: TypeAdapter[Predicate] = TypeAdapter(Predicate)
 LEAF_KINDS = frozenset(
-    {"token", "token_matches", "word", "word_matches", "preceded_by", "inside", "repeated", "induction", "position",
+    {"token", "token_matches", "word", "word_matches", "word_so_far", "preceded_by", "inside", "repeated", "induction", "position",
      "starts_word", "starts_sentence", "digit", "capitalised", "punctuation", "promotes", "suppresses"}
 )  # fmt: skip
 

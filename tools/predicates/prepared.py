@@ -71,7 +71,7 @@ class _Setting:
             spot = self.spots[part].find(window, pos)
             if spot is None:
                 return None
-            fit = self.fits[part] if spot.token is None else np.arange(len(self.unigram)) == spot.token
+            fit = self.fits[part] if spot.fits is None else spot.fits
             wanted[spot.position] = wanted[spot.position] & fit if spot.position in wanted else fit
         row: list[int] = self.tokens.ids[window, :length].tolist()
         for at, fit in wanted.items():

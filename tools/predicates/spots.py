@@ -1,15 +1,16 @@
 """Which token to edit so that one condition flips at a later place, and what to put there."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuronaut.tools.predicates import nodes
-from neuronaut.tools.predicates.evaluate import holds, token_table
+from neuronaut.tools.predicates.evaluate import holds, shifted, token_table
 from neuronaut.tools.predicates.nodes import Predicate
-from neuronaut.tools.tokens import Tokens, Vocabulary
+from neuronaut.tools.tokens import Tokens, Vocabulary, last_run
 
 Bools = NDArray[np.bool_]
 
@@ -26,10 +27,10 @@ class Core(NamedTuple):
 
 
 class Spot(NamedTuple):
-    """The position to edit; `token` is the one that makes the core true there, None where several do."""
+    """The position to edit. fits: (d_vocab,) the tokens that may make the core true there, where that depends on the place."""
 
     position: int
-    token: int | None = None
+    fits: Bools | None = None
 
 
 def core_of(part: Predicate) -> Core:
@@ -88,10 +89,15 @@ class Spots:
                 return self._mark(window, at, holds(p.inner, self.tokens), low)
             case nodes.Inside():
                 return self._inside(window, at, first)
+            case nodes.WordSoFar():
+                fits = self._completing.get(self._before(window, at))
+                return Spot(at, fits) if fits is not None else None
             case nodes.Repeated():
                 high = at - p.min_gap + 1
                 low = max(first, high - NEAR)
-                return Spot(int(self.rng.integers(low, high)), int(self.tokens.ids[window, at])) if low < high else None
+                if low >= high:
+                    return None
+                return Spot(int(self.rng.integers(low, high)), self._only(int(self.tokens.ids[window, at])))
             case nodes.Induction():
                 return self._induction(window, at, first, p.length + 1)
             case _:
@@ -129,7 +135,44 @@ class Spots:
             return None
         row = int(self.rng.choice(near))
         odd = int(np.argmax(differs[row]))
-        return Spot(first + row + odd, int(gram[odd]))
+        return Spot(first + row + odd, self._only(int(gram[odd])))
+
+    def _only(self, token: int) -> Bools:
+        return np.arange(len(self.tokens.vocabulary.pieces)) == token
+
+    def _before(self, window: int, at: int) -> str:
+        """What is written of the word before the token at a place; "" where its first token would stand there."""
+        so_far = str(self.tokens.words_so_far[window, at - 1]) if at else ""
+        assert isinstance(self.core.predicate, nodes.WordSoFar)
+        so_far = so_far.casefold() if self.core.predicate.ignore_case else so_far
+        return so_far if so_far in self._completing else ""
+
+    @cached_property
+    def _completing(self) -> dict[str, Bools]:
+        """By what is written of a word already, the tokens that may make it one of those of `word_so_far`: those that begin
+        such a word, by "", and those that go on from there."""
+        p, vocabulary = self.core.predicate, self.tokens.vocabulary
+        assert isinstance(p, nodes.WordSoFar)
+        fold = str.casefold if p.ignore_case else str
+        found: dict[str, Bools] = {}
+        for part in map(fold, p.any_of):
+            written = {part[:size]: vocabulary.writing.get(part[size:].casefold(), ()) for size in range(1, len(part))}
+            for begun, tokens in {"": vocabulary.ending.get(part.casefold(), ()), **written}.items():
+                for token in tokens:
+                    piece = fold(vocabulary.pieces[token])
+                    if (piece.rstrip() or piece) == part[len(begun) :] if begun else last_run(piece) == part:
+                        found.setdefault(begun, np.zeros(len(vocabulary.pieces), dtype=bool))[token] = True
+        whole = found.get("")
+        return found if whole is None else {begun: fits | whole for begun, fits in found.items()}
+
+    def possible(self) -> Bools | None:
+        """(n_windows, n_pos) where a token can make the core true; None where the place does not matter."""
+        if not isinstance(self.core.predicate, nodes.WordSoFar) or "" in self._completing:
+            return None
+        fold = str.casefold if self.core.predicate.ignore_case else str
+        grid = self.tokens.words_so_far
+        begun = np.array([fold(part) in self._completing for part in grid.ravel()], dtype=bool).reshape(grid.shape)
+        return shifted(begun, 1 + self.core.back)
 
     def choices(self) -> tuple[Bools, Bools]:
         """(d_vocab,) twice: tokens that may make the core true, and false, when put at the spot."""

@@ -30,8 +30,8 @@ def readable(predicate: Predicate) -> str:
         case nodes.Token():
             flags = _flags(ignore_case=predicate.ignore_case, ignore_space=predicate.ignore_space)
             return _call("token", *_quoted(predicate.any_of), *flags)
-        case nodes.Word():
-            return _call("word", *_quoted(predicate.any_of), *_flags(ignore_case=predicate.ignore_case))
+        case nodes.Word() | nodes.WordSoFar():
+            return _call(predicate.kind, *_quoted(predicate.any_of), *_flags(ignore_case=predicate.ignore_case))
         case nodes.TokenMatches() | nodes.WordMatches() | nodes.PrecededBy():
             return _call(predicate.kind, repr(predicate.regex))
         case nodes.At():
@@ -106,7 +106,7 @@ def _build(tree: ast.expr) -> Predicate:
     if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name):
         raise ToolRefused("a predicate is a name such as digit or a call such as token(' and')")
     name, flags = tree.func.id, {k.arg or "**": _constant(k.value, bool) for k in tree.keywords}
-    if flags and name not in ("token", "word"):
+    if flags and name not in ("token", "word", "word_so_far"):
         raise ToolRefused(f"{name} takes no named arguments: write {name}(…) with the values in order")
     if name in _BARE and not tree.args:
         return _BARE[name]()
@@ -119,6 +119,8 @@ def _from_call(name: str, args: list[ast.expr], flags: dict[str, object]) -> Pre
             return nodes.Token.model_validate({"any_of": _strings(args), **flags})
         case "word":
             return nodes.Word.model_validate({"any_of": _strings(args), **flags})
+        case "word_so_far":
+            return nodes.WordSoFar.model_validate({"any_of": _strings(args), **flags})
         case "token_matches" | "word_matches" | "preceded_by":
             return _REGEX_LEAVES[name](regex=_only(_strings(args), name))
         case "at":

@@ -86,6 +86,10 @@ def _noun(predicate: Predicate) -> str:
         case nodes.Word():
             loose_word = " (in any case)" if predicate.ignore_case else ""
             return f"the word{'s' * (len(predicate.any_of) > 1)} {_listed(predicate.any_of)}{loose_word}"
+        case nodes.WordSoFar():
+            runs = [one for one in predicate.any_of if not one.isalnum()]
+            loose_word = " (in any case)" if predicate.ignore_case else ""
+            return f"{'text' if runs else 'a word'} that goes {_listed(predicate.any_of)} so far{loose_word}"
         case nodes.TokenMatches():
             return f"a token matching /{_visible(predicate.regex)}/"
         case nodes.WordMatches():

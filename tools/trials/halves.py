@@ -38,7 +38,7 @@ def alternatives(predicate: Predicate) -> list[Predicate]:
     Of a conjunction the part with most alternatives is split.
     """
     match predicate:
-        case nodes.Token() | nodes.Word():
+        case nodes.Token() | nodes.Word() | nodes.WordSoFar():
             return [predicate.model_copy(update={"any_of": (one,)}) for one in predicate.any_of]
         case nodes.TokenMatches() | nodes.WordMatches() | nodes.PrecededBy():
             return [predicate.model_copy(update={"regex": one}) for one in branches(predicate.regex)]
