@@ -1,6 +1,7 @@
 """The steps of an answer. Each reads and writes the notebook; what passes between them is ids."""
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,22 @@ from neuronaut.agent.proposers.base import Explored, Proposal, Side
 from neuronaut.agent.proposers.pool import gathered
 from neuronaut.agent.session import Done, Session
 from neuronaut.memory import queries
-from neuronaut.memory.judge import Decision, ModeCase, ReadsCase, Rival, WritesCase, case_from_json, decide, wanting
+from neuronaut.memory.judge import (
+    MIN_COVERAGE,
+    MIN_PRECISION,
+    Decision,
+    ModeCase,
+    ReadsCase,
+    Rival,
+    WritesCase,
+    case_from_json,
+    decide,
+    wanting,
+)
 from neuronaut.tools.errors import ToolFailed, ToolRefused
 from neuronaut.tools.look.activations import activations_of
 from neuronaut.tools.look.damage import damaged
-from neuronaut.tools.look.examples import EXPLORE_TOKENS
+from neuronaut.tools.look.examples import EXPLORE_TOKENS, LIST_TOKENS
 from neuronaut.tools.look.reads import FiringRule
 from neuronaut.tools.look.weights import promoted_pieces
 from neuronaut.tools.predicates.nodes import Promotes, Suppresses, canonical_json, complexity, predicate_from_json, walk
@@ -29,8 +41,36 @@ ITEM_COST = 0.002
 WORTH_TESTING = 0.5  # of the best prospect; the rest stay rivals
 MODES_WORTH = 0.1  # F1
 IDLE_COST = 0.3  # of a claim all of whose leaves can be edited without moving the unit
+SIZES = (5, 20)  # items: a claim of at most so many is worth a test where only a longer one is proved
+ENOUGH = 1.1  # margin on design text of a claim that may hold by itself
+SHORTFALL = 0.5  # F1 for each part of the margin that is missing
 REVISION = "revision"  # author of what is left of a tested claim
 NOTHING_PROPOSED = "nothing was proposed that a test could carry"
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """How a predicate of `compare_on_design` may fare in its test.
+
+    worth: F1 less the price of its items and idle leaves. margin: the smaller of precision and coverage, each in parts of
+    what a SUPPORTED claim needs.
+    """
+
+    worth: float
+    margin: float
+    items: int
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> "Prospect":
+        """A claim of modes is scored at the threshold of its weakest, which is the harder test: it gets something for it."""
+        modes = MODES_WORTH if json.loads(row["predicate"])["kind"] == "modes" else 0.0
+        worth = row["f1"] + modes - ITEM_COST * row["complexity"] - IDLE_COST * (row["idle"] or 0.0)
+        return cls(worth, min(row["precision"] / MIN_PRECISION, row["coverage"] / MIN_COVERAGE), row["complexity"])
+
+    @property
+    def promise(self) -> float:
+        """What tests are given out by: worth, less what speaks against a claim that will hardly be SUPPORTED."""
+        return self.worth - SHORTFALL * max(0.0, ENOUGH - self.margin)
 
 
 def look(session: Session, unit: Unit) -> FiringRule | None:
@@ -48,7 +88,7 @@ def look(session: Session, unit: Unit) -> FiringRule | None:
     return rule
 
 
-def propose(session: Session, unit: Unit, rule: FiringRule) -> dict[str, float]:
+def propose(session: Session, unit: Unit, rule: FiringRule) -> dict[str, Prospect]:
     """Hypotheses of all proposers for the reads side, compared on design text: id to prospect, the best first.
 
     What they say of the output is kept for the writes side.
@@ -64,6 +104,10 @@ def propose(session: Session, unit: Unit, rule: FiringRule) -> dict[str, float]:
         activations,
         rule,
         damaged=(apart, activations_of(context.target, unit, apart)),
+        wide=(
+            context.sample("explore", LIST_TOKENS),
+            context.activations(unit, "explore", n_tokens=LIST_TOKENS),
+        ),
         promoted=tuple(promoted_pieces(context.target, unit, PROMOTED)),
         refuted=tuple(one.predicate for one in earlier if one.status == "REFUTED" and one.same_inputs),
         recalled=tuple(f"{one.status}: {one.claim}" for one in earlier),
@@ -78,11 +122,11 @@ def propose(session: Session, unit: Unit, rule: FiringRule) -> dict[str, float]:
     authors = _authors(pool.reads)
     done = session.experiment("compare_on_design", {"unit": unit.address, "predicates": list(authors)})
     by = list(authors.values())
-    prospects: dict[str, float] = {}
+    prospects: dict[str, Prospect] = {}
     compared = done.payload["predicates"][: 1 if session.config.loop == "one-shot" else None]
-    for row in sorted(compared, key=_prospect, reverse=True):
+    for row in sorted(compared, key=lambda row: -Prospect.of(row).promise):
         identifier, claim = _add(session, unit, "reads", row["predicate"], by[row["origin"]])
-        prospects.setdefault(identifier, _prospect(row))
+        prospects.setdefault(identifier, Prospect.of(row))
         session.say("propose", f"{claim} (F1 {row['f1']:.2f} on design)")
     return prospects
 
@@ -93,15 +137,6 @@ def _add(session: Session, unit: Unit, side: Side, source: str, author: str) -> 
     claim = claim_text(predicate) if side == "writes" else claim_text(predicate, sign=unit.sign)
     fields = {"side": side, "claim": claim, "predicate": source, "complexity": complexity(predicate), "author": author}
     return session.notebook.add_hypothesis(session.run, unit, fields), claim
-
-
-def _prospect(row: dict[str, Any]) -> float:
-    """How well a predicate of `compare_on_design` may fare in its test: F1 less the price of its items and idle leaves.
-
-    A claim of modes is scored at the threshold of its weakest, which is the harder test: it gets something for it.
-    """
-    modes = MODES_WORTH if json.loads(row["predicate"])["kind"] == "modes" else 0.0
-    return float(row["f1"] + modes - ITEM_COST * row["complexity"] - IDLE_COST * (row["idle"] or 0.0))
 
 
 def _authors(pool: list[Proposal]) -> dict[str, str]:
@@ -204,13 +239,13 @@ def reads_case(claim: dict[str, Any], rivals: list[dict[str, Any]], done: Done, 
 
 def reads(session: Session, unit: Unit) -> None:
     """The reads side of a unit: look, propose, test; on fresh text what is left of the claim is tested next, then a rival
-    that does as well. Where a claim is proved, only claims of several modes go on."""
+    that does as well. Where a claim is proved, only claims of several modes go on, and shorter claims that may be enough."""
     rule = look(session, unit)
     if rule is None:
         return
     prospects = propose(session, unit, rule)
     ids = waiting = list(prospects)
-    if not any(prospect > 0 for prospect in prospects.values()):
+    if not any(prospect.worth > 0 for prospect in prospects.values()):
         session.notebook.outcome(session.run, unit, "reads", "ABSTAINED", NOTHING_PROPOSED)
         session.say("propose", f"{unit.address}: {NOTHING_PROPOSED}")
         return
@@ -218,9 +253,9 @@ def reads(session: Session, unit: Unit) -> None:
         waiting = [ids[int(i)] for i in np.random.default_rng(session.config.seed).permutation(len(ids))]
     if session.config.loop == "no-rivals":
         ids = []
-    proved = False
+    best, proved = max(prospect.worth for prospect in prospects.values()), list[str]()
     for _ in range(MAX_ROUNDS):
-        if not waiting or prospects[waiting[0]] < WORTH_TESTING * max(prospects.values()):
+        if not waiting:
             return
         chosen, *waiting = waiting
         decision = test_reads(session, unit, chosen, ids)
@@ -230,12 +265,25 @@ def reads(session: Session, unit: Unit) -> None:
         if session.config.loop != "one-shot" and (revised := _revised(session, unit, chosen)) is not None:
             identifier, prospects[identifier] = revised
             waiting = [identifier, *(one for one in waiting if one != identifier)]
-        proved = proved or decision.status == "SUPPORTED"
+        proved += [chosen] if decision.status == "SUPPORTED" else []
         if proved:
             modes = _with_modes(session)
-            if decision.status == "SUPPORTED" and chosen in modes:
+            if modes & set(proved):
                 return
-            waiting = [one for one in waiting if one in modes]
+            named = [one for one in waiting if one in modes]
+            waiting = list(dict.fromkeys([*named, *_shorter(prospects, proved, waiting)]))
+        elif waiting and prospects[waiting[0]].worth < WORTH_TESTING * best:
+            return
+
+
+def _shorter(prospects: dict[str, Prospect], proved: list[str], waiting: list[str]) -> list[str]:
+    """Of what waits the claims of a smaller size than all that is proved that may be enough by themselves, the best first."""
+    least = min(prospects[one].items for one in proved)
+    sizes = [size for size in SIZES if size < least]
+    return sorted(
+        (one for one in waiting if sizes and prospects[one].items <= sizes[-1] and prospects[one].margin >= ENOUGH),
+        key=lambda one: -prospects[one].margin,
+    )
 
 
 def _with_modes(session: Session) -> set[str]:
@@ -244,7 +292,7 @@ def _with_modes(session: Session) -> set[str]:
     return {row["id"] for row in rows if json.loads(row["predicate"])["kind"] == "modes"}
 
 
-def _revised(session: Session, unit: Unit, tested: str) -> tuple[str, float] | None:
+def _revised(session: Session, unit: Unit, tested: str) -> tuple[str, Prospect] | None:
     """A hypothesis without the parts that a test found wanting, with its prospect on design text; None where none is,
     or nothing is left of it."""
     rows = {row["id"]: row for row in queries.hypotheses(session.notebook, session.run)}
@@ -262,7 +310,7 @@ def _revised(session: Session, unit: Unit, tested: str) -> tuple[str, float] | N
     row = session.experiment("compare_on_design", args).payload["predicates"][0]
     identifier, claim = _add(session, unit, "reads", row["predicate"], REVISION)
     session.say("propose", f"{claim} (F1 {row['f1']:.2f} on design): the last one without what told too little")
-    return identifier, _prospect(row)
+    return identifier, Prospect.of(row)
 
 
 def _as_good(session: Session, ids: list[str], chosen: str) -> list[str]:

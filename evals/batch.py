@@ -9,7 +9,7 @@ import torch
 from neuronaut.tools.corpus import Corpus, Split, pocket_corpus
 from neuronaut.tools.errors import ToolFailed
 from neuronaut.tools.look.activations import batches
-from neuronaut.tools.registry import Array, ToolContext
+from neuronaut.tools.registry import Array, ToolContext, continued
 from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.targets.load import load_target
 from neuronaut.tools.tokens import Tokens
@@ -63,11 +63,21 @@ class BatchContext(ToolContext):
         if key not in self._shared:
             tokens = self.tokens(split, block) if n_tokens is None else self.sample(split, n_tokens)
             before = self.target.forwards
-            self._shared[key] = self._read(tokens)
+            smaller = [self._shared[other] for other in self._shared if other[:2] == key[:2]]
+            self._shared[key] = self._read_on(tokens, smaller)
             self.shared_forwards += self.target.forwards - before
         return self._shared[key]
 
-    def _read(self, tokens: Tokens) -> dict[int, Array]:
+    def _read_on(self, tokens: Tokens, smaller: list[dict[int, Array]]) -> dict[int, Array]:
+        """The values on `tokens`; what one of some smaller samples of the same text has told is not read again."""
+        known = max(smaller, key=lambda one: next(iter(one.values())).shape[1], default=None)
+        n = 0 if known is None else next(iter(known.values())).shape[1]
+        if known is None or n >= len(tokens):
+            return self._read_all(tokens)
+        rest = self._read_all(tokens.select(range(n, len(tokens))))
+        return {layer: continued(values, rest[layer], tokens) for layer, values in known.items()}
+
+    def _read_all(self, tokens: Tokens) -> dict[int, Array]:
         sites = {layer: Site("neurons", layer) for layer in self._wanted}
         values = {
             layer: np.zeros((len(indices), *tokens.ids.shape), dtype=np.float32)

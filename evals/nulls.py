@@ -17,7 +17,7 @@ from neuronaut.evals.sample import live_sample
 from neuronaut.evals.shifted import by_metrics
 from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size, share
 from neuronaut.evals.truths import SIMPLE, Truth, draw_truths, truth_f1
-from neuronaut.tools.look.examples import EXPLORE_TOKENS
+from neuronaut.tools.look.examples import EXPLORE_TOKENS, LIST_TOKENS
 from neuronaut.tools.look.reads import firing_rule
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.registry import ToolContext
@@ -76,9 +76,11 @@ class SwappedLabels:
 
     def propose(self, explored: Explored) -> list[Proposal]:
         """The other unit's hypotheses."""
-        activations = self.context.activations(self.other, "explore", n_tokens=EXPLORE_TOKENS)
-        rule = needed_rule(self.context, self.other)
-        return GrammarProposer(seed=self.seed).propose(Explored(self.other, explored.tokens, activations, rule))
+        read, rule = self.context.activations, needed_rule(self.context, self.other)
+        activations = read(self.other, "explore", n_tokens=EXPLORE_TOKENS)
+        wide = (self.context.sample("explore", LIST_TOKENS), read(self.other, "explore", n_tokens=LIST_TOKENS))
+        shown = Explored(self.other, explored.tokens, activations, rule, wide=wide)
+        return GrammarProposer(seed=self.seed).propose(shown)
 
 
 def null_of(context: ToolContext, unit: Unit, kind: Kind, seed: int) -> Null:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from neuronaut.agent.proposers.tables import PRICES, margin
 from neuronaut.evals.heldout import Bools, Firing, Ints, Places
-from neuronaut.evals.lookup import PRICES, margin
 from neuronaut.tools.intervene.next_token import values_at_last
 from neuronaut.tools.look.examples import TopExamplesArgs, choose_places
 from neuronaut.tools.look.reads import FiringRule
@@ -211,7 +211,7 @@ def cut(patterns: Sequence[Pattern], windows: Windows, firing: Firing, budgets: 
             held[fresh] = True
             sums += _sums(fresh, firing)
             nodes |= {patterns[at][: depth + 1] for depth in range(len(patterns[at]))}
-            score = float(margin(sums[:1], sums[1:2], sums[2:] / mass)[0])
+            score = float(margin(sums[1:2] / np.maximum(sums[:1], 1.0), sums[2:] / mass)[0])
             for number, budget in enumerate(budgets):
                 if len(nodes) <= budget and score > best[number][0]:
                     best[number] = (score, [patterns[i] for i in order[:taken]])

@@ -38,6 +38,13 @@ class ToolResult:
     arrays: dict[str, Array] = field(default_factory=dict)
 
 
+def continued(first: Array, rest: Array, tokens: Tokens) -> Array:
+    """(…, n_windows, n_pos) activations on `tokens`, from those on its first windows and on all others."""
+    width = tokens.ids.shape[1]
+    parts = [np.pad(part, [(0, 0)] * (part.ndim - 1) + [(0, width - part.shape[-1])]) for part in (first, rest)]
+    return np.concatenate(parts, axis=-2)
+
+
 @dataclass
 class ToolContext:
     """What tools work on. Text and activations are read once and kept for the tools that follow.
@@ -49,6 +56,7 @@ class ToolContext:
     corpus: Corpus
     stored: StoredActivations | None = None
     _tokens: dict[tuple[Split, int | None], Tokens] = field(default_factory=dict, repr=False)
+    _samples: dict[tuple[Split, int], Tokens] = field(default_factory=dict, repr=False)
     _activations: dict[tuple[Unit, Split, int | None, int | None], Array] = field(default_factory=dict, repr=False)
 
     def tokens(self, split: Split, block: int | None = None) -> Tokens:
@@ -60,9 +68,11 @@ class ToolContext:
 
     def sample(self, split: Split, n_tokens: int) -> Tokens:
         """The first windows of a split, in its own order, that hold at least `n_tokens` tokens together."""
-        tokens = self.tokens(split)
-        enough = int(np.searchsorted(np.cumsum(tokens.lengths), n_tokens)) + 1
-        return tokens if enough >= len(tokens) else tokens.select(range(enough))
+        if (split, n_tokens) not in self._samples:
+            tokens = self.tokens(split)
+            enough = int(np.searchsorted(np.cumsum(tokens.lengths), n_tokens)) + 1
+            self._samples[split, n_tokens] = tokens if enough >= len(tokens) else tokens.select(range(enough))
+        return self._samples[split, n_tokens]
 
     def activations(self, unit: Unit, split: Split, *, block: int | None = None, n_tokens: int | None = None) -> Array:
         """(n_windows, n_pos) of `tokens(split, block)`, or of `sample(split, n_tokens)`; the sign is applied."""
@@ -74,8 +84,22 @@ class ToolContext:
                 check_unit(self.target.spec, unit)
                 kept = self._kept(unit.layer, np.array([unit.index]), split, n_tokens)
                 other = None if kept is None else -unit.sign * kept[0]
-            self._activations[key] = -other if other is not None else activations_of(self.target, unit, tokens)
+            self._activations[key] = -other if other is not None else self._read(unit, split, block, tokens)
         return self._activations[key]
+
+    def _read(self, unit: Unit, split: Split, block: int | None, tokens: Tokens) -> Array:
+        """The activations on `tokens`; what a smaller sample of the same text has told is not read again."""
+        smaller = [
+            values
+            for (one, *text, _), values in self._activations.items()
+            if one == unit and text == [split, block] and len(values) < len(tokens)
+        ]
+        known = max(smaller, key=len, default=None)
+        if known is None:
+            return activations_of(self.target, unit, tokens)
+        return continued(
+            known, activations_of(self.target, unit, tokens.select(range(len(known), len(tokens)))), tokens
+        )
 
     def _kept(self, layer: int, indices: Array, split: Split, n_tokens: int | None) -> Array | None:
         if self.stored is None or split != "explore" or n_tokens != self.stored.n_tokens:

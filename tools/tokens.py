@@ -31,7 +31,6 @@ class Vocabulary:
         """(d_vocab,) True where the piece begins with a space or other non-word character, or is special."""
         return np.array([not piece[:1].isalnum() for piece in self.pieces], dtype=bool)
 
-
     @cached_property
     def writing(self) -> dict[str, list[int]]:
         """The tokens by their text in lower case, without white space behind it."""

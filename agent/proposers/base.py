@@ -32,8 +32,9 @@ class Explored:
     """All that a proposer may know of one unit; confirm and audit text never enter.
 
     activations: (n_windows, n_pos), the unit's sign applied. damaged: the same for damaged explore text, where cues that
-    come together in natural text come apart. promoted: tokens that its firing makes likelier, best first. refuted:
-    canonical JSON of predicates that a test of an earlier run refuted. recalled: sentences on earlier findings.
+    come together in natural text come apart. wide: the same for more explore text, for what takes counting only.
+    promoted: tokens that its firing makes likelier, best first. refuted: canonical JSON of predicates that a test of an
+    earlier run refuted. recalled: sentences on earlier findings.
     """
 
     unit: Unit
@@ -41,6 +42,7 @@ class Explored:
     activations: NDArray[np.float32]
     rule: Firing
     damaged: tuple[Tokens, NDArray[np.float32]] | None = None
+    wide: tuple[Tokens, NDArray[np.float32]] | None = None
     promoted: tuple[str, ...] = ()
     refuted: tuple[str, ...] = ()
     recalled: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from neuronaut.agent.proposers.tables import FOLDS
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import Predicate, complexity
@@ -186,7 +187,7 @@ class Features:
 
                 moved = np.asarray(self.shifted(grid, offset, -1), dtype=np.int32)
                 found.append(Family(f"{name} {offset} before", moved, names, earlier, own_cost=2 + alike))
-        found += [*self._words(), *self._so_far(), *self._token_parts(), *self._tails(), self._pairs()]
+        found += [*self._words(), *self.so_far, *self._token_parts(), *self._tails(), self._pairs()]
         return {family.name: family for family in found}
 
     def _words(self) -> list[Family]:
@@ -209,13 +210,29 @@ class Features:
                 )
         return found
 
-    def _so_far(self) -> list[Family]:
+    @cached_property
+    def so_far(self) -> list[Family]:
+        """The families of the word so far."""
         parts = [str(part) if 0 < len(part) <= _LONGEST else None for part in self.at_places(self.tokens.words_so_far)]
         exact, loose = _coded(parts), _coded(part and part.casefold() for part in parts)
         return [
             Family("word so far", *exact, lambda texts: nodes.WordSoFar(any_of=texts)),
-            Family("loose word so far", *loose, lambda texts: nodes.WordSoFar(any_of=texts, ignore_case=True), own_cost=2),
+            Family(
+                "loose word so far", *loose, lambda texts: nodes.WordSoFar(any_of=texts, ignore_case=True), own_cost=2
+            ),
         ]
+
+    @cached_property
+    def lists(self) -> list[tuple[Family, NDArray[np.float64]]]:
+        """The families of which long lists may be made, each with (n_keys, FOLDS) places of its keys by document."""
+        keys, names = self.pieces
+        fold, found = self.documents % FOLDS, []
+        for family in (Family("token", keys, names, lambda texts: nodes.Token(any_of=texts)), *self.so_far):
+            known = family.keys >= 0
+            cells = family.keys[known].astype(np.int64) * FOLDS + fold[known]
+            places = np.bincount(cells, minlength=len(family.names) * FOLDS).reshape(-1, FOLDS).astype(np.float64)
+            found.append((family, places))
+        return found
 
     def _token_parts(self) -> list[Family]:
         """The first character of the token, with the space before it, and the last one."""

@@ -7,11 +7,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from neuronaut.agent.proposers.atoms import Counts, Floats, Mask, Tally, Target
+from neuronaut.agent.proposers.atoms import Counts, Floats, Mask, Tally, Target, set_atom
 from neuronaut.agent.proposers.base import Explored, Firing, Proposal
-from neuronaut.agent.proposers.features import Features
+from neuronaut.agent.proposers.features import Family, Features
 from neuronaut.agent.proposers.search import (
     LIMITS,
+    MIN_GAIN,
     Clause,
     Formula,
     cleaned,
@@ -20,6 +21,7 @@ from neuronaut.agent.proposers.search import (
     formulas,
     pruned,
 )
+from neuronaut.agent.proposers.tables import FOLDS, Counted, Table, best_tables
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import Predicate, canonical_json, complexity, leaves, predicate_from_json
@@ -38,6 +40,9 @@ MODE_PRECISION = 0.75
 MODE_ADDS = 0.06  # of the firing mass, to the other modes
 MODE_COVERAGE = 0.15  # of the firing mass that is left
 MOST_MODES = 6
+MODES_ITEMS = 40  # modes are a few notions, and no long lists
+LIST_SIZES = (5, 20, 100)  # items
+MIN_MARGIN = 0.8  # of the precision and of the coverage that a SUPPORTED claim needs
 
 
 @dataclass(frozen=True)
@@ -187,7 +192,7 @@ def _searched(case: _Case, *, budget: int, refuted: Sequence[str] = ()) -> list[
 def _modes(first: Formula, case: _Case, tally: Tally) -> Found | None:
     """The strongest rule with the weaker ones that hold where it does not, each a mode of its own; None where there are
     none. Scored by the threshold of the weakest."""
-    if case.select.counts(first.mask).f1 < MIN_FIRST_F1:
+    if case.select.counts(first.mask).f1 < MIN_FIRST_F1 or first.cost > MODES_ITEMS:
         return None
     clauses, covered = list(first.clauses), first.mask
     loud = case.values > case.rule.threshold  # what fires unexplained hides weaker modes
@@ -196,6 +201,8 @@ def _modes(first: Formula, case: _Case, tally: Tally) -> Found | None:
         if not more:
             break
         clauses += more
+        if sum(clause.cost for clause in clauses) > MODES_ITEMS:
+            return None
         covered = covered | Formula.of(more).mask
     strengths = {clause: float(np.median(case.values[clause.mask])) - case.rule.median for clause in clauses}
     modes = sorted((clause for clause in clauses if strengths[clause] > 0), key=lambda clause: -strengths[clause])
@@ -301,6 +308,32 @@ def _found(predicate: Predicate, mask: Mask, case: _Case, selection_f1: float) -
     return Found(predicate, f1, precision, counts.mass, selection_f1, complexity(predicate), 0)
 
 
+def lists(tokens: Tokens, activations: NDArray[np.floating], rule: Firing) -> list[Found]:
+    """Of each size the list, of tokens or of words so far, that tells the firing best; none that does not come near what a
+    SUPPORTED claim needs on documents from which it was not drawn up."""
+    features = Features.of(tokens)
+    values = np.asarray(features.at_places(activations), dtype=np.float64)
+    target = Target.of(values, features.documents, rule.threshold, rule.median)
+    at = np.flatnonzero(target.fires)
+    fold = features.documents % FOLDS
+    best: dict[int, tuple[Family, Table]] = {}
+    for family, places in features.lists:
+        counted = Counted.of(family.keys, places, at, fold[at], target.mass[at])
+        sizes = [(size - family.own_cost) // family.item_cost for size in LIST_SIZES]
+        for size, table in zip(LIST_SIZES, best_tables(counted, sizes), strict=True):
+            if len(table.keys) and (size not in best or table.margin > best[size][1].margin + MIN_GAIN):
+                best[size] = (family, table)
+    found = []
+    for family, table in best.values():
+        if table.margin >= MIN_MARGIN:
+            atom = set_atom(family, table.keys)
+            counts = target.counts(atom.mask)
+            precision = counts.fires / max(counts.places, 1.0)
+            f1 = 2 * precision * counts.mass / max(precision + counts.mass, 1e-12)
+            found.append(Found(atom.node, f1, precision, counts.mass, table.f1, atom.cost, len(family.names)))
+    return found
+
+
 class GrammarProposer:
     """Proposes what the search finds: the best predicates at several complexities, with the current-token rival."""
 
@@ -310,9 +343,15 @@ class GrammarProposer:
         self.max_rivals, self.seed = max_rivals, seed
 
     def propose(self, explored: Explored) -> list[Proposal]:
-        """At most `max_rivals` hypotheses about when the unit fires, best first; no refuted predicate among them."""
+        """At most `max_rivals` hypotheses about when the unit fires, best first, then lists of words and tokens; no refuted
+        predicate among them."""
         case = _Case.of(*_joined(explored), explored.rule, self.seed)
-        return self._proposals(explored, _searched(case, budget=self.max_rivals, refuted=explored.refuted))
+        found = _searched(case, budget=self.max_rivals, refuted=explored.refuted)
+        if explored.wide is not None:
+            listed = {canonical_json(one.predicate): one for one in lists(*explored.wide, explored.rule)}
+            known = {canonical_json(one.predicate) for one in found}.union(explored.refuted)
+            found += [one for text, one in listed.items() if text not in known]
+        return self._proposals(explored, found)
 
     def _proposals(self, explored: Explored, found: Iterable[Found]) -> list[Proposal]:
         return [

@@ -25,7 +25,7 @@ from neuronaut.agent.proposers.features import Features
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.nodes import Predicate
 
-LIMITS = (5, 20, 100)
+LIMITS = (4, 19, 99)  # keys: of a leaf of 5, 20 and 100 items
 TOKEN_FAMILIES = ("token", "loose token")
 MIN_GAIN = 0.03  # F1 on explore that a leaf or a clause must bring
 KEY_RATE = 0.4  # share of a key's places that must fire

@@ -13,6 +13,7 @@ from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.units import Unit
 
 EXPLORE_TOKENS = 50_000  # enough for about 500 firing places of a neuron that fires on 1 % of tokens
+LIST_TOKENS = 200_000  # of explore text, from which long lists of words are drawn up
 Text = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
 
 
