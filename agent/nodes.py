@@ -42,7 +42,7 @@ WORTH_TESTING = 0.5  # of the best prospect; the rest stay rivals
 MODES_WORTH = 0.1  # F1
 IDLE_COST = 0.3  # of a claim all of whose leaves can be edited without moving the unit
 SIZES = (5, 20)  # items: a claim of at most so many is worth a test where only a longer one is proved
-ENOUGH = 1.1  # margin on design text of a claim that may hold by itself
+ENOUGH = 1.0  # margin on design text of a claim that may hold by itself
 SHORTFALL = 0.5  # F1 for each part of the margin that is missing
 REVISION = "revision"  # author of what is left of a tested claim
 NOTHING_PROPOSED = "nothing was proposed that a test could carry"
@@ -52,8 +52,8 @@ NOTHING_PROPOSED = "nothing was proposed that a test could carry"
 class Prospect:
     """How a predicate of `compare_on_design` may fare in its test.
 
-    worth: F1 less the price of its items and idle leaves. margin: the smaller of precision and coverage, each in parts of
-    what a SUPPORTED claim needs.
+    worth: F1 less the price of its items and idle leaves. margin: the smaller of the lower bounds of precision and coverage,
+    each in parts of what a SUPPORTED claim needs.
     """
 
     worth: float
@@ -65,7 +65,8 @@ class Prospect:
         """A claim of modes is scored at the threshold of its weakest, which is the harder test: it gets something for it."""
         modes = MODES_WORTH if json.loads(row["predicate"])["kind"] == "modes" else 0.0
         worth = row["f1"] + modes - ITEM_COST * row["complexity"] - IDLE_COST * (row["idle"] or 0.0)
-        return cls(worth, min(row["precision"] / MIN_PRECISION, row["coverage"] / MIN_COVERAGE), row["complexity"])
+        margin = min(row["precision_low"] / MIN_PRECISION, row["coverage_low"] / MIN_COVERAGE)
+        return cls(worth, margin, row["complexity"])
 
     @property
     def promise(self) -> float:

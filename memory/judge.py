@@ -35,7 +35,8 @@ class Rival(_Case):
 
     agreement: share of the places where either holds at which both do. lacked_leaf_e: for a rival that is made of the
     claim's own leaves, the largest e-value among those that it lacks; None for any other rival, which the edits of a
-    leaf may move as well.
+    leaf may move as well. told_apart_e: e-value of the pairs of edits in which the rival is true of both arms or of
+    neither, so that it cannot say why the unit fires on one of them; None where there is none.
     """
 
     claim: str
@@ -46,6 +47,14 @@ class Rival(_Case):
     difference_high: float
     agreement: float
     lacked_leaf_e: float | None = None
+    told_apart_e: float | None = None
+
+    @property
+    def beaten(self) -> bool:
+        """Whether the claim does better on natural text, or no worse there and edits show what the rival misses."""
+        if self.difference_low > 0 or (self.lacked_leaf_e or 0.0) >= E_EFFECT:
+            return True
+        return self.difference_high >= 0 and (self.told_apart_e or 0.0) >= E_EFFECT
 
 
 class ModeCase(_Case):
@@ -207,11 +216,7 @@ def wanting(case: ReadsCase) -> list[str]:
 
 def _unbeaten(case: ReadsCase) -> list[str]:
     simpler = [r for r in case.rivals if r.complexity < case.complexity and r.agreement < SAME]
-    lost = [
-        f"no better than {r.claim!r} (F1 {r.f1:.2f})"
-        for r in simpler
-        if r.difference_low <= 0 and (r.lacked_leaf_e is None or r.lacked_leaf_e < E_EFFECT)
-    ]
+    lost = [f"no better than {r.claim!r} (F1 {r.f1:.2f})" for r in simpler if not r.beaten]
     if simpler:
         return lost
     nothing = 2 * case.base_rate / (1 + case.base_rate)

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from neuronaut.agent.proposers.base import Explored
-from neuronaut.agent.proposers.grammar import GrammarProposer, search
+from neuronaut.agent.proposers.grammar import GrammarProposer, lists, search
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import Predicate, canonical_json
@@ -110,6 +110,7 @@ FAMILIES: dict[str, Predicate] = {
     ),
     "union": nodes.AnyOf(of=(token(" baba", " baki"), nodes.AllOf(of=(nodes.Digit(), nodes.Repeated(min_gap=1))))),
     "word ending": nodes.WordMatches(regex="ing$"),
+    "word so far": nodes.WordSoFar(any_of=("babaing", "bakied", "baloing", "bamuing", "baneing", "bapaed", "kibaing")),
     "text before": nodes.PrecededBy(regex="lo|mu"),
     "repeated": nodes.Repeated(min_gap=1),
     "induction": nodes.Induction(length=1),
@@ -177,3 +178,35 @@ def test_a_refuted_predicate_is_not_proposed_again_in_any_form() -> None:
     for proposal in GrammarProposer().propose(_explored(truth, refuted=(canonical_json(first),))):
         one, other = holds(first, explore), holds(proposal.predicate, explore)
         assert (one & other).sum() < 0.99 * (one | other).sum()
+
+
+def test_lists_name_the_words_so_far_of_each_size() -> None:
+    """Fourteen words cut into two tokens: four of them are most of the firing, all are found within 20 items, and never a
+    list of more items than its size."""
+    explore = text(1, n_documents=600)
+    words = [*(f"{word.strip()}ing" for word in _WORDS[:14])]
+    truth = nodes.WordSoFar(any_of=tuple(words))
+    found = lists(explore, planted(truth, explore), Rule())
+    assert [one.items for one in found] == sorted(one.items for one in found)
+    assert max(one.items for one in found[:1]) <= 5
+    assert max(one.items for one in found[:2]) <= 20
+    assert set(found[1].predicate.any_of) == set(words)  # type: ignore[union-attr]
+    held, fires = holds(found[1].predicate, explore), planted(truth, explore) > 0.5
+    assert found[1].precision == pytest.approx((held & fires).sum() / held.sum())
+
+
+def test_noise_gives_no_list() -> None:
+    explore = text(1)
+    fires = (np.random.default_rng(0).random(explore.ids.shape) < 0.01) & explore.scored
+    assert lists(explore, fires.astype(np.float32), Rule()) == []
+
+
+def test_lists_stand_behind_what_the_search_finds() -> None:
+    truth, explore = FAMILIES["token set"], text(1)
+    values = planted(truth, explore)
+    alone = Explored(Unit.parse("1.2"), explore, values, Rule())
+    both = Explored(Unit.parse("1.2"), explore, values, Rule(), wide=(explore, values))
+    first = [proposal.predicate for proposal in GrammarProposer().propose(alone)]
+    found = [proposal.predicate for proposal in GrammarProposer().propose(both)]
+    assert found[: len(first)] == first
+    assert len(set(map(canonical_json, found))) == len(found)

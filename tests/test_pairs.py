@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from neuronaut.tools.intervene.pairs import Answers
+from neuronaut.tools.look.reads import FiringRule
 from neuronaut.tools.predicates.draw import PairDraw, draw_pairs
 from neuronaut.tools.predicates.edits import Pair, Source
 from neuronaut.tools.predicates.evaluate import holds
@@ -277,3 +279,25 @@ def test_a_place_is_not_prepared_for_what_stands_alone_or_cannot_be_made_true() 
     assert placed is not None
     assert {pos - 1 for pos in placed.places[:, 1].tolist()} <= {3, 4, 5}
     assert holds(parse_text("digit"), placed.tokens)[tuple(placed.places.T)].all()
+
+
+def test_a_rival_is_told_apart_by_the_pairs_that_leave_it_as_it_is() -> None:
+    """A unit that fires on three tokens against the rival that knows one of them, and against the whole rule."""
+    rule = FiringRule(threshold=0.5, median=0.0, top=1.0, spread=1.0, dense=False)
+    claim, rival = parse_text("token(' ba', ' ca', ' da')"), parse_text("token(' ba')")
+    pairs = draw_pairs(claim, source(TOKENS), limit=60).pairs
+    answers = Answers(pairs, np.ones(len(pairs), dtype=np.float32), np.zeros(len(pairs), dtype=np.float32))
+    texts = answers.texts(VOCABULARY)
+    alike = [
+        pair
+        for pair in pairs
+        if len({Plain(tokens_from_ids([s.ids], VOCABULARY), 0).holds(rival, s.position) for s in (pair.true, pair.false)}) == 1
+    ]
+    assert 0 < len(alike) < len(pairs)
+    told = answers.told_apart(rival, texts, rule)
+    assert len(told) == len({pair.document for pair in alike})
+    assert set(told) == {1.0}
+    assert answers.told_apart(claim, texts, rule) == ()
+    follows_rival = np.array([Plain(tokens_from_ids([p.true.ids], VOCABULARY), 0).holds(rival, p.true.position) for p in pairs])
+    wrong = Answers(pairs, follows_rival.astype(np.float32), np.zeros(len(pairs), dtype=np.float32))
+    assert wrong.told_apart(rival, texts, rule) == ()  # nothing that it leaves alone moves the unit

@@ -20,6 +20,7 @@ from neuronaut.tools.look import capture
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolContext, ToolResult, find_tool, registry
 from neuronaut.tools.targets.load import POCKET, load_target
+from neuronaut.tools.units import Unit
 
 make_model = runpy.run_path(str(Path(__file__).with_name("tiny_models.py")))["make_model"]
 PlainModel = runpy.run_path(str(Path(__file__).with_name("plain_transformers.py")))["PlainModel"]
@@ -455,3 +456,17 @@ def test_layers_before_the_edit_are_run_once(pocket: Bench) -> None:
     pocket.run("ablate", unit="9.3", prompts=PROMPTS, answer=pocket.piece(), how="mean")
     spent = pocket.context.target.forwards - before
     assert spent == pytest.approx(len(PROMPTS) * (1 + 0.9 + 34 * 0.1))
+
+
+def test_a_larger_sample_reads_only_what_a_smaller_one_did_not(pocket: Bench) -> None:
+    unit = Unit.parse("3.7-")
+    apart, together = (ToolContext(pocket.context.target, pocket.context.corpus) for _ in range(2))
+    whole = apart.activations(unit, "explore", n_tokens=40_000)
+    together.activations(unit, "explore", n_tokens=30_000)
+    before = together.target.forwards
+    found = together.activations(unit, "explore", n_tokens=40_000)
+    part = together.target.forwards - before
+    before = together.target.forwards
+    ToolContext(together.target, together.corpus).activations(unit, "explore", n_tokens=40_000)
+    assert 0 < part < 0.5 * (together.target.forwards - before)
+    np.testing.assert_allclose(found, whole, atol=1e-5)

@@ -14,10 +14,11 @@ from neuronaut.tools.errors import ToolFailed
 from neuronaut.tools.look.reads import FiringRule
 from neuronaut.tools.predicates.draw import draw_pairs
 from neuronaut.tools.predicates.edits import EditedText, Pair, Source
+from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import Modes, Predicate, canonical_json, leaves
 from neuronaut.tools.stats import e_value
 from neuronaut.tools.targets.base import Site, TargetModel
-from neuronaut.tools.tokens import Tokens
+from neuronaut.tools.tokens import Tokens, Vocabulary, tokens_from_ids
 from neuronaut.tools.units import Unit
 
 BATCH_TOKENS = 8192
@@ -79,6 +80,19 @@ class Answers:
             if outcome and (of is None or pair.leaf in of):
                 found[pair.document].append(outcome)
         return tuple(sum(values) / len(values) for values in found.values())
+
+    def texts(self, vocabulary: Vocabulary) -> Tokens:
+        """Both arms of each pair, the true one first."""
+        return tokens_from_ids([side.ids for pair in self.pairs for side in (pair.true, pair.false)], vocabulary)
+
+    def told_apart(self, rival: Predicate, texts: Tokens, rule: FiringRule) -> tuple[float, ...]:
+        """The bets of the pairs in which a rival is true of both arms or of neither. texts: those of `texts`."""
+        if not self.pairs:
+            return ()
+        at = [side.position for pair in self.pairs for side in (pair.true, pair.false)]
+        truth = holds(rival, texts)[np.arange(len(at)), at].reshape(-1, 2)
+        kept = np.flatnonzero(truth[:, 0] == truth[:, 1])
+        return Answers(tuple(self.pairs[i] for i in kept), self.true[kept], self.false[kept]).scores(rule)
 
     def bets(self, rule: FiringRule) -> Bets:
         """All bets by the rule."""

@@ -7,12 +7,13 @@ import numpy as np
 from pydantic import Field
 
 from neuronaut.tools.intervene.pairs import Enough, spend_pairs
-from neuronaut.tools.look.reads import FiringRule, count, f1_of
+from neuronaut.tools.look.reads import FiringRule, count, f1_of, lower_bound
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.edits import Source
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import Predicate, canonical_json, complexity, leaves, predicate_from_json
 from neuronaut.tools.registry import Array, ToolContext, ToolResult, tool
+from neuronaut.tools.stats import document_weights
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.trials.modes import lowered, mode_rules
 from neuronaut.tools.trials.reads import UnitArgs, edit_source, needed_rule
@@ -34,7 +35,8 @@ class CompareArgs(UnitArgs):
 
 @tool("compare_on_design", opens_test_text=True)
 def compare_on_design(context: ToolContext, args: CompareArgs) -> ToolResult:
-    """F1 of each predicate on design text and the e-value of each leaf's edits there.
+    """F1, precision and coverage of each predicate on design text, with lower bounds over documents; e-value of the edits of
+    each leaf there.
 
     A claim of modes is scored by the threshold of its weakest mode.
     Where edits of a leaf move nothing, the predicate without it joins the rows: `origin` is the index in `predicates` of
@@ -68,7 +70,14 @@ def compare_on_design(context: ToolContext, args: CompareArgs) -> ToolResult:
 def _scores(predicate: Predicate, activations: Array, tokens: Tokens, rule: FiringRule) -> dict[str, float]:
     counts = count(holds(predicate, tokens), activations, tokens, rule)
     _, precision, coverage = counts.scores(np.ones((1, len(counts.documents))))
-    return {"f1": f1_of(counts), "precision": float(precision[0]), "coverage": float(coverage[0])}
+    _, precisions, coverages = counts.scores(document_weights(len(counts.documents), 0))
+    return {
+        "f1": f1_of(counts),
+        "precision": float(precision[0]),
+        "coverage": float(coverage[0]),
+        "precision_low": lower_bound(precisions),
+        "coverage_low": lower_bound(coverages),
+    }
 
 
 def leaf_e_values(

@@ -31,6 +31,7 @@ from neuronaut.tools.predicates.edits import Source
 from neuronaut.tools.predicates.evaluate import holds, strength
 from neuronaut.tools.predicates.nodes import Predicate, complexity, leaves, predicate_from_json
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
+from neuronaut.tools.stats import e_value
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.tokens import Tokens
@@ -163,6 +164,8 @@ def test_reads(context: ToolContext, args: TestReadsArgs) -> ToolResult:
     spent = spend_pairs(context.target, unit, claim, source, rule, avoid=rivals[0] if rivals else None)
     bets = spent.answers.bets(rule)
     leaf_e = _leaf_e(claim, spent.answers, rules or [rule])
+    texts = spent.answers.texts(tokens.vocabulary)
+    told = [spent.answers.told_apart(rival, texts, rule) for rival in rivals]
     payload = {
         "places": int(scores.counts.held.sum()),
         "dense": rule.dense,
@@ -176,7 +179,11 @@ def test_reads(context: ToolContext, args: TestReadsArgs) -> ToolResult:
                   "documents": len(bets.scores), "discarded": spent.discarded},
         "leaf_e": {str(leaf): e for leaf, e in zip(leaves(claim), leaf_e, strict=True)},
         "modes": mode_rows(claim, rules, activations, tokens, spent.answers, args.seed),
-        "rivals": [_rival(claim, rival, leaf_e, activations, tokens, rule, args.seed) for rival in rivals],
+        "rivals": [
+            _rival(claim, rival, leaf_e, activations, tokens, rule, args.seed)
+            | {"told_apart_e": e_value(scores) if scores else None}
+            for rival, scores in zip(rivals, told, strict=True)
+        ],
         "unexplained": unexplained(claim, activations, tokens, rule),
     }  # fmt: skip
     return ToolResult(_measured(scores, others, bets), payload)
