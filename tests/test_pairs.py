@@ -291,13 +291,18 @@ def test_a_rival_is_told_apart_by_the_pairs_that_leave_it_as_it_is() -> None:
     alike = [
         pair
         for pair in pairs
-        if len({Plain(tokens_from_ids([s.ids], VOCABULARY), 0).holds(rival, s.position) for s in (pair.true, pair.false)}) == 1
+        if len(
+            {Plain(tokens_from_ids([s.ids], VOCABULARY), 0).holds(rival, s.position) for s in (pair.true, pair.false)}
+        )
+        == 1
     ]
     assert 0 < len(alike) < len(pairs)
     told = answers.told_apart(rival, texts, rule)
     assert len(told) == len({pair.document for pair in alike})
     assert set(told) == {1.0}
     assert answers.told_apart(claim, texts, rule) == ()
-    follows_rival = np.array([Plain(tokens_from_ids([p.true.ids], VOCABULARY), 0).holds(rival, p.true.position) for p in pairs])
+    follows_rival = np.array(
+        [Plain(tokens_from_ids([p.true.ids], VOCABULARY), 0).holds(rival, p.true.position) for p in pairs]
+    )
     wrong = Answers(pairs, follows_rival.astype(np.float32), np.zeros(len(pairs), dtype=np.float32))
     assert wrong.told_apart(rival, texts, rule) == ()  # nothing that it leaves alone moves the unit
