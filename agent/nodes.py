@@ -272,12 +272,12 @@ def reads(session: Session, unit: Unit) -> None:
             if modes & set(proved):
                 return
             named = [one for one in waiting if one in modes]
-            waiting = list(dict.fromkeys([*named, *_shorter(prospects, proved, waiting)]))
+            waiting = list(dict.fromkeys([*named, *shorter(prospects, proved, waiting)]))
         elif waiting and prospects[waiting[0]].worth < WORTH_TESTING * best:
             return
 
 
-def _shorter(prospects: dict[str, Prospect], proved: list[str], waiting: list[str]) -> list[str]:
+def shorter(prospects: dict[str, Prospect], proved: list[str], waiting: list[str]) -> list[str]:
     """Of what waits the claims of a smaller size than all that is proved that may be enough by themselves, the best first."""
     least = min(prospects[one].items for one in proved)
     sizes = [size for size in SIZES if size < least]
