@@ -34,12 +34,15 @@ SAME_CLAIM = 0.99  # agreement, at places where either holds, of two forms of on
 MAX_PLACES = 90_000  # tokens searched; of more text whole documents are left out by lot
 _REFITTED = 6
 TOP_DOCUMENTS = 20  # as in the firing rule
-MIN_FIRST_F1 = 0.5  # of the strongest rule, before weaker ones are looked for
+MIN_FIRST_F1 = 0.5  # of the strongest rule, unless it is hardly ever wrong, before weaker ones are looked for
 MIN_STRENGTH = 0.25  # of the threshold, for what is left outside the stronger modes
 MODE_PRECISION = 0.75
 MODE_ADDS = 0.06  # of the firing mass, to the other modes
 MODE_COVERAGE = 0.15  # of the firing mass that is left
 MOST_MODES = 6
+LEAST_KEYS = 3  # louder ones and others of a list
+LOUDER = 0.2  # of the threshold above the median, between their means
+PURE = 0.85  # precision of a rule that is one mode and not several
 MODES_ITEMS = 40  # modes are a few notions, and no long lists
 LIST_SIZES = (5, 20, 100)  # items
 MIN_MARGIN = 0.8  # of the precision and of the coverage that a SUPPORTED claim needs
@@ -184,15 +187,58 @@ def _searched(case: _Case, *, budget: int, refuted: Sequence[str] = ()) -> list[
             kept[alike[0]] = min(kept[alike[0]], (found, mask), key=_plainness)
         else:
             kept.append((found, mask))
-    modes = _modes(_finished(chosen[0], case, tally), case, tally) if chosen else None
-    ranked = _ranked([found for found, _ in kept], tally.tried, budget)
-    return ranked if modes is None else [modes, *ranked]
+    several = [_modes(one, case, tally) for one in _beginnings(chosen, pool, case, tally)]
+    modes = [one for one in several if one is not None]
+    modes.sort(key=lambda one: (-round(one.selection_f1, 2), -len(one.predicate.children())))
+    return [*modes[:1], *_ranked([found for found, _ in kept], tally.tried, budget)]
+
+
+def _beginnings(chosen: list[Formula], pool: list[Formula], case: _Case, tally: Tally) -> list[Formula]:
+    """The rules that may be the strongest mode: the best one; of a list that mixes modes the louder part; and, where the
+    best one is often wrong, the best of those that are not."""
+    if not chosen:
+        return []
+    first = _finished(chosen[0], case, tally)
+    found = [first, *_louder(first, case)]
+    if case.select.counts(chosen[0].mask).precision < PURE:
+        pure = [one for one in pool if case.select.counts(one.mask).precision >= PURE]
+        best = sorted(pure, key=lambda one: -one.score(case.select))[:1]
+        found += [_finished(one, case, tally) for one in best]
+    return found
+
+
+def _louder(first: Formula, case: _Case) -> list[Formula]:
+    """The keys of a rule's longest list at which the unit is clearly louder than at the others, as a rule of its own; none
+    where they are all alike, or where there is no list."""
+    atoms = [clause.atoms[0] for clause in first.clauses if len(clause.atoms) == 1]
+    atom = max((one for one in atoms if one.keys and not one.negated), key=lambda one: len(one.keys), default=None)
+    if atom is None:
+        return []
+    family, keys = case.features.families[atom.family], np.array(atom.keys)
+    places = [case.values[(family.keys == key) & (case.whole.fires > 0)] for key in keys]
+    times = np.array([len(values) for values in places], dtype=np.float64)
+    strengths = np.array([np.median(values) if len(values) else -np.inf for values in places])
+    order = np.argsort(-strengths)
+    order = order[times[order] > 0]
+    if len(order) < 2 * LEAST_KEYS:
+        return []
+    weight, sums = np.cumsum(times[order]), np.cumsum((times * np.where(times > 0, strengths, 0.0))[order])
+    high, low = sums[:-1] / weight[:-1], (sums[-1] - sums[:-1]) / (weight[-1] - weight[:-1])
+    apart = (
+        weight[:-1] * (weight[-1] - weight[:-1]) * (high - low) ** 2
+    )  # the split of largest variance between (Otsu 1979)
+    at = LEAST_KEYS + int(np.argmax(apart[LEAST_KEYS - 1 : len(order) - LEAST_KEYS]))
+    if high[at - 1] - low[at - 1] < LOUDER * case.height:
+        return []
+    loud = set_atom(family, keys[order[:at]])
+    return [Formula.of([Clause((loud,), loud.mask)])]
 
 
 def _modes(first: Formula, case: _Case, tally: Tally) -> Found | None:
     """The strongest rule with the weaker ones that hold where it does not, each a mode of its own; None where there are
     none. Scored by the threshold of the weakest."""
-    if case.select.counts(first.mask).f1 < MIN_FIRST_F1 or first.cost > MODES_ITEMS:
+    counts = case.select.counts(first.mask)
+    if (counts.f1 < MIN_FIRST_F1 and counts.precision < PURE) or first.cost > MODES_ITEMS:
         return None
     clauses, covered = list(first.clauses), first.mask
     loud = case.values > case.rule.threshold  # what fires unexplained hides weaker modes
