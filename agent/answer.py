@@ -1,10 +1,12 @@
 """The answer of a run, read from the notebook: every claim with its verdict, its numbers and its evidence."""
 
 import json
+import shlex
 from typing import Any
 
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
+from neuronaut.memory.place import default_path
 from neuronaut.tools.stats import e_bh, e_value
 
 SCHEMA = 1
@@ -49,8 +51,13 @@ def answer_of(notebook: Notebook, run: str) -> dict[str, Any]:
         "cost": cost,
         "notebook": str(notebook.path),
         "ledger_head": notebook.head(),
-        "next": [f"neuronaut show {run}", f"neuronaut rerun {run}", "neuronaut verify"],
+        "next": [f"neuronaut {what}{_place(notebook)}" for what in (f"show {run}", f"rerun {run}", "verify")],
     }
+
+
+def _place(notebook: Notebook) -> str:
+    """How a command names the notebook; nothing for the one that it takes by itself."""
+    return "" if notebook.path == default_path() else f" --notebook {shlex.quote(str(notebook.path))}"
 
 
 def _survivors(e_values: list[float]) -> dict[str, int]:
@@ -88,7 +95,12 @@ def _claim(
         "e": e_value(case["bets"]),
     }
     rivals = [
-        {"claim": r["claim"], "f1": r["f1"], "status": status_of.get(r["claim"], "PROPOSED")}
+        {
+            "claim": r["claim"],
+            "f1": r["f1"],
+            "complexity": r["complexity"],
+            "status": status_of.get(r["claim"], "PROPOSED"),
+        }
         for r in case.get("rivals", [])
     ]
     return {

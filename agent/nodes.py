@@ -29,7 +29,7 @@ from neuronaut.tools.look.examples import EXPLORE_TOKENS, LIST_TOKENS
 from neuronaut.tools.look.reads import FiringRule
 from neuronaut.tools.look.weights import promoted_pieces
 from neuronaut.tools.predicates.nodes import Promotes, Suppresses, canonical_json, complexity, predicate_from_json, walk
-from neuronaut.tools.predicates.words import claim_text
+from neuronaut.tools.predicates.words import claim_text, told_from
 from neuronaut.tools.trials.design import without
 from neuronaut.tools.trials.reads import MOST_RIVALS
 from neuronaut.tools.units import Unit
@@ -136,6 +136,9 @@ def _add(session: Session, unit: Unit, side: Side, source: str, author: str) -> 
     """The id of a hypothesis in the notebook, and its sentence. source: its predicate as JSON."""
     predicate = predicate_from_json(source)
     claim = claim_text(predicate) if side == "writes" else claim_text(predicate, sign=unit.sign)
+    for row in queries.hypotheses(session.notebook, session.run):
+        if row["claim"] == claim and row["address"] == unit.address and row["predicate"] != source:
+            claim = told_from(claim, predicate, predicate_from_json(row["predicate"]))
     fields = {"side": side, "claim": claim, "predicate": source, "complexity": complexity(predicate), "author": author}
     return session.notebook.add_hypothesis(session.run, unit, fields), claim
 

@@ -141,7 +141,8 @@ def run_tool(
     parsed = tool.parse(args)
     if tool.opens_test_text:
         raise UserError(
-            f"{name} opens design or confirm text: it is run by `neuronaut ask`, which records what was opened"
+            f"{name} opens design or confirm text: it is run by `neuronaut ask`, which records what was opened (with "
+            "`--llm scripted:FILE` on hypotheses of your own)"
         )
     from neuronaut.tools.corpus import load_corpus, pocket_corpus
     from neuronaut.tools.targets.load import load_target

@@ -108,7 +108,12 @@ def _numbers(claim: dict[str, Any]) -> str:
     if claim["side"] == "writes":
         return f"{shown('delta')} nats · other neurons {scores['delta']['null'] or 0:.2f} · {edits}"
     best = max(claim["rivals"], key=lambda r: r["f1"], default=None)
-    rival = f" · best rival {best['f1']:.2f}: {visible(best['claim'])}" if best else ""
+    longer = (
+        f" ({best['complexity']} items beside {claim['complexity']})"
+        if best and best["complexity"] > claim["complexity"]
+        else ""
+    )
+    rival = f" · best rival {best['f1']:.2f}{longer}: {visible(best['claim'])}" if best else ""
     return (
         f"F1 {shown('f1')} · precision {scores['precision']['value']:.2f} · coverage {scores['coverage']['value']:.2f} · "
         f"other neurons {scores['f1']['null'] or 0:.2f} · {edits}{rival}"

@@ -60,6 +60,8 @@ def ask_each(
             rows = queries.hypotheses(notebook, run)
             judged = [row for row in rows if row["verdicts"]]
             mutual = _shared(context) - shared
+            spent = {"seconds": monotonic() - began, "forwards": round(target.forwards - before - mutual, 6)}
+            notebook.end_run(run, "error" if "error" in failed else "answered", failed.get("error", ""), spent)
             yield {
                 **failed,
                 "unit": unit.address,
@@ -70,8 +72,7 @@ def ask_each(
                 "untested": [row["predicate"] for row in rows if not row["verdicts"]],
                 "left_out": [line for label, line in heard if label == "left out"],
                 "outcomes": [f"{row['status']} {row['reason']}" for row in queries.outcomes(notebook, run)],
-                "seconds": monotonic() - began,
-                "forwards": target.forwards - before - mutual,
+                **spent,
             }
 
 
@@ -90,7 +91,7 @@ def ask_batch(
     path = asking.folder / f"{batch.name}.db"
     proposers = proposers or named_proposers(asking.proposer, context, asking.seed)
     for row in ask_each(context, units, asking.seed, path, proposers=proposers, loop=asking.loop):
-        yield {**row, "shared_forwards": context.shared_forwards / max(len(context.units), 1)}
+        yield {**row, "shared_forwards": round(context.shared_forwards / max(len(context.units), 1), 6)}
 
 
 def _shared(context: ToolContext) -> float:

@@ -34,7 +34,7 @@ class Progress:
                 self._say(
                     f"{suite}: {done} of {self._totals[suite]} were done before"
                     if done
-                    else f"{suite}: {self._totals[suite]} cases"
+                    else f"{suite}: {self._totals[suite]} case{'s' * (self._totals[suite] != 1)}"
                 )
         return self
 

@@ -9,7 +9,6 @@ from neuronaut.evals.baselines import GRID
 from neuronaut.evals.figure import Line
 from neuronaut.evals.heldout import Bools, Floats, passes
 from neuronaut.evals.lookup import WIDTHS
-from neuronaut.evals.loop import supported
 from neuronaut.evals.suite import Row, Score
 from neuronaut.tools.stats import clopper_pearson
 
@@ -19,14 +18,21 @@ RESAMPLES = 9999
 
 
 def reached(row: Row, items: int) -> dict[str, bool]:
-    """Which ways of telling the unit's firing pass with at most so many items. `loop`: a SUPPORTED claim. The others: precision
-    and coverage on unseen text; `… (bound)`: their lower bounds. `tested`: any claim of the loop by that measure."""
+    """Which ways of telling the unit's firing pass with at most so many items.
+
+    `loop`: a SUPPORTED claim that also has the precision and coverage on unseen text that is asked of the others.
+    `tested`: any claim of the loop that has them, SUPPORTED or not. `… (bound)`: their lower bounds are asked.
+    """
     at = max(number for number, size in enumerate(GRID) if size <= items)
     small = [claim["unseen"] for claim in row["claims"] if claim["items"] <= items]
     one_shot = row["one_shot"] if row["one_shot"] is not None and row["one_shot"]["items"] <= items else None
     judged = {**{kind: curve[at] for kind, curve in row["tables"].items()}, "trie": row["trie"]["cuts"][at]}
     return {
-        "loop": any(claim["items"] <= items for claim in supported(row)),
+        "loop": any(
+            claim["status"] == "SUPPORTED" and passes(claim["unseen"])
+            for claim in row["claims"]
+            if claim["items"] <= items
+        ),
         "tested": any(passes(claim) for claim in small),
         "one-shot": one_shot is not None and passes(one_shot),
         "one-shot (bound)": one_shot is not None and passes(one_shot, low=True),

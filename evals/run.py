@@ -87,6 +87,10 @@ def evaluate(options: Options, *, as_json: bool) -> int:
     proposers.check(options.proposer)
     registry.check("loop", options.loop, registry.LOOPS)
     registry.check("size", options.size, get_args(Size))
+    if options.seed is not None and options.seed_file is not None:
+        raise UserError("--seed and --seed-file both say which seed: give one of them")
+    if options.results == Path():
+        raise UserError("--results is empty or the current folder: name a folder of its own for the results")
     seeds = seeds_of(names, options.seed_file) if options.seed is None else dict.fromkeys(names, options.seed)
     with _alone(options.results), Evaluations(options.results / NOTEBOOK) as notebook:
         planned, left_out = _plan(options, names, seeds, notebook)
@@ -103,6 +107,14 @@ def evaluate(options: Options, *, as_json: bool) -> int:
             from neuronaut.evals.scoreboard import write_scoreboard
 
             write_scoreboard(options.scoreboard, notebook, options.proposer, options.loop)
+    asked = {one.evaluation.id: sum(len(batch.cases) for batch in one.batches) for one in planned}
+    for result in results:
+        if (n := sum(result.cases.values())) > asked[result.evaluation.id]:
+            print(
+                f"{result.evaluation.key.suite}: scored are all {n} cases that this evaluation has, of which "
+                f"{asked[result.evaluation.id]} were asked for now",
+                file=sys.stderr,
+            )
     _print(results, left_out, options.results, as_json=as_json)
     return FAILED_ITEMS if any(result.cases.get("failed") for result in results) else 0
 
@@ -216,20 +228,23 @@ def _print(results: Sequence[Result], left_out: Mapping[str, str], folder: Path,
         key = result.evaluation.key
         cases = ", ".join(f"{n} {outcome}" for outcome, n in sorted(result.cases.items()))
         print(f"{key.suite}  ·  seed {key.seed}, {key.proposer}, {key.loop}  ·  {cases or 'no cases'}")
+        width = max((len(visible(score.name)) for score in result.scores), default=0)
         for score in result.scores:
-            print(f" {score_line(score)}")
+            print(f" {score_line(score, width)}")
         print(f" evaluation {result.evaluation.id}")
     for name, reason in left_out.items():
         print(f"{name}  ·  left out: {visible(reason)}")
     print(f"results {visible(str(folder))}")
 
 
-def score_line(score: Score) -> str:
-    """A score in one line: name, value, interval, n, goal and whether it is met."""
+def score_line(score: Score, width: int) -> str:
+    """A score in one line: name, padded to a width, value, interval, n, goal and whether it is met."""
     value = "-" if score.value is None else f"{score.value:.3g}"
     interval = "" if score.low is None or score.high is None else f"[{score.low:.3g}, {score.high:.3g}]"
     met = {True: "met", False: "MISSED", None: ""}[score.met]
-    return f"{visible(score.name):<48} {value:>8}  {interval:<18} n {score.n:<6} {goal_of(score):<8} {met}".rstrip()
+    return (
+        f"{visible(score.name):<{width}} {value:>8}  {interval:<18} n {score.n:<6} {goal_of(score):<8} {met}".rstrip()
+    )
 
 
 def goal_of(score: Score) -> str:

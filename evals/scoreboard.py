@@ -133,12 +133,13 @@ def _costs(rows: Sequence[Row]) -> str:
     seconds = [row["seconds"] for row in rows if row.get("seconds") is not None]
     if not forwards or not seconds:
         return "No cost was measured."
-    sums = [f"{shown(sum(seconds) / 3600)} hours of one worker"]
+    minutes = sum(seconds) / 60
+    sums = [f"{minutes / 60:.1f} hours of one worker" if minutes >= 60 else f"{minutes:.1f} minutes of one worker"]
     for name, unit in COSTS:
         if numbers := [row[name] for row in rows if row.get(name) is not None]:
             sums.append(f"{shown(sum(numbers))} {unit}")
     middle = f"{shown(statistics.median(forwards))} forwards, {shown(statistics.median(seconds))} seconds"
-    return f"Median cost of a case: {middle}. All cases together: {', '.join(sums)}."
+    return f"Median cost of a case, its part of reading the corpus included: {middle}. All cases together: {', '.join(sums)}."
 
 
 def _ablations(notebook: Evaluations, ours: Evaluation) -> Iterator[dict[str, Any]]:

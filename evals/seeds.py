@@ -9,6 +9,7 @@ from neuronaut.tools.errors import UserError
 
 DEVELOPMENT = Path(__file__).with_name("seeds.json")
 LARGEST = 2**32 - 1
+EXAMPLE = '{"planted": 7}'
 
 
 def seeds_of(suites: Sequence[str], file: Path | None) -> dict[str, int]:
@@ -24,13 +25,15 @@ def seeds_of(suites: Sequence[str], file: Path | None) -> dict[str, int]:
 def read_seeds(path: Path) -> dict[str, int]:
     """Suite to seed. Refuses a file that is not a JSON object of known suites, each with a whole number from 0 to 2^32 - 1."""
     try:
-        seeds = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
+        seeds = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
     except OSError as error:
         raise UserError(f"the seed file {str(path)!r} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"the seed file {str(path)!r} is damaged: {error or 'it is no JSON'}") from None
+        raise UserError(
+            f"the seed file {str(path)!r} is damaged ({error or 'no JSON'}): write a JSON object of suites and seeds, like {EXAMPLE}"
+        ) from None
     if not isinstance(seeds, dict) or not seeds:
-        raise UserError(f'the seed file {str(path)!r} must be a JSON object of suites and seeds, like {{"planted": 7}}')
+        raise UserError(f"the seed file {str(path)!r} must be a JSON object of suites and seeds, like {EXAMPLE}")
     for suite, seed in seeds.items():
         if path != DEVELOPMENT and suite not in SUITES:
             raise UserError(
@@ -38,7 +41,7 @@ def read_seeds(path: Path) -> dict[str, int]:
             )
         if type(seed) is not int or not 0 <= seed <= LARGEST:
             raise UserError(
-                f"the seed of {suite!r} in {str(path)!r} is {seed!r}: give a whole number from 0 to {LARGEST}"
+                f"the seed of {suite!r} in {str(path)!r} is {json.dumps(seed)}: give a whole number from 0 to {LARGEST}"
             )
     return seeds
 

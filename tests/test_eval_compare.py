@@ -145,7 +145,8 @@ def test_the_scoreboard_says_what_the_rows_say(notebook: Evaluations) -> None:
         "Not run: broken, absent, breaking, killed.",
         "| squares right | 0.8 | 0.25 to 1 | 5 | ≥ 0.9 | **missed** |",
         "| right | 0.8333 | odd: 0.6667 | even 1 (n 2), odd 0.6667 (n 3) |",
-        "Median cost of a case: 30 forwards, 3 seconds. All cases together: 0.004167 hours of one worker, 1.25 dollars.",
+        "Median cost of a case, its part of reading the corpus included: 30 forwards, 3 seconds. All cases together: "
+        "0.2 minutes of one worker, 1.25 dollars.",
         "- failed, 1: a \\| b\\u001b[31m",
         "**Not attempted**: 12 cases are built with their truth, which the scores are about; the assistant has no tools for",
         "| squares | false squares | 1 | 5 |",

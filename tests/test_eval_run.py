@@ -255,17 +255,17 @@ def test_bad_input_is_one_sentence(neuronaut: Command, results: Path, argv: list
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "is damaged: Expecting value"),
-        ("{", "is damaged: Expecting property name"),
+        ("", "is damaged (Expecting value"),
+        ("{", "is damaged (Expecting property name"),
         ("[" * 100_000, "is damaged"),
         ("\x00\xff", "is damaged"),
         ("[1]", "must be a JSON object"),
         ("{}", "must be a JSON object"),
         ('{"squares": 1.5}', "is 1.5: give a whole number from 0 to 4294967295"),
-        ('{"squares": true}', "is True"),
+        ('{"squares": true}', "is true"),
         ('{"squares": -1}', "is -1"),
         ('{"squares": 4294967296}', "is 4294967296"),
-        ('{"squares": "7"}', "is '7'"),
+        ('{"squares": "7"}', 'is "7"'),
         ('{"squares": 1, "cubes": 2}', "names 'cubes', which is no suite: choose from squares,"),
         ('{"squares": 1, "squares": 2}', "a suite stands in it twice"),
         ('{"broken": 1}', "names no seed for 'squares': add one, or give --seed"),
@@ -358,3 +358,22 @@ def test_every_suite_of_the_registry_resolves_and_has_a_development_seed(monkeyp
         assert suite.about
         assert suite.sizes["smoke"] <= suite.sizes["standard"] <= suite.sizes["full"]
         assert name in known
+
+
+def test_a_seed_and_a_seed_file_are_one_too_many(neuronaut: Command, tmp_path: Path, results: Path) -> None:
+    file = tmp_path / "seeds.json"
+    file.write_bytes(b'\xef\xbb\xbf{"squares": 7}')  # as editors on Windows write it
+    assert neuronaut("eval", "squares", "--seed-file", file, "--results", results).code == 0
+    said = neuronaut("eval", "squares", "--seed-file", file, "--seed", 4, "--results", results)
+    assert (said.code, "both say which seed" in said.err) == (2, True)
+
+
+def test_results_get_a_folder_of_their_own(neuronaut: Command) -> None:
+    said = neuronaut("eval", "squares", "--results", "")
+    assert (said.code, "name a folder of its own" in said.err) == (2, True)
+
+
+def test_scores_of_more_cases_than_were_asked_for_say_so(neuronaut: Command, results: Path) -> None:
+    neuronaut("eval", "squares", "--results", results, "--limit", 3)
+    said = neuronaut("eval", "squares", "--results", results, "--limit", 1)
+    assert "scored are all 3 cases that this evaluation has, of which 1 were asked for now" in said.err

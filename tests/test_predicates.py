@@ -22,7 +22,7 @@ from neuronaut.tools.predicates.nodes import (
     simplify,
 )
 from neuronaut.tools.predicates.text import parse_text, readable
-from neuronaut.tools.predicates.words import claim_text
+from neuronaut.tools.predicates.words import claim_text, told_from
 from neuronaut.tools.tokens import Tokens, Vocabulary, tokens_from_ids
 
 Plain = runpy.run_path(str(Path(__file__).with_name("plain_predicates.py")))["Plain"]
@@ -314,3 +314,17 @@ def test_on_real_text_the_fast_evaluator_agrees_with_a_plain_one(real_data: Path
         predicate = parse_text(source)
         assert holds(predicate, tokens).any()
         assert_agrees_with_plain_reading(predicate, tokens)
+
+
+def test_two_lists_that_read_the_same_are_told_apart() -> None:
+    first, second = (nodes.WordSoFar(any_of=tuple("abcdefgh") + more) for more in (("x",), ("y", "z")))
+    assert claim_text(first).replace("3 more", "4 more") == claim_text(second)
+    assert told_from("same", second, first) == 'same, with "y", "z"'
+    assert told_from("same", nodes.WordSoFar(any_of=tuple("abcdefgh")), first) == 'same, without "x"'
+    assert told_from("same", nodes.Not(inner=first), first) == "same (in another form)"
+
+
+@pytest.mark.parametrize("part", [" a", "a b", "a!", "!a"])
+def test_a_word_so_far_is_one_run(part: str) -> None:
+    with pytest.raises(ToolRefused, match="is no word so far"):
+        parse_text(f"word_so_far({part!r})")

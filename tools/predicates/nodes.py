@@ -10,6 +10,7 @@ import re2
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from neuronaut.tools.errors import ToolRefused
+from neuronaut.tools.tokens import last_run
 
 MAX_DEPTH = 6
 MAX_LEAVES = 64
@@ -112,6 +113,12 @@ class WordMatches(_Node):
         return 1 + branches(self.regex)
 
 
+def _one_run(part: str) -> str:
+    if last_run(part) != part:
+        raise ValueError(f"{part!r} is no word so far: give letters, or marks, without a space")
+    return part
+
+
 class WordSoFar(_Node):
     """The word up to the end of the token is one of `any_of`: what a model that reads from left to right knows of it.
 
@@ -119,7 +126,9 @@ class WordSoFar(_Node):
     """
 
     kind: Literal["word_so_far"] = "word_so_far"
-    any_of: Texts
+    any_of: Annotated[
+        tuple[Annotated[Text, AfterValidator(_one_run)], ...], Field(min_length=1, max_length=MAX_STRINGS)
+    ]
     ignore_case: bool = False
 
     def items(self) -> int:

@@ -87,9 +87,16 @@ def _noun(predicate: Predicate) -> str:
             loose_word = " (in any case)" if predicate.ignore_case else ""
             return f"the word{'s' * (len(predicate.any_of) > 1)} {_listed(predicate.any_of)}{loose_word}"
         case nodes.WordSoFar():
-            runs = [one for one in predicate.any_of if not one.isalnum()]
+            marks = [one for one in predicate.any_of if not one[0].isalnum()]
             loose_word = " (in any case)" if predicate.ignore_case else ""
-            return f"{'text' if runs else 'a word'} that goes {_listed(predicate.any_of)} so far{loose_word}"
+            what = (
+                "a word"
+                if not marks
+                else "a run of marks"
+                if len(marks) == len(predicate.any_of)
+                else "a word or marks"
+            )
+            return f"{what} that goes {_listed(predicate.any_of)} so far{loose_word}"
         case nodes.TokenMatches():
             return f"a token matching /{_visible(predicate.regex)}/"
         case nodes.WordMatches():
@@ -145,6 +152,17 @@ def _position(predicate: nodes.Position) -> str:
     if predicate.last >= nodes.MAX_POSITION:
         return f"from place {predicate.first + 1} of the text on"
     return f"at places {predicate.first + 1} to {predicate.last + 1} of the text"
+
+
+def told_from(claim: str, predicate: Predicate, other: Predicate) -> str:
+    """The sentence with what tells its predicate from another one that reads the same, since long lists are cut."""
+    mine, theirs = (
+        [text for part in nodes.walk(one) for text in getattr(part, "any_of", ())] for one in (predicate, other)
+    )
+    more, fewer = ([text for text in one if text not in two] for one, two in ((mine, theirs), (theirs, mine)))
+    if not more and not fewer:
+        return f"{claim} (in another form)"
+    return f"{claim}, {'with' if more else 'without'} {_listed(tuple(more or fewer)[:2])}"
 
 
 def claim_text(predicate: Predicate, *, sign: Literal[1, -1] = 1) -> str:
