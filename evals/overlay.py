@@ -105,6 +105,11 @@ class Overlay:
         planted = self._edits(ids, layers, edits) if ids.dim() == 2 else []
         return self._target.run(ids, read=read, edits=[*planted, *edits], start=start, stop=stop, logits=logits)
 
+    def branches(self, ids: Tensor, edits: Sequence[Edit], *, keep: int = 1) -> Tensor:
+        """(n_edits, keep, d_vocab) logits at the end of one prompt, one run for each edit; see TargetModel.branches."""
+        found = [self.run(ids, edits=[edit], logits=True).logits for edit in edits]
+        return torch.cat([logits[:, -keep:] for logits in found if logits is not None])
+
     def values(self, ids: Tensor, layer: int) -> Tensor:
         """(batch, pos, n_planted) activations of a layer's planted neurons, in the order of the plants."""
         key = (hashlib.blake2b(ids.numpy().tobytes(), key=str(tuple(ids.shape)).encode()).digest(), layer)

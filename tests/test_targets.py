@@ -15,6 +15,7 @@ from torch import Tensor
 
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.look.activations import activations_of
+from neuronaut.tools.targets import transformer_lens
 from neuronaut.tools.targets.base import Edit, Site, SiteName, TargetModel
 from neuronaut.tools.targets.load import POCKET, check_unit, load_target
 from neuronaut.tools.tokens import PAD
@@ -376,3 +377,71 @@ def test_what_cannot_be_run_is_refused_in_a_sentence(case: Case) -> None:
     ):
         with pytest.raises(UserError, match=message):
             check_unit(case.target.spec, Unit.parse(name))
+
+
+def _branch_edits(case: Case, n_pos: int) -> list[Edit]:
+    """Edits at every site, of one position, some and all, of a head or neuron and of the whole site, in mixed order."""
+    made = torch.Generator().manual_seed(1)
+    one, some = torch.zeros(1, n_pos, dtype=torch.bool), torch.zeros(1, n_pos, dtype=torch.bool)
+    one[0, n_pos - 3], some[0, [2, 5]] = True, True
+    spec, found = case.target.spec, []
+    for name in EDITABLE:
+        width = {"neurons": (spec.d_mlp,), "heads": (spec.n_heads, spec.d_head)}.get(name, (spec.d_model,))
+        whole = torch.randn(1, n_pos, *width, generator=made)
+        for layer in (spec.n_layers - 1, 0):
+            site = Site(name, layer)
+            found += [
+                Edit(site, "set", whole, positions=one),
+                Edit(site, "set", whole),
+                Edit(site, "add", whole[:, :1], positions=some),
+                Edit(site, "scale", 0.5),
+            ]
+            if name in ("neurons", "heads"):
+                found.append(Edit(site, "set", 2.0, index=1, positions=some))
+                found.append(Edit(site, "set", whole[:, :, 1], index=1))
+    return found
+
+
+def test_branches_are_as_many_runs(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the second reading of the weights, one edit at a time."""
+    ids = case.ids(batch=1, seed=3)
+    n_pos = ids.shape[1]
+    if n_pos < 6:
+        pytest.skip("the model sees too few tokens")
+    edits = _branch_edits(case, n_pos)
+    monkeypatch.setattr(transformer_lens, "BRANCH_TOKENS", 4 * n_pos)
+    found = case.target.branches(ids, edits, keep=2)
+    for edit, logits in zip(edits, found, strict=True):
+
+        def hand(value: Tensor, edit: Edit = edit) -> Tensor:
+            where = torch.ones(1, n_pos, dtype=torch.bool) if edit.positions is None else edit.positions
+            part = value if edit.index is None else value[:, :, edit.index]
+            number = torch.as_tensor(edit.value).expand_as(part)
+            new = {"set": number, "add": part + number, "scale": part * number}[edit.how]
+            part[where] = new[where]
+            return value
+
+        expected = case.by_hand(ids, edit.site, hand)[0, -2:]
+        torch.testing.assert_close(
+            logits, expected, atol=2e-4, rtol=1e-4, msg=lambda said, edit=edit: f"{edit.site} {edit.how}: {said}"
+        )
+
+
+def test_branches_cost_what_they_run(open_case: Callable[[str, Path | None], Case]) -> None:
+    target, ids = open_case("gpt2", None).target, torch.arange(8)[None]
+    last = torch.zeros(1, 8, dtype=torch.bool)
+    last[0, 6] = True
+    before = target.forwards
+    target.branches(ids, [Edit(Site("resid_pre", layer), "scale", 0.0, positions=last) for layer in (1, 2)])
+    assert target.forwards - before == pytest.approx(1 + (2 / 3 + 1 / 3) * 2 / 8)
+
+
+def test_branches_refuse_what_is_no_branch_of_one_prompt(open_case: Callable[[str, Path | None], Case]) -> None:
+    target, ids = open_case("gpt2", None).target, torch.arange(6)[None]
+    site = Site("resid_pre", 1)
+    with pytest.raises(ToolRefused, match="one prompt, not 2"):
+        target.branches(ids.expand(2, -1), [Edit(site, "scale", 0.0)])
+    with pytest.raises(ToolRefused, match="do not mark some of the 6"):
+        target.branches(ids, [Edit(site, "scale", 0.0, positions=torch.zeros(1, 6, dtype=torch.bool))])
+    with pytest.raises(ToolRefused, match=r"does not fit 1\.resid_pre"):
+        target.branches(ids, [Edit(site, "set", torch.zeros(7))])

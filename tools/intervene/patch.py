@@ -1,27 +1,36 @@
-"""One site of a clean run put into a corrupted run: what of the clean answer comes back, position by position."""
+"""Activations of one run put into the other of a clean and a corrupted prompt: which of them carry the answer."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional as F
 
-from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.intervene.next_token import residual_before, to_ids, token_id, tokens_at_once
-from neuronaut.tools.look.capture import find_site
+from neuronaut.tools.errors import ToolFailed, ToolRefused
+from neuronaut.tools.intervene.next_token import to_ids
 from neuronaut.tools.look.examples import Text, read_texts
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
-from neuronaut.tools.tokens import Tokens
 
-# Of the largest logit: float32 sums in another order differ by 1e-6 of it, so that a recovered share is good to 1 %.
+# Of the largest log-probability: float32 sums in another order differ by 1e-6 of it, so that a share is good to 1 %.
 MIN_DIFFERENCE = 1e-4
+PatchSite = Literal["resid_pre", "attn_out", "mlp_out", "resid_post", "heads", "neurons"]
 
 
 class PatchArgs(ToolArgs):
-    """Clean and corrupted prompt of equal length in tokens, the two answers, and the site to carry over."""
+    """Clean and corrupted prompt of equal length in tokens, the answers, and what is carried over.
+
+    wrong_answer: what the corrupted prompt asks for; without it the answer's log-probability alone is measured. site: all
+    but heads and neurons are carried over position by position; heads and neurons one by one, at all positions.
+    layer: None is every layer (neurons need one). direction: `denoise` puts clean activations into the corrupted run,
+    `noise` corrupted ones into the clean run. metric: `kl` looks at the whole distribution and not at the answers.
+    """
 
     example: ClassVar = {
         "clean": "Mary gave the ring to",
@@ -33,72 +42,194 @@ class PatchArgs(ToolArgs):
     clean: Text
     corrupted: Text
     answer: str
-    wrong_answer: str
-    site: Literal["resid_pre", "attn_out", "mlp_out", "resid_post"] = "resid_pre"
-    layer: int = Field(ge=0)
+    wrong_answer: str | None = None
+    site: PatchSite = "resid_pre"
+    layer: int | None = Field(default=None, ge=0)
+    direction: Literal["denoise", "noise"] = "denoise"
+    metric: Literal["log_prob", "kl"] = "log_prob"
 
 
 @tool("patch")
 def patch(context: ToolContext, args: PatchArgs) -> ToolResult:
-    """How much of the clean answer returns when one site of the clean run replaces that of the corrupted run, by position.
+    """How much of the answer comes back (or is lost) when one activation of the other run is put in, each alone.
 
-    recovered: (logit difference − corrupted) / (clean − corrupted); 1 is the clean run, 0 the corrupted one.
-    Refuses: prompts or answers that are equal, prompts of unequal length, logit differences equal up to rounding.
+    effect: `denoise`: (patched − corrupted) / (clean − corrupted) of the metric, 1 is the clean run, 0 the corrupted one;
+    `noise`: (clean − patched) / (clean − corrupted), 1 is all lost. The metric is the log-probability of the answer, less
+    that of wrong_answer where given (for single tokens the logit difference); an answer of several tokens is scored as
+    their sequence; `kl`: less the divergence of the clean prediction from that of the run.
+    Refuses: prompts or answers that are equal, prompts of unequal length, scores that are equal up to rounding.
     Source: Heimersheim & Nanda 2024, arXiv:2404.15255.
     """
-    target = context.target
-    tokens = read_texts(target, (args.clean, args.corrupted))
-    if tokens.lengths[0] != tokens.lengths[1]:
-        raise ToolRefused(
-            f"clean has {tokens.lengths[0]} tokens and corrupted {tokens.lengths[1]}: they must be equally long"
-        )
-    if np.array_equal(*tokens.ids):
-        raise ToolRefused("clean and corrupted are the same tokens: there is nothing to recover, so change one of them")
-    pieces = target.vocabulary.pieces
-    right, wrong = token_id(target, args.answer), token_id(target, args.wrong_answer)
-    if right == wrong:
-        raise ToolRefused(f"answer and wrong_answer are both {args.answer!r}: their logits never differ, so name two")
-    site = find_site(target.spec, args.site, args.layer)
-    run = target.run(to_ids(tokens), read=[site], logits=True)
-    assert run.logits is not None
-    last = run.logits[:, -1].double()
-    clean, corrupted = (last[:, right] - last[:, wrong]).tolist()
-    if abs(clean - corrupted) < MIN_DIFFERENCE * float(last.abs().max()):
-        raise ToolRefused(
-            f"clean and corrupted give the same logit difference, {clean:.4g}, up to rounding: there is nothing to "
-            "recover, so give prompts of which the model prefers different answers"
-        )
-    recovered = (_patched(target, tokens, site, run.read[site][:1], (right, wrong)) - corrupted) / (clean - corrupted)
-    best = Measurement(
-        "recovered_best", float(recovered.max()), "share of the logit difference", 1, null_value=0.0, n_of="prompt pair"
-    )
+    target, pair = context.target, PromptPair.of(context.target, args.clean, args.corrupted)
+    sites = _sites(target, args)
+    metric = metric_of(pair, args.answer, args.wrong_answer, args.metric)
+    base, other = (pair.corrupted, pair.clean) if args.direction == "denoise" else (pair.clean, pair.corrupted)
+    carried = target.run(other, read=sites).read
+    rows = [_edits(site, carried[site]) for site in sites]
+    scores = metric.scores(base, [edit for row in rows for edit in row])
+    low, high = (metric.corrupted, metric.clean) if args.direction == "denoise" else (metric.clean, metric.corrupted)
+    effect = ((scores - low) / (high - low)).reshape(len(sites), -1)
+    best = Measurement("effect_best", float(effect.max()), "share of the metric", 1, null_value=0.0, n_of="prompt pair")
     return ToolResult(
         (best,),
         {
-            "site": str(site),
-            "clean_logit_difference": clean,
-            "corrupted_logit_difference": corrupted,
-            "positions": [
-                {"clean": pieces[i], "corrupted": pieces[j], "recovered": round(r, 5)}
-                for i, j, r in zip(*tokens.ids.tolist(), recovered.tolist(), strict=True)
+            "site": args.site,
+            "direction": args.direction,
+            "metric": metric.name,
+            "clean": metric.clean,
+            "corrupted": metric.corrupted,
+            "columns": pair.columns if args.site not in ("heads", "neurons") else list(range(effect.shape[1])),
+            "rows": [
+                {"layer": site.layer, "effect": [round(value, 5) for value in row.tolist()]}
+                for site, row in zip(sites, effect, strict=True)
             ],
         },
+        {"effect": effect.numpy()},
     )
 
 
-def _patched(target: TargetModel, tokens: Tokens, site: Site, clean: Tensor, answers: tuple[int, int]) -> Tensor:
-    """(pos,) float64 logit differences of the corrupted run with the clean site at one position each."""
-    ids = to_ids(tokens)[1:]
-    n_pos, size = ids.shape[1], max(1, tokens_at_once(target) // ids.shape[1])
-    start = residual_before(target, ids, site.layer)
-    found = []
-    one_each = torch.eye(n_pos, dtype=torch.bool)
-    for at in range(0, n_pos, size):
-        positions = one_each[at : at + size]
-        n = len(positions)
-        here = None if start is None else (start[0], start[1].expand(n, -1, -1))
-        edit = Edit(site, "set", clean, positions=positions)
-        logits = target.run(ids.expand(n, -1), edits=[edit], start=here, logits=True).logits
-        assert logits is not None
-        found.append(logits[:, -1, answers[0]].double() - logits[:, -1, answers[1]].double())
-    return torch.cat(found)
+@dataclass(frozen=True)
+class PromptPair:
+    """A clean and a corrupted prompt of equal length, (1, pos) ids each."""
+
+    target: TargetModel
+    clean: Tensor
+    corrupted: Tensor
+
+    @classmethod
+    def of(cls, target: TargetModel, clean: str, corrupted: str) -> "PromptPair":
+        """The tokens of both. Refuses prompts that are equal or of unequal length."""
+        tokens = read_texts(target, (clean, corrupted))
+        if tokens.lengths[0] != tokens.lengths[1]:
+            raise ToolRefused(
+                f"clean has {tokens.lengths[0]} tokens and corrupted {tokens.lengths[1]}: they must be equally long"
+            )
+        if np.array_equal(*tokens.ids):
+            raise ToolRefused(
+                "clean and corrupted are the same tokens: there is nothing to recover, so change one of them"
+            )
+        ids = to_ids(tokens)
+        return cls(target, ids[:1], ids[1:])
+
+    @property
+    def columns(self) -> list[dict[str, str]]:
+        """The pieces at each position."""
+        pieces = self.target.vocabulary.pieces
+        both = zip(self.clean[0].tolist(), self.corrupted[0].tolist(), strict=True)
+        return [{"clean": pieces[i], "corrupted": pieces[j]} for i, j in both]
+
+    def after(self, ids: Tensor, answer: Sequence[int], edits: Sequence[Edit] = ()) -> Tensor:
+        """(n_edits, n_answer, d_vocab) float64 log-probabilities at each token of an answer after one of the prompts, with
+        each edit made alone in the prompt; of the plain run, (1, …), where there is no edit."""
+        more = torch.tensor([list(answer[:-1])], dtype=torch.long)
+        whole, keep = torch.cat([ids, more], dim=1), len(answer)
+        made = [_within_prompt(edit, ids.shape[1], more.shape[1]) for edit in edits]
+        if made:
+            logits = self.target.branches(whole, made, keep=keep)
+        else:
+            run = self.target.run(whole, logits=True)
+            assert run.logits is not None
+            logits = run.logits[:, -keep:]
+        found = torch.log_softmax(logits.double(), dim=-1)
+        if not bool(torch.isfinite(found).all()):
+            raise ToolFailed("the patched model gives logits that are not finite")
+        return found
+
+
+def _within_prompt(edit: Edit, n_pos: int, more: int) -> Edit:
+    """An edit of a prompt as one of the prompt with `more` tokens behind it."""
+    positions = torch.ones(1, n_pos, dtype=torch.bool) if edit.positions is None else edit.positions
+    value = edit.value
+    if isinstance(value, Tensor) and value.dim() > 1 and value.shape[1] == n_pos:
+        value = torch.cat([value, value.new_zeros(1, more, *value.shape[2:])], dim=1)
+    return Edit(edit.site, edit.how, value, edit.index, F.pad(positions, (0, more)))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What is measured of a prompt pair: the answer's log-probability, less that of a wrong one; or less the divergence of
+    the clean prediction (`answers` empty)."""
+
+    name: str
+    pair: PromptPair
+    answers: tuple[tuple[tuple[int, ...], int], ...]  # token ids and sign
+
+    def scores(self, ids: Tensor, edits: Sequence[Edit] = ()) -> Tensor:
+        """(n_edits,) float64, in nats; (1,) of the plain run where there is no edit."""
+        if not self.answers:
+            return divergence(self._reference, self.pair.after(ids, (0,), edits)[:, 0])
+        parts = []
+        known: dict[tuple[int, ...], Tensor] = {}  # answers of one token are read off one run
+        for answer, sign in self.answers:
+            if answer[:-1] not in known:
+                known[answer[:-1]] = self.pair.after(ids, answer, edits)
+            log_probs = known[answer[:-1]]
+            chosen = log_probs[:, torch.arange(len(answer)), torch.tensor(answer)]
+            parts.append(sign * chosen.sum(dim=1))
+        return torch.stack(parts).sum(dim=0)
+
+    @cached_property
+    def _reference(self) -> Tensor:
+        return self.pair.after(self.pair.clean, (0,))[0, 0]
+
+    @cached_property
+    def clean(self) -> float:
+        """Of the clean run."""
+        return float(self.scores(self.pair.clean)[0])
+
+    @cached_property
+    def corrupted(self) -> float:
+        """Of the corrupted run."""
+        return float(self.scores(self.pair.corrupted)[0])
+
+
+def divergence(reference: Tensor, log_probs: Tensor) -> Tensor:
+    """(n,) −KL(reference ‖ each row), (d_vocab,) and (n, d_vocab) log-probabilities."""
+    return -(reference.exp() * (reference - log_probs)).sum(dim=-1)
+
+
+def metric_of(pair: PromptPair, answer: str, wrong: str | None, name: str) -> Metric:
+    """The metric by its name. Refuses answers that are empty or equal, and a pair that it does not separate."""
+    texts = [(answer, 1)] if wrong is None else [(answer, 1), (wrong, -1)]
+    if wrong == answer:
+        raise ToolRefused(f"answer and wrong_answer are both {answer!r}: their scores never differ, so name two")
+    answers = tuple((answer_ids(pair.target, text), sign) for text, sign in texts) if name != "kl" else ()
+    metric = Metric(name, pair, answers)
+    scale = max(abs(metric.clean), abs(metric.corrupted), 1.0)
+    if abs(metric.clean - metric.corrupted) < MIN_DIFFERENCE * scale:
+        raise ToolRefused(
+            f"clean and corrupted give the same answer: both score {metric.clean:.4g} up to rounding, so that there is "
+            "nothing to recover; give prompts of which the model prefers different answers"
+        )
+    return metric
+
+
+def answer_ids(target: TargetModel, text: str) -> tuple[int, ...]:
+    """The tokens of an answer, its leading space written out. Refuses an empty one."""
+    pieces = target.vocabulary.pieces
+    if text in pieces:
+        return (pieces.index(text),)
+    if not text:
+        raise ToolRefused("an answer is empty: give its text with its leading space, such as ' Mary'")
+    tokens = target.tokenize([text])
+    found = tuple(int(token) for token in tokens.ids[0] if token >= 0 and int(token) not in target.vocabulary.special)
+    if "".join(pieces[token] for token in found) != text:
+        raise ToolRefused(f"{text!r} is cut into tokens that do not spell it: give an answer with its leading space")
+    return found
+
+
+def _sites(target: TargetModel, args: PatchArgs) -> list[Site]:
+    n_layers = target.spec.n_layers
+    if args.layer is not None and args.layer >= n_layers:
+        raise ToolRefused(f"layer {args.layer} does not exist: {target.spec.name} has layers 0 to {n_layers - 1}")
+    if args.site == "neurons" and args.layer is None:
+        raise ToolRefused("neurons are patched one layer at a time: give the layer")
+    return [Site(args.site, layer) for layer in (range(n_layers) if args.layer is None else [args.layer])]
+
+
+def _edits(site: Site, carried: Tensor) -> list[Edit]:
+    """The edits of one row: of each position, or of each head or neuron at all positions. carried: (1, pos, …)."""
+    if site.name in ("heads", "neurons"):
+        return [Edit(site, "set", carried[:, :, index], index=index) for index in range(carried.shape[2])]
+    alone = torch.eye(carried.shape[1], dtype=torch.bool)
+    return [Edit(site, "set", carried, positions=alone[at : at + 1]) for at in range(carried.shape[1])]
