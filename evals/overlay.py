@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -109,6 +109,13 @@ class Overlay:
         """(n_edits, keep, d_vocab) logits at the end of one prompt, one run for each edit; see TargetModel.branches."""
         found = [self.run(ids, edits=[edit], logits=True).logits for edit in edits]
         return torch.cat([logits[:, -keep:] for logits in found if logits is not None])
+
+    def gradients(
+        self, ids: Tensor, read: Collection[Site], score: Callable[[Tensor], Tensor], *, edits: Sequence[Edit] = ()
+    ) -> dict[Site, tuple[Tensor, Tensor]]:
+        """As TargetModel.gradients; a planted neuron follows the text, so that no gradient passes through it."""
+        planted = self._edits(ids, range(self.spec.n_layers), edits)
+        return self._target.gradients(ids, read, score, edits=[*planted, *edits])
 
     def values(self, ids: Tensor, layer: int) -> Tensor:
         """(batch, pos, n_planted) activations of a layer's planted neurons, in the order of the plants."""

@@ -445,3 +445,38 @@ def test_branches_refuse_what_is_no_branch_of_one_prompt(open_case: Callable[[st
         target.branches(ids, [Edit(site, "scale", 0.0, positions=torch.zeros(1, 6, dtype=torch.bool))])
     with pytest.raises(ToolRefused, match=r"does not fit 1\.resid_pre"):
         target.branches(ids, [Edit(site, "set", torch.zeros(7))])
+
+
+def test_gradients_are_those_of_autograd_on_the_second_reading(case: Case) -> None:
+    ids, made = case.ids(batch=2, seed=5), torch.Generator().manual_seed(2)
+    weights = torch.randn(case.target.spec.d_vocab, generator=made)
+    sites = [case.site(name) for name in EDITABLE]
+    found = case.target.gradients(ids, sites, lambda logits: logits[:, -1] @ weights)
+    for site, (value, gradient) in found.items():
+        leaves: list[Tensor] = []
+
+        def leaf(x: Tensor, leaves: list[Tensor] = leaves) -> Tensor:
+            leaves.append(x.detach().requires_grad_())
+            return leaves[0]
+
+        with torch.enable_grad():
+            (case.by_hand(ids, site, leaf)[:, -1] @ weights).sum().backward()
+        expected = leaves[0].grad
+        assert expected is not None
+        scale = float(expected.abs().max())
+        torch.testing.assert_close(value, leaves[0].detach(), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(gradient / scale, expected / scale, atol=1e-4, rtol=1e-3, msg=str(site))
+
+
+def test_a_run_after_gradients_is_as_before(open_case: Callable[[str, Path | None], Case]) -> None:
+    case = open_case("llama", None)
+    ids = case.ids()
+    before = case.target.run(ids, logits=True).logits
+    case.target.gradients(ids, [case.site("neurons")], lambda logits: logits.sum(dim=(1, 2)))
+    after = case.target.run(ids, logits=True).logits
+    assert before is not None
+    assert after is not None
+    assert torch.equal(before, after)
+    assert not after.requires_grad
+    with pytest.raises(ToolRefused, match="attention pattern"):
+        case.target.gradients(ids, [case.site("pattern")], lambda logits: logits)

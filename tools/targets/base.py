@@ -1,6 +1,6 @@
 """The seam between an interpretability question and the engine that runs the model."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
@@ -134,6 +134,13 @@ class TargetModel(Protocol):
         Exact, and faster than as many runs: what they share is run once, layers before the edit and positions before the
         first edited one are not run again. positions: (1, pos) or None.
         """
+        ...
+
+    def gradients(
+        self, ids: Tensor, read: Collection[Site], score: Callable[[Tensor], Tensor], *, edits: Sequence[Edit] = ()
+    ) -> dict[Site, tuple[Tensor, Tensor]]:
+        """Each site on `ids` (batch, pos), and the gradient there of a score of the logits (batch, pos, d_vocab), summed over
+        the batch; both have the site's shape. The backward pass counts as two forwards."""
         ...
 
     def read_vector(self, unit: Unit) -> Tensor:

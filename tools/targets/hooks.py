@@ -74,6 +74,21 @@ def visitor(site: Site, edits: list[Edit], found: dict[Site, Tensor] | None) -> 
     return visit
 
 
+def differentiated(site: Site, edits: list[Edit], found: dict[Site, Tensor], *, leaf: bool) -> Visit:
+    """Makes the edits at a site, and keeps the activation so that its gradient can be asked for. leaf: nothing before it is
+    differentiated."""
+
+    def visit(value: Tensor) -> Tensor:
+        for edit in edits:
+            value = edited(value, edit)
+        value = value.detach().clone().requires_grad_() if leaf else value * 1.0
+        value.retain_grad()
+        found[site] = value
+        return value
+
+    return visit
+
+
 def edited(value: Tensor, edit: Edit) -> Tensor:
     """The activation with one edit made; value is (batch, pos, width) or (batch, pos, n_heads, d_head)."""
     part = value if edit.index is None else value[:, :, edit.index]

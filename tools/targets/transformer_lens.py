@@ -7,7 +7,7 @@ modules read and edit at the speed of a plain forward pass, and layers outside [
 import contextlib
 import itertools
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any, assert_never
@@ -19,7 +19,17 @@ from torch.utils.hooks import RemovableHandle
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.targets.base import Edit, Fingerprint, ModelSpec, Run, Site
 from neuronaut.tools.targets.folder import ModelFolder
-from neuronaut.tools.targets.hooks import Skipped, Stopped, Visit, after, before, seen, stop_here, visitor
+from neuronaut.tools.targets.hooks import (
+    Skipped,
+    Stopped,
+    Visit,
+    after,
+    before,
+    differentiated,
+    seen,
+    stop_here,
+    visitor,
+)
 from neuronaut.tools.targets.layers import PROBED, fault_of, gain_of, layer_of, unwrap
 from neuronaut.tools.tokens import Tokens, Vocabulary
 from neuronaut.tools.units import Unit
@@ -42,6 +52,7 @@ class TransformerLensTarget:
         self._last_norm: nn.Module = bridge.ln_final.original_component
         self._model: Any = bridge.original_model.eval()
         unwrap(self._model)
+        self._model.requires_grad_(False)
         self._blocks: nn.ModuleList = self._model.get_submodule(bridge.adapter.component_mapping["blocks"].name)
         self._attend(self._fast_attention)
         self._refuse_strange_layers()
@@ -194,6 +205,28 @@ class TransformerLensTarget:
                     at += len(mine)
             logits: Tensor = self._model(ids, past_key_values=cache, use_cache=True, logits_to_keep=keep).logits
         return logits[:, -keep:]
+
+    def gradients(
+        self, ids: Tensor, read: Collection[Site], score: Callable[[Tensor], Tensor], *, edits: Sequence[Edit] = ()
+    ) -> dict[Site, tuple[Tensor, Tensor]]:
+        """Each site and the gradient of the score there; see TargetModel.gradients. Refuses the attention pattern."""
+        n_layers, entry = len(self._layers), Site("resid_pre", 0)
+        self._check(ids, [*read, *(edit.site for edit in edits)], (0, n_layers), stop=None, logits=True)
+        self._check_edits(edits)
+        if any(site.name == "pattern" for site in read):
+            raise ToolRefused("no gradient is taken at the attention pattern: choose another site")
+        found: dict[Site, Tensor] = {}
+        with torch.enable_grad(), contextlib.ExitStack() as stack:
+            for site in dict.fromkeys([entry, *(edit.site for edit in edits), *read]):
+                here = [edit for edit in edits if edit.site == site]
+                visit = differentiated(site, here, found, leaf=site == entry)
+                stack.callback(self._hook(site, visit).remove)
+            torch.autograd.backward(score(self._model(ids, use_cache=False).logits).sum())
+        self.forwards += 3 * len(ids)
+        grads = {site: found[site].grad for site in read}
+        return {
+            site: (found[site].detach(), torch.zeros_like(found[site]) if g is None else g) for site, g in grads.items()
+        }
 
     def _check(
         self, ids: Tensor, sites: Sequence[Site], layers: tuple[int, int], *, stop: int | None, logits: bool
