@@ -221,3 +221,45 @@ def test_grids_are_those_of_transformer_lens(family: str, open_bench: Callable[[
     for site, expected in theirs.items():
         rows = bench.patch(site=site, wrong_answer=bench.piece(310)).arrays["effect"]
         np.testing.assert_allclose(rows, expected.numpy(), atol=1e-4 * max(1.0, 1 / abs(high - low)), err_msg=site)
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_attribution_is_the_gradient_times_the_change_by_hand(bench: Bench, site: str) -> None:
+    layer = 1
+    bench.log_probs(bench.ids(CLEAN))
+    there = bench.plain.seen[site, layer].detach().clone()
+    leaves: list[Tensor] = []
+
+    def leaf(name: str, depth: int, x: Tensor) -> Tensor:
+        if (name, depth) == (site, layer):
+            leaves.append(x.detach().requires_grad_())
+            return leaves[0]
+        return x
+
+    with torch.enable_grad():
+        logits = bench.plain.run(bench.ids(CORRUPTED), leaf)[0, -1].double()
+        (logits[300] - logits[310]).backward()
+    low = float((logits[300] - logits[310]).detach())
+    clean = bench.log_probs(bench.ids(CLEAN))[-1]
+    high = float(clean[300] - clean[310])
+    assert leaves[0].grad is not None
+    change = ((there - leaves[0].detach()) * leaves[0].grad)[0].double()
+    summed = change.sum(dim=(0, 2)) if site == "heads" else change.sum(dim=0 if site == "neurons" else 1)
+    tool = find_tool("attribution_patch")
+    args = {"clean": CLEAN, "corrupted": CORRUPTED, "answer": bench.piece(300), "wrong_answer": bench.piece(310)}
+    found = tool.run(bench.context, tool.parse(json.dumps({**args, "site": site, "layer": layer})))
+    np.testing.assert_allclose(found.arrays["effect"][0], (summed / (high - low)).numpy(), rtol=2e-3, atol=2e-3)
+    exact = bench.patch(site=site, layer=layer, wrong_answer=bench.piece(310)).arrays["effect"]
+    np.testing.assert_allclose(found.arrays["exact"], exact, atol=1e-6)
+
+
+@pytest.mark.parametrize("direction", ["denoise", "noise"])
+def test_integrated_gradients_of_the_embeddings_add_up_to_the_whole(pocket: Bench, direction: str) -> None:
+    """Completeness (Sundararajan et al. 2017): over all positions of the input they sum to the difference of the scores."""
+    tool = find_tool("attribution_patch")
+    args = {"clean": CLEAN, "corrupted": CORRUPTED, "answer": pocket.piece(300), "wrong_answer": pocket.piece(310)}
+    more = {"layer": 0, "steps": 100, "direction": direction, "exact": False}
+    found = tool.run(pocket.context, tool.parse(json.dumps({**args, **more})))
+    assert found.arrays["effect"].sum() == pytest.approx(1.0, abs=0.02)
+    assert "exact" not in found.arrays
+    assert [one.metric for one in found.measurements] == ["effect_best"]

@@ -61,11 +61,11 @@ def patch(context: ToolContext, args: PatchArgs) -> ToolResult:
     Source: Heimersheim & Nanda 2024, arXiv:2404.15255.
     """
     target, pair = context.target, PromptPair.of(context.target, args.clean, args.corrupted)
-    sites = _sites(target, args)
+    sites = patch_sites(target, args)
     metric = metric_of(pair, args.answer, args.wrong_answer, args.metric)
     base, other = (pair.corrupted, pair.clean) if args.direction == "denoise" else (pair.clean, pair.corrupted)
     carried = target.run(other, read=sites).read
-    rows = [_edits(site, carried[site]) for site in sites]
+    rows = [patch_edits(site, carried[site]) for site in sites]
     scores = metric.scores(base, [edit for row in rows for edit in row])
     low, high = (metric.corrupted, metric.clean) if args.direction == "denoise" else (metric.clean, metric.corrupted)
     effect = ((scores - low) / (high - low)).reshape(len(sites), -1)
@@ -141,7 +141,7 @@ def _within_prompt(edit: Edit, n_pos: int, more: int) -> Edit:
     positions = torch.ones(1, n_pos, dtype=torch.bool) if edit.positions is None else edit.positions
     value = edit.value
     if isinstance(value, Tensor) and value.dim() > 1 and value.shape[1] == n_pos:
-        value = torch.cat([value, value.new_zeros(1, more, *value.shape[2:])], dim=1)
+        value = torch.cat([value, value.new_zeros(len(value), more, *value.shape[2:])], dim=1)
     return Edit(edit.site, edit.how, value, edit.index, F.pad(positions, (0, more)))
 
 
@@ -156,14 +156,43 @@ class Metric:
 
     def scores(self, ids: Tensor, edits: Sequence[Edit] = ()) -> Tensor:
         """(n_edits,) float64, in nats; (1,) of the plain run where there is no edit."""
+        parts = [self._score(self.pair.after(ids, same[0][0], edits), same) for same in self._together()]
+        return torch.stack(parts).sum(dim=0)
+
+    def gradients(self, ids: Tensor, sites: Sequence[Site], edits: Sequence[Edit] = ()) -> dict[Site, Tensor]:
+        """(batch, pos, …) gradient of the score at each site. ids: (batch, pos) of a prompt, each with all of the edits."""
+        total: dict[Site, Tensor] = {}
+        for same in self._together():
+            answer = same[0][0]
+            more = torch.tensor([answer[:-1]], dtype=torch.long).expand(len(ids), -1)
+            whole = torch.cat([ids, more], dim=1)
+            made = [_within_prompt(edit, ids.shape[1], more.shape[1]) for edit in edits]
+
+            def score(
+                logits: Tensor, same: Sequence[tuple[tuple[int, ...], int]] = same, keep: int = len(answer)
+            ) -> Tensor:
+                return self._score(torch.log_softmax(logits[:, -keep:].double(), dim=-1), same)
+
+            found = self.pair.target.gradients(whole, sites, score, edits=made)
+            for site, (_, gradient) in found.items():
+                total[site] = total.get(site, 0) + gradient[:, : ids.shape[1]]
+        return total
+
+    def _together(self) -> list[list[tuple[tuple[int, ...], int]]]:
+        """The answers that one run can be read for: those that are equal but for their last token."""
         if not self.answers:
-            return divergence(self._reference, self.pair.after(ids, (0,), edits)[:, 0])
-        parts = []
-        known: dict[tuple[int, ...], Tensor] = {}  # answers of one token are read off one run
+            return [[((0,), 0)]]
+        found: dict[tuple[int, ...], list[tuple[tuple[int, ...], int]]] = {}
         for answer, sign in self.answers:
-            if answer[:-1] not in known:
-                known[answer[:-1]] = self.pair.after(ids, answer, edits)
-            log_probs = known[answer[:-1]]
+            found.setdefault(answer[:-1], []).append((answer, sign))
+        return list(found.values())
+
+    def _score(self, log_probs: Tensor, answers: Sequence[tuple[tuple[int, ...], int]]) -> Tensor:
+        """(n,) of (n, n_answer, d_vocab)."""
+        if not self.answers:
+            return divergence(self._reference, log_probs[:, 0])
+        parts = []
+        for answer, sign in answers:
             chosen = log_probs[:, torch.arange(len(answer)), torch.tensor(answer)]
             parts.append(sign * chosen.sum(dim=1))
         return torch.stack(parts).sum(dim=0)
@@ -218,7 +247,8 @@ def answer_ids(target: TargetModel, text: str) -> tuple[int, ...]:
     return found
 
 
-def _sites(target: TargetModel, args: PatchArgs) -> list[Site]:
+def patch_sites(target: TargetModel, args: PatchArgs) -> list[Site]:
+    """The sites of the rows of a grid. Refuses layers that the model lacks, and the neurons of all layers at once."""
     n_layers = target.spec.n_layers
     if args.layer is not None and args.layer >= n_layers:
         raise ToolRefused(f"layer {args.layer} does not exist: {target.spec.name} has layers 0 to {n_layers - 1}")
@@ -227,7 +257,7 @@ def _sites(target: TargetModel, args: PatchArgs) -> list[Site]:
     return [Site(args.site, layer) for layer in (range(n_layers) if args.layer is None else [args.layer])]
 
 
-def _edits(site: Site, carried: Tensor) -> list[Edit]:
+def patch_edits(site: Site, carried: Tensor) -> list[Edit]:
     """The edits of one row: of each position, or of each head or neuron at all positions. carried: (1, pos, …)."""
     if site.name in ("heads", "neurons"):
         return [Edit(site, "set", carried[:, :, index], index=index) for index in range(carried.shape[2])]
