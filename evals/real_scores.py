@@ -90,6 +90,7 @@ def lines(rows: Sequence[Row]) -> list[Line]:
     found = [[reached(row, size) for row in done] for size in GRID]
     names = {
         "loop": "SUPPORTED claim",
+        "tested": "any tested claim",
         "one-shot": "one-shot",
         "trie": "trie",
         **{kind: f"table: {kind}" for kind in WIDTHS},

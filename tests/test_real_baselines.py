@@ -335,7 +335,9 @@ def test_the_figure_shows_each_way_at_its_share() -> None:
     ends = [line.attrib["points"].split()[-1].split(",") for line in root.iter(f"{space}polyline")]
     heights = [float(y) for _, y in ends]
     assert len(heights) == len(drawn) + 1
-    assert heights[-1] == pytest.approx((heights[0] + heights[1]) / 2)  # one half lies between one and zero
+    ends_at = {line.label: line.shares[-1] for line in drawn}
+    whole, none = (heights[[*ends_at.values()].index(share)] for share in (1.0, 0.0))
+    assert heights[-1] == pytest.approx((whole + none) / 2)  # one half lies between one and zero
     assert any((text.text or "").startswith("a < b") for text in root.iter(f"{space}text"))
 
 
