@@ -298,9 +298,8 @@ def main() -> None:
         sys.stdout.flush()
         sys.exit(code)
     except _USAGE as error:
-        _complain(
-            f"{error.format_message().rstrip('.')}; see `{error.ctx.command_path if error.ctx else 'neuronaut'} --help`"
-        )
+        said = error.format_message().rstrip(".") or "no command is named"  # the help has been printed then
+        _complain(f"{said}; see `{error.ctx.command_path if error.ctx else 'neuronaut'} --help`")
     except UserError as error:
         _complain(str(error))
     except PermissionError as error:
