@@ -143,7 +143,8 @@ def _costs(rows: Sequence[Row]) -> str:
 
 
 def _ablations(notebook: Evaluations, ours: Evaluation) -> Iterator[dict[str, Any]]:
-    """The newest evaluation of the same suite and seed by each other proposer and loop, against ours."""
+    """The newest evaluation of the same suite and seed by each other proposer and loop, against ours, on the cases that both
+    have; what is equal in all of them is left out."""
     others = {
         (one.key.proposer, one.key.loop): one
         for one in reversed(notebook.find(suite=ours.key.suite, seed=ours.key.seed))
@@ -154,12 +155,14 @@ def _ablations(notebook: Evaluations, ours: Evaluation) -> Iterator[dict[str, An
         found = compared((ours, notebook.done(ours.id)), (other, notebook.done(other.id)))
         head = {"suite": ours.key.suite, "asked": f"`{proposer}`, `{loop}`", "n": found.common - found.not_ok}
         for d in found.differences:
+            if d.low == d.high == 0:
+                continue
             yield {
                 **head, "n": d.n, "name": _cell(d.metric), "ours": shown(d.a), "other": shown(d.b),
                 "difference": f"{shown(d.difference)} ({shown(d.low)} to {shown(d.high)})",
             }  # fmt: skip
         for name, a, b in found.scores:
-            if not FAMILY.search(name):
+            if not FAMILY.search(name) and a != b:
                 yield {**head, "name": _cell(name), "ours": shown(a), "other": shown(b), "difference": "-"}
 
 
