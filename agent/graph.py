@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import TypedDict
 
-from neuronaut.agent import nodes
+from neuronaut.agent import reads, writes
 from neuronaut.agent.session import Session
 from neuronaut.tools.units import Unit
 
@@ -30,7 +30,7 @@ def run_graph(session: Session, todo: list[str], checkpoints: Path) -> None:
     def work(state: State) -> State:
         address, side = state["todo"][0].split()
         unit = Unit.parse(address)
-        (nodes.reads if side == "reads" else nodes.writes)(session, unit)
+        (reads.answer if side == "reads" else writes.answer)(session, unit)
         return {"run": state["run"], "todo": state["todo"][1:]}
 
     graph = StateGraph(State)

@@ -5,7 +5,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from neuronaut.agent import nodes
+from neuronaut.agent import reads, writes
 from neuronaut.agent.config import Budget, Loop, RunConfig
 from neuronaut.agent.proposers.base import Proposer, Side
 from neuronaut.agent.proposers.grammar import GrammarProposer
@@ -54,7 +54,7 @@ def ask_each(
                 session = Session(run, config, notebook, context, chosen, lambda *line: heard.append(line))  # noqa: B023
                 for side in ("reads", "writes"):
                     if side in sides:
-                        (nodes.reads if side == "reads" else nodes.writes)(session, unit)
+                        (reads.answer if side == "reads" else writes.answer)(session, unit)
             except Exception as error:  # noqa: BLE001  whatever goes wrong with one case, the others are asked
                 failed = {"outcome": "failed", "error": f"{type(error).__name__}: {error}"[:500]}
             rows = queries.hypotheses(notebook, run)

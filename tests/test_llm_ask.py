@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from neuronaut.agent import nodes, runs
+from neuronaut.agent import reads, runs
 from neuronaut.agent.answer import answer_of
 from neuronaut.agent.config import Budget, RunConfig
 from neuronaut.agent.proposers.base import Explored, Proposal, Proposer
@@ -85,7 +85,7 @@ class Lab:
             session = Session(run, config, notebook, self.context, [], lambda *_: None)
             proposers: list[Proposer] = [self.built_in] if built_in else []
             session.proposers = proposers + ([model_proposer(session)] if config.llm else [])
-            nodes.reads(session, UNIT)
+            reads.answer(session, UNIT)
             assert verify(notebook) == []
             return answer_of(notebook, run), queries.calls(notebook, run)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from neuronaut.agent.nodes import Prospect, shorter
+from neuronaut.agent.prospects import Prospect, shorter
 from neuronaut.tools.predicates.nodes import canonical_json
 from neuronaut.tools.predicates.text import parse_text
 

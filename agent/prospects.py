@@ -1,0 +1,50 @@
+"""How a claim may fare in its test, by design text alone, and which claim is tested next."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from neuronaut.memory.judge import MIN_COVERAGE, MIN_PRECISION
+
+ITEM_COST = 0.002
+MODES_WORTH = 0.1  # F1
+IDLE_COST = 0.3  # of a claim all of whose leaves can be edited without moving the unit
+SIZES = (5, 20)  # items: a claim of at most so many is worth a test where only a longer one is proved
+ENOUGH = 1.0  # margin on design text of a claim that may hold by itself
+SHORTFALL = 0.5  # F1 for each part of the margin that is missing
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """How a predicate of `compare_on_design` may fare in its test.
+
+    worth: F1 less the price of its items and idle leaves. margin: the smaller of the lower bounds of precision and coverage,
+    each in parts of what a SUPPORTED claim needs.
+    """
+
+    worth: float
+    margin: float
+    items: int
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> "Prospect":
+        """A claim of modes is scored at the threshold of its weakest, which is the harder test: it gets something for it."""
+        modes = MODES_WORTH if json.loads(row["predicate"])["kind"] == "modes" else 0.0
+        worth = row["f1"] + modes - ITEM_COST * row["complexity"] - IDLE_COST * (row["idle"] or 0.0)
+        margin = min(row["precision_low"] / MIN_PRECISION, row["coverage_low"] / MIN_COVERAGE)
+        return cls(worth, margin, row["complexity"])
+
+    @property
+    def promise(self) -> float:
+        """What tests are given out by: worth, less what speaks against a claim that will hardly be SUPPORTED."""
+        return self.worth - SHORTFALL * max(0.0, ENOUGH - self.margin)
+
+
+def shorter(prospects: dict[str, Prospect], proved: list[str], waiting: list[str]) -> list[str]:
+    """Of what waits the claims of a smaller size than all that is proved that may be enough by themselves, the best first."""
+    least = min(prospects[one].items for one in proved)
+    sizes = [size for size in SIZES if size < least]
+    return sorted(
+        (one for one in waiting if sizes and prospects[one].items <= sizes[-1] and prospects[one].margin >= ENOUGH),
+        key=lambda one: -prospects[one].margin,
+    )

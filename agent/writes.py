@@ -1,0 +1,71 @@
+"""The writes side of a unit: which tokens its output makes likelier or less likely."""
+
+from neuronaut.agent.session import Session
+from neuronaut.agent.steps import add_hypothesis, fresh_block, judge, run_test
+from neuronaut.memory import queries
+from neuronaut.memory.judge import WritesCase
+from neuronaut.tools.errors import ToolRefused
+from neuronaut.tools.predicates.nodes import Promotes, Suppresses, canonical_json, predicate_from_json
+from neuronaut.tools.predicates.words import claim_text
+from neuronaut.tools.units import Unit
+
+
+def answer(session: Session, unit: Unit) -> None:
+    """The writes side of a unit: the tokens found on design text, then what proposers said, each on its own confirm block."""
+    done = session.experiment("firing", {"unit": unit.address})
+    if reason := done.payload.get("abstained"):
+        session.notebook.outcome(session.run, unit, "writes", "ABSTAINED", reason)
+        return
+    try:
+        effects = session.experiment("output_effects", {"unit": unit.address, "seed": session.config.seed}).payload
+    except ToolRefused as error:
+        session.notebook.outcome(session.run, unit, "writes", "ABSTAINED", str(error))
+        return
+    found = effects["claim"]
+    tokens = tuple(found["tokens"])
+    predicate = Promotes(tokens=tokens) if found["direction"] == "promotes" else Suppresses(tokens=tokens)
+    own, claim = add_hypothesis(session, unit, "writes", canonical_json(predicate), "design effects")
+    session.say("propose", f"{claim} (by {found['nats']:+.2f} nats on design)")
+    _test(session, unit, own, predicate)
+    for row in queries.hypotheses(session.notebook, session.run):
+        mine = row["address"] == unit.address and row["side"] == "writes" and row["id"] != own
+        if mine and (story := predicate_from_json(row["predicate"])) != predicate:
+            assert isinstance(story, Promotes | Suppresses)
+            _test(session, unit, row["id"], story)
+
+
+def _test(session: Session, unit: Unit, hypothesis: str, predicate: Promotes | Suppresses) -> None:
+    rows = queries.hypotheses(session.notebook, session.run)
+    if any(row["verdicts"] for row in rows if row["id"] == hypothesis):
+        return
+    block = fresh_block(session, unit, "writes", rows)
+    if block is None:
+        return
+    args = {
+        "unit": unit.address,
+        "direction": predicate.kind,
+        "tokens": predicate.tokens,
+        "block": block,
+        "seed": session.config.seed,
+    }
+    prediction = session.notebook.register(
+        hypothesis,
+        {"metric": "delta", "comparator": ">=", "threshold": 0.05, "baseline": "40 neurons of the layer, each with its own tokens",
+         "split": f"confirm/{block}", "payload": args},
+    )  # fmt: skip
+    claim = claim_text(predicate)
+    session.say("register", f"{claim}, confirm block {block}")
+    done = run_test(session, unit, "writes", args, prediction=prediction, claim=claim)
+    if done is None:
+        return
+    delta = done.measurements["delta"]
+    interval = tuple(done.payload["interval_90"])
+    case = WritesCase(
+        n_claims=queries.n_claims(rows, hypothesis),
+        delta=delta.value,
+        delta_low=interval[0],
+        delta_interval_90=(interval[0], interval[1]),
+        percentile=delta.null_percentile or 0.0,
+        bets=tuple(done.payload["bets"]),
+    )
+    judge(session, prediction, case, done.evidence, f"{claim} ({delta.value:+.2f} nats)")
