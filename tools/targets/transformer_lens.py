@@ -1,12 +1,11 @@
 """Targets through TransformerLens: it loads the model and says which module is what in each architecture.
 
-The only module that imports transformer_lens. What it wrapped is unwrapped after loading: plain torch hooks on the inner
-modules read and edit at the speed of a plain forward pass, and layers outside [start, stop) are not run at all.
+What it wrapped is unwrapped after loading: plain torch hooks on the inner modules read and edit at the speed of a plain
+forward pass, and layers outside [start, stop) are not run at all.
 """
 
 import contextlib
 import itertools
-import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from importlib.metadata import version
@@ -18,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.targets.base import Edit, Fingerprint, ModelSpec, Run, Site
+from neuronaut.tools.targets.bridge import load_bridge
 from neuronaut.tools.targets.folder import ModelFolder
 from neuronaut.tools.targets.hooks import (
     Skipped,
@@ -46,7 +46,7 @@ class TransformerLensTarget:
         self._folder = folder
         self._dtype = dtype
         self.forwards = 0.0
-        bridge, self._fast_attention = _load_bridge(folder, dtype)
+        bridge, self._fast_attention = load_bridge(folder, dtype)
         self._cfg = bridge.cfg
         self._layers = [layer_of(block, folder.name) for block in bridge.blocks]
         self._last_norm: nn.Module = bridge.ln_final.original_component
@@ -340,41 +340,3 @@ class TransformerLensTarget:
     def final_norm_gain(self) -> Tensor:
         """(d_model,) the gain of the last norm."""
         return gain_of(self._last_norm, self.spec.d_model)
-
-
-def _load_bridge(folder: ModelFolder, dtype: torch.dtype) -> tuple[Any, str]:
-    """The bridge, and the attention that the plain model would use. Refuses weights that do not fill the model."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import transformers
-        from safetensors import SafetensorError
-
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
-        from transformer_lens.model_bridge import TransformerBridge
-
-        try:
-            model, report = transformers.AutoModelForCausalLM.from_pretrained(
-                str(folder.path),
-                dtype=dtype,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-            )
-            if wrong := sorted(report["mismatched_keys"]):
-                name, stored, asked = wrong[0]
-                raise ValueError(
-                    f"config.json does not fit the weights: {name} has shape {list(stored)}, not {list(asked)}"
-                )
-            attention = str(model.config._attn_implementation)
-            bridge = TransformerBridge.boot_transformers(str(folder.path), device="cpu", dtype=dtype, hf_model=model)
-        except (ValueError, KeyError, OSError, RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"the model in {str(folder.path)!r} cannot be loaded: {reason}") from None
-    if missing := sorted(report["missing_keys"]):
-        raise UserError(
-            f"the weights in {str(folder.path)!r} lack {missing[0]!r} ({len(missing)} tensors in all): "
-            "they would be random, so download or convert the model again"
-        )
-    return bridge, attention

@@ -1,0 +1,47 @@
+"""A local model as TransformerLens wraps it. The only module that imports transformer_lens."""
+
+import warnings
+from typing import Any
+
+import torch
+
+from neuronaut.tools.errors import UserError
+from neuronaut.tools.targets.folder import ModelFolder
+
+
+def load_bridge(folder: ModelFolder, dtype: torch.dtype) -> tuple[Any, str]:
+    """The bridge, and the attention that the plain model would use. Refuses weights that do not fill the model."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import transformers
+        from safetensors import SafetensorError
+
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        from transformer_lens.model_bridge import TransformerBridge
+
+        try:
+            model, report = transformers.AutoModelForCausalLM.from_pretrained(
+                str(folder.path),
+                dtype=dtype,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+            if wrong := sorted(report["mismatched_keys"]):
+                name, stored, asked = wrong[0]
+                raise ValueError(
+                    f"config.json does not fit the weights: {name} has shape {list(stored)}, not {list(asked)}"
+                )
+            attention = str(model.config._attn_implementation)
+            bridge = TransformerBridge.boot_transformers(str(folder.path), device="cpu", dtype=dtype, hf_model=model)
+        except (ValueError, KeyError, OSError, RuntimeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"the model in {str(folder.path)!r} cannot be loaded: {reason}") from None
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(
+            f"the weights in {str(folder.path)!r} lack {missing[0]!r} ({len(missing)} tensors in all): "
+            "they would be random, so download or convert the model again"
+        )
+    return bridge, attention
