@@ -79,7 +79,8 @@ unit = Table(
 hypothesis = Table(
     "hypothesis", metadata, _id(), _ref("run", "run"), _ref("unit", "unit"), _ref("parent", "hypothesis", null=True),
     _text("side"), _text("claim"), _text("predicate"), Column("complexity", Integer, nullable=False), _text("author"),
-    UniqueConstraint("run", "unit", "side", "predicate", "author"), CheckConstraint("side in ('reads','writes')"),
+    UniqueConstraint("run", "unit", "side", "predicate", "author"),
+    CheckConstraint("side in ('reads','writes','attends','role','circuit')"),
 )  # fmt: skip
 allowed_transition = Table(
     "allowed_transition",
