@@ -8,7 +8,15 @@ from pydantic import Field
 from scipy import stats as scipy_stats
 from torch import Tensor
 
-from neuronaut.tools.intervene.patch import Metric, PatchArgs, PromptPair, metric_of, patch_edits, patch_sites
+from neuronaut.tools.intervene.patch import (
+    Metric,
+    PatchArgs,
+    PromptPair,
+    grid_payload,
+    metric_of,
+    patch_edits,
+    patch_sites,
+)
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolContext, ToolResult, tool
 from neuronaut.tools.targets.base import Edit, Site
@@ -43,18 +51,6 @@ def attribution_patch(context: ToolContext, args: AttributionPatchArgs) -> ToolR
     found = [
         Measurement("effect_best", float(estimate.max()), "share of the metric", 1, null_value=0.0, n_of="prompt pair")
     ]
-    payload = {
-        "site": args.site,
-        "direction": args.direction,
-        "metric": metric.name,
-        "clean": metric.clean,
-        "corrupted": metric.corrupted,
-        "columns": pair.columns if args.site not in ("heads", "neurons") else list(range(estimate.shape[1])),
-        "rows": [
-            {"layer": site.layer, "effect": [round(value, 5) for value in row.tolist()]}
-            for site, row in zip(sites, estimate, strict=True)
-        ],
-    }
     arrays = {"effect": estimate.numpy()}
     if args.exact:
         carried = target.run(other, read=sites).read
@@ -68,7 +64,7 @@ def attribution_patch(context: ToolContext, args: AttributionPatchArgs) -> ToolR
             found.append(
                 Measurement("rank_agreement", agreement, "Spearman correlation", n, null_value=0.0, n_of="component")
             )
-    return ToolResult(tuple(found), payload, arrays)
+    return ToolResult(tuple(found), grid_payload(args, metric, sites, estimate), arrays)
 
 
 def estimated(metric: Metric, base: Tensor, other: Tensor, sites: list[Site], steps: int) -> Tensor:

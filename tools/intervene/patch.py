@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -70,22 +70,7 @@ def patch(context: ToolContext, args: PatchArgs) -> ToolResult:
     low, high = (metric.corrupted, metric.clean) if args.direction == "denoise" else (metric.clean, metric.corrupted)
     effect = ((scores - low) / (high - low)).reshape(len(sites), -1)
     best = Measurement("effect_best", float(effect.max()), "share of the metric", 1, null_value=0.0, n_of="prompt pair")
-    return ToolResult(
-        (best,),
-        {
-            "site": args.site,
-            "direction": args.direction,
-            "metric": metric.name,
-            "clean": metric.clean,
-            "corrupted": metric.corrupted,
-            "columns": pair.columns if args.site not in ("heads", "neurons") else list(range(effect.shape[1])),
-            "rows": [
-                {"layer": site.layer, "effect": [round(value, 5) for value in row.tolist()]}
-                for site, row in zip(sites, effect, strict=True)
-            ],
-        },
-        {"effect": effect.numpy()},
-    )
+    return ToolResult((best,), grid_payload(args, metric, sites, effect), {"effect": effect.numpy()})
 
 
 @dataclass(frozen=True)
@@ -255,6 +240,23 @@ def patch_sites(target: TargetModel, args: PatchArgs) -> list[Site]:
     if args.site == "neurons" and args.layer is None:
         raise ToolRefused("neurons are patched one layer at a time: give the layer")
     return [Site(args.site, layer) for layer in (range(n_layers) if args.layer is None else [args.layer])]
+
+
+def grid_payload(args: PatchArgs, metric: Metric, sites: Sequence[Site], effect: Tensor) -> dict[str, Any]:
+    """What is told of a grid of effects (n_sites, n_columns), with its columns: positions, or indices of heads or neurons."""
+    by_position = args.site not in ("heads", "neurons")
+    return {
+        "site": args.site,
+        "direction": args.direction,
+        "metric": metric.name,
+        "clean": metric.clean,
+        "corrupted": metric.corrupted,
+        "columns": metric.pair.columns if by_position else list(range(effect.shape[1])),
+        "rows": [
+            {"layer": site.layer, "effect": [round(value, 5) for value in row.tolist()]}
+            for site, row in zip(sites, effect, strict=True)
+        ],
+    }
 
 
 def patch_edits(site: Site, carried: Tensor) -> list[Edit]:
