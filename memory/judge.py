@@ -25,6 +25,7 @@ from neuronaut.memory.cases import (
     e_bar,
 )
 from neuronaut.memory.causes import AttendsCase, RoleCase, decide_attends, decide_role
+from neuronaut.memory.circuits import CircuitCase, decide_circuit
 from neuronaut.tools.stats import e_value, refuting_e_value
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "RULE_VERSION",
     "AttendsCase",
     "Case",
+    "CircuitCase",
     "Decision",
     "ModeCase",
     "ReadsCase",
@@ -50,7 +52,7 @@ __all__ = [
 
 RULE_VERSION = "1"
 
-Case: TypeAlias = ReadsCase | WritesCase | AttendsCase | RoleCase
+Case: TypeAlias = ReadsCase | WritesCase | AttendsCase | RoleCase | CircuitCase
 _CASES: TypeAdapter[Case] = TypeAdapter(Annotated[Case, Field(discriminator="side")])
 
 
@@ -70,6 +72,8 @@ def decide(case: Case) -> Decision:
             return decide_attends(case)
         case RoleCase():
             return decide_role(case)
+        case CircuitCase():
+            return decide_circuit(case)
         case _ as never:
             assert_never(never)
 

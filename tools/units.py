@@ -6,9 +6,10 @@ from typing import Literal, Self, assert_never
 
 from neuronaut.tools.errors import UserError
 
-Kind = Literal["neuron", "head"]
+Kind = Literal["neuron", "head", "task"]
 Sign = Literal[1, -1]
 
+TASK = "task:"
 _FORMS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     ("head", re.compile(r"L(\d+)\.?H(\d+)|head\s+L?(\d+)[.\s]H?(\d+)", re.IGNORECASE)),
     ("neuron", re.compile(r"L(\d+)\.?N(\d+)|(?:neuron\s+)?L?(\d+)\.N?(\d+)", re.IGNORECASE)),
@@ -17,19 +18,28 @@ _FORMS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
 
 @dataclass(frozen=True, order=True)
 class Unit:
-    """One neuron or head; `sign` -1 asks about the neuron's activations below its median, printed `8.481-`."""
+    """One neuron or head, or what a circuit is for: a task. `sign` -1 asks about the neuron's activations below its
+    median, printed `8.481-`. name: of the task, whose layer and index are 0."""
 
     kind: Kind
     layer: int
     index: int
     sign: Sign = 1
+    name: str = ""
+
+    @classmethod
+    def of_task(cls, name: str) -> Self:
+        """What the whole model does at a task."""
+        return cls("task", 0, 0, name=name)
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The unit that `text` names: `8.481`, `neuron 8.481`, `L8.N481`, `head 8.3`, `L8H3`; a trailing `-` is sign -1.
+        """The unit that `text` names: `8.481`, `neuron 8.481`, `L8.N481`, `head 8.3`, `L8H3`; a trailing `-` is sign -1; `task:NAME`.
 
         Refuses: anything else, in one sentence.
         """
+        if text.startswith(TASK):
+            return cls.of_task(text.removeprefix(TASK))
         body, sign = text.strip(), 1
         if body.endswith(("-", "+")):
             body, sign = body[:-1].rstrip(), (-1 if body.endswith("-") else 1)
@@ -48,6 +58,8 @@ class Unit:
                 return f"{self.layer}.{self.index}{minus}"
             case "head":
                 return f"L{self.layer}H{self.index}{minus}"
+            case "task":
+                return f"{TASK}{self.name}"
             case _ as never:
                 assert_never(never)
 

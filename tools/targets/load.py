@@ -58,6 +58,8 @@ def load_target(name: str | Path, *, dtype: "torch.dtype | None" = None) -> "Tar
 
 def check_unit(spec: "ModelSpec", unit: Unit) -> None:
     """Refuses a unit that the model does not have, and says which there are."""
+    if unit.kind == "task":
+        raise ToolRefused(f"{unit.address} is a task and no part of the model: name a neuron, such as 8.481, or a head")
     if not 0 <= unit.layer < spec.n_layers:
         raise ToolRefused(f"layer {unit.layer} does not exist: {spec.name} has layers 0 to {spec.n_layers - 1}")
     width = spec.d_mlp if unit.kind == "neuron" else spec.n_heads
