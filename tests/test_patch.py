@@ -1,5 +1,6 @@
 """Activation patching against edits by hand on a second reading of the weights, and against TransformerLens."""
 
+import copy
 import json
 import runpy
 import warnings
@@ -18,6 +19,7 @@ from neuronaut.tools.corpus import pocket_corpus
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.intervene.patch import Metric, PromptPair, divergence
 from neuronaut.tools.registry import ToolContext, ToolResult, find_tool
+from neuronaut.tools.targets.base import Edit, Site
 from neuronaut.tools.targets.load import POCKET, load_target
 
 make_model = runpy.run_path(str(Path(__file__).with_name("tiny_models.py")))["make_model"]
@@ -263,3 +265,34 @@ def test_integrated_gradients_of_the_embeddings_add_up_to_the_whole(pocket: Benc
     assert found.arrays["effect"].sum() == pytest.approx(1.0, abs=0.02)
     assert "exact" not in found.arrays
     assert [one.metric for one in found.measurements] == ["effect_best"]
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_a_gradient_at_a_site_that_an_edit_replaces_is_that_of_finite_differences(bench: Bench, site: str) -> None:
+    """The value put in is a constant: it has a gradient, what lies before it has none."""
+    ids, at = bench.ids(CLEAN), Site(site, 1)
+    bench.log_probs(bench.ids(CORRUPTED))
+    value = bench.plain.seen[site, 1].clone()
+    score = lambda logits: logits[:, -1, 300] - logits[:, -1, 310]  # noqa: E731
+    before, later = Site("mlp_out", 0), Site("resid_post", 1)
+    found = bench.context.target.gradients(ids, [before, at, later], score, edits=[Edit(at, "set", value)])
+    np.testing.assert_allclose(found[at][0].numpy(), value.numpy(), atol=1e-5)
+
+    exact = copy.copy(bench.plain)
+    exact.weights = {name: weight.double() for name, weight in bench.plain.weights.items()}
+    rng = torch.Generator().manual_seed(0)
+    way, step = torch.randn(value.shape, generator=rng, dtype=torch.float64), 1e-5
+
+    def moved(by: float) -> float:
+        put = lambda name, layer, x: value + by * way if (name, layer) == (site, 1) else x  # noqa: E731
+        with torch.no_grad():
+            return float(score(exact.run(ids, put)))
+
+    expected = (moved(step) - moved(-step)) / (2 * step)
+    assert abs(expected) > 1e-4
+    assert float((found[at][1].double() * way).sum()) == pytest.approx(expected, rel=1e-3)
+    if site in ("resid_pre", "resid_post"):
+        assert not found[before][1].any()
+        assert found[later][1].any()
+    else:
+        assert found[before][1].any()

@@ -76,12 +76,15 @@ def visitor(site: Site, edits: list[Edit], found: dict[Site, Tensor] | None) -> 
 
 def differentiated(site: Site, edits: list[Edit], found: dict[Site, Tensor], *, leaf: bool) -> Visit:
     """Makes the edits at a site, and keeps the activation so that its gradient can be asked for. leaf: nothing before it is
-    differentiated."""
+    differentiated; so it is, too, where an edit replaces the whole site."""
 
     def visit(value: Tensor) -> Tensor:
         for edit in edits:
             value = edited(value, edit)
-        value = value.detach().clone().requires_grad_() if leaf else value * 1.0
+        cut = leaf or not value.requires_grad
+        value = (
+            value.detach().clone().requires_grad_() if cut else value.clone()
+        )  # the model may write into its own in place
         value.retain_grad()
         found[site] = value
         return value
