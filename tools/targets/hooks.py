@@ -81,10 +81,8 @@ def differentiated(site: Site, edits: list[Edit], found: dict[Site, Tensor], *, 
     def visit(value: Tensor) -> Tensor:
         for edit in edits:
             value = edited(value, edit)
-        cut = leaf or not value.requires_grad
-        value = (
-            value.detach().clone().requires_grad_() if cut else value.clone()
-        )  # the model may write into its own in place
+        # a copy: the model may write into its own tensor in place
+        value = value.clone() if value.requires_grad and not leaf else value.detach().clone().requires_grad_()
         value.retain_grad()
         found[site] = value
         return value
