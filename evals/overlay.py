@@ -15,7 +15,7 @@ from torch import Tensor
 from neuronaut.evals.outside import Twist
 from neuronaut.tools.predicates.evaluate import strength
 from neuronaut.tools.predicates.nodes import Predicate, canonical_json
-from neuronaut.tools.targets.base import Edit, Fingerprint, ModelSpec, Run, Site, TargetModel
+from neuronaut.tools.targets.base import AttentionWeights, Edit, Fingerprint, ModelSpec, Run, Site, TargetModel
 from neuronaut.tools.targets.hooks import edited
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.tokens import Tokens, Vocabulary, tokens_from_ids
@@ -216,6 +216,14 @@ class Overlay:
             if unit.layer == layer:
                 vectors[unit.index] = vector
         return vectors
+
+    def attention_weights(self, layer: int) -> AttentionWeights:
+        """The target's."""
+        return self._target.attention_weights(layer)
+
+    def attention_norm_gain(self, layer: int) -> Tensor:
+        """The target's."""
+        return self._target.attention_norm_gain(layer)
 
     def final_norm_gain(self) -> Tensor:
         """The target's."""

@@ -23,7 +23,8 @@ class PlainModel:
     """One model folder, run by hand; `seen[name, layer]` holds every activation of the last run.
 
     change(name, layer, value): gives the value to go on with; names as in the seam, and "normed", "gate" (before the
-    activation function) and "raw_mlp_out" (before a norm that follows the MLP).
+    activation function), "raw_attn_out" and "raw_mlp_out" (before a norm that follows), "q", "k", "v" as projected, and the residual as each
+    part reads it: "q_in", "k_in", "v_in" (batch, pos, head, d_model), "mlp_in", and "last_in" of the layer after the last.
     """
 
     def __init__(self, folder: Path, defaults: dict[str, Any]) -> None:
@@ -54,7 +55,7 @@ class PlainModel:
             x = self._embedded(ids)
         for layer in layers if layers is not None else range(n_layers):
             x = self._gpt2_layer(layer, x, note) if gpt2 else self._rotary_layer(layer, x, note)
-        x = self.normed(x, "ln_f" if gpt2 else "norm")
+        x = self.normed(note("last_in", n_layers, x), "ln_f" if gpt2 else "norm")
         logits = x @ self.unembed.T
         cap = self.config.get("final_logit_softcapping")
         return torch.tanh(logits / cap) * cap if cap else logits
@@ -84,11 +85,17 @@ class PlainModel:
     def _gpt2_layer(self, layer: int, x: Tensor, note: Change) -> Tensor:
         at, heads = f"h.{layer}.", self.config["n_head"]
         x = note("resid_pre", layer, x)
-        qkv = self.normed(x, at + "ln_1") @ self[at + "attn.c_attn.weight"] + self[at + "attn.c_attn.bias"]
-        q, k, v = (part.unflatten(-1, (heads, -1)) for part in qkv.chunk(3, dim=-1))
+        weights = self[at + "attn.c_attn.weight"].chunk(3, dim=-1)
+        biases = self[at + "attn.c_attn.bias"].chunk(3)
+        q, k, v = (
+            self._projected(note(f"{part}_in", layer, _by_head(x, heads)), at + "ln_1", weight) + bias.view(heads, -1)
+            for part, weight, bias in zip("qkv", weights, biases, strict=True)
+        )
+        q, k, v = (note(part, layer, value) for part, value in zip("qkv", (q, k, v), strict=True))
         z = self._attention(layer, (q, k, v), q.shape[-1] ** -0.5, note)
-        x = x + note("attn_out", layer, z @ self[at + "attn.c_proj.weight"] + self[at + "attn.c_proj.bias"])
-        normed = note("normed", layer, self.normed(x, at + "ln_2"))
+        out = note("raw_attn_out", layer, z @ self[at + "attn.c_proj.weight"] + self[at + "attn.c_proj.bias"])
+        x = x + note("attn_out", layer, out)
+        normed = note("normed", layer, self.normed(note("mlp_in", layer, x), at + "ln_2"))
         gate = note("gate", layer, normed @ self[at + "mlp.c_fc.weight"] + self[at + "mlp.c_fc.bias"])
         neurons = note("neurons", layer, ACTIVATIONS[self.config["activation_function"]](gate))
         out = neurons @ self[at + "mlp.c_proj.weight"] + self[at + "mlp.c_proj.bias"]
@@ -97,26 +104,36 @@ class PlainModel:
     def _rotary_layer(self, layer: int, x: Tensor, note: Change) -> Tensor:
         at, gemma = f"layers.{layer}.", self.family.startswith("gemma")
         x = note("resid_pre", layer, x)
-        h, d_head = self.normed(x, at + "input_layernorm"), self.config["head_dim"]
+        d_head, projections = self.config["head_dim"], f"{at}self_attn.{{}}_proj.weight"
+        weights = {part: self[projections.format(part)].T for part in "qkv"}
         q, k, v = (
-            (h @ self[f"{at}self_attn.{name}_proj.weight"].T).unflatten(-1, (-1, d_head)) for name in ("q", "k", "v")
+            self._projected(
+                note(f"{part}_in", layer, _by_head(x, weight.shape[1] // d_head)), at + "input_layernorm", weight
+            )
+            for part, weight in weights.items()
         )
+        q, k, v = (note(part, layer, value) for part, value in zip("qkv", (q, k, v), strict=True))
         if self.family in ("qwen3", "gemma3"):
             q, k = self.normed(q, at + "self_attn.q_norm"), self.normed(k, at + "self_attn.k_norm")
         q, k = self._rotated(q, layer), self._rotated(k, layer)
         groups = q.shape[2] // k.shape[2]
         scale = (self.config["query_pre_attn_scalar"] if gemma else d_head) ** -0.5
         repeated = (q, k.repeat_interleave(groups, dim=2), v.repeat_interleave(groups, dim=2))
-        out = self._attention(layer, repeated, scale, note) @ self[at + "self_attn.o_proj.weight"].T
+        z = self._attention(layer, repeated, scale, note)
+        out = note("raw_attn_out", layer, z @ self[at + "self_attn.o_proj.weight"].T)
         x = x + note("attn_out", layer, self.normed(out, at + "post_attention_layernorm") if gemma else out)
         before = at + ("pre_feedforward_layernorm" if gemma else "post_attention_layernorm")
-        normed = note("normed", layer, self.normed(x, before))
+        normed = note("normed", layer, self.normed(note("mlp_in", layer, x), before))
         gate = note("gate", layer, normed @ self[at + "mlp.gate_proj.weight"].T)
         act = ACTIVATIONS[self.config["hidden_activation" if gemma else "hidden_act"]](gate)
         neurons = note("neurons", layer, act * (normed @ self[at + "mlp.up_proj.weight"].T))
         raw = note("raw_mlp_out", layer, neurons @ self[at + "mlp.down_proj.weight"].T)
         out = self.normed(raw, at + "post_feedforward_layernorm") if gemma else raw
         return note("resid_post", layer, x + note("mlp_out", layer, out))
+
+    def _projected(self, x: Tensor, norm: str, weight: Tensor) -> Tensor:
+        """(batch, pos, head, d_head) of what each head reads. weight: (d_model, n_heads · d_head)."""
+        return torch.einsum("bphd,dhe->bphe", self.normed(x, norm), weight.unflatten(-1, (x.shape[2], -1)))
 
     def _slides(self, layer: int) -> bool:
         kinds = self.config.get("layer_types") or []
@@ -142,3 +159,8 @@ class PlainModel:
         hidden = (distance < 0) | ((distance >= self.config["sliding_window"]) if self._slides(layer) else False)
         pattern = note("pattern", layer, scores.masked_fill(hidden, -torch.inf).softmax(-1))
         return note("heads", layer, (pattern @ v).transpose(1, 2)).flatten(-2)
+
+
+def _by_head(x: Tensor, n_heads: int) -> Tensor:
+    """(batch, pos, n_heads, d_model): each head reads the same residual."""
+    return x[:, :, None].expand(-1, -1, n_heads, -1)

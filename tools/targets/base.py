@@ -84,6 +84,23 @@ class Run(NamedTuple):
     logits: Tensor | None
 
 
+class AttentionWeights(NamedTuple):
+    """Raw weights of one layer's attention, applied as x @ W + b: no norm folded in, biases 0 where the model has none.
+
+    W_Q, b_Q: (n_heads, d_model, d_head), (n_heads, d_head); W_K, W_V, b_K, b_V: the same of the n_kv_heads; W_O, b_O:
+    (n_heads, d_head, d_model), (d_model,). Query head h looks at the keys and values of head h // (n_heads // n_kv_heads).
+    """
+
+    W_Q: Tensor
+    W_K: Tensor
+    W_V: Tensor
+    W_O: Tensor
+    b_Q: Tensor
+    b_K: Tensor
+    b_V: Tensor
+    b_O: Tensor
+
+
 class TargetModel(Protocol):
     """A causal language model whose insides can be read and edited.
 
@@ -157,6 +174,14 @@ class TargetModel(Protocol):
 
     def write_vectors(self, layer: int) -> Tensor:
         """(d_mlp, d_model) of all neurons of a layer."""
+        ...
+
+    def attention_weights(self, layer: int) -> AttentionWeights:
+        """The raw weights of a layer's attention, head by head."""
+        ...
+
+    def attention_norm_gain(self, layer: int) -> Tensor:
+        """(d_model,) what the norm before a layer's attention multiplies with."""
         ...
 
     def final_norm_gain(self) -> Tensor:

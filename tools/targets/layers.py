@@ -19,7 +19,9 @@ class Layer:
     """The inner modules of one layer.
 
     attn_out, mlp_out: the last ones before the residual is added to (a norm, in
-    Gemma); weights: the bridge of the MLP, whose W_in, W_gate and W_out are x @ W in any storage order."""
+    Gemma); attn_norm, mlp_norm: what reads the residual; weights, attention_weights: the bridges of MLP and attention, whose
+    W_in, W_gate, W_out and W_Q, W_K, W_V, W_O are x @ W in any storage order; projections: of queries, keys and values, one
+    module alone where they are fused."""
 
     block: nn.Module
     attention: nn.Module
@@ -29,6 +31,11 @@ class Layer:
     neurons_in: nn.Module
     post_norm: nn.Module | None
     weights: Any
+    attn_norm: nn.Module | None
+    mlp_norm: nn.Module | None
+    attn_post_norm: nn.Module | None
+    attention_weights: Any
+    projections: tuple[nn.Module, ...]
 
 
 def layer_of(block: Any, name: str) -> Layer:
@@ -39,16 +46,22 @@ def layer_of(block: Any, name: str) -> Layer:
         raise UserError(
             f"{name}: not every layer has plain attention and an MLP of neurons, which are all that is read"
         )
-    attention, post_norm = attn.original_component, _inner(block, "ln2_post")
+    attention, post_norm, attn_post_norm = attn.original_component, _inner(block, "ln2_post"), _inner(block, "ln1_post")
+    split = [_inner(attn, part) for part in (("qkv",) if _inner(attn, "qkv") is not None else ("q", "k", "v"))]
     return Layer(
         block=block.original_component,
         attention=attention,
-        attn_out=_inner(block, "ln1_post") or attention,
+        attn_out=attn_post_norm or attention,
         heads_in=heads,
         mlp_out=post_norm or mlp.original_component,
         neurons_in=down,
         post_norm=post_norm,
         weights=mlp,
+        attn_norm=_inner(block, "ln1"),
+        mlp_norm=_inner(block, "ln2"),
+        attn_post_norm=attn_post_norm,
+        attention_weights=attn,
+        projections=tuple(module for module in split if module is not None),
     )
 
 

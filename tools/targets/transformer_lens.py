@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from neuronaut.tools.errors import ToolRefused, UserError
-from neuronaut.tools.targets.base import Edit, Fingerprint, ModelSpec, Run, Site
+from neuronaut.tools.targets.attention import attention_weights_of
+from neuronaut.tools.targets.base import AttentionWeights, Edit, Fingerprint, ModelSpec, Run, Site
 from neuronaut.tools.targets.bridge import load_bridge
 from neuronaut.tools.targets.folder import ModelFolder
 from neuronaut.tools.targets.hooks import (
@@ -241,10 +242,13 @@ class TransformerLensTarget:
         if logits and stop is not None:
             raise ToolRefused("logits need all layers: leave out stop")
         for site in sites:
-            if not 0 <= site.layer < n_layers:
-                raise ToolRefused(f"layer {site.layer} does not exist: {self.spec.name} has layers 0 to {n_layers - 1}")
+            self._check_layer(site.layer)
             if not first <= site.layer < last:
                 raise ToolRefused(f"{site} lies outside the layers that are run, {first} to {last - 1}")
+
+    def _check_layer(self, layer: int) -> None:
+        if not 0 <= layer < len(self._layers):
+            raise ToolRefused(f"layer {layer} does not exist: {self.spec.name} has layers 0 to {len(self._layers) - 1}")
 
     def _check_edits(self, edits: Sequence[Edit]) -> None:
         spec = self.spec
@@ -318,6 +322,19 @@ class TransformerLensTarget:
         found = self._layers[layer]
         write: Tensor = found.weights.W_out.detach().float()
         return write if found.post_norm is None else write * gain_of(found.post_norm, self.spec.d_model)
+
+    def attention_weights(self, layer: int) -> AttentionWeights:
+        """The raw weights of a layer's attention, head by head."""
+        self._check_layer(layer)
+        return attention_weights_of(self._layers[layer].attention_weights, self.spec, layer)
+
+    def attention_norm_gain(self, layer: int) -> Tensor:
+        """(d_model,) of the norm before a layer's attention. Refuses a layer that has none there."""
+        self._check_layer(layer)
+        norm = self._layers[layer].attn_norm
+        if norm is None:
+            raise ToolRefused(f"no norm comes before the attention of layer {layer} of {self.spec.name}")
+        return gain_of(norm, self.spec.d_model)
 
     @property
     def embed(self) -> Tensor:
