@@ -4,6 +4,7 @@ import json
 import shlex
 from typing import Any
 
+from neuronaut.agent.cost import Cost
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import default_path
@@ -21,7 +22,7 @@ def answer_of(notebook: Notebook, run: str) -> dict[str, Any]:
     hypotheses = queries.hypotheses(notebook, run)
     experiments = {e["prediction"]: e for e in queries.experiments(notebook, run) if e["prediction"] and "result" in e}
     judged = [h for h in hypotheses if h["verdicts"]]
-    cost = json.loads(row["end"]["cost"]) if row["end"] else None
+    cost = Cost.stored(row["end"]["cost"]).fields if row["end"] else None
     units = sorted({h["address"] for h in hypotheses} | {o["address"] for o in queries.outcomes(notebook, run)})
 
     def looks(tool: str) -> list[tuple[str, dict[str, Any]]]:

@@ -127,7 +127,9 @@ def _footer(answer: dict[str, Any]) -> Iterator[str]:
         f"of {everywhere['supported']} in the notebook {everywhere['kept']}, of {everywhere['predictions']} predictions"
     )
     cost = answer["cost"]
-    spent = f"{cost['seconds']:.0f} s, {cost['forwards']:.0f} forward passes" if cost else answer["outcome"]
+    spent = f"{cost['forwards']:.0f} forward passes" if cost else answer["outcome"]
+    if cost and cost["seconds"] is not None:
+        spent = f"{cost['seconds']:.0f} s, {spent}"
     if cost and cost["llm_calls"]:
         dollars = "price unknown" if cost["usd"] is None else f"${cost['usd']:.4f}"
         spent += f", {cost['llm_calls']} language-model calls ({cost['tokens']:,} tokens, {dollars})"

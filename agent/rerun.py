@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from neuronaut.agent.config import RunConfig
+from neuronaut.agent.cost import Cost
 from neuronaut.agent.runs import open_inputs
 from neuronaut.agent.session import as_stored, tools_sha256
 from neuronaut.agent.view import print_json, steps_on_stderr, visible
@@ -33,13 +34,18 @@ def rerun(identifier: str, path: Path | None, *, as_json: bool) -> int:
         changed = _changed_inputs(run, target, corpus, done)
         size = (corpus.name, corpus.sha256, corpus.n_characters)
         again = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size, parent=run["id"])
-        context = ToolContext(target, corpus)
+        context, began = ToolContext(target, corpus), time.monotonic()
+
+        def end(outcome: str, reason: str) -> None:
+            cost = Cost.of(notebook, again, seconds=time.monotonic() - began, forwards=target.forwards)
+            notebook.end_run(again, outcome, reason, cost.fields)
+
         try:
             rows = [_repeat(notebook, again, e, context) for e in done]
         except KeyboardInterrupt:
-            notebook.end_run(again, "cancelled", f"rerun of {identifier}, interrupted", {"forwards": target.forwards})
+            end("cancelled", f"rerun of {identifier}, interrupted")
             raise
-        notebook.end_run(again, "answered", f"rerun of {identifier}", {"forwards": target.forwards})
+        end("answered", f"rerun of {identifier}")
         head = notebook.head()
     different = [row for row in rows if row["outcome"] == "different"]
     if as_json:

@@ -7,6 +7,7 @@ from typing import Any
 
 from neuronaut.agent.answer import answer_of
 from neuronaut.agent.config import RunConfig, corpus_path
+from neuronaut.agent.cost import Cost
 from neuronaut.agent.graph import run_graph
 from neuronaut.agent.proposers.base import Proposer
 from neuronaut.agent.questions import Question, parse_question
@@ -202,18 +203,9 @@ def _spent_before(session: Session) -> tuple[float, float]:
 
 
 def _cost(session: Session, before: tuple[float, float]) -> dict[str, Any]:
-    """What the run cost, the parts before a resume included; a call without a price makes the dollars unknown (None)."""
-    calls = queries.calls(session.notebook, session.run)
-    ends = [call["end"] for call in calls if call["end"]]
-    prices: list[int | None] = [None if call["end"] is None else call["end"]["usd_micro"] for call in calls]
-    return {
-        "seconds": round(before[0] + time.monotonic() - session.began, 3),
-        "forwards": round(before[1] + session.context.target.forwards, 3),
-        "tokens": sum((end["tokens_in"] or 0) + (end["tokens_out"] or 0) for end in ends),
-        "llm_calls": len(calls),
-        "maybe_billed_twice": sum(call["maybe_billed_twice"] is not None for call in calls),
-        "usd": None if None in prices else sum(filter(None, prices)) / 1e6,
-    }
+    """What the run cost, the parts before a resume included."""
+    seconds, forwards = before[0] + time.monotonic() - session.began, before[1] + session.context.target.forwards
+    return Cost.of(session.notebook, session.run, seconds=seconds, forwards=forwards).fields
 
 
 def _show(notebook: Notebook, run: str, *, as_json: bool) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 from neuronaut.agent import reads, writes
 from neuronaut.agent.config import Budget, Loop, RunConfig
+from neuronaut.agent.cost import Cost
 from neuronaut.agent.proposers.base import Proposer, Side
 from neuronaut.agent.proposers.grammar import GrammarProposer
 from neuronaut.agent.session import Session
@@ -61,7 +62,8 @@ def ask_each(
             judged = [row for row in rows if row["verdicts"]]
             mutual = _shared(context) - shared
             spent = {"seconds": monotonic() - began, "forwards": round(target.forwards - before - mutual, 6)}
-            notebook.end_run(run, "error" if "error" in failed else "answered", failed.get("error", ""), spent)
+            cost = Cost.of(notebook, run, **spent)
+            notebook.end_run(run, "error" if "error" in failed else "answered", failed.get("error", ""), cost.fields)
             yield {
                 **failed,
                 "unit": unit.address,
