@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.predicates import nodes
-from neuronaut.tools.predicates.nodes import Predicate, compiled, ending
+from neuronaut.tools.predicates.nodes import Predicate
+from neuronaut.tools.predicates.regexes import compiled, ending
 from neuronaut.tools.tokens import PAD, Tokens, Vocabulary
 
 Bools = NDArray[np.bool_]

@@ -1,56 +1,22 @@
 """Predicates as data: a closed union of frozen models, JSON in and out, bounded in depth and size."""
 
 import json
-import re
 from collections.abc import Iterator
-from functools import cache
 from typing import Annotated, Any, Literal, Self
 
-import re2
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from neuronaut.tools.errors import ToolRefused
+from neuronaut.tools.predicates.regexes import CLASS_ITEMS, EndRegex, Regex, branches
 from neuronaut.tools.tokens import last_run
 
 MAX_DEPTH = 6
 MAX_LEAVES = 64
 MAX_STRINGS = 256
 MAX_POSITION = 8192  # the last place that a predicate may name: "to the end"
-CLASS_ITEMS = 5  # a named class such as `digit` costs at most five items
 
 Text = Annotated[str, Field(min_length=1, max_length=100)]
 Texts = Annotated[tuple[Text, ...], Field(min_length=1, max_length=MAX_STRINGS)]
-
-
-def _compiles(pattern: str) -> str:
-    compiled(pattern)
-    return pattern
-
-
-@cache
-def compiled(pattern: str) -> Any:
-    """The pattern as a linear-time regular expression. Refuses one that RE2 does not take."""
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        return re2.compile(pattern, options)
-    except re2.error as error:
-        raise ValueError(f"{pattern!r} is no regular expression that can be run in linear time ({error})") from None
-
-
-def ending(pattern: str) -> Any:
-    """The pattern compiled so that its match must reach the end of the text. Refuses as `compiled` does."""
-    return compiled(f"(?:{pattern})\\z")
-
-
-def _compiles_at_end(pattern: str) -> str:
-    compiled(pattern)
-    ending(pattern)  # \\Q, for example, may stand in a pattern of its own but would swallow the end
-    return pattern
-
-
-Regex = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_compiles)]
-EndRegex = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_compiles_at_end)]
 
 
 class _Node(BaseModel):
@@ -384,32 +350,6 @@ LEAF_KINDS = frozenset(
     {"token", "token_matches", "word", "word_matches", "word_so_far", "preceded_by", "inside", "repeated", "induction", "position",
      "starts_word", "starts_sentence", "digit", "capitalised", "punctuation", "promotes", "suppresses"}
 )  # fmt: skip
-
-
-def branches(pattern: str) -> int:
-    """Alternatives of a regular expression: those of `|`, and members of classes (named ones and ranges at most 5)."""
-    return 1 + sum(_alternatives(match.group()) - 1 for match in _REGEX_PART.finditer(pattern))
-
-
-_NAMED = r"\\[pP]\{[^}]*\}|\\[dDwWsSpP]|\[:\^?\w+:\]"
-_REGEX_PART = re.compile(rf"\[\^?\]?(?:\\.|\[:\^?\w+:\]|[^\]\\])*\]|{_NAMED}|\\.|\||\.", re.DOTALL)
-_MEMBER = re.compile(rf"{_NAMED}|(?P<low>\\.|.)-(?P<high>\\.|.)|\\.|.", re.DOTALL)
-
-
-def _alternatives(part: str) -> int:
-    """How many branches a part of a regular expression stands for; `|` adds one to the branch before it."""
-    if part in ("|", "."):
-        return 2 if part == "|" else CLASS_ITEMS
-    if part[0] == "\\":
-        return CLASS_ITEMS if part[1] in "dDwWsSpP" else 1
-    negated, members = part[1] == "^", 0
-    for member in _MEMBER.finditer(part[2:-1] if negated else part[1:-1]):
-        if member["low"]:
-            members += max(1, min(CLASS_ITEMS, ord(member["high"][-1]) - ord(member["low"][-1]) + 1))
-        else:
-            members += _alternatives(member.group()) if member.group()[0] == "\\" else 1
-            members += CLASS_ITEMS - 1 if member.group().startswith("[:") else 0
-    return max(CLASS_ITEMS, members) if negated else members
 
 
 def walk(predicate: Predicate) -> Iterator[Predicate]:
