@@ -186,7 +186,7 @@ def tool(
 @cache
 def registry() -> dict[str, Tool]:
     """All tools by name."""
-    from neuronaut.tools.intervene import attribution, effects, patch  # noqa: F401  the tools register themselves
+    from neuronaut.tools.intervene import attribution, effects, importance, patch  # noqa: F401  the tools register themselves
     from neuronaut.tools.look import capture, card, examples, weights  # noqa: F401
     from neuronaut.tools.trials import design, reads, writes  # noqa: F401
 

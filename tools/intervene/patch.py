@@ -225,11 +225,12 @@ def answer_ids(target: TargetModel, text: str) -> tuple[int, ...]:
         return (pieces.index(text),)
     if not text:
         raise ToolRefused("an answer is empty: give its text with its leading space, such as ' Mary'")
-    tokens = target.tokenize([text])
-    found = tuple(int(token) for token in tokens.ids[0] if token >= 0 and int(token) not in target.vocabulary.special)
-    if "".join(pieces[token] for token in found) != text:
-        raise ToolRefused(f"{text!r} is cut into tokens that do not spell it: give an answer with its leading space")
-    return found
+    for written in (text, text.removeprefix(" ")):  # some tokenizers put a space before every text
+        ids = target.tokenize([written]).ids[0]
+        found = tuple(int(token) for token in ids if token >= 0 and int(token) not in target.vocabulary.special)
+        if "".join(pieces[token] for token in found) == text:
+            return found
+    raise ToolRefused(f"{text!r} is cut into tokens that do not spell it: give an answer with its leading space")
 
 
 def patch_sites(target: TargetModel, args: PatchArgs) -> list[Site]:

@@ -1,0 +1,185 @@
+"""Which components the answer to one prompt rests on: each put back to what it carries on other text, alone."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from scipy import stats as scipy_stats
+from torch import Tensor
+
+from neuronaut.tools.errors import ToolRefused
+from neuronaut.tools.intervene.next_token import to_ids
+from neuronaut.tools.intervene.patch import PromptPair, answer_ids
+from neuronaut.tools.look.examples import Text, read_texts
+from neuronaut.tools.measurements import Measurement
+from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
+from neuronaut.tools.stats import mean_interval
+from neuronaut.tools.targets.base import Edit, Site, TargetModel
+from neuronaut.tools.units import Unit
+
+N_RANDOM_NEURONS = 32
+N_FOLLOWED = 32  # neurons of the largest estimates, which are then measured exactly
+
+Parts = Literal["components", "heads", "neurons"]
+
+
+class ImportanceArgs(ToolArgs):
+    """The prompt and what may matter: `components` are all heads and MLPs. answer: "" is the model's likeliest token; it may
+    be several tokens. n_texts: of explore text, whose activations take the place of the prompt's; one interval each."""
+
+    example: ClassVar = {"prompt": "After Mary and Lucy", "parts": "heads", "n_texts": 8}
+    prompt: Text
+    answer: str = ""
+    parts: Parts = "components"
+    n_texts: int = Field(default=16, ge=4, le=200)
+    k: int = Field(default=10, ge=1, le=1000)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """A prompt, (1, pos) ids, the tokens of the answer, and other text of the same length, (n_texts, pos) ids."""
+
+    target: TargetModel
+    ids: Tensor
+    answer: tuple[int, ...]
+    others: Tensor
+
+    def log_probs(self, edits: list[Edit]) -> Array:
+        """(n_edits,) float64 log-probability of the whole answer with each edit made alone; (1,) of the plain run without."""
+        found = PromptPair(self.target, self.ids, self.ids).after(self.ids, self.answer, edits)
+        return found[:, torch.arange(len(self.answer)), torch.tensor(self.answer)].sum(dim=1).numpy()
+
+    def drops(self, site: Site, index: int | None) -> Array:
+        """(n_texts,) how far the answer falls when a part carries what it carries on each of the other texts."""
+        return self.all_drops([(site, index)])[0]
+
+    def all_drops(self, parts: list[tuple[Site, int | None]]) -> Array:
+        """(n_parts, n_texts) the same of many parts."""
+        carried = self.target.run(self.others, read={site for site, _ in parts}).read
+        edits = []
+        for site, index in parts:
+            values = carried[site] if index is None else carried[site][:, :, index]
+            edits += [Edit(site, "set", value[None], index=index) for value in values]
+        plain = float(self.log_probs([])[0])
+        return plain - self.log_probs(edits).reshape(len(parts), len(self.others))
+
+
+@tool("importance")
+def importance(context: ToolContext, args: ImportanceArgs) -> ToolResult:
+    """What the answer to a prompt rests on: how far its log-probability falls when a head, an MLP or a neuron carries what it
+    carries on other text (resample ablation at all positions, total effect), each alone.
+
+    drop: nats, mean over the texts with its interval; positive helps the answer, negative opposes it. Null: components and
+    heads: the median of all of them; neurons: 32 random ones of the model. Of neurons only those of the largest gradient
+    estimates are measured; rank_agreement is the Spearman correlation of estimate and measurement, null 0.
+    Refuses a prompt that is longer than most texts.
+    Source: Chan et al. 2022, "Causal scrubbing" (resample ablation); Nanda 2023, "Attribution patching".
+    """
+    prompted = _prompted(context, args)
+    spec = context.target.spec
+    if args.parts == "neurons":
+        units, drops, nulls, agreement = _neurons(prompted, args)
+    else:
+        parts = [(Site("heads", at), head) for at in range(spec.n_layers) for head in range(spec.n_heads)]
+        names = [Unit("head", site.layer, head).address for site, head in parts]
+        if args.parts == "components":
+            parts += [(Site("mlp_out", at), None) for at in range(spec.n_layers)]
+            names += [f"mlp{at}" for at in range(spec.n_layers)]
+        units, drops, agreement = names, prompted.all_drops(parts), None
+        nulls = drops.mean(axis=1)
+    means = drops.mean(axis=1)
+    order = np.argsort(-np.abs(means), kind="stable")
+    first = order[0]
+    best = Measurement(
+        "drop_largest",
+        float(means[first]),
+        "nats",
+        drops.shape[1],
+        mean_interval(drops[first]),
+        float(np.median(nulls)),
+        float((np.abs(nulls) < abs(means[first])).mean() * 100),
+        n_of="texts",
+    )
+    plain = float(prompted.log_probs([])[0])
+    pieces = context.target.vocabulary.pieces
+    payload: dict[str, Any] = {
+        "prompt": args.prompt,
+        "answer": "".join(pieces[token] for token in prompted.answer),
+        "log_prob": round(plain, 5),
+        "probability": round(float(np.exp(plain)), 5),
+        "null_spread": round(float(np.std(nulls)), 5),
+        "parts": [
+            {"part": units[i], "drop": round(float(means[i]), 5), "interval": _rounded(mean_interval(drops[i]))}
+            for i in order[: args.k]
+        ],
+        "of": len(units) if agreement is None else spec.n_layers * spec.d_mlp,
+    }
+    return ToolResult((best,) if agreement is None else (best, agreement), payload)
+
+
+def _rounded(interval: tuple[float, float] | None) -> list[float] | None:
+    return None if interval is None else [round(end, 5) for end in interval]
+
+
+def _prompted(context: ToolContext, args: ImportanceArgs) -> Prompted:
+    target = context.target
+    ids = to_ids(read_texts(target, [args.prompt]))
+    n_pos = ids.shape[1]
+    if args.answer:
+        answer = answer_ids(target, args.answer)
+    else:
+        logits = target.run(ids, logits=True).logits
+        assert logits is not None
+        answer = (int(logits[0, -1].argmax()),)
+    tokens = context.tokens("explore")
+    rng = np.random.default_rng(args.seed)
+    long_enough = rng.permutation(np.flatnonzero(tokens.lengths >= n_pos))
+    if len(long_enough) < args.n_texts:
+        raise ToolRefused(
+            f"the prompt has {n_pos} tokens and only {len(long_enough)} texts are as long: give a shorter prompt, or longer text"
+        )
+    rows = np.sort(long_enough[: args.n_texts])
+    return Prompted(target, ids, answer, torch.from_numpy(tokens.ids[rows, :n_pos]).long())
+
+
+def _neurons(prompted: Prompted, args: ImportanceArgs) -> tuple[list[str], Array, Array, Measurement]:
+    """Names and drops of the neurons that were measured, the mean drops of random ones, and how well the estimate ranks."""
+    spec = prompted.target.spec
+    estimates = _estimates(prompted)
+    flat = np.abs(estimates).ravel()
+    random = np.random.default_rng(args.seed).permutation(len(flat))[:N_RANDOM_NEURONS]
+    largest = np.argsort(-flat, kind="stable")[: max(N_FOLLOWED, args.k)]
+    chosen = np.array([*largest, *np.setdiff1d(random, largest)])
+    places = [divmod(int(i), spec.d_mlp) for i in chosen]
+    drops = prompted.all_drops([(Site("neurons", layer), index) for layer, index in places])
+    rank = scipy_stats.spearmanr(estimates.ravel()[chosen], drops.mean(axis=1)).statistic
+    nulls = drops[np.isin(chosen, random)].mean(axis=1)
+    agreement = Measurement(
+        "rank_agreement",
+        float(np.nan_to_num(rank)),
+        "Spearman correlation",
+        len(chosen),
+        null_value=0.0,
+        n_of="neurons",
+    )
+    return [Unit("neuron", *place).address for place in places], drops, nulls, agreement
+
+
+def _estimates(prompted: Prompted) -> Array:
+    """(n_layers, d_mlp) what the answer loses, to first order, when a neuron carries its mean over the other texts."""
+    target = prompted.target
+    sites = [Site("neurons", layer) for layer in range(target.spec.n_layers)]
+    means = {site: value.mean(dim=0) for site, value in target.run(prompted.others, read=sites).read.items()}
+    answer, n_pos = prompted.answer, prompted.ids.shape[1]
+    whole = torch.cat([prompted.ids, torch.tensor([answer[:-1]], dtype=torch.long)], dim=1)
+
+    def score(logits: Tensor) -> Tensor:
+        said = torch.log_softmax(logits[:, n_pos - 1 :].double(), dim=-1)
+        return said[:, torch.arange(len(answer)), torch.tensor(answer)].sum(dim=1)
+
+    found = target.gradients(whole, sites, score)
+    estimates = [((found[site][0][0, :n_pos] - means[site]) * found[site][1][0, :n_pos]).sum(dim=0) for site in sites]
+    return torch.stack(estimates).double().numpy()
