@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,6 @@ from neuronaut.agent.proposers.atoms import (
     best_exclusion,
     best_range,
     best_sets,
-    right_keys,
-    set_atom,
 )
 from neuronaut.agent.proposers.contexts import context_atoms, within_atoms
 from neuronaut.agent.proposers.features import Features
@@ -28,7 +26,6 @@ from neuronaut.tools.predicates.nodes import Predicate
 LIMITS = (4, 19, 99)  # keys: of a leaf of 5, 20 and 100 items
 TOKEN_FAMILIES = ("token", "loose token")
 MIN_GAIN = 0.03  # F1 on explore that a leaf or a clause must bring
-KEY_RATE = 0.4  # share of a key's places that must fire
 _ALIKE = 1  # states of a beam that may be about the same
 _EXCLUDED_BY = ("token", "loose token", "token 1 before")
 _FLAGS_TRIED = 4
@@ -274,76 +271,3 @@ def _seeds(clauses: list[Clause], target: Target) -> list[Clause]:
     """The clauses from which unions grow: the best, and the best of those that are right where they hold."""
     precise = [clause for clause in clauses if target.counts(clause.mask).precision >= _PRECISE]
     return clauses[:1] + [clause for clause in precise[:1] if clause is not clauses[0]]
-
-
-def pruned(formula: Formula, target: Target) -> Formula:
-    """The formula without the clauses and atoms that bring less than MIN_GAIN of F1."""
-    best = formula
-    while True:
-        f1 = target.counts(best.mask).f1
-        smaller = [candidate for candidate in _smaller(best) if target.counts(candidate.mask).f1 > f1 - MIN_GAIN]
-        if not smaller:
-            return best
-        best = max(smaller, key=lambda candidate: (target.counts(candidate.mask).f1, -candidate.cost))
-
-
-def cleaned(formula: Formula, features: Features, target: Target) -> Formula:
-    """The formula without the keys at which it is mostly wrong, set by set where that costs less than MIN_GAIN of F1."""
-    best = formula
-    for number, clause in enumerate(formula.clauses):
-        for at, atom in enumerate(clause.atoms):
-            if not atom.family or atom.negated:
-                continue
-            family = features.families[atom.family]
-            inside = np.flatnonzero(best.clauses[number].mask & (target.counted > 0))
-            right = right_keys(family, inside, target, KEY_RATE)
-            kept = np.intersect1d(right, atom.keys)
-            if not 0 < len(kept) < len(atom.keys):
-                continue
-            atoms = (*best.clauses[number].atoms[:at], set_atom(family, kept), *best.clauses[number].atoms[at + 1 :])
-            clean = Clause(atoms, np.logical_and.reduce([one.mask for one in atoms]))
-            candidate = Formula.of([*best.clauses[:number], clean, *best.clauses[number + 1 :]])
-            if target.counts(candidate.mask).f1 > target.counts(best.mask).f1 - MIN_GAIN:
-                best = candidate
-    return best
-
-
-def _smaller(formula: Formula) -> list[Formula]:
-    """The formulas that lack one clause or one atom."""
-    found = []
-    for at, clause in enumerate(formula.clauses):
-        others = [other for i, other in enumerate(formula.clauses) if i != at]
-        if others:
-            found.append(Formula.of(others))
-        for drop in range(len(clause.atoms) if len(clause.atoms) > 1 else 0):
-            atoms = clause.atoms[:drop] + clause.atoms[drop + 1 :]
-            shorter = Clause(atoms, np.logical_and.reduce([atom.mask for atom in atoms]))
-            found.append(Formula.of([*formula.clauses[:at], shorter, *formula.clauses[at + 1 :]]))
-    return found
-
-
-def fitted_again(formula: Formula, features: Features, target: Target, limit: int, tally: Tally) -> Formula:
-    """The formula with its sets chosen anew on `target`, each clause beside the others, at most `limit` keys a set."""
-    clauses = list(formula.clauses)
-    for at, clause in enumerate(clauses):
-        others = [other.mask for i, other in enumerate(clauses) if i != at]
-        covered = np.logical_or.reduce(others) if others else np.zeros(len(features), dtype=bool)
-        beam = Beam(features, target.without(covered), target.counts(covered), tally)
-        clauses[at] = beam.fitted_again(_cut(clause, features, limit, beam), (limit,))
-    return Formula.of(clauses)
-
-
-def _cut(clause: Clause, features: Features, limit: int, beam: Beam) -> Clause:
-    """The clause with each set of more than `limit` keys replaced by the best one within it."""
-    atoms = list(clause.atoms)
-    for at, atom in enumerate(atoms):
-        if atom.family and not atom.negated and len(atom.keys) > limit:
-            others = np.logical_and.reduce(
-                [np.ones(len(features), dtype=bool), *(o.mask for o in atoms[:at] + atoms[at + 1 :])]
-            )
-            inside = np.flatnonzero(others & (beam.target.counted > 0))
-            sets = best_sets(
-                features.families[atom.family], inside, beam.target, (limit,), beside=beam.beside, tally=beam.tally
-            )
-            atoms[at] = sets[0] if sets else atom
-    return replace(clause, atoms=tuple(atoms), mask=np.logical_and.reduce([atom.mask for atom in atoms]))
