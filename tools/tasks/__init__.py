@@ -1,0 +1,1 @@
+"""Prompt families whose right answer is known, each prompt with a corrupted twin."""
