@@ -5,6 +5,7 @@ import shlex
 from typing import Any
 
 from neuronaut.agent.cost import Cost
+from neuronaut.agent.measured import measured
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import default_path
@@ -20,7 +21,8 @@ def answer_of(notebook: Notebook, run: str) -> dict[str, Any]:
     row = queries.find_run(notebook, run)
     seen = queries.looks(notebook, run, ("top_examples", "firing"))
     hypotheses = queries.hypotheses(notebook, run)
-    experiments = {e["prediction"]: e for e in queries.experiments(notebook, run) if e["prediction"] and "result" in e}
+    done = [e for e in queries.experiments(notebook, run) if "result" in e]
+    experiments = {e["prediction"]: e for e in done if e["prediction"]}
     judged = [h for h in hypotheses if h["verdicts"]]
     cost = Cost.stored(row["end"]["cost"]).fields if row["end"] else None
     units = sorted({h["address"] for h in hypotheses} | {o["address"] for o in queries.outcomes(notebook, run)})
@@ -42,6 +44,7 @@ def answer_of(notebook: Notebook, run: str) -> dict[str, Any]:
             {"unit": o["address"], "side": o["side"], "status": o["status"], "reason": o["reason"]}
             for o in queries.outcomes(notebook, run)
         ],
+        "measured": [found for e in done if (found := measured(e)) is not None],
         "unexplained": _unexplained(judged, experiments),
         "examples": {unit: [_context(one) for one in look["examples"]] for unit, look in looks("top_examples")},
         "notes": [f"{unit} {SPECIAL}" for unit, look in looks("firing") if look.get("special_token")],
@@ -98,7 +101,7 @@ def _claim(
     rivals = [
         {
             "claim": r["claim"],
-            "f1": r["f1"],
+            "f1": r["f1"] if "f1" in r else r["share"],
             "complexity": r["complexity"],
             "status": status_of.get(r["claim"], "PROPOSED"),
         }
@@ -108,6 +111,7 @@ def _claim(
         "id": row["id"], "unit": row["address"], "sign": row["sign"], "side": row["side"], "status": verdict["outcome"],
         "reason": verdict["reason"], "claim": row["claim"], "predicate": json.loads(row["predicate"]), "complexity": row["complexity"],
         "author": row["author"], "scores": found, "pairs": pairs, "rivals": rivals,
+        "numbers": {name: value for name, value in case.items() if name not in ("side", "bets", "rivals", "modes")},
         "evidence": [e["id"] for e in verdict["evidence"]], "rule_version": verdict["rule_version"],
     }  # fmt: skip
 

@@ -1,12 +1,11 @@
-"""The loop as a LangGraph graph: one node a side of the question, a checkpoint after each. The only importer of langgraph."""
+"""The loop as a LangGraph graph: one node a step of the answer, a checkpoint after each. The only importer of langgraph."""
 
 import os
 from pathlib import Path
 from typing import TypedDict
 
-from neuronaut.agent import reads, writes
+from neuronaut.agent.plan import Step
 from neuronaut.agent.session import Session
-from neuronaut.tools.units import Unit
 
 
 class State(TypedDict):
@@ -16,8 +15,8 @@ class State(TypedDict):
     todo: list[str]
 
 
-def run_graph(session: Session, todo: list[str], checkpoints: Path) -> None:
-    """Work through `todo` (`8.481 reads`, …), from the last checkpoint of the run where there is one.
+def run_graph(session: Session, steps: dict[str, Step], checkpoints: Path) -> None:
+    """Work through the steps (`8.481 reads`, …), from the last checkpoint of the run where there is one.
 
     Deleting the checkpoints loses nothing: finished experiments are found in the notebook.
     """
@@ -28,9 +27,7 @@ def run_graph(session: Session, todo: list[str], checkpoints: Path) -> None:
     from langgraph.graph import END, START, StateGraph
 
     def work(state: State) -> State:
-        address, side = state["todo"][0].split()
-        unit = Unit.parse(address)
-        (reads.answer if side == "reads" else writes.answer)(session, unit)
+        steps[state["todo"][0]](session)
         return {"run": state["run"], "todo": state["todo"][1:]}
 
     graph = StateGraph(State)
@@ -42,6 +39,6 @@ def run_graph(session: Session, todo: list[str], checkpoints: Path) -> None:
         app = graph.compile(checkpointer=saver)
         thread = {"configurable": {"thread_id": session.run}, "recursion_limit": 100}
         known = app.get_state(thread)  # type: ignore[arg-type]
-        start = None if known.next else State(run=session.run, todo=todo)
+        start = None if known.next else State(run=session.run, todo=list(steps))
         if start is not None or known.next:
             app.invoke(start, thread, durability="sync")  # type: ignore[call-overload]

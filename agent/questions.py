@@ -1,4 +1,4 @@
-"""From the words of a question to an intent and its units, or a sentence that says what can be asked."""
+"""From the words of a question to an intent and what it is about, or a sentence that says what can be asked."""
 
 import re
 from dataclasses import dataclass
@@ -7,60 +7,191 @@ from typing import Literal
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.units import Unit
 
-CAN_ASK = 'ask about one neuron, for example: neuronaut ask "what does neuron 8.481 do"'
+Intent = Literal["explain", "kind", "matter", "why", "circuit", "compare"]
+HeadKind = Literal["previous", "current", "first", "duplicate", "induction", "copying", "successor"]
+Parts = Literal["neurons", "heads", "components"]
+
+CAN_ASK = (
+    'ask about one neuron or head ("what does neuron 8.481 do"), a kind of head ("which heads are induction heads"), '
+    "a prompt (\"which heads matter for 'PROMPT'\", \"why does the model say ' X' after 'PROMPT'\") "
+    'or a task ("find the circuit for TASK", "compare the circuits of TASK and TASK")'
+)
 _NAMED_NEURON = re.compile(
     r"\bL(\d+)\.?N(\d+)\b|\bneuron\s+#?L?(\d+)\s*[.:/]\s*N?(\d+)|\blayer\s+(\d+)[,\s]+neuron\s+#?(\d+)|"
     r"\bneuron\s+#?(\d+)\s+(?:of|in|from|at)\s+layer\s+(\d+)",
     re.IGNORECASE,
 )
-_HEAD = re.compile(r"\bL(\d+)\.?H(\d+)\b|\bheads?\s+L?(\d+)[.:\s]H?(\d+)", re.IGNORECASE)
+_NAMED_HEAD = re.compile(
+    r"\bL(\d+)\.?H(\d+)\b|\b(?:attention\s+)?heads?\s+#?L?(\d+)\s*[.:/\s]\s*H?(\d+)|\blayer\s+(\d+)[,\s]+head\s+#?(\d+)|"
+    r"\bhead\s+#?(\d+)\s+(?:of|in|from|at)\s+layer\s+(\d+)",
+    re.IGNORECASE,
+)
 _BARE = re.compile(r"(?<![\w.-])(\d+)\.(\d+)(?![\w]|\.\d)")
 _DOWNWARD = re.compile(r"\b(?:\d+\.\d+|L\d+\.?N\d+)-(?!\w)")
+_QUOTED = re.compile(r"\"([^\"]+)\"|“([^”]+)”|`([^`]+)`|(?<!\w)'((?:[^']|(?<=\w)'(?=\w))+)'(?!\w)|‘([^’]+)’")
+_KINDS: tuple[tuple[HeadKind, str], ...] = (
+    ("previous", r"previous[- ]?token|previous|prev"),
+    ("current", r"current[- ]?token|current|self"),
+    ("first", r"first[- ]?token|first|sink|resting"),
+    ("duplicate", r"duplicate[- ]?token|duplicate"),
+    ("induction", r"induction"),
+    ("copying", r"copying|copy"),
+    ("successor", r"successor|incrementing"),
+)
+_CIRCUIT = re.compile(
+    r"\bcircuits?\b\s*(?:for|of|that|behind|to|:)?\s*(?:the\s+task\s+)?(.*)", re.IGNORECASE | re.DOTALL
+)
+_COMPARE = re.compile(r"\bcompare\b|\bshare\b|\boverlap\b|\bin common\b|\bdiffer", re.IGNORECASE)
+_TAIL = re.compile(r"\s+(?:have in common|share|overlap|differ)\b.*", re.IGNORECASE | re.DOTALL)
+_MATTER = re.compile(
+    r"\b(?:which|what)\s+(neurons?|heads?|components?|parts?)\b.*?\bmatters?(?:\s+most)?\s+(?:for|in|to|after|at)\b\s*(.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_WHY = re.compile(
+    r"\bwhy\b.*?\b(?:say|says|predicts?|writes?|outputs?|completes?|continues?|answers?)\b\s*(?:with\s+)?(.*)",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked: the unit, and which of its signs (both unless one is named)."""
+    """What is asked.
+
+    unit, signs: of `explain`, both signs of a neuron unless one is named. kind: of heads. parts, prompt: what may matter,
+    and for which text. answer: the token that is asked about after the prompt; "" is the likeliest. tasks: one, or two to
+    compare.
+    """
 
     text: str
-    intent: Literal["explain"]
-    unit: Unit
-    signs: tuple[Literal[1, -1], ...]
+    intent: Intent
+    unit: Unit | None = None
+    signs: tuple[Literal[1, -1], ...] = ()
+    kind: HeadKind | None = None
+    parts: Parts = "components"
+    prompt: str = ""
+    answer: str = ""
+    tasks: tuple[str, ...] = ()
 
 
 def parse_question(text: str, *, n_heads: int | None = None, d_mlp: int | None = None) -> Question:
-    """The question about one neuron that `text` asks.
+    """The question that `text` asks, in any of the wordings that people use.
 
     n_heads, d_mlp: of the target, where known: a bare `8.3` that could be a head or a neuron is refused.
-    Refuses: no unit, several units, heads (not answered yet), in one sentence each.
+    Refuses what names nothing that can be asked about, and several units at once, in one sentence each.
     """
-    if not text.strip():
+    text = text.strip()
+    if not text:
         raise UserError(f"the question is empty: {CAN_ASK}")
-    named = [_named(match) for match in _NAMED_NEURON.finditer(text)]
-    heads = [tuple(int(g) for g in m.groups() if g is not None) for m in _HEAD.finditer(text)]
-    bare = [(int(m[1]), int(m[2])) for m in _BARE.finditer(_HEAD.sub(" ", _NAMED_NEURON.sub(" ", text)))]
-    found = set(named) | {Unit("neuron", layer, index) for layer, index in bare}
-    if heads:
-        layer, index = heads[0]
-        raise UserError(f"head L{layer}H{index} cannot be explained yet, only neurons can: {CAN_ASK}")
+    for reading in (_about_a_circuit, _about_a_prompt, _about_a_reason, _about_a_kind):
+        if (question := reading(text)) is not None:
+            return question
+    return _about_a_unit(text, n_heads, d_mlp)
+
+
+def _about_a_circuit(text: str) -> Question | None:
+    match = _CIRCUIT.search(text)
+    if match is None or _NAMED_HEAD.search(text) or _NAMED_NEURON.search(text):
+        return None
+    rest = _unquoted(match[1]).strip(" ?.!")
+    if _COMPARE.search(text):
+        rest = _TAIL.sub("", match[1].strip(" ?.!"))
+        names = [part.strip(" ,'\"?.") for part in re.split(r"\s+(?:and|with|vs\.?|versus|to)\s+|\s*,\s*", rest)]
+        names = [name for name in names if name]
+        if len(names) != 2:
+            raise UserError(
+                f"{text!r} names {len(names)} tasks: compare two, as in "
+                '"compare the circuits of increasing digits and increasing months" (`neuronaut tool tasks` lists them)'
+            )
+        return Question(text, "compare", tasks=tuple(names))
+    if not rest:
+        raise UserError(
+            f'{text!r} names no task: write "find the circuit for increasing months" (`neuronaut tool tasks` lists them)'
+        )
+    return Question(text, "circuit", tasks=(rest,))
+
+
+def _about_a_prompt(text: str) -> Question | None:
+    match = _MATTER.search(text)
+    if match is None:
+        return None
+    prompt = _prompt_of(match[2])
+    if not prompt:
+        raise UserError(
+            f"{text!r} names no prompt: write it in quotes, as in \"which heads matter for 'After Mary and'\""
+        )
+    named = match[1].lower().rstrip("s")
+    parts: Parts = "neurons" if named == "neuron" else "heads" if named == "head" else "components"
+    return Question(text, "matter", parts=parts, prompt=prompt)
+
+
+def _about_a_reason(text: str) -> Question | None:
+    match = _WHY.search(text)
+    if match is None:
+        return None
+    quoted = [next(group for group in found.groups() if group is not None) for found in _QUOTED.finditer(match[1])]
+    if len(quoted) >= 2:
+        return Question(text, "why", answer=quoted[0], prompt=quoted[1])
+    said, _, prompt = match[1].partition(" after ") if " after " in match[1] else match[1].partition("after ")
+    answer, prompt = _unquoted(said).strip(), _prompt_of(prompt)
+    if not prompt:
+        raise UserError(
+            f"{text!r} names no prompt: write \"why does the model say ' met' after 'After Mary and Lucy'\""
+        )
+    return Question(
+        text, "why", answer="" if answer in ("this", "that", "so", "what it says") else answer, prompt=prompt
+    )
+
+
+def _about_a_kind(text: str) -> Question | None:
+    if not re.search(r"\bheads\b", text, re.IGNORECASE) or _NAMED_HEAD.search(text):
+        return None
+    for kind, words in _KINDS:
+        if re.search(rf"\b(?:{words})\b", text, re.IGNORECASE):
+            return Question(text, "kind", kind=kind)
+    kinds = ", ".join(kind for kind, _ in _KINDS)
+    raise UserError(f"{text!r} names no kind of head: ask which heads are one of {kinds} heads")
+
+
+def _about_a_unit(text: str, n_heads: int | None, d_mlp: int | None) -> Question:
+    neurons = {_unit("neuron", match) for match in _NAMED_NEURON.finditer(text)}
+    heads = {_unit("head", match) for match in _NAMED_HEAD.finditer(text)}
+    rest = _NAMED_HEAD.sub(" ", _NAMED_NEURON.sub(" ", text))
+    bare = {Unit("neuron", int(match[1]), int(match[2])) for match in _BARE.finditer(rest)}
+    found = neurons | heads | bare
     if not found:
-        raise UserError(f"{text!r} names no neuron: {CAN_ASK}")
+        raise UserError(f"{text!r} names no neuron, head, prompt or task: {CAN_ASK}")
     if len(found) > 1:
         names = ", ".join(unit.address for unit in sorted(found))
-        raise UserError(f"the question names {len(found)} neurons ({names}): ask about one at a time")
-    unit = found.pop()
-    if not named and _could_be_head(unit, n_heads, d_mlp) and not re.search(r"\bneurons?\b", text, re.IGNORECASE):
+        raise UserError(f"the question names {len(found)} units ({names}): ask about one at a time")
+    (unit,) = found
+    if unit.kind == "head":
+        return Question(text, "explain", unit, (1,))
+    if not neurons and _could_be_head(unit, n_heads, d_mlp) and not re.search(r"\bneurons?\b", text, re.IGNORECASE):
         raise UserError(
             f"{unit.address} could be neuron {unit.address} or head L{unit.layer}H{unit.index}: "
             f"write 'neuron {unit.address}' or 'head {unit.address}'"
         )
-    return Question(text.strip(), "explain", unit, (-1,) if _DOWNWARD.search(text) else (1, -1))
+    return Question(text, "explain", unit, (-1,) if _DOWNWARD.search(text) else (1, -1))
 
 
-def _named(match: re.Match[str]) -> Unit:
+def _unit(kind: Literal["neuron", "head"], match: re.Match[str]) -> Unit:
     first, second = (int(group) for group in match.groups() if group is not None)
     swapped = match.group(7) is not None  # "neuron 481 of layer 8"
-    return Unit("neuron", second, first) if swapped else Unit("neuron", first, second)
+    return Unit(kind, second, first) if swapped else Unit(kind, first, second)
+
+
+def _unquoted(text: str) -> str:
+    """The text in quotes where there is any, all of it elsewhere."""
+    quoted = _QUOTED.search(text)
+    return next(group for group in quoted.groups() if group is not None) if quoted else text
+
+
+def _prompt_of(text: str) -> str:
+    """A prompt, in quotes or bare; bare, the question mark at its end belongs to the question."""
+    if _QUOTED.search(text):
+        return _unquoted(text)
+    bare = re.sub(r"^(?:the\s+)?prompt\b:?\s*", "", text.strip(), flags=re.IGNORECASE)
+    return bare.rstrip("?").rstrip()
 
 
 def _could_be_head(unit: Unit, n_heads: int | None, d_mlp: int | None) -> bool:

@@ -10,7 +10,8 @@ from neuronaut.agent.view import visible
 if TYPE_CHECKING:
     from rich.text import Text
 
-STYLES = {"SUPPORTED": "bold green", "PARTIAL": "yellow", "UNRESOLVED": "magenta", "REFUTED": "red", "ABSTAINED": "dim"}
+STYLES = {"SUPPORTED": "bold green", "PARTIAL": "yellow", "UNRESOLVED": "magenta", "REFUTED": "red", "ABSTAINED": "dim",
+          "MEASURED": "cyan"}  # fmt: skip
 BUILT_IN = ("grammar", "design effects")
 EVERYTHING_HOLDS = "all conditions hold"
 SHOWN_PROPOSALS = 4
@@ -52,13 +53,18 @@ def _rows(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
             body.append(f"\n{_numbers(claim)}", style="dim")
         if claim["reason"] != EVERYTHING_HOLDS:
             reason = _short(claim["reason"])
-            body.append(f"\n{reason}" if first else f" (F1 {_score(claim):.2f}): {reason.split('; ')[0]}", style="dim")
+            body.append(f"\n{reason}" if first else f" ({_short_number(claim)}): {reason.split('; ')[0]}", style="dim")
         yield Text(claim["status"], style=STYLES[claim["status"]]), body
         if first:
             yield from _examples(answer, claim)
     for outcome in answer["outcomes"]:
         body = Text(f"{outcome['unit']} {outcome['side']}: {visible(outcome['reason'])}")
         yield Text(outcome["status"], style=STYLES.get(outcome["status"], "")), body
+    for found in answer.get("measured", []):
+        body = Text(visible(found["title"]))
+        for line in found["lines"]:
+            body.append(f"\n{visible(line)}", style="dim")
+        yield Text("MEASURED", style=STYLES["MEASURED"]), body
     for note in answer["notes"]:
         yield Text("note", style="dim"), Text(visible(note))
     for left in answer["unexplained"]["units"]:
@@ -69,6 +75,18 @@ def _rows(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
     if names:
         more = f"; and {len(names) - SHOWN_PROPOSALS} more" if len(names) > SHOWN_PROPOSALS else ""
         yield Text("not tested", style="dim"), Text("; ".join(names[:SHOWN_PROPOSALS]) + more, style="dim")
+
+
+def _short_number(claim: dict[str, Any]) -> str:
+    """The one number of a claim that is named in passing."""
+    name, value = {
+        "reads": ("F1", _score(claim)),
+        "writes": ("nats", claim["numbers"].get("delta", 0.0)),
+        "attends": ("share", claim["numbers"].get("share", 0.0)),
+        "role": ("nats", claim["numbers"].get("delta", 0.0)),
+        "circuit": ("keeps", claim["numbers"].get("sufficiency", 0.0)),
+    }[claim["side"]]
+    return f"{name} {value:.2f}"
 
 
 def _score(claim: dict[str, Any]) -> float:
@@ -95,37 +113,82 @@ def _short(reason: str) -> str:
 
 
 def _numbers(claim: dict[str, Any]) -> str:
-    scores, pairs = claim["scores"], claim["pairs"]
+    match claim["side"]:
+        case "reads":
+            return _reads_numbers(claim)
+        case "writes":
+            scores = claim["scores"]
+            return (
+                f"{_shown(scores, 'delta')} nats · other neurons {scores['delta']['null'] or 0:.2f} · {_edits(claim)}"
+            )
+        case "attends":
+            found = claim["numbers"]
+            rival = _best_rival(claim)
+            return (
+                f"{found['share']:.2f} of {found['queries']} queries look there · {found['off_first']:.2f} of the attention "
+                f"off the first token · above {found['percentile']:.0f} % of heads · {_edits(claim)}{rival}"
+            )
+        case "role":
+            found = claim["numbers"]
+            return (
+                f"{found['delta']:+.3f} nats a token more than on matched text · elsewhere {found['elsewhere']:+.3f} · "
+                f"above {found['percentile']:.0f} % of others · e {claim['pairs']['e']:.2g} from "
+                f"{claim['pairs']['documents']} documents"
+            )
+        case "circuit":
+            found = claim["numbers"]
+            return (
+                f"keeps {found['sufficiency']:.2f} of the behaviour alone (at least {found['sufficiency_low']:.2f}), above "
+                f"{found['percentile']:.0f} % of random circuits of its size · {found['necessity']:.2f} is left without it · "
+                f"{found['members']} of {found['nodes']} parts · other text {found['harm']:+.3f} nats a token · "
+                f"e {claim['pairs']['e']:.2g} from {claim['pairs']['documents']} groups of prompts"
+            )
+        case other:
+            raise ValueError(f"a claim of the side {other!r} has no line")
 
-    def shown(name: str) -> str:
-        value = scores[name]
-        interval = f" [{value['ci'][0]:.2f}, {value['ci'][1]:.2f}]" if value["ci"] else ""
-        return f"{value['value']:.2f}{interval}"
 
-    edits = f"edits e {pairs['e']:.2g} from {pairs['documents']} documents"
-    if pairs["discordant"] is not None:
-        edits = f"edits {pairs['wins']}/{pairs['discordant']} as predicted (e {pairs['e']:.2g}, {pairs['documents']} documents)"
-    if claim["side"] == "writes":
-        return f"{shown('delta')} nats · other neurons {scores['delta']['null'] or 0:.2f} · {edits}"
+def _shown(scores: dict[str, Any], name: str) -> str:
+    value = scores[name]
+    interval = f" [{value['ci'][0]:.2f}, {value['ci'][1]:.2f}]" if value["ci"] else ""
+    return f"{value['value']:.2f}{interval}"
+
+
+def _edits(claim: dict[str, Any]) -> str:
+    pairs = claim["pairs"]
+    if pairs["discordant"] is None:
+        return f"edits e {pairs['e']:.2g} from {pairs['documents']} documents"
+    told = f"e {pairs['e']:.2g}, {pairs['documents']} documents"
+    return f"edits {pairs['wins']}/{pairs['discordant']} as predicted ({told})"
+
+
+def _best_rival(claim: dict[str, Any]) -> str:
     best = max(claim["rivals"], key=lambda r: r["f1"], default=None)
+    if best is None:
+        return ""
     longer = (
         f" ({best['complexity']} items beside {claim['complexity']})"
-        if best and best["complexity"] > claim["complexity"]
+        if best["complexity"] > claim["complexity"]
         else ""
     )
-    rival = f" · best rival {best['f1']:.2f}{longer}: {visible(best['claim'])}" if best else ""
+    return f" · best rival {best['f1']:.2f}{longer}: {visible(best['claim'])}"
+
+
+def _reads_numbers(claim: dict[str, Any]) -> str:
+    scores = claim["scores"]
     return (
-        f"F1 {shown('f1')} · precision {scores['precision']['value']:.2f} · coverage {scores['coverage']['value']:.2f} · "
-        f"other neurons {scores['f1']['null'] or 0:.2f} · {edits}{rival}"
+        f"F1 {_shown(scores, 'f1')} · precision {scores['precision']['value']:.2f} · "
+        f"coverage {scores['coverage']['value']:.2f} · other neurons {scores['f1']['null'] or 0:.2f} · "
+        f"{_edits(claim)}{_best_rival(claim)}"
     )
 
 
 def _footer(answer: dict[str, Any]) -> Iterator[str]:
     run, everywhere = answer["survive"]["run"], answer["survive"]["notebook"]
-    yield (
-        f"of {run['supported']} SUPPORTED here {run['kept']} survive over the run (false ones at most 5 %); "
-        f"of {everywhere['supported']} in the notebook {everywhere['kept']}, of {everywhere['predictions']} predictions"
-    )
+    if run["predictions"]:
+        yield (
+            f"of {run['supported']} SUPPORTED here {run['kept']} survive over the run (false ones at most 5 %); "
+            f"of {everywhere['supported']} in the notebook {everywhere['kept']}, of {everywhere['predictions']} predictions"
+        )
     cost = answer["cost"]
     spent = f"{cost['forwards']:.0f} forward passes" if cost else answer["outcome"]
     if cost and cost["seconds"] is not None:

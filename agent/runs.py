@@ -10,6 +10,7 @@ from neuronaut.agent.config import RunConfig, corpus_path
 from neuronaut.agent.cost import Cost
 from neuronaut.agent.graph import run_graph
 from neuronaut.agent.proposers.base import Proposer
+from neuronaut.agent.plan import Step, steps_of
 from neuronaut.agent.questions import Question, parse_question
 from neuronaut.agent.render import render
 from neuronaut.agent.session import BudgetSpent, Say, Session, tools_sha256
@@ -25,6 +26,7 @@ from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.stored import StoredActivations
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import check_unit, load_target
+from neuronaut.tools.units import Unit
 
 
 def ask(config: RunConfig, notebook_path: Path | None, *, as_json: bool) -> int:
@@ -102,7 +104,10 @@ def _context(target: TargetModel, corpus: Corpus, say: Say) -> ToolContext:
 
 def _understood(config: RunConfig, target: TargetModel) -> Question:
     question = parse_question(config.question, n_heads=target.spec.n_heads, d_mlp=target.spec.d_mlp)
-    check_unit(target.spec, question.unit)
+    if question.unit is not None:
+        check_unit(target.spec, question.unit)
+    for task in question.tasks:
+        task_named(task)
     return question
 
 
@@ -158,10 +163,7 @@ def _work(session: Session, question: Question, *, as_json: bool) -> int:
 def _answer(session: Session, question: Question) -> None:
     session.proposers = _proposers(session)
     _recall(session, question)
-    todo = [f"{question.unit.with_sign(sign).address} reads" for sign in question.signs]
-    if not session.config.fast:
-        todo.append(f"{question.unit.with_sign(question.signs[0]).address} writes")
-    _through_graph(session, todo)
+    _through_graph(session, steps_of(question, fast=session.config.fast))
 
 
 def _resume_command(session: Session) -> str:
@@ -170,9 +172,11 @@ def _resume_command(session: Session) -> str:
 
 
 def _recall(session: Session, question: Question) -> None:
-    """Say what earlier runs found out about the unit; it is never used as evidence."""
-    for sign in question.signs:
-        unit = question.unit.with_sign(sign)
+    """Say what earlier runs found out about the same; it is never used as evidence."""
+    units = [Unit.of_task(task) for task in question.tasks]
+    if question.unit is not None:
+        units += [question.unit.with_sign(sign) for sign in question.signs]
+    for unit in units:
         for found in session.earlier_findings(unit):
             stale = "" if found.same_inputs else " (stale: on other text, or by an earlier version of the tools)"
             session.say(
@@ -180,12 +184,12 @@ def _recall(session: Session, question: Question) -> None:
             )
 
 
-def _through_graph(session: Session, todo: list[str]) -> None:
-    """Work through `todo`. Damaged checkpoints are made anew: the notebook is the record."""
+def _through_graph(session: Session, steps: dict[str, Step]) -> None:
+    """Work through the steps. Damaged checkpoints are made anew: the notebook is the record."""
     path = session.notebook.path
     checkpoints = path.with_name(path.name + ".checkpoints")
     try:
-        run_graph(session, todo, checkpoints)
+        run_graph(session, steps, checkpoints)
     except sqlite3.DatabaseError as error:
         if not any(sign in str(error) for sign in ("not a database", "malformed", "no such", "no column")):
             with sqlite_errors(checkpoints):
@@ -193,7 +197,7 @@ def _through_graph(session: Session, todo: list[str]) -> None:
         session.say("resume", "the checkpoints are damaged and made anew; what was finished is found in the notebook")
         for suffix in ("", "-wal", "-shm"):
             checkpoints.with_name(checkpoints.name + suffix).unlink(missing_ok=True)
-        run_graph(session, todo, checkpoints)
+        run_graph(session, steps, checkpoints)
 
 
 def _spent_before(session: Session) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from neuronaut.memory.notebook import ExperimentSpec, Notebook
 from neuronaut.memory.recall import Finding, earlier_findings
 from neuronaut.tools import registry as tool_registry
 from neuronaut.tools.errors import ToolFailed, ToolRefused
+from neuronaut.tools.figures import PLOTLY, SVG
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolContext, ToolResult, find_tool
 from neuronaut.tools.units import Unit
@@ -50,12 +51,14 @@ class Session:
     began: float = field(default_factory=time.monotonic)
     unasked: str = ""  # why a language model was not asked, where its budget was too small
 
-    def experiment(self, tool: str, args: dict[str, Any], *, prediction: str | None = None, subject: str = "") -> Done:
-        """Do an experiment, or take its result from the notebook when the same one was done before."""
+    def experiment(
+        self, tool: str, args: dict[str, Any], *, prediction: str | None = None, subject: str = "", own: bool = False
+    ) -> Done:
+        """Do an experiment, or take its result from the notebook when the same one was done before; own: by this run."""
         chosen = find_tool(tool)
         parsed = chosen.parse(args)
         spec = ExperimentSpec(tool, tools_sha256(), parsed.model_dump(mode="json"), int(args.get("seed", 0)))
-        again = self.config.again
+        again = self.config.again or own
         known = self.notebook.finished(self.run, spec, fresh=again)
         if known is None:
             self._check_budget()
@@ -65,7 +68,7 @@ class Session:
         began, before = time.monotonic(), self.context.target.forwards
         try:
             result = chosen.run(self.context, parsed)
-            stored = as_stored(result)
+            stored = stored_in(self.notebook, result)
         except (ToolRefused, ToolFailed) as error:
             spent = (time.monotonic() - began, self.context.target.forwards - before)
             refused = isinstance(error, ToolRefused)
@@ -90,13 +93,25 @@ class Session:
 
 
 def as_stored(result: ToolResult) -> dict[str, Any]:
-    """A result as the notebook keeps it and gives it back; ToolFailed for a number that is not finite."""
+    """A result as the notebook keeps it and gives it back, without figures; ToolFailed for a number that is not finite."""
     value = {"payload": result.payload, "measurements": [_as_json(m) for m in result.measurements]}
     try:
         stored: dict[str, Any] = json.loads(canonical(value))
     except ValueError as error:
         raise ToolFailed(f"the result holds a number that is not finite ({error})") from None
     return stored
+
+
+def stored_in(notebook: Notebook, result: ToolResult) -> dict[str, Any]:
+    """The result as it is kept; its figures become artifacts, named under `figures` where there are any."""
+    stored = as_stored(result)
+    kept = []
+    for figure in result.figures:
+        row = {"name": figure.name, "svg": notebook.artifact(figure.svg.encode(), SVG)}
+        if figure.plotly is not None:
+            row["plotly"] = notebook.artifact(canonical(figure.plotly).encode(), PLOTLY)
+        kept.append(row)
+    return stored | ({"figures": kept} if kept else {})
 
 
 def _as_json(m: Measurement) -> dict[str, Any]:

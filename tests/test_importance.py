@@ -39,7 +39,7 @@ def test_the_drop_of_a_part_is_that_of_a_plain_run_with_other_texts_activation(c
         return sum(float(found[n_pos - 1 + i, token]) for i, token in enumerate(prompted.answer))
 
     for site, index in [(Site("heads", 1), 2), (Site("mlp_out", 0), None), (Site("neurons", 2), 7)]:
-        found = prompted.drops(site, index)
+        (found,) = prompted.drops([(site, index)], prompted.others)
         for text, drop in zip(prompted.others, found, strict=True):
             other = target.run(text[None], read=[site]).read[site]
             other = other if index is None else other[:, :, index]
@@ -53,7 +53,7 @@ def test_the_drop_of_a_part_is_that_of_a_plain_run_with_other_texts_activation(c
 def test_the_estimate_of_a_neuron_is_the_slope_towards_its_mean_elsewhere(context: ToolContext) -> None:
     prompted, target = _prompted(context, ImportanceArgs(prompt=PROMPT, n_texts=4)), context.target
     estimates, site = _estimates(prompted), Site("neurons", 1)
-    mean = target.run(prompted.others, read=[site]).read[site].mean(dim=0)
+    mean = target.run(prompted.choosing, read=[site]).read[site].mean(dim=0)
     own = target.run(prompted.ids, read=[site]).read[site][0]
     steepest = int(np.abs(estimates[1]).argmax())
     step = 1e-2
@@ -68,8 +68,14 @@ def test_the_parts_come_in_order_and_are_all_of_them(context: ToolContext) -> No
     spec = context.target.spec
     found = importance(context, ImportanceArgs(prompt=PROMPT, n_texts=4, k=1000)).payload
     assert found["of"] == len(found["parts"]) == spec.n_layers * (spec.n_heads + 1)
-    sizes = [abs(part["drop"]) for part in found["parts"]]
-    assert sizes == sorted(sizes, reverse=True)
+    prompted = _prompted(context, ImportanceArgs(prompt=PROMPT, n_texts=4))
+    heads = [(Site("heads", layer), head) for layer in range(spec.n_layers) for head in range(spec.n_heads)]
+    by_name = dict(
+        zip([f"L{site.layer}H{head}" for site, head in heads], prompted.drops(heads, prompted.choosing), strict=True)
+    )
+    named = [part["part"] for part in found["parts"] if part["part"] in by_name]
+    assert named == sorted(by_name, key=lambda name: -abs(by_name[name].mean()))
+    assert not set(map(tuple, prompted.choosing.tolist())) & set(map(tuple, prompted.others.tolist()))
     neurons = importance(context, ImportanceArgs(prompt=PROMPT, parts="neurons", n_texts=4)).payload
     assert neurons["of"] == spec.n_layers * spec.d_mlp
     assert neurons["log_prob"] == found["log_prob"]

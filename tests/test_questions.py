@@ -33,10 +33,14 @@ def test_both_signs_are_asked_unless_one_is_named() -> None:
     ("text", "says"),
     [
         ("", "empty"),
-        ("what is love", "names no neuron"),
+        ("what is love", "names no neuron, head, prompt or task"),
         ("compare 8.481 and 8.482", "one at a time"),
-        ("what does head 5.1 do", "only neurons"),
-        ("what does L5H1 do", "only neurons"),
+        ("compare head 5.1 and L5H2", "one at a time"),
+        ("which heads are cool", "names no kind of head"),
+        ("find the circuit", "names no task"),
+        ("compare the circuits of increasing digits", "names 1 tasks"),
+        ("which heads matter for", "names no prompt"),
+        ("why does it say Mary", "names no prompt"),
         ("what does 8.3 do", "could be neuron 8.3 or head L8H3"),
         ("is 3 good", "names no neuron"),
         ("neuron -1.5", "names no neuron"),
@@ -47,7 +51,80 @@ def test_what_cannot_be_asked_is_refused_with_what_can(text: str, says: str) -> 
         parse_question(text, n_heads=4, d_mlp=512)
 
 
-@pytest.mark.parametrize("unit", [Unit("neuron", 8, 481), Unit("neuron", 0, 4, -1), Unit("head", 8, 3)])
+@pytest.mark.parametrize(
+    "text",
+    ["what does head 5.1 do", "L5H1", "what does attention head 5.1 look at?", "head 1 of layer 5", "layer 5, head 1"],
+)
+def test_many_wordings_name_one_head(text: str) -> None:
+    question = parse_question(text, n_heads=4, d_mlp=512)
+    assert (question.intent, question.unit) == ("explain", Unit("head", 5, 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("which heads are induction heads", "induction"),
+        ("find all previous-token heads", "previous"),
+        ("are there duplicate token heads?", "duplicate"),
+        ("Which heads copy?", "copying"),
+        ("list the successor heads", "successor"),
+        ("which heads rest on the first token", "first"),
+    ],
+)
+def test_a_kind_of_head_is_understood(text: str, kind: str) -> None:
+    question = parse_question(text)
+    assert (question.intent, question.kind) == ("kind", kind)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts", "prompt"),
+    [
+        ("which neurons matter for 'After Mary and Lucy'", "neurons", "After Mary and Lucy"),
+        ('which heads matter most for "Mary\'s ring, and"?', "heads", "Mary's ring, and"),
+        ("which components matter in the prompt: After Mary and", "components", "After Mary and"),
+        ("what parts matter for After Mary and?", "components", "After Mary and"),
+    ],
+)
+def test_a_prompt_is_taken_from_its_quotes_or_as_it_stands(text: str, parts: str, prompt: str) -> None:
+    question = parse_question(text)
+    assert (question.intent, question.parts, question.prompt) == ("matter", parts, prompt)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "prompt"),
+    [
+        ("why does the model say ' met' after 'After Mary and Lucy'", " met", "After Mary and Lucy"),
+        ('why does the model predict " March" after "January, February,"?', " March", "January, February,"),
+        ("why does it say Mary after Leo and", "Mary", "Leo and"),
+        ("why does the model say this after 'Leo and'", "", "Leo and"),
+    ],
+)
+def test_a_reason_is_asked_of_an_answer_and_a_prompt(text: str, answer: str, prompt: str) -> None:
+    question = parse_question(text)
+    assert (question.intent, question.answer, question.prompt) == ("why", answer, prompt)
+
+
+@pytest.mark.parametrize(
+    ("text", "intent", "tasks"),
+    [
+        ("find the circuit for increasing months", "circuit", ("increasing months",)),
+        ("what is the circuit behind 'indirect object'?", "circuit", ("indirect object",)),
+        (
+            "compare the circuits of increasing digits and increasing months",
+            "compare",
+            ("increasing digits", "increasing months"),
+        ),
+        ("what do the circuits for letters and months have in common?", "compare", ("letters", "months")),
+    ],
+)
+def test_circuits_are_asked_of_tasks(text: str, intent: str, tasks: tuple[str, ...]) -> None:
+    question = parse_question(text)
+    assert (question.intent, question.tasks) == (intent, tasks)
+
+
+@pytest.mark.parametrize(
+    "unit", [Unit("neuron", 8, 481), Unit("neuron", 0, 4, -1), Unit("head", 8, 3), Unit.of_task("increasing months")]
+)
 def test_a_unit_parses_back_from_its_address(unit: Unit) -> None:
     assert Unit.parse(unit.address) == unit
 

@@ -27,7 +27,8 @@ Parts = Literal["components", "heads", "neurons"]
 
 class ImportanceArgs(ToolArgs):
     """The prompt and what may matter: `components` are all heads and MLPs. answer: "" is the model's likeliest token; it may
-    be several tokens. n_texts: of explore text, whose activations take the place of the prompt's; one interval each."""
+    be several tokens. n_texts: of explore text, whose activations take the place of the prompt's, as many again to choose
+    by."""
 
     example: ClassVar = {"prompt": "After Mary and Lucy", "parts": "heads", "n_texts": 8}
     prompt: Text
@@ -40,11 +41,13 @@ class ImportanceArgs(ToolArgs):
 
 @dataclass(frozen=True)
 class Prompted:
-    """A prompt, (1, pos) ids, the tokens of the answer, and other text of the same length, (n_texts, pos) ids."""
+    """A prompt, (1, pos) ids, the tokens of the answer, and other text of the same length, (n_texts, pos) ids: some by which
+    parts are chosen, and some on which they are measured."""
 
     target: TargetModel
     ids: Tensor
     answer: tuple[int, ...]
+    choosing: Tensor
     others: Tensor
 
     def log_probs(self, edits: list[Edit]) -> Array:
@@ -52,19 +55,15 @@ class Prompted:
         found = PromptPair(self.target, self.ids, self.ids).after(self.ids, self.answer, edits)
         return found[:, torch.arange(len(self.answer)), torch.tensor(self.answer)].sum(dim=1).numpy()
 
-    def drops(self, site: Site, index: int | None) -> Array:
-        """(n_texts,) how far the answer falls when a part carries what it carries on each of the other texts."""
-        return self.all_drops([(site, index)])[0]
-
-    def all_drops(self, parts: list[tuple[Site, int | None]]) -> Array:
-        """(n_parts, n_texts) the same of many parts."""
-        carried = self.target.run(self.others, read={site for site, _ in parts}).read
+    def drops(self, parts: list[tuple[Site, int | None]], texts: Tensor) -> Array:
+        """(n_parts, n_texts) how far the answer falls when each part carries what it carries on each of the texts."""
+        carried = self.target.run(texts, read={site for site, _ in parts}).read
         edits = []
         for site, index in parts:
             values = carried[site] if index is None else carried[site][:, :, index]
             edits += [Edit(site, "set", value[None], index=index) for value in values]
         plain = float(self.log_probs([])[0])
-        return plain - self.log_probs(edits).reshape(len(parts), len(self.others))
+        return plain - self.log_probs(edits).reshape(len(parts), len(texts))
 
 
 @tool("importance")
@@ -72,9 +71,10 @@ def importance(context: ToolContext, args: ImportanceArgs) -> ToolResult:
     """What the answer to a prompt rests on: how far its log-probability falls when a head, an MLP or a neuron carries what it
     carries on other text (resample ablation at all positions, total effect), each alone.
 
-    drop: nats, mean over the texts with its interval; positive helps the answer, negative opposes it. Null: components and
-    heads: the median of all of them; neurons: 32 random ones of the model. Of neurons only those of the largest gradient
-    estimates are measured; rank_agreement is the Spearman correlation of estimate and measurement, null 0.
+    drop: nats, mean over the texts with its interval; positive helps the answer, negative opposes it. The parts stand in the
+    order of their drops on other texts than those on which they are measured, so that the first is not the luckiest. Null:
+    components and heads: the median of all of them; neurons: 32 random ones of the model. Of neurons only those of the
+    largest gradient estimates are measured; rank_agreement is the Spearman correlation of estimate and measurement, null 0.
     Refuses a prompt that is longer than most texts.
     Source: Chan et al. 2022, "Causal scrubbing" (resample ablation); Nanda 2023, "Attribution patching".
     """
@@ -88,32 +88,33 @@ def importance(context: ToolContext, args: ImportanceArgs) -> ToolResult:
         if args.parts == "components":
             parts += [(Site("mlp_out", at), None) for at in range(spec.n_layers)]
             names += [f"mlp{at}" for at in range(spec.n_layers)]
-        units, drops, agreement = names, prompted.all_drops(parts), None
-        nulls = drops.mean(axis=1)
+        chosen_by = prompted.drops(parts, prompted.choosing).mean(axis=1)
+        order = np.argsort(-np.abs(chosen_by), kind="stable")
+        units, drops = [names[i] for i in order], prompted.drops([parts[i] for i in order], prompted.others)
+        nulls, agreement = drops.mean(axis=1), None
     means = drops.mean(axis=1)
-    order = np.argsort(-np.abs(means), kind="stable")
-    first = order[0]
     best = Measurement(
-        "drop_largest",
-        float(means[first]),
+        "drop_first",
+        float(means[0]),
         "nats",
         drops.shape[1],
-        mean_interval(drops[first]),
+        mean_interval(drops[0]),
         float(np.median(nulls)),
-        float((np.abs(nulls) < abs(means[first])).mean() * 100),
+        float((np.abs(nulls) < abs(means[0])).mean() * 100),
         n_of="texts",
     )
     plain = float(prompted.log_probs([])[0])
     pieces = context.target.vocabulary.pieces
     payload: dict[str, Any] = {
         "prompt": args.prompt,
+        "kind": args.parts,
         "answer": "".join(pieces[token] for token in prompted.answer),
         "log_prob": round(plain, 5),
         "probability": round(float(np.exp(plain)), 5),
         "null_spread": round(float(np.std(nulls)), 5),
         "parts": [
             {"part": units[i], "drop": round(float(means[i]), 5), "interval": _rounded(mean_interval(drops[i]))}
-            for i in order[: args.k]
+            for i in range(min(args.k, len(units)))
         ],
         "of": len(units) if agreement is None else spec.n_layers * spec.d_mlp,
     }
@@ -137,12 +138,12 @@ def _prompted(context: ToolContext, args: ImportanceArgs) -> Prompted:
     tokens = context.tokens("explore")
     rng = np.random.default_rng(args.seed)
     long_enough = rng.permutation(np.flatnonzero(tokens.lengths >= n_pos))
-    if len(long_enough) < args.n_texts:
+    if len(long_enough) < 2 * args.n_texts:
         raise ToolRefused(
             f"the prompt has {n_pos} tokens and only {len(long_enough)} texts are as long: give a shorter prompt, or longer text"
         )
-    rows = np.sort(long_enough[: args.n_texts])
-    return Prompted(target, ids, answer, torch.from_numpy(tokens.ids[rows, :n_pos]).long())
+    texts = torch.from_numpy(tokens.ids[long_enough[: 2 * args.n_texts], :n_pos]).long()
+    return Prompted(target, ids, answer, texts[: args.n_texts], texts[args.n_texts :])
 
 
 def _neurons(prompted: Prompted, args: ImportanceArgs) -> tuple[list[str], Array, Array, Measurement]:
@@ -154,7 +155,7 @@ def _neurons(prompted: Prompted, args: ImportanceArgs) -> tuple[list[str], Array
     largest = np.argsort(-flat, kind="stable")[: max(N_FOLLOWED, args.k)]
     chosen = np.array([*largest, *np.setdiff1d(random, largest)])
     places = [divmod(int(i), spec.d_mlp) for i in chosen]
-    drops = prompted.all_drops([(Site("neurons", layer), index) for layer, index in places])
+    drops = prompted.drops([(Site("neurons", layer), index) for layer, index in places], prompted.others)
     rank = scipy_stats.spearmanr(estimates.ravel()[chosen], drops.mean(axis=1)).statistic
     nulls = drops[np.isin(chosen, random)].mean(axis=1)
     agreement = Measurement(
@@ -169,10 +170,10 @@ def _neurons(prompted: Prompted, args: ImportanceArgs) -> tuple[list[str], Array
 
 
 def _estimates(prompted: Prompted) -> Array:
-    """(n_layers, d_mlp) what the answer loses, to first order, when a neuron carries its mean over the other texts."""
+    """(n_layers, d_mlp) what the answer loses, to first order, when a neuron carries its mean over the choosing texts."""
     target = prompted.target
     sites = [Site("neurons", layer) for layer in range(target.spec.n_layers)]
-    means = {site: value.mean(dim=0) for site, value in target.run(prompted.others, read=sites).read.items()}
+    means = {site: value.mean(dim=0) for site, value in target.run(prompted.choosing, read=sites).read.items()}
     answer, n_pos = prompted.answer, prompted.ids.shape[1]
     whole = torch.cat([prompted.ids, torch.tensor([answer[:-1]], dtype=torch.long)], dim=1)
 

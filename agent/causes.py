@@ -1,0 +1,39 @@
+"""What is asked about the whole model: which heads are of a kind, what a prompt's answer rests on, why it is given."""
+
+from neuronaut.agent.questions import Question
+from neuronaut.agent.session import Session
+
+SHOWN_PARTS = 12
+
+
+def heads_of_kind(session: Session, question: Question) -> None:
+    """The heads of a kind."""
+    raise NotImplementedError
+
+
+def what_matters(session: Session, question: Question) -> None:
+    """The heads, MLPs or neurons that the answer to a prompt rests on."""
+    args = {"prompt": question.prompt, "answer": question.answer, "parts": question.parts, "k": SHOWN_PARTS}
+    found = session.experiment("importance", args | {"seed": session.config.seed}, own=True).payload
+    first = found["parts"][0]
+    session.say("measure", f"{found['answer']!r} (p {found['probability']:.2f}) rests most on {first['part']}")
+
+
+def why(session: Session, question: Question) -> None:
+    """Why an answer follows a prompt: from which layer on it leads, which parts write it, and which it rests on."""
+    answer = _as_token(session, question.answer)
+    shared = {"prompt": question.prompt, "answer": answer, "seed": session.config.seed}
+    found = session.experiment("importance", shared | {"parts": "components", "k": SHOWN_PARTS}).payload
+    session.say("measure", f"{found['answer']!r} has probability {found['probability']:.2f}")
+    session.experiment("answer_lens", {"prompt": question.prompt, "answer": found["answer"]})
+    session.experiment("importance", shared | {"parts": "neurons", "k": SHOWN_PARTS})
+    for part in found["parts"]:
+        if part["part"].startswith("L"):
+            session.experiment("attention_on", {"unit": part["part"], "texts": [question.prompt]})
+            break
+
+
+def _as_token(session: Session, answer: str) -> str:
+    """An answer as the model would write it: with a leading space where only that is a token."""
+    pieces = set(session.context.target.vocabulary.pieces)
+    return f" {answer}" if answer and answer not in pieces and f" {answer}" in pieces else answer

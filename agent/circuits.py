@@ -1,0 +1,79 @@
+"""Circuits: found on half of a task's prompts, registered, and tested once on the other half."""
+
+from neuronaut.agent.session import Done, Session
+from neuronaut.agent.steps import fresh_block, judge, run_test
+from neuronaut.memory import queries
+from neuronaut.memory.judge import CircuitCase, Decision
+from neuronaut.tools.errors import ToolRefused
+from neuronaut.tools.predicates.circuit import Circuit, canonical_circuit
+from neuronaut.tools.units import Unit
+
+AUTHOR = "pruning"
+
+
+def circuit(session: Session, task: str) -> None:
+    """The circuit of a task: search, register, test, judge."""
+    unit = Unit.of_task(task)
+    found = _found(session, unit)
+    if found is None:
+        return
+    rows = queries.hypotheses(session.notebook, session.run)
+    if any(row["verdicts"] for row in rows if row["address"] == unit.address):
+        return
+    fields = {
+        "side": "circuit",
+        "claim": str(found),
+        "predicate": canonical_circuit(found),
+        "complexity": len(found.members),
+        "author": AUTHOR,
+    }
+    hypothesis = session.notebook.add_hypothesis(session.run, unit, fields)
+    session.say("propose", str(found))
+    _test(session, unit, hypothesis, found)
+
+
+def _found(session: Session, unit: Unit) -> Circuit | None:
+    """The circuit that the search proposes; None with an ABSTAINED outcome where there is nothing to search for."""
+    try:
+        done = session.experiment("find_circuit", {"task": unit.name, "seed": session.config.seed}, own=True)
+    except ToolRefused as error:
+        session.notebook.outcome(session.run, unit, "circuit", "ABSTAINED", str(error))
+        session.say("look", str(error))
+        return None
+    return Circuit(task=unit.name, members=tuple(done.payload["members"]))
+
+
+def _test(session: Session, unit: Unit, hypothesis: str, found: Circuit) -> Decision | None:
+    rows = queries.hypotheses(session.notebook, session.run)
+    block = fresh_block(session, unit, "circuit", rows)
+    if block is None:
+        return None
+    args = {"unit": unit.address, "members": list(found.members), "block": block, "seed": session.config.seed}
+    prediction = session.notebook.register(
+        hypothesis,
+        {"metric": "sufficiency", "comparator": ">=", "threshold": 0.8, "baseline": "random circuits of as many members of each type",
+         "split": f"confirm/{block}", "payload": args},
+    )  # fmt: skip
+    session.say("register", f"{found}, unseen prompts {block}")
+    done = run_test(session, unit, "circuit", args, prediction=prediction, claim=str(found))
+    if done is None:
+        return None
+    case = circuit_case(done, queries.n_claims(rows, hypothesis))
+    return judge(session, prediction, case, done.evidence, f"{found} (keeps {case.sufficiency:.2f} alone)")
+
+
+def circuit_case(done: Done, n_claims: int) -> CircuitCase:
+    """The case of a circuit from its experiment."""
+    raise NotImplementedError
+
+
+def compare(session: Session, tasks: tuple[str, str]) -> None:
+    """What the circuits of two tasks share, and what is left of each task without the circuit of the other."""
+    members = {}
+    for row in queries.hypotheses(session.notebook, session.run):
+        if row["side"] == "circuit":
+            found = Circuit.model_validate_json(row["predicate"])
+            members[found.task] = list(found.members)
+    if len(members) == len(tasks):
+        args = {"tasks": list(tasks), "members": [members[task] for task in tasks], "seed": session.config.seed}
+        session.experiment("compare_circuits", args, own=True)

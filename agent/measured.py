@@ -1,0 +1,41 @@
+"""What was measured beside the claims, in lines that people read: from the stored result of an experiment alone."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from neuronaut.agent.view import visible
+
+Payload = Mapping[str, Any]
+
+
+def measured(experiment: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Title and lines of an experiment that answers by itself; None for any other."""
+    describe = _LINES.get(experiment["tool"])
+    if describe is None or "result" not in experiment:
+        return None
+    payload = experiment["result"]["payload"]
+    title, *lines = describe(payload, {row["metric"]: row for row in experiment["result"]["measurements"]})
+    return {"experiment": experiment["id"], "tool": experiment["tool"], "title": title, "lines": lines,
+            "figures": payload.get("figures", [])}  # fmt: skip
+
+
+def _importance(payload: Payload, metrics: Payload) -> Iterator[str]:
+    answer = f'"{visible(payload["answer"])}" (probability {payload["probability"]:.2f})'
+    kind = payload["kind"]
+    yield f'what {answer} rests on after "{visible(payload["prompt"])}": nats that it loses without each of the {kind}'
+    for part in payload["parts"]:
+        low, high = part["interval"]
+        if low <= 0 <= high:
+            continue
+        yield f"{part['part']:<7} {part['drop']:+.3f} [{low:.3f}, {high:.3f}]"
+    first = metrics["drop_first"]
+    yield (
+        f"null: {'random neurons' if kind == 'neurons' else 'the median of all'} {first['null_value']:+.3f} · "
+        f"{payload['of']} {kind}, replaced by what they carry on {first['n']} other texts, chosen by as many more; those whose interval holds 0 are left out"
+    )
+    if "rank_agreement" in metrics:
+        agreement = metrics["rank_agreement"]
+        yield f"chosen by gradients, whose order agrees with what was measured: {agreement['value']:.2f} ({agreement['n']} neurons)"
+
+
+_LINES: dict[str, Callable[[Payload, Payload], Iterator[str]]] = {"importance": _importance}

@@ -1,0 +1,46 @@
+"""The steps that answer a question, by name: what a run works through, and goes on with after it was stopped."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import assert_never
+
+from neuronaut.agent import causes, circuits, reads, writes
+from neuronaut.agent.questions import Question
+from neuronaut.agent.session import Session
+from neuronaut.tools.units import Unit
+
+Step = Callable[[Session], None]
+
+
+def steps_of(question: Question, *, fast: bool) -> dict[str, Step]:
+    """The steps of a question in order. fast: of a unit one side only, the reads side or where a head looks."""
+    match question.intent:
+        case "explain":
+            assert question.unit is not None
+            return _unit_steps(question.unit, question, fast=fast)
+        case "kind":
+            return {f"{question.kind} heads": partial(causes.heads_of_kind, question=question)}
+        case "matter":
+            return {"prompt": partial(causes.what_matters, question=question)}
+        case "why":
+            return {"prompt": partial(causes.why, question=question)}
+        case "circuit" | "compare":
+            steps: dict[str, Step] = {
+                Unit.of_task(task).address: partial(circuits.circuit, task=task) for task in question.tasks
+            }
+            if question.intent == "compare":
+                steps["comparison"] = partial(circuits.compare, tasks=question.tasks)
+            return steps
+        case _ as never:
+            assert_never(never)
+
+
+def _unit_steps(unit: Unit, question: Question, *, fast: bool) -> dict[str, Step]:
+    if unit.kind == "head":
+        from neuronaut.agent import heads
+
+        found: dict[str, Step] = {f"{unit.address} attends": partial(heads.attends, unit=unit)}
+        return found if fast else found | {f"{unit.address} role": partial(heads.role, unit=unit)}
+    signed = [unit.with_sign(sign) for sign in question.signs]
+    found = {f"{one.address} reads": partial(reads.answer, unit=one) for one in signed}
+    return found if fast else found | {f"{signed[0].address} writes": partial(writes.answer, unit=signed[0])}
