@@ -178,6 +178,9 @@ def tool(
     corpus: CorpusFile = None,
     as_json: Json = False,
     arrays: Annotated[Path | None, typer.Option(help="Keep the arrays that the tool made in this .npz file.")] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Keep the figures that the tool drew in this folder, as SVG and Plotly JSON.")
+    ] = None,
     explain: Annotated[bool, typer.Option("--help", help="Explain the tool and its arguments, and exit.")] = False,
 ) -> None:
     """Run one tool on the target model, outside any run; nothing is recorded.
@@ -189,7 +192,7 @@ def tool(
         return
     from neuronaut.agent.reading import run_tool
 
-    run_tool(name, args, model, corpus, as_json=as_json, explain=explain, arrays=arrays)
+    run_tool(name, args, model, corpus, as_json=as_json, explain=explain, arrays=arrays, figures=figures)
 
 
 index_app = typer.Typer(help="What is read once for a model and a corpus, and kept.", no_args_is_help=True)

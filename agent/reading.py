@@ -1,7 +1,7 @@
 """Commands that read: show, search, verify, tools and models."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import default_path
 from neuronaut.tools.errors import UserError
+from neuronaut.tools.figures import Figure
 
 
 def _open(path: Path | None) -> Notebook:
@@ -56,6 +57,7 @@ def _show_run(notebook: Notebook, run: str, *, as_json: bool) -> None:
             "outcome": e["end"]["outcome"] if e["end"] else "unfinished", "error": e["end"]["error"] if e["end"] else None,
             "seconds": e["end"]["seconds"] if e["end"] else None,
             "evidence": [{"id": v["id"], "metric": v["metric"], "value": v["value"], "n": v["n"]} for v in e["evidence"]],
+            "figures": e.get("result", {}).get("figures", []),
         }
         for e in queries.experiments(notebook, run)
     ]  # fmt: skip
@@ -69,6 +71,8 @@ def _show_run(notebook: Notebook, run: str, *, as_json: bool) -> None:
         print(f"  {step['id']}  {step['tool']:<18} {step['outcome']:<10} {seconds:>7}  {visible(step['error'] or '')}")
         for value in step["evidence"]:
             print(f"      {value['id']}  {value['metric']:<14} {value['value']:.4g}  (n {value['n']})")
+        for figure in step["figures"]:
+            print(f"      figure {visible(figure['name'])}  svg {figure['svg']}")
 
 
 def search(words: str, path: Path | None, *, as_json: bool) -> None:
@@ -122,6 +126,7 @@ def run_tool(
     as_json: bool,
     explain: bool = False,
     arrays: Path | None = None,
+    figures: Path | None = None,
 ) -> None:
     """Run one tool, explain it, or list them."""
     from neuronaut.agent.tool_output import help_lines, result_lines
@@ -165,6 +170,8 @@ def run_tool(
     ]
     if arrays is not None:
         _save_arrays(result.arrays, arrays, name)
+    if figures is not None:
+        _save_figures(result.figures, figures, name)
     if as_json:
         print_json({"tool": name, "measurements": measurements, "result": result.payload})
         return
@@ -183,6 +190,25 @@ def _save_arrays(arrays: Mapping[str, Any], path: Path, name: str) -> None:
             np.savez(file, **arrays)
     except OSError as error:
         raise UserError(f"the arrays cannot be stored in {str(path)!r}: {error.strerror}") from error
+
+
+def _save_figures(figures: Sequence[Figure], folder: Path, name: str) -> None:
+    """NAME.svg, and NAME.json for Plotly where there is one."""
+    if not figures:
+        raise UserError(f"{name} draws no figures: leave out --figures")
+    files = {folder / f"{figure.name}.svg": figure.svg for figure in figures}
+    files |= {
+        folder / f"{figure.name}.json": json.dumps(figure.plotly) for figure in figures if figure.plotly is not None
+    }
+    if there := sorted(str(file) for file in files if file.exists()):
+        raise UserError(f"{there[0]!r} is there already, and nothing is overwritten: name another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, text in files.items():
+            with file.open("x", encoding="utf-8") as opened:
+                opened.write(text)
+    except OSError as error:
+        raise UserError(f"the figures cannot be stored in {str(folder)!r}: {error.strerror}") from error
 
 
 def list_models(*, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from neuronaut.agent.config import RunConfig
 from neuronaut.agent.cost import Cost
 from neuronaut.agent.runs import open_inputs
-from neuronaut.agent.session import as_stored, tools_sha256
+from neuronaut.agent.session import stored_in, tools_sha256
 from neuronaut.agent.view import print_json, steps_on_stderr, visible
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import PACKAGES, ExperimentSpec, Notebook, version
@@ -92,7 +92,7 @@ def _repeat(notebook: Notebook, run: str, old: dict[str, Any], context: ToolCont
     began, forwards = time.monotonic(), context.target.forwards
     try:
         result = tool.run(context, tool.parse(old["args"]))
-        stored = as_stored(result)
+        stored = stored_in(notebook, result)
     except (ToolRefused, ToolFailed) as error:
         notebook.end_experiment(started.id, None, error=str(error), refused=isinstance(error, ToolRefused))
         return {**report, "outcome": "different", "detail": str(error)}
@@ -106,8 +106,11 @@ def _repeat(notebook: Notebook, run: str, old: dict[str, Any], context: ToolCont
 
 
 def _widest_gap(before: dict[str, Any], now: dict[str, Any]) -> tuple[str, float]:
-    """Where two results differ most, and by how much: relative for numbers, infinite for anything else."""
-    then, again = dict(_leaves(before)), dict(_leaves(now))
+    """Where two results differ most, and by how much: relative for numbers, infinite for anything else.
+
+    Figures are left out: they show numbers of the result, to their last digit.
+    """
+    then, again = (dict(_leaves({**one, "figures": None})) for one in (before, now))
     gaps = {place: _gap(then.get(place), again.get(place)) for place in then | again}
     return max(gaps.items(), key=lambda found: found[1], default=("", 0.0))
 

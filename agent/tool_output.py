@@ -13,13 +13,15 @@ MARKED = 0.5  # of the largest activation of a context: from there on it is writ
 
 
 def result_lines(result: ToolResult) -> Iterator[str]:
-    """The measurements, then the payload, then which arrays there are."""
+    """The measurements, then the payload, then which arrays and figures there are."""
     for measurement in result.measurements:
         yield measurement_line(measurement)
     lines = _lines(result.payload)
     yield from lines if result.measurements else _without_gap(lines)
     for name, array in result.arrays.items():
         yield f"array {name} {tuple(array.shape)}: --arrays FILE.npz keeps it"
+    for figure in result.figures:
+        yield f"figure {visible(figure.name)}: --figures FOLDER keeps it"
 
 
 def measurement_line(m: Measurement) -> str:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from neuronaut.tools.corpus import Corpus, Split, tokens_of
 from neuronaut.tools.errors import ToolRefused
+from neuronaut.tools.figures import Figure
 from neuronaut.tools.look.activations import activations_of, layer_activations
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.stored import StoredActivations
@@ -31,11 +32,12 @@ class ToolArgs(BaseModel):
 
 @dataclass(frozen=True)
 class ToolResult:
-    """What a tool found: measurements with their n and null, a JSON payload, arrays to keep as artifacts."""
+    """What a tool found: measurements with their n and null, a JSON payload, arrays to keep as artifacts, figures."""
 
     measurements: tuple[Measurement, ...] = ()
     payload: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, Array] = field(default_factory=dict)
+    figures: tuple[Figure, ...] = ()
 
 
 def continued(first: Array, rest: Array, tokens: Tokens) -> Array:

@@ -1,0 +1,266 @@
+"""Figures: what is drawn is what was given, whatever text it holds; where it is kept and listed."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from neuronaut.agent import reading
+from neuronaut.agent.config import RunConfig
+from neuronaut.agent.rerun import _widest_gap
+from neuronaut.agent.session import Session
+from neuronaut.agent.tool_output import result_lines
+from neuronaut.memory.notebook import Notebook
+from neuronaut.memory.verify import verify
+from neuronaut.tools.corpus import pocket_corpus
+from neuronaut.tools.figures import (
+    PLOTLY,
+    SVG,
+    Arrow,
+    Axes,
+    Figure,
+    Node,
+    Series,
+    attention_map,
+    curve,
+    graph,
+    heat_map,
+)
+from neuronaut.tools.registry import Tool, ToolArgs, ToolContext, ToolResult
+from neuronaut.tools.targets.load import load_target
+
+NS = {"svg": "http://www.w3.org/2000/svg"}
+EVIL = '</text><script>alert("1")</script>&\x1b[2J\x00\u202e\ud800\ufffe\n'
+GRID = np.array([[0.5, -1.0, 0.0], [np.nan, 0.25, 2.0]])
+
+
+def _drawn(figure: Figure) -> ElementTree.Element:
+    figure.svg.encode()
+    return ElementTree.fromstring(figure.svg)
+
+
+def _cells(figure: Figure) -> list[tuple[str, ElementTree.Element]]:
+    """What is shown on hovering over each cell, and the cell."""
+    found = ((rect.find("svg:title", NS), rect) for rect in _drawn(figure).iter(f"{{{NS['svg']}}}rect"))
+    return [(str(title.text), rect) for title, rect in found if title is not None]
+
+
+def _all() -> list[Figure]:
+    evil = [f"{EVIL}{i}" for i in range(3)]
+    axes = Axes(EVIL, EVIL, EVIL, EVIL, (EVIL, ""))
+    return [
+        heat_map("grid", GRID, evil[:2], evil, axes),
+        attention_map("attention", evil, np.tril(np.full((3, 3), 0.5)), axes),
+        curve("curve", [Series(EVIL, [0, 1, 2], [1, np.nan, -1], [0, 0, -2], [2, 2, 0]), Series("b", [0], [3])], axes),
+        graph("graph", [Node(name, i, EVIL) for i, name in enumerate(evil)], [Arrow(evil[0], evil[2], -1, EVIL)], axes),
+    ]
+
+
+@pytest.mark.parametrize("figure", _all(), ids=lambda figure: figure.name)
+def test_no_text_gets_out_of_its_place(figure: Figure) -> None:
+    root = _drawn(figure)
+    names = {element.tag.removeprefix(f"{{{NS['svg']}}}") for element in root.iter()}
+    assert names <= {"svg", "title", "style", "rect", "text", "g", "line", "polyline", "polygon", "circle", "path"}
+    said = "".join(element.text or "" for element in root.iter() if not element.tag.endswith("style"))
+    assert "<script>" in said, "the text is shown as it is"
+    assert not set(figure.svg) & set("\x1b\x00\u202e\ud800\ufffe")
+    assert not re.search(r'(href|src|url\(|@import|on\w+=")', figure.svg.replace(EVIL, ""))
+    plotly = json.dumps(figure.plotly, allow_nan=False)
+    assert "<script" not in plotly
+    assert not set(json.loads(f'"{plotly[1:1]}"') + plotly) & set("\x1b\x00\u202e")
+
+
+@pytest.mark.parametrize("figure", _all(), ids=lambda figure: figure.name)
+def test_plotly_takes_what_is_written_for_it(figure: Figure) -> None:
+    graph_objects = pytest.importorskip("plotly.graph_objects", reason="plotly comes with the extra `review`")
+    if figure.plotly is None:
+        assert figure.name == "graph"
+        return
+    taken = graph_objects.Figure(json.loads(json.dumps(figure.plotly)))
+    assert len(taken.data) == len(figure.plotly["data"])
+    broken = json.loads(json.dumps(figure.plotly))
+    broken["data"][0]["nothing"] = 1
+    with pytest.raises(ValueError, match="nothing"):
+        graph_objects.Figure(broken)
+
+
+def test_the_same_input_gives_the_same_figure() -> None:
+    assert _all() == _all()
+
+
+def test_a_grid_shows_each_number_at_its_place_and_leaves_out_what_is_none() -> None:
+    figure = heat_map("grid", GRID, ["a", "b"], ["x", "y", "z"], Axes(unit="nats"))
+    cells = dict(_cells(figure))
+    assert list(cells) == ["a · x: 0.5", "a · y: -1", "a · z: 0", "b · y: 0.25", "b · z: 2"]
+    opacity = {said: float(rect.get("fill-opacity", "")) for said, rect in cells.items()}
+    assert list(opacity.values()) == [0.25, 0.5, 0.0, 0.125, 1.0]
+    assert {said: rect.get("class") for said, rect in cells.items()}["a · y: -1"] == "minus"
+    assert float(cells["a · x: 0.5"].get("y", "")) < float(cells["b · y: 0.25"].get("y", ""))
+    assert float(cells["a · x: 0.5"].get("x", "")) < float(cells["a · y: -1"].get("x", ""))
+    assert figure.plotly is not None
+    [trace] = figure.plotly["data"]
+    assert trace["z"] == [[0.5, -1.0, 0.0], [None, 0.25, 2.0]]
+    assert (trace["zmin"], trace["zmax"]) == (-2.0, 2.0)
+    assert figure.plotly["layout"]["yaxis"]["ticktext"] == ["a", "b"]
+    assert "2 nats" in figure.svg
+
+
+def test_layers_rise() -> None:
+    figure = heat_map("grid", [[1.0], [2.0]], ["layer 0", "layer 1"], ["x"], Axes(), rising=True)
+    cells = dict(_cells(figure))
+    assert float(cells["layer 0 · x: 1"].get("y", "")) > float(cells["layer 1 · x: 2"].get("y", ""))
+    assert figure.plotly is not None
+    assert figure.plotly["data"][0]["z"] == [[1.0], [2.0]]
+    assert "autorange" not in figure.plotly["layout"]["yaxis"]
+
+
+def test_attention_to_keys_behind_the_query_is_not_drawn() -> None:
+    figure = attention_map("attention", [" a", " a", "b"], np.full((3, 3), 0.5), Axes())
+    assert [said for said, _ in _cells(figure)] == [
+        f"{q} · {k}: 0.5" for q, ks in (("·a", 1), ("·a", 2), ("b", 3)) for k in ["·a", "·a", "b"][:ks]
+    ]
+
+
+def test_a_curve_passes_its_points_and_breaks_where_one_is_missing() -> None:
+    figure = curve("curve", [Series("effect", [0, 1, 2, 3], [0, 1, np.nan, 3])], Axes())
+    root = _drawn(figure)
+    dots = {str(dot.find("svg:title", NS).text): dot for dot in root.iter(f"{{{NS['svg']}}}circle")}  # type: ignore[union-attr]
+    assert list(dots) == ["effect: 0, 0", "effect: 1, 1", "effect: 3, 3"]
+    at = [(float(dot.get("cx", "")), float(dot.get("cy", ""))) for dot in dots.values()]
+    assert at[1][0] - at[0][0] == pytest.approx((at[2][0] - at[0][0]) / 3, abs=0.2)
+    assert at[0][1] - at[1][1] == pytest.approx((at[0][1] - at[2][1]) / 3, abs=0.2)
+    [line] = root.iter(f"{{{NS['svg']}}}polyline")
+    assert line.get("points") == " ".join(f"{x:g},{y:g}" for x, y in at[:2])
+    assert figure.plotly is not None
+    assert figure.plotly["data"][0]["y"] == [0, 1, None, 3]
+
+
+def test_arrows_are_as_wide_as_their_weight_and_rows_rise_with_the_layers() -> None:
+    nodes = [Node("in", -1), Node("L0H1", 0), Node("L0H2", 0), Node("L3H0", 3)]
+    arrows = [Arrow("in", "L0H1", 1.0), Arrow("L0H1", "L3H0", -0.5), Arrow("in", "L0H2", 0.25)]
+    root = _drawn(graph("circuit", nodes, arrows, Axes()))
+    paths = {str(path.find("svg:title", NS).text): path for path in root.iter(f"{{{NS['svg']}}}path")}  # type: ignore[union-attr]
+    width = {said: float(path.get("stroke-width", "")) for said, path in paths.items()}
+    assert width["L0H1 to L3H0: -0.5"] == pytest.approx(width["in to L0H1: 1"] / 2)
+    assert paths["L0H1 to L3H0: -0.5"].get("class") == "line-minus"
+    boxes = {str(g.find("svg:title", NS).text): g.find("svg:rect", NS) for g in root.iter(f"{{{NS['svg']}}}g")}  # type: ignore[union-attr]
+    up = [float(boxes[name].get("y", "")) for name in ("in", "L0H1", "L3H0")]  # type: ignore[union-attr]
+    assert all(lower > higher for lower, higher in pairwise(up))
+    assert boxes["L0H1"].get("y") == boxes["L0H2"].get("y")  # type: ignore[union-attr]
+
+
+def test_nodes_stand_near_those_that_they_are_joined_to() -> None:
+    nodes = [Node(f"{row}{at}", layer) for layer, row in enumerate("ab") for at in range(4)]
+    crossed = [Arrow(f"a{at}", f"b{3 - at}", 1.0) for at in range(4)]
+    root = _drawn(graph("circuit", nodes, crossed, Axes()))
+    places = {
+        str(g.find("svg:title", NS).text): float(g.find("svg:rect", NS).get("x", ""))
+        for g in root.iter(f"{{{NS['svg']}}}g")
+    }  # type: ignore[union-attr]
+    assert all(places[f"a{at}"] == pytest.approx(places[f"b{3 - at}"]) for at in range(4))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: heat_map("grid", GRID, ["a"], ["x", "y", "z"], Axes()), "labels"),
+        (lambda: heat_map("../grid", GRID, ["a", "b"], ["x", "y", "z"], Axes()), "no name of a file"),
+        (lambda: Series("s", [1], [1, 2]), "equally long"),
+        (lambda: curve("curve", [Series("s", [1], [1])] * 7, Axes()), "told apart"),
+        (lambda: graph("graph", [Node("a", 0), Node("a", 1)], [], Axes()), "name of its own"),
+        (lambda: graph("graph", [Node("a", 0)], [Arrow("a", "b", 1)], Axes()), "two nodes"),
+    ],
+)
+def test_what_cannot_be_drawn_is_an_error(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """A tool that draws, in place of the closed list."""
+
+    figures: tuple[Figure, ...]
+
+    def tool(self) -> Tool:
+        def run(context: ToolContext, args: ToolArgs) -> ToolResult:
+            """Figures."""
+            return ToolResult(payload={"n": 1}, figures=self.figures)
+
+        return Tool("draw", ToolArgs, run, opens_test_text=False)
+
+
+FIGURES = (
+    heat_map("grid", GRID, ["a", "b"], ["x", "y", "z"], Axes("Grid")),
+    graph("circuit", [Node("a", 0)], [], Axes()),
+)
+
+
+def test_figures_of_an_experiment_are_artifacts_that_show_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "notebook.db"
+    monkeypatch.setattr("neuronaut.agent.session.find_tool", lambda name: _Drawing(FIGURES).tool())
+    context = ToolContext(load_target("pocket"), pocket_corpus())
+    config = RunConfig(question="what does neuron 8.481 do")
+    with Notebook(place) as notebook:
+        run = notebook.start_run(config.model_dump(mode="json"), context.target.fingerprint(), ("pocket", "0" * 64, 1))
+        session = Session(run, config, notebook, context, [], lambda label, line: None)
+        first, again = session.experiment("draw", {}), session.experiment("draw", {})
+        assert first.id == again.id
+        assert verify(notebook) == []
+    capsys.readouterr()
+    reading.show(run, place, as_json=True)
+    [step] = json.loads(capsys.readouterr().out)["experiments"]
+    assert [figure["name"] for figure in step["figures"]] == ["grid", "circuit"]
+    assert "plotly" not in step["figures"][1]
+    kept = {}
+    for media in ("svg", "plotly"):
+        reading.show(step["figures"][0][media], place, as_json=True)
+        kept[media] = json.loads(capsys.readouterr().out)
+    assert (kept["svg"]["media_type"], kept["svg"]["content"]) == (SVG, FIGURES[0].svg)
+    assert kept["plotly"]["media_type"] == PLOTLY
+    content = kept["plotly"]["content"]
+    assert (json.loads(content) if isinstance(content, str) else content) == FIGURES[0].plotly
+    reading.show(run, place, as_json=False)
+    assert f"figure grid  svg {step['figures'][0]['svg']}" in capsys.readouterr().out
+
+
+def test_a_repeat_is_compared_by_its_numbers_and_not_by_its_figures() -> None:
+    before = {"payload": {"n": 1}, "measurements": [], "figures": [{"name": "grid", "svg": "sha256:0"}]}
+    assert _widest_gap(before, before | {"figures": [{"name": "grid", "svg": "sha256:1"}]})[1] == 0
+    assert _widest_gap(before, before | {"payload": {"n": 2}})[1] == 1
+
+
+def test_figures_are_kept_where_asked_and_never_overwrite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, neuronaut: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr("neuronaut.tools.registry._TOOLS", dict(MappingProxyType({"draw": _Drawing(FIGURES).tool()})))
+    monkeypatch.setattr("neuronaut.tools.registry.find_tool", lambda name: _Drawing(FIGURES).tool())
+    folder = tmp_path / "new" / "figures"
+    done = neuronaut("tool", "draw", "--figures", folder)
+    assert (done.code, done.err) == (0, "")
+    assert "figure grid: --figures FOLDER keeps it" in done.out
+    assert sorted(file.name for file in folder.iterdir()) == ["circuit.svg", "grid.json", "grid.svg"]
+    assert (folder / "grid.svg").read_text() == FIGURES[0].svg
+    assert json.loads((folder / "grid.json").read_text()) == FIGURES[0].plotly
+    refused = neuronaut("tool", "draw", "--figures", folder)
+    assert refused.code == 2
+    assert "nothing is overwritten" in refused.err
+    monkeypatch.setattr("neuronaut.tools.registry.find_tool", lambda name: _Drawing(()).tool())
+    assert "draws no figures" in neuronaut("tool", "draw", "--figures", tmp_path / "other").err
+
+
+def test_a_result_names_its_figures() -> None:
+    assert list(result_lines(ToolResult(figures=FIGURES))) == [
+        "figure grid: --figures FOLDER keeps it",
+        "figure circuit: --figures FOLDER keeps it",
+    ]
