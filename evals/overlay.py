@@ -15,7 +15,17 @@ from torch import Tensor
 from neuronaut.evals.outside import Twist
 from neuronaut.tools.predicates.evaluate import strength
 from neuronaut.tools.predicates.nodes import Predicate, canonical_json
-from neuronaut.tools.targets.base import AttentionWeights, Edit, Fingerprint, ModelSpec, Run, Site, TargetModel
+from neuronaut.tools.targets.base import (
+    AttentionWeights,
+    EdgeGradients,
+    EdgeStart,
+    Edit,
+    Fingerprint,
+    ModelSpec,
+    Run,
+    Site,
+    TargetModel,
+)
 from neuronaut.tools.targets.hooks import edited
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.tokens import Tokens, Vocabulary, tokens_from_ids
@@ -116,6 +126,34 @@ class Overlay:
         """As TargetModel.gradients; a planted neuron follows the text, so that no gradient passes through it."""
         planted = self._edits(ids, range(self.spec.n_layers), edits)
         return self._target.gradients(ids, read, score, edits=[*planted, *edits])
+
+    def senders(self, ids: Tensor, *, edits: Sequence[Edit] = ()) -> Tensor:
+        """(batch, n_senders, pos, d_model) with the planted neurons in place; see TargetModel.senders."""
+        return self._target.senders(ids, edits=[*self._edits(ids, range(self.spec.n_layers), edits), *edits])
+
+    def run_edges(
+        self,
+        ids: Tensor,
+        other: Tensor,
+        cut: Tensor,
+        *,
+        positions: Tensor | None = None,
+        start: EdgeStart | None = None,
+        edits: Sequence[Edit] = (),
+        keep: int = 1,
+    ) -> Tensor:
+        """As TargetModel.run_edges; a planted neuron follows the text, whatever its MLP reads."""
+        planted = self._edits(ids, range(0 if start is None else start.layer, self.spec.n_layers), edits)
+        return self._target.run_edges(
+            ids, other, cut, positions=positions, start=start, edits=[*planted, *edits], keep=keep
+        )
+
+    def edge_gradients(
+        self, ids: Tensor, score: Callable[[Tensor], Tensor], *, edits: Sequence[Edit] = (), keep: int = 1
+    ) -> EdgeGradients:
+        """As TargetModel.edge_gradients; no gradient passes through a planted neuron."""
+        planted = self._edits(ids, range(self.spec.n_layers), edits)
+        return self._target.edge_gradients(ids, score, edits=[*planted, *edits], keep=keep)
 
     def values(self, ids: Tensor, layer: int) -> Tensor:
         """(batch, pos, n_planted) activations of a layer's planted neurons, in the order of the plants."""

@@ -101,6 +101,23 @@ class AttentionWeights(NamedTuple):
     b_O: Tensor
 
 
+class EdgeStart(NamedTuple):
+    """Where a run with edges cut is resumed: before a layer (n_layers: before the last norm), with its residual (batch,
+    pos, d_model) and what the senders before it write, (batch, n, pos, d_model)."""
+
+    layer: int
+    residual: Tensor
+    senders: Tensor
+
+
+class EdgeGradients(NamedTuple):
+    """What each sender writes, (batch, n_senders, pos, d_model), and the gradient of a score at what each receiver reads,
+    (batch, n_receivers, pos, d_model)."""
+
+    senders: Tensor
+    gradients: Tensor
+
+
 class TargetModel(Protocol):
     """A causal language model whose insides can be read and edited.
 
@@ -158,6 +175,40 @@ class TargetModel(Protocol):
     ) -> dict[Site, tuple[Tensor, Tensor]]:
         """Each site on `ids` (batch, pos), and the gradient there of a score of the logits (batch, pos, d_vocab), summed over
         the batch; both have the site's shape. The backward pass counts as two forwards."""
+        ...
+
+    def senders(self, ids: Tensor, *, edits: Sequence[Edit] = ()) -> Tensor:
+        """(batch, n_senders, pos, d_model) what the embedding, each head and each MLP writes to the residual stream on `ids`
+        (batch, pos), in the order of circuits.wires; the biases of attention are left out.
+
+        Where a norm follows attention, a head writes its share of what the norm gives, by the norm's scale in this run.
+        """
+        ...
+
+    def run_edges(
+        self,
+        ids: Tensor,
+        other: Tensor,
+        cut: Tensor,
+        *,
+        positions: Tensor | None = None,
+        start: EdgeStart | None = None,
+        edits: Sequence[Edit] = (),
+        keep: int = 1,
+    ) -> Tensor:
+        """(batch, keep, d_vocab) logits at the last `keep` positions of `ids` (batch, pos) with edges cut: each receiver reads
+        the residual of this run plus, for each of its cut edges, what the sender writes in `other` less what it writes here.
+
+        other: (batch or 1, n_senders, pos, d_model). cut: (batch or 1, n_receivers, n_senders) bool. positions: (batch or 1,
+        pos) bool, where edges are cut, None is everywhere. start: layers before it are not run; they may have no edge cut.
+        """
+        ...
+
+    def edge_gradients(
+        self, ids: Tensor, score: Callable[[Tensor], Tensor], *, edits: Sequence[Edit] = (), keep: int = 1
+    ) -> EdgeGradients:
+        """What senders write on `ids` (batch, pos), and the gradient at what receivers read of a score of the logits (batch,
+        keep, d_vocab), summed over the batch. The backward pass counts as two forwards."""
         ...
 
     def read_vector(self, unit: Unit) -> Tensor:

@@ -87,7 +87,7 @@ def gain_of(norm: nn.Module, d_model: int) -> Tensor:
         return norm.weight.detach().float()
     weight = next(norm.parameters())
     with torch.no_grad():
-        gain: Tensor = norm(torch.full((1, d_model), 1e3, dtype=weight.dtype))[0]
+        gain: Tensor = norm.forward(torch.full((1, d_model), 1e3, dtype=weight.dtype))[0]  # unseen by hooks
     return gain.float()
 
 

@@ -17,8 +17,18 @@ from torch.utils.hooks import RemovableHandle
 
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.targets.attention import attention_weights_of
-from neuronaut.tools.targets.base import AttentionWeights, Edit, Fingerprint, ModelSpec, Run, Site
+from neuronaut.tools.targets.base import (
+    AttentionWeights,
+    EdgeGradients,
+    EdgeStart,
+    Edit,
+    Fingerprint,
+    ModelSpec,
+    Run,
+    Site,
+)
 from neuronaut.tools.targets.bridge import load_bridge
+from neuronaut.tools.targets.edges import EdgeRuns, Insides
 from neuronaut.tools.targets.folder import ModelFolder
 from neuronaut.tools.targets.hooks import (
     Skipped,
@@ -228,6 +238,61 @@ class TransformerLensTarget:
         return {
             site: (found[site].detach(), torch.zeros_like(found[site]) if g is None else g) for site, g in grads.items()
         }
+
+    def senders(self, ids: Tensor, *, edits: Sequence[Edit] = ()) -> Tensor:
+        """(batch, n_senders, pos, d_model); see TargetModel.senders."""
+        self._check(ids, [edit.site for edit in edits], (0, len(self._layers)), stop=None, logits=True)
+        self._check_edits(edits)
+        found = self._edges.senders(ids, edits)
+        self.forwards += len(ids)
+        return found
+
+    def run_edges(
+        self,
+        ids: Tensor,
+        other: Tensor,
+        cut: Tensor,
+        *,
+        positions: Tensor | None = None,
+        start: EdgeStart | None = None,
+        edits: Sequence[Edit] = (),
+        keep: int = 1,
+    ) -> Tensor:
+        """(batch, keep, d_vocab) logits with edges cut; see TargetModel.run_edges.
+
+        Refuses edges that do not exist, edges into layers that are not run, shapes that do not fit.
+        """
+        n_layers, first = len(self._layers), 0 if start is None else start.layer
+        self._check(ids, [edit.site for edit in edits], (first, n_layers), stop=None, logits=True)
+        self._check_edits(edits)
+        carried = self._edges.carried(ids, other, cut, positions, first)
+        found = self._edges.run(ids, carried, start=start, edits=edits, keep=keep)
+        self.forwards += len(ids) * (n_layers - first) / n_layers
+        return found
+
+    def edge_gradients(
+        self, ids: Tensor, score: Callable[[Tensor], Tensor], *, edits: Sequence[Edit] = (), keep: int = 1
+    ) -> EdgeGradients:
+        """What senders write and the gradients at receivers; see TargetModel.edge_gradients."""
+        self._check(ids, [edit.site for edit in edits], (0, len(self._layers)), stop=None, logits=True)
+        self._check_edits(edits)
+        found = self._edges.gradients(ids, score, edits, keep)
+        self.forwards += 3 * len(ids)
+        return found
+
+    @cached_property
+    def _edges(self) -> EdgeRuns:
+        insides = Insides(
+            self.spec,
+            self._layers,
+            self._last_norm,
+            self._model,
+            self.attention_weights,
+            self._hook,
+            self._only_layers,
+            1e-3 if self._dtype == torch.float32 else 0.05,
+        )
+        return EdgeRuns(insides)
 
     def _check(
         self, ids: Tensor, sites: Sequence[Site], layers: tuple[int, int], *, stop: int | None, logits: bool

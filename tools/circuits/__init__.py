@@ -1,0 +1,1 @@
+"""Sets of components that carry a behaviour: found, tested and compared."""
