@@ -3,17 +3,19 @@
 from functools import lru_cache
 
 from neuronaut.tools.tasks.base import Setting, Task, of_half
-from neuronaut.tools.tasks.wordings import Pair, Wording
+from neuronaut.tools.tasks.names import NAMES
+from neuronaut.tools.tasks.sequences import MONTHS, NUMBER_WORDS
+from neuronaut.tools.tasks.wordings import Pair, Wording, words
 from neuronaut.tools.tokens import Vocabulary
 
 N_WORDS = 12  # of the text that is repeated
-SHOWN = 6  # of them, the second time
+SHOWN = 4  # of them, the second time
 SHORT = ("x", "y", "n", "size", "item", "left")
 PARAMETERS = (*SHORT, "name", "file", "line", "key", "value", "index")
-WORDS = tuple(
+WORDS = words(
     "book lamp key cup box hat ball ring coat letter map drum kite rope clock basket garden kitchen market school park river "
     "forest library station church barn tower dog cat horse cow bird duck goat bear red blue green yellow white black brown "
-    "old new big small happy sad good bad hot cold long short king queen farmer teacher doctor bread milk butter sugar".split()
+    "old new big small happy sad good bad hot cold long short king queen farmer teacher doctor bread milk butter sugar"
 )
 FUNCTIONS = ("add", "total", "check", "find", "swap", "make")
 SIGNS = ("+", "-", "*")
@@ -33,10 +35,13 @@ def repeated(setting: Setting) -> Pair | None:
     tokens, so that nothing is repeated.
     """
     rng = setting.rng
-    words = of_half(WORDS if setting.wording.kind == "words" else words_of(setting.vocabulary), setting.half)
-    if len(words) < 3 * N_WORDS:
+    pool = of_half(
+        WORDS + NAMES + NUMBER_WORDS + MONTHS if setting.wording.kind == "words" else words_of(setting.vocabulary),
+        setting.half,
+    )
+    if len(pool) < 2 * N_WORDS:
         return None
-    drawn = rng.sample(words, 2 * N_WORDS)
+    drawn = rng.sample(pool, 2 * N_WORDS)
     shown, other = drawn[:N_WORDS], drawn[N_WORDS:]
     places = {f"first{at}": word for at, word in enumerate(shown)}
     again = {f"again{at}": word for at, word in enumerate(shown[:SHOWN])}
@@ -64,13 +69,18 @@ def docstring(setting: Setting) -> Pair | None:
     )
 
 
-_ROW = " ".join([*(f"{{first{at}}}" for at in range(N_WORDS)), *(f"{{again{at}}}" for at in range(SHOWN))])
+_ONCE = " ".join(f"{{first{at}}}" for at in range(N_WORDS))
+_AGAIN = " ".join(f"{{again{at}}}" for at in range(SHOWN))
 TASKS = (
     Task(
         "repeated tokens",
         "copying",
         "what followed a random token the first time",
-        (Wording(_ROW, "words"), Wording(_ROW, "any")),
+        (
+            Wording(f"{_ONCE} {_AGAIN}", "words"),
+            Wording(f"{_ONCE} {_ONCE} {_AGAIN}", "words"),
+            Wording(f"{_ONCE} {_AGAIN}", "any"),
+        ),
         ("query", "random"),
         repeated,
     ),

@@ -1,11 +1,11 @@
 """Forms that must agree: a verb with its subject, a closing bracket with the opening one."""
 
 from neuronaut.tools.tasks.base import Setting, Task, of_half
-from neuronaut.tools.tasks.wordings import Pair, Wording
+from neuronaut.tools.tasks.wordings import Pair, Wording, words
 
-NOUNS = tuple(
+NOUNS = words(
     "dog cat horse cow bird duck goat bear book lamp key cup hat ball ring coat letter map drum kite rope clock basket "
-    "king queen farmer teacher doctor baker sailor soldier singer painter".split()
+    "king queen farmer teacher doctor baker sailor soldier singer painter"
 )
 BETWEEN = ("near", "behind", "under", "with")
 SINGULAR, PLURAL = (" is", " was"), (" are", " were")

@@ -4,14 +4,14 @@ Source: Wang et al. 2022, arXiv:2211.00593.
 """
 
 from neuronaut.tools.tasks.base import Setting, Task, of_half
-from neuronaut.tools.tasks.wordings import Pair, Wording
+from neuronaut.tools.tasks.wordings import Pair, Wording, words
 
-NAMES = tuple(
+NAMES = words(
     "Mary Anna Lucy Sarah Emma Alice Clara Ruth Helen Nora Jane Kate Julia Eva Rosa Amy "
-    "John Tom Peter David Paul Jack Simon Henry Mark Oliver George Adam Frank Hugo Leo Max".split()
+    "John Tom Peter David Paul Jack Simon Henry Mark Oliver George Adam Frank Hugo Leo Max"
 )
-THINGS = tuple("book lamp key cup box hat ball ring coat letter map drum kite rope clock basket".split())
-PLACES = tuple("garden kitchen market school park river forest library station church barn tower".split())
+THINGS = words("book lamp key cup box hat ball ring coat letter map drum kite rope clock basket")
+PLACES = words("garden kitchen market school park river forest library station church barn tower")
 OPENINGS = (
     "When {A} and {B} went to the {place}, ",
     "After {A} and {B} met at the {place}, ",

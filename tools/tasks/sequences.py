@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 from neuronaut.tools.tasks.base import Setting, Task, of_half
 from neuronaut.tools.tasks.names import NAMES
-from neuronaut.tools.tasks.wordings import Pair, Wording
+from neuronaut.tools.tasks.wordings import Pair, Wording, words
 
 DIGITS = tuple(map(str, range(100)))
-NUMBER_WORDS = tuple(
+NUMBER_WORDS = words(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty".split()
+    "eighteen nineteen twenty"
 )
-MONTHS = tuple("January February March April May June July August September October November December".split())
-DAYS = tuple("Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split())
+MONTHS = words("January February March April May June July August September October November December")
+DAYS = words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 CORRUPTIONS = ("random", "shift", "swap", "repeat", "permute")
 

@@ -41,6 +41,11 @@ class Expressed(NamedTuple):
     group: str
 
 
+def words(text: str) -> tuple[str, ...]:
+    """The words of a text."""
+    return tuple(text.split())
+
+
 def express(target: TargetModel, wording: Wording, pairs: Sequence[Pair]) -> list[Expressed]:
     """The pairs that can be expressed, in order: clean and corrupted differ and are equally long, the answers are single
     tokens behind them and not both right and wrong."""

@@ -10,14 +10,14 @@ from neuronaut.tools.tasks.wordings import Pair, Wording
 SUBJECTS = ("war", "peace", "great storm", "work on the tower")
 CENTURIES = ("12", "13", "14", "15", "16", "17", "18")
 YEARS = range(10, 99)  # written with two digits that are one token
-FIRST, LAST = 14, 88  # enough earlier and later ones are left
+FIRST, LAST = 20, 88  # enough earlier and later ones are left
 
 
 def draw(setting: Setting) -> Pair:
     """Right are all later years of the century, wrong the year itself and all earlier ones.
 
-    early: the span begins in the year 01 ("1701"), after which every year is right; late: in the last years, after which
-    almost none is.
+    early: the span begins in the years 10 to 12 of the century, after which almost every year is right; earlier: at
+    least five years earlier, after which more of the years are right.
     """
     rng, half = setting.rng, setting.half
     year = rng.choice(of_half(range(FIRST, LAST + 1), half))
@@ -29,7 +29,7 @@ def draw(setting: Setting) -> Pair:
         "year": str(year),
         "again": century,
     }
-    other = "01" if setting.corruption == "early" else str(rng.randint(95, 97))
+    other = str(rng.randint(10, 12) if setting.corruption == "early" else rng.randint(10, year - 5))
     later, earlier = (tuple(str(one) for one in YEARS if (one > year) == after) for after in (True, False))
     return Pair(clean, clean | {"year": other}, later, earlier, str(year))
 
@@ -44,7 +44,7 @@ TASKS = (
             Wording("{name} ({century}{year}-{again}"),
             Wording("The {subject} began in the year {century}{year} and ended in the year {again}"),
         ),
-        ("early", "late"),
+        ("early", "earlier"),
         draw,
         forms=True,
     ),
