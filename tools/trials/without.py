@@ -1,0 +1,121 @@
+"""What changes when a unit carries what it carries elsewhere: at every place at once, in text as it is."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from neuronaut.tools.intervene.next_token import tokens_at_once
+from neuronaut.tools.look.activations import batches
+from neuronaut.tools.targets.base import Edit, Run, Site, SiteName, TargetModel
+from neuronaut.tools.tokens import Tokens
+from neuronaut.tools.units import Unit
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+N_OTHERS = 4
+MAX_TOKENS = 8192  # of the text on which units are taken out
+
+
+def site_of(unit: Unit) -> Site:
+    """Where the unit's activation is."""
+    name: SiteName = "neurons" if unit.kind == "neuron" else "heads"
+    return Site(name, unit.layer)
+
+
+def other_units_of(target: TargetModel, unit: Unit, n: int, seed: int) -> list[Unit]:
+    """At most `n` other units of the kind: neurons of the same layer, heads of any layer."""
+    spec = target.spec
+    layers = [unit.layer] if unit.kind == "neuron" else range(spec.n_layers)
+    width = spec.d_mlp if unit.kind == "neuron" else spec.n_heads
+    others = [Unit(unit.kind, layer, index) for layer in layers for index in range(width)]
+    others = [one for one in others if (one.layer, one.index) != (unit.layer, unit.index)]
+    order = np.random.default_rng(seed).permutation(len(others))[:n]
+    return [others[i] for i in order]
+
+
+class Elsewhere:
+    """Natural values of units at random places of other documents of the text, for each place of each window."""
+
+    def __init__(self, target: TargetModel, tokens: Tokens, units: Sequence[Unit], seed: int) -> None:
+        self._target, self._tokens = target, tokens
+        self._values = {unit: self._natural(unit) for unit in units}
+        self._donors = self._drawn(np.random.default_rng(seed))
+
+    def _natural(self, unit: Unit) -> Tensor:
+        """(n_windows, pos[, d_head])."""
+        site, found = site_of(unit), None
+        for rows in batches(self._tokens):
+            width = int(self._tokens.lengths[rows].max(initial=1))
+            ids = torch.from_numpy(np.maximum(self._tokens.ids[rows, :width], 0)).long()
+            read = self._target.run(ids, read=[site], stop=unit.layer + 1).read[site][:, :, unit.index]
+            if found is None:
+                found = read.new_zeros(*self._tokens.ids.shape, *read.shape[2:])
+            found[torch.from_numpy(rows), :width] = read
+        assert found is not None
+        return found
+
+    def _drawn(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """(n_windows, pos, 2) a scored place of another document for each place; of the same where there is one alone."""
+        places = np.argwhere(self._tokens.scored)
+        documents = self._tokens.documents[places[:, 0]]
+        drawn = rng.integers(len(places), size=self._tokens.ids.shape)
+        for _ in range(20):
+            same = documents[drawn] == self._tokens.documents[:, None]
+            if not same.any():
+                break
+            drawn[same] = rng.integers(len(places), size=int(same.sum()))
+        return np.asarray(places[drawn])
+
+    def edit(self, unit: Unit, rows: NDArray[np.int64], width: int) -> Edit:
+        """The unit set, at all places of some windows, to what it carries at the places drawn."""
+        at = self._donors[rows, :width]
+        value = self._values[unit][at[..., 0], at[..., 1]]
+        return Edit(site_of(unit), "set", value, index=unit.index)
+
+
+def edited_log_probs(
+    target: TargetModel, tokens: Tokens, units: Sequence[Unit], seed: int
+) -> Iterator[tuple[NDArray[np.int64], Tensor, list[Tensor]]]:
+    """Batch by batch: window numbers, (n, pos, d_vocab) log-probabilities, and the same without each of the units."""
+    elsewhere = Elsewhere(target, tokens, units, seed)
+    starts = [Site("resid_pre", layer) for layer in sorted({unit.layer for unit in units})]
+    for rows in batches(tokens, tokens_at_once(target)):
+        width = int(tokens.lengths[rows].max(initial=1))
+        ids = torch.from_numpy(np.maximum(tokens.ids[rows, :width], 0)).long()
+        plain = target.run(ids, read=starts, logits=True)
+        edited = []
+        for unit in units:
+            start = (unit.layer, plain.read[Site("resid_pre", unit.layer)])
+            run = target.run(ids, edits=[elsewhere.edit(unit, rows, width)], start=start, logits=True)
+            edited.append(_log_probs(run))
+        yield rows, _log_probs(plain), edited
+
+
+def _log_probs(run: Run) -> Tensor:
+    assert run.logits is not None
+    return torch.log_softmax(run.logits.float(), dim=-1)
+
+
+def effect_of_heads(
+    target: TargetModel, unit: Unit, tokens: Tokens, asked: Bools, *, seed: int
+) -> tuple[Floats, Floats]:
+    """(n_documents,) mean KL of the next token at the places asked for when the unit is taken out, and (n_others,) the
+    mean over documents for other units. asked: (n_windows, pos)."""
+    kept = np.arange(max(2, min(len(tokens), MAX_TOKENS // tokens.ids.shape[1])))
+    part, asked = tokens.select(kept[kept < len(tokens)]), asked[kept[kept < len(tokens)]]
+    units = [unit, *other_units_of(target, unit, N_OTHERS, seed)]
+    sums = np.zeros((len(units), len(part)))
+    for rows, plain, edited in edited_log_probs(target, part, units, seed):
+        here = torch.from_numpy(asked[rows, : plain.shape[1]])
+        for number, one in enumerate(edited):
+            kl = (plain.exp() * (plain - one)).sum(dim=-1)
+            sums[number, rows] = (kl * here).sum(dim=1).numpy()
+    numbers, inverse = np.unique(part.documents, return_inverse=True)
+    count = np.bincount(inverse, weights=asked.sum(axis=1), minlength=len(numbers))
+    by = np.stack([np.bincount(inverse, weights=one, minlength=len(numbers)) for one in sums])[:, count > 0]
+    means = by / count[count > 0]
+    return means[0], means[1:].mean(axis=1)
