@@ -45,6 +45,11 @@ def answer_of(notebook: Notebook, run: str) -> dict[str, Any]:
             for o in queries.outcomes(notebook, run)
         ],
         "measured": [found for e in done if (found := measured(e)) is not None],
+        "figures": [
+            {"experiment": e["id"], "tool": e["tool"], **figure}
+            for e in done
+            for figure in e["result"].get("figures", [])
+        ],
         "unexplained": _unexplained(judged, experiments),
         "examples": {unit: [_context(one) for one in look["examples"]] for unit, look in looks("top_examples")},
         "notes": [f"{unit} {SPECIAL}" for unit, look in looks("firing") if look.get("special_token")],
@@ -55,8 +60,13 @@ def answer_of(notebook: Notebook, run: str) -> dict[str, Any]:
         "cost": cost,
         "notebook": str(notebook.path),
         "ledger_head": notebook.head(),
-        "next": [f"neuronaut {what}{_place(notebook)}" for what in (f"show {run}", f"rerun {run}", "verify")],
+        "next": [f"neuronaut {what}{_place(notebook)}" for what in _next(run, done)],
     }
+
+
+def _next(run: str, done: list[dict[str, Any]]) -> list[str]:
+    drawn = any(e["result"].get("figures") for e in done)
+    return [f"show {run}" + " --figures FOLDER" * drawn, f"rerun {run}", "verify"]
 
 
 def _place(notebook: Notebook) -> str:

@@ -123,12 +123,15 @@ def show(
         str, typer.Argument(metavar="ID", help="A run, hypothesis, experiment, evidence or verdict.")
     ],
     notebook: NotebookFile = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Keep the figures of the run in this folder, as SVG and Plotly JSON.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Print any record of the notebook; for a run, its whole trail."""
     from neuronaut.agent.reading import show as show_record
 
-    show_record(identifier, notebook, as_json=as_json)
+    show_record(identifier, notebook, as_json=as_json, figures=figures)
 
 
 @app.command()

@@ -15,8 +15,7 @@ def measured(experiment: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     payload = experiment["result"]["payload"]
     title, *lines = describe(payload, {row["metric"]: row for row in experiment["result"]["measurements"]})
-    return {"experiment": experiment["id"], "tool": experiment["tool"], "title": title, "lines": lines,
-            "figures": payload.get("figures", [])}  # fmt: skip
+    return {"experiment": experiment["id"], "tool": experiment["tool"], "title": title, "lines": lines}
 
 
 def _importance(payload: Payload, metrics: Payload) -> Iterator[str]:
@@ -29,10 +28,9 @@ def _importance(payload: Payload, metrics: Payload) -> Iterator[str]:
             continue
         yield f"{part['part']:<7} {part['drop']:+.3f} [{low:.3f}, {high:.3f}]"
     first = metrics["drop_first"]
-    yield (
-        f"null: {'random neurons' if kind == 'neurons' else 'the median of all'} {first['null_value']:+.3f} · "
-        f"{payload['of']} {kind}, replaced by what they carry on {first['n']} other texts, chosen by as many more; those whose interval holds 0 are left out"
-    )
+    null = "random neurons" if kind == "neurons" else "the median of all"
+    yield f"null: {null} {first['null_value']:+.3f}; {payload['of']} {kind} in all; those whose interval holds 0 are left out"
+    yield f"each carries what it carries on {first['n']} other texts; they are chosen on as many more"
     if "rank_agreement" in metrics:
         agreement = metrics["rank_agreement"]
         yield f"chosen by gradients, whose order agrees with what was measured: {agreement['value']:.2f} ({agreement['n']} neurons)"

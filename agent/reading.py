@@ -18,10 +18,12 @@ def _open(path: Path | None) -> Notebook:
     return Notebook(path or default_path(), read_only=True)
 
 
-def show(identifier: str, path: Path | None, *, as_json: bool) -> None:
-    """Print a record; of a run its answer and its experiments."""
+def show(identifier: str, path: Path | None, *, as_json: bool, figures: Path | None = None) -> None:
+    """Print a record; of a run its answer and its experiments. figures: a folder for what the run or experiment drew."""
     with _open(path) as notebook:
         table, row = queries.find(notebook, identifier)
+        if figures is not None:
+            _keep_figures(notebook, table, row, figures)
         if table == "run":
             _show_run(notebook, identifier, as_json=as_json)
             return
@@ -33,6 +35,33 @@ def show(identifier: str, path: Path | None, *, as_json: bool) -> None:
         for key, value in printable.items():
             text = json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
             print(f"  {key:<16} {visible(text)}")
+
+
+def _keep_figures(notebook: Notebook, table: str, row: Mapping[str, Any], folder: Path) -> None:
+    """Every figure of a run or an experiment as TOOL-NAME.svg, and as JSON for Plotly; those of one name are numbered."""
+    if table not in ("run", "experiment"):
+        raise UserError(f"a {table} has no figures: name a run or an experiment")
+    run = row["id"] if table == "run" else row["run"]
+    files: dict[Path, str] = {}
+    for e in queries.experiments(notebook, run):
+        if table == "experiment" and e["id"] != row["id"]:
+            continue
+        for figure in e.get("result", {}).get("figures", []):
+            for kind, suffix in (("svg", "svg"), ("plotly", "json")):
+                if figure.get(kind):
+                    file = _free(folder / f"{e['tool']}-{figure['name']}.{suffix}", files)
+                    files[file] = queries.artifact(notebook, figure[kind]).decode()
+    if not files:
+        raise UserError(f"{table} {row['id']} drew no figures: leave out --figures")
+    _write_figures(files, folder)
+
+
+def _free(file: Path, taken: Mapping[Path, str]) -> Path:
+    """The file, with a number where its name is taken."""
+    number, found = 2, file
+    while found in taken:
+        found, number = file.with_stem(f"{file.stem}-{number}"), number + 1
+    return found
 
 
 def _readable(value: Any) -> Any:
@@ -200,6 +229,10 @@ def _save_figures(figures: Sequence[Figure], folder: Path, name: str) -> None:
     files |= {
         folder / f"{figure.name}.json": json.dumps(figure.plotly) for figure in figures if figure.plotly is not None
     }
+    _write_figures(files, folder)
+
+
+def _write_figures(files: Mapping[Path, str], folder: Path) -> None:
     if there := sorted(str(file) for file in files if file.exists()):
         raise UserError(f"{there[0]!r} is there already, and nothing is overwritten: name another folder")
     try:

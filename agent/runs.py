@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ from neuronaut.agent.answer import answer_of
 from neuronaut.agent.config import RunConfig, corpus_path
 from neuronaut.agent.cost import Cost
 from neuronaut.agent.graph import run_graph
-from neuronaut.agent.proposers.base import Proposer
+from neuronaut.agent.meant import task_meant
 from neuronaut.agent.plan import Step, steps_of
+from neuronaut.agent.proposers.base import Proposer
 from neuronaut.agent.questions import Question, parse_question
 from neuronaut.agent.render import render
 from neuronaut.agent.session import BudgetSpent, Say, Session, tools_sha256
@@ -106,9 +108,7 @@ def _understood(config: RunConfig, target: TargetModel) -> Question:
     question = parse_question(config.question, n_heads=target.spec.n_heads, d_mlp=target.spec.d_mlp)
     if question.unit is not None:
         check_unit(target.spec, question.unit)
-    for task in question.tasks:
-        task_named(task)
-    return question
+    return replace(question, tasks=tuple(task_meant(task) for task in question.tasks))
 
 
 def _earlier(notebook: Notebook, config: RunConfig, target: TargetModel, corpus: Corpus) -> str | None:

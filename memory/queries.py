@@ -166,6 +166,12 @@ def experiments(notebook: Store, run: str) -> list[Row]:
     return rows
 
 
+def artifact(notebook: Store, identifier: str) -> bytes:
+    """The content of an artifact."""
+    (row,) = notebook.rows(sa.select(schema.artifact.c.content).where(schema.artifact.c.id == identifier))
+    return bytes(row["content"])
+
+
 def looks(notebook: Store, run: str, tools: Collection[str]) -> dict[tuple[str, str], Any]:
     """The payload of each of some tools for each unit, by (tool, unit): the last one on the run's model and corpus,
     whichever run did it."""
