@@ -2,56 +2,37 @@
 
 import runpy
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import transformers
 from torch import Tensor
 
 from neuronaut.tools.circuits.wires import Wires
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.targets.base import EdgeStart, Edit, Site, TargetModel
+from neuronaut.tools.targets.base import EdgeStart, Edit, Site
 from neuronaut.tools.targets.load import POCKET, load_target
 
 _made = runpy.run_path(str(Path(__file__).with_name("tiny_models.py")))
 make_model, FAMILIES = _made["make_model"], tuple(_made["CONFIGS"])
-PlainModel = runpy.run_path(str(Path(__file__).with_name("plain_transformers.py")))["PlainModel"]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One model through the seam and from its weights alone."""
-
-    target: TargetModel
-    plain: Any
-
-    @property
-    def gemma(self) -> bool:
-        return str(self.plain.family).startswith("gemma")
-
-    def ids(self, batch: int = 3, seed: int = 0) -> Tensor:
-        """(batch, 11) random tokens, more than the sliding windows of the tiny models see."""
-        made = torch.Generator().manual_seed(seed)
-        return torch.randint(0, self.target.spec.d_vocab, (batch, 11), generator=made)
+_plain = runpy.run_path(str(Path(__file__).with_name("plain_edges.py")))
+Case, all_written, by_hand, open_plain = (_plain[name] for name in ("Case", "all_written", "by_hand", "open_plain"))
 
 
 @pytest.fixture(scope="module")
-def open_case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
+def open_case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     @cache
-    def opened(name: str) -> Case:
+    def opened(name: str) -> Any:
         folder = POCKET if name == "pocket" else make_model(name, tmp_path_factory.mktemp("models") / name)
-        defaults = transformers.AutoConfig.from_pretrained(folder).to_dict()
-        return Case(load_target("pocket" if name == "pocket" else folder), PlainModel(folder, defaults))
+        return open_plain(load_target("pocket" if name == "pocket" else folder), folder)
 
     return opened
 
 
 @pytest.fixture(scope="module", params=["pocket", *FAMILIES])
-def case(request: pytest.FixtureRequest, open_case: Callable[[str], Case]) -> Case:
+def case(request: pytest.FixtureRequest, open_case: Callable[[str], Any]) -> Any:
     return open_case(str(request.param))
 
 
@@ -60,7 +41,7 @@ def _near(found: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
     assert float((found - expected).abs().max()) < tolerance
 
 
-def test_what_the_heads_write_adds_up_to_what_attention_writes(case: Case) -> None:
+def test_what_the_heads_write_adds_up_to_what_attention_writes(case: Any) -> None:
     ids = case.ids()
     case.plain.run(ids)
     for layer in range(case.target.spec.n_layers):
@@ -70,7 +51,7 @@ def test_what_the_heads_write_adds_up_to_what_attention_writes(case: Case) -> No
         _near(written.sum(dim=2) + weights.b_O, case.plain.seen["raw_attn_out", layer])
 
 
-def test_the_weights_of_attention_read_what_a_computation_by_hand_reads(case: Case) -> None:
+def test_the_weights_of_attention_read_what_a_computation_by_hand_reads(case: Any) -> None:
     """Queries, keys and values of the normed residual, and the gain of the norm before them."""
     ids, layer = case.ids(), case.target.spec.n_layers - 1
     gpt2 = case.plain.family == "gpt2"
@@ -85,7 +66,7 @@ def test_the_weights_of_attention_read_what_a_computation_by_hand_reads(case: Ca
         _near(found, case.plain.seen[part, layer])
 
 
-def test_the_weights_of_a_layer_that_does_not_exist_are_refused(case: Case) -> None:
+def test_the_weights_of_a_layer_that_does_not_exist_are_refused(case: Any) -> None:
     last = case.target.spec.n_layers - 1
     for refused in (case.target.attention_weights, case.target.attention_norm_gain):
         for layer in (-1, last + 1):
@@ -93,72 +74,25 @@ def test_the_weights_of_a_layer_that_does_not_exist_are_refused(case: Case) -> N
                 refused(layer)
 
 
-def _written(case: Case, sender: str) -> Tensor:
-    """(batch, pos, d_model) what a sender writes in the last run of the second reading."""
-    plain, seen = case.plain, case.plain.seen
-    if sender == "embed":
-        return seen["resid_pre", 0]
-    if sender.startswith("mlp"):
-        return seen["mlp_out", int(sender[3:])]
-    layer, head = (int(part) for part in sender[1:].split("H"))
-    z = seen["heads", layer][:, :, head]
-    rows = slice(head * z.shape[-1], (head + 1) * z.shape[-1])
-    if plain.family == "gpt2":
-        return z @ plain[f"h.{layer}.attn.c_proj.weight"][rows]
-    written = z @ plain[f"layers.{layer}.self_attn.o_proj.weight"].T[rows]
-    if not case.gemma:
-        return written
-    spread = (seen["raw_attn_out", layer].square().mean(-1, keepdim=True) + plain.config["rms_norm_eps"]).sqrt()
-    return written / spread * plain.gain(f"layers.{layer}.post_attention_layernorm")
-
-
-def _all_written(case: Case, ids: Tensor) -> Tensor:
-    case.plain.run(ids)
-    return torch.stack([_written(case, sender) for sender in Wires.of(case.target.spec).senders], dim=1)
-
-
-def _by_hand(case: Case, ids: Tensor, other: Tensor, cut: Tensor, places: Tensor | None = None) -> Tensor:
-    """Logits of the second reading in which each receiver reads its own residual. cut: (batch, n_receivers, n_senders)."""
-    wires = Wires.of(case.target.spec)
-    groups = {"q_in": "q", "k_in": "k", "v_in": "v"}
-
-    def reads(value: Tensor, receiver: int) -> Tensor:
-        value = value.clone()
-        for row, sender in cut[:, receiver].nonzero().tolist():
-            change = other[row, sender] - _written(case, wires.senders[sender])[row]
-            value[row] += change if places is None else change * places[row, :, None]
-        return value
-
-    def change(name: str, layer: int, value: Tensor) -> Tensor:
-        if name in groups:
-            numbers = wires.reads(layer, groups[name])
-            return torch.stack([reads(value[:, :, at], number) for at, number in enumerate(numbers)], dim=2)
-        if name == "mlp_in":
-            return reads(value, wires.receivers.index(f"mlp{layer}"))
-        return reads(value, wires.logits) if name == "last_in" else value
-
-    return case.plain.run(ids, change)
-
-
-def _other(case: Case, ids: Tensor, seed: int = 5) -> tuple[Tensor, Tensor, Tensor]:
+def _other(case: Any, ids: Tensor, seed: int = 5) -> tuple[Tensor, Tensor, Tensor]:
     """Ids of another run, what its senders write, and the edges that exist."""
     ids = case.ids(len(ids), seed)
     return ids, case.target.senders(ids), Wires.of(case.target.spec).possible
 
 
-def test_senders_write_what_a_computation_by_hand_gives(case: Case) -> None:
+def test_senders_write_what_a_computation_by_hand_gives(case: Any) -> None:
     ids = case.ids()
-    _near(case.target.senders(ids), _all_written(case, ids))
+    _near(case.target.senders(ids), all_written(case, ids))
 
 
-def test_what_senders_write_adds_up_to_the_last_residual(case: Case) -> None:
+def test_what_senders_write_adds_up_to_the_last_residual(case: Any) -> None:
     ids, last = case.ids(), case.target.spec.n_layers - 1
     biases = sum(case.target.attention_weights(layer).b_O for layer in range(last + 1))
     read = case.target.run(ids, read=[Site("resid_post", last)]).read[Site("resid_post", last)]
     _near(case.target.senders(ids).sum(dim=1) + biases, read)
 
 
-def test_with_every_edge_cut_the_run_is_the_other_run(case: Case) -> None:
+def test_with_every_edge_cut_the_run_is_the_other_run(case: Any) -> None:
     ids = case.ids()
     there, other, possible = _other(case, ids)
     expected = case.plain.run(there)[:, -1:]
@@ -166,13 +100,13 @@ def test_with_every_edge_cut_the_run_is_the_other_run(case: Case) -> None:
     _near(case.target.run_edges(ids, other, possible[None]), expected)
 
 
-def test_with_no_edge_cut_the_run_is_plain(case: Case) -> None:
+def test_with_no_edge_cut_the_run_is_plain(case: Any) -> None:
     ids = case.ids()
     _, other, possible = _other(case, ids)
     _near(case.target.run_edges(ids, other, torch.zeros_like(possible)[None], keep=3), case.plain.run(ids)[:, -3:])
 
 
-def test_each_single_edge_is_the_same_edge_cut_by_hand(case: Case) -> None:
+def test_each_single_edge_is_the_same_edge_cutby_hand(case: Any) -> None:
     """Every kind of sender and receiver, other edges in each row."""
     ids = case.ids(batch=1)
     _, other, possible = _other(case, ids)
@@ -185,25 +119,25 @@ def test_each_single_edge_is_the_same_edge_cut_by_hand(case: Case) -> None:
     rows = ids.expand(len(chosen), -1)
     found = case.target.run_edges(rows, other, cut)
     plain = case.plain.run(ids)[:, -1:]
-    _near(found, _by_hand(case, rows, other.expand(len(chosen), -1, -1, -1), cut)[:, -1:])
+    _near(found, by_hand(case, rows, other.expand(len(chosen), -1, -1, -1), cut)[:, -1:])
     moved = (found - plain).abs().amax(dim=(1, 2))
     assert float((moved > 1e-4).float().mean()) > 0.5, "most edges must matter, else anything would pass"
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_many_edges_cut_at_some_positions_are_the_same_by_hand(case: Case, share: float) -> None:
+def test_many_edges_cut_at_some_positions_are_the_sameby_hand(case: Any, share: float) -> None:
     ids = case.ids()
     _, other, possible = _other(case, ids)
     made = torch.Generator().manual_seed(int(share * 10))
     cut = (torch.rand(len(ids), *possible.shape, generator=made) < share) & possible
-    _near(case.target.run_edges(ids, other, cut)[:, 0], _by_hand(case, ids, other, cut)[:, -1])
-    _near(case.target.run_edges(ids, other, cut[:1])[:, 0], _by_hand(case, ids, other, cut[:1].expand_as(cut))[:, -1])
+    _near(case.target.run_edges(ids, other, cut)[:, 0], by_hand(case, ids, other, cut)[:, -1])
+    _near(case.target.run_edges(ids, other, cut[:1])[:, 0], by_hand(case, ids, other, cut[:1].expand_as(cut))[:, -1])
     places = torch.rand(ids.shape, generator=made) < 0.5
     found = case.target.run_edges(ids, other, cut, positions=places, keep=2)
-    _near(found, _by_hand(case, ids, other, cut, places)[:, -2:])
+    _near(found, by_hand(case, ids, other, cut, places)[:, -2:])
 
 
-def test_a_run_with_edges_cut_can_be_resumed_before_them(case: Case) -> None:
+def test_a_run_with_edges_cut_can_be_resumed_before_them(case: Any) -> None:
     ids, wires = case.ids(), Wires.of(case.target.spec)
     _, other, possible = _other(case, ids)
     plain, n_layers = case.target.senders(ids), case.target.spec.n_layers
@@ -219,7 +153,7 @@ def test_a_run_with_edges_cut_can_be_resumed_before_them(case: Case) -> None:
         assert case.target.forwards - before == pytest.approx(len(ids) * (1 + (n_layers - layer) / n_layers))
 
 
-def test_an_edit_is_made_in_a_run_with_edges_cut(case: Case) -> None:
+def test_an_edit_is_made_in_a_run_with_edges_cut(case: Any) -> None:
     """What an edited part writes is what is carried away from, and the edit is made by hand as well."""
     ids, layer = case.ids(), case.target.spec.n_layers // 2
     _, other, possible = _other(case, ids)
@@ -239,7 +173,7 @@ def test_an_edit_is_made_in_a_run_with_edges_cut(case: Case) -> None:
     _near(case.target.run_edges(ids, other, cut_too, edits=[edit]), case.target.run_edges(ids, other, cut_too), 1e-4)
 
 
-def test_the_gradient_at_a_receiver_is_the_slope_of_the_score_there(case: Case) -> None:
+def test_the_gradient_at_a_receiver_is_the_slope_of_the_score_there(case: Any) -> None:
     """Central differences of the second reading, in double precision, along what one edge carries."""
     ids = case.ids(batch=2)
     _, other, possible = _other(case, ids)
@@ -259,13 +193,13 @@ def test_the_gradient_at_a_receiver_is_the_slope_of_the_score_there(case: Case) 
         cut[:, receiver, sender] = True
         here = found.senders
         ahead, behind = (
-            score(_by_hand(case, ids, here + sign * step * (other - here), cut).double()) for sign in (1, -1)
+            score(by_hand(case, ids, here + sign * step * (other - here), cut).double()) for sign in (1, -1)
         )
         slope = (ahead - behind) / (2 * step)
         _near(estimates[:, receiver, sender].double(), slope, 5e-3 + 0.02 * float(slope.abs().max()))
 
 
-def test_what_cannot_be_cut_is_refused_in_a_sentence(case: Case) -> None:
+def test_what_cannot_be_cut_is_refused_in_a_sentence(case: Any) -> None:
     ids, wires = case.ids(), Wires.of(case.target.spec)
     _, other, possible = _other(case, ids)
     residual = torch.zeros(*ids.shape, case.target.spec.d_model)

@@ -153,8 +153,8 @@ class Wires:
     def connected(self, mask: Tensor) -> Tensor:
         """(n_receivers, n_senders) bool: the edges of a mask that lie on a path from "embed" to "logits".
 
-        The others do not matter to the logits where what is not kept carries another run: a part that nothing reaches gives
-        what it gives there, and a part that leads nowhere is not seen.
+        The others do not matter to the logits where what is not kept carries another run: a part that nothing reaches
+        gives what it gives there, and a part that leads nowhere is not seen.
         """
         mask = mask & self.possible
         reached = torch.zeros(len(self.senders), dtype=torch.bool)
