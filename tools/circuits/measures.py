@@ -1,0 +1,201 @@
+"""Does a set of nodes carry a task? Measured on prompts that the search did not see, beside random circuits.
+
+Sources: Wang et al. 2022, arXiv:2211.00593 (faithfulness, minimality); Shi et al. 2024, arXiv:2410.13032 (circuits beside random
+ones, minimality against inflated circuits).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats as scipy_stats
+from torch import Tensor
+from torch.nn import functional as F
+
+from neuronaut.tools.circuits.nodes import Array, Mask, NodeRuns, nodes_of
+from neuronaut.tools.stats import document_weights
+from neuronaut.tools.targets.base import Edit, ModelSpec, Site, TargetModel
+from neuronaut.tools.tokens import Tokens
+
+N_RANDOM = 200
+STRICT = 95.0  # percentile of non-members that a member has to beat
+SIDE = 0.05  # one-sided bounds
+
+
+class Shared(NamedTuple):
+    """A share of the clean-corrupted gap; low, high: one-sided 95 % bounds, groups of prompts drawn again."""
+
+    share: float
+    low: float
+    high: float
+
+
+class Beside(NamedTuple):
+    """A circuit among random ones of as many members of each type. shares: (n_random,). bets: (n_groups,) 1 where the
+    circuit keeps more in a group than the random one that was dealt to it, else -1."""
+
+    shares: Array
+    percentile: float
+    bets: tuple[float, ...]
+
+
+def share_of(runs: NodeRuns, scores: Array, seed: int) -> Shared:
+    """The share that scores (n_prompts,) keep, 1 for the plain model and 0 for corrupted prompts.
+
+    The bounds take the clean and the corrupted scores from the same groups that are drawn.
+    """
+    kept, gap = grouped(runs, scores - runs.corrupted), grouped(runs, runs.clean - runs.corrupted)
+    weights = document_weights(len(gap), seed)
+    below = weights @ gap
+    drawn = (weights @ kept)[below > 0] / below[below > 0]
+    low, high = np.quantile(drawn, [SIDE, 1 - SIDE])
+    return Shared(runs.share(scores), float(low), float(high))
+
+
+def grouped(runs: NodeRuns, values: Array) -> Array:
+    """(n_groups,) sums of values (n_prompts,) over the prompts of each group."""
+    return np.bincount(runs.prompts.groups, weights=values)
+
+
+def random_circuits(spec: ModelSpec, circuit: Mask, n: int, seed: int) -> list[Mask]:
+    """`n` sets of as many heads and as many MLPs, drawn at random, none of them the circuit itself.
+
+    Fewer, all there are, where the model has no more such sets.
+    """
+    is_head = np.array([node.index is not None for node in nodes_of(spec)])
+    kinds = [np.flatnonzero(is_head), np.flatnonzero(~is_head)]
+    sizes = [int(circuit[kind].sum()) for kind in kinds]
+    rng, found = np.random.default_rng(seed), dict[bytes, Mask]()
+    for _ in range(20 * n):
+        drawn = np.zeros_like(circuit)
+        for kind, size in zip(kinds, sizes, strict=True):
+            drawn[rng.permutation(kind)[:size]] = True
+        if not np.array_equal(drawn, circuit):
+            found.setdefault(drawn.tobytes(), drawn)
+        if len(found) == n:
+            break
+    return list(found.values())
+
+
+def beside_random(runs: NodeRuns, scores: Array, others: Sequence[Mask]) -> Beside:
+    """How much more the circuit keeps than random ones. scores: (n_prompts,) of the circuit alone."""
+    if not len(others):
+        return Beside(np.zeros(0), 0.0, ())
+    found = runs.scores(others)
+    shares = np.array([runs.share(one) for one in found])
+    own = grouped(runs, scores)
+    dealt = np.stack([grouped(runs, one) for one in found])[np.arange(len(own)) % len(others), np.arange(len(own))]
+    bets = tuple(float(bet) for bet in np.where(own > dealt, 1.0, -1.0))
+    return Beside(shares, float((shares < runs.share(scores)).mean() * 100), bets)
+
+
+class Minimality(NamedTuple):
+    """Members: what the removal of each costs, as a share of the gap, and p-values after Holm. others: the same cost of
+    non-members, each put into the circuit and taken out again; bar: the cost that 95 % of them do not reach."""
+
+    costs: Mapping[str, float]
+    p_values: Mapping[str, float]
+    others: Mapping[str, float]
+    bar: float
+
+
+def minimality(runs: NodeRuns, circuit: Mask, scores: Array) -> Minimality:
+    """Whether each member's removal hurts more than that of 95 % of the non-members.
+
+    p: signed-rank test over groups of "the removal costs no more than that of the non-member at the bar"; 0 is the null
+    cost where there is no non-member. scores: (n_prompts,) of the circuit.
+    """
+    names = [str(node) for node in nodes_of(runs.target.spec)]
+    inside, outside = np.flatnonzero(circuit), np.flatnonzero(~circuit)
+    taken = scores - runs.scores([_turned(circuit, node) for node in inside])
+    added = runs.scores([_turned(circuit, node) for node in outside]) - scores if len(outside) else taken[:0]
+    order = np.argsort(added.mean(axis=1), kind="stable")
+    at_bar = added[order[int(np.ceil(STRICT / 100 * len(order))) - 1]] if len(order) else np.zeros(len(scores))
+    raw = [_signed_rank(grouped(runs, cost - at_bar)) for cost in taken]
+    gap = runs.gap
+    return Minimality(
+        {names[node]: float(cost.mean()) / gap for node, cost in zip(inside, taken, strict=True)},
+        {names[node]: p for node, p in zip(inside, holm(raw), strict=True)},
+        {names[node]: float(cost.mean()) / gap for node, cost in zip(outside, added, strict=True)},
+        float(at_bar.mean()) / gap,
+    )
+
+
+def _turned(circuit: Mask, node: int) -> Mask:
+    """The circuit with one node put in, or taken out."""
+    turned = circuit.copy()
+    turned[node] = ~turned[node]
+    return turned
+
+
+def _signed_rank(differences: Array) -> float:
+    """One-sided p of "the differences are not above 0"; 1 where all are 0."""
+    if not np.any(differences):
+        return 1.0
+    return float(scipy_stats.wilcoxon(differences, alternative="greater").pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values that hold together, however they depend. Source: Holm 1979."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return [float(one) for one in adjusted]
+
+
+def curve(runs: NodeRuns, circuit: Mask, minimal: Minimality) -> list[tuple[int, float]]:
+    """(size, share): the members one after the other, the one that costs most first, and then the non-members."""
+    names = [str(node) for node in nodes_of(runs.target.spec)]
+    ranked = [sorted(costs, key=lambda name: -costs[name]) for costs in (minimal.costs, minimal.others)]
+    order = [names.index(name) for name in (*ranked[0], *ranked[1])]
+    sizes = sorted(
+        {*range(len(ranked[0]) + 1), *range(len(ranked[0]), len(order), max(1, len(order) // 16)), len(order)}
+    )
+    masks = []
+    for size in sizes:
+        mask = np.zeros_like(circuit)
+        mask[order[:size]] = True
+        masks.append(mask)
+    return [(size, runs.share(scores)) for size, scores in zip(sizes, runs.scores(masks), strict=True)]
+
+
+def harm(target: TargetModel, circuit: Mask, tokens: Tokens) -> NDArray[np.float64]:
+    """(n_documents,) nats a token that other text gets worse when every member carries its mean over that text.
+
+    0 is no harm. Means over all tokens that are no padding, special ones left out.
+    """
+    ids, scored = torch.from_numpy(np.maximum(tokens.ids, 0)).long(), torch.from_numpy(tokens.scored)
+    plain, edited = (
+        _losses(target, ids, scored, []),
+        _losses(target, ids, scored, _mean_edits(target, circuit, ids, scored)),
+    )
+    counted = scored[:, 1:].sum(dim=1).double()
+    rise, n = ((edited - plain).sum(dim=1)).numpy(), counted.numpy()
+    documents = np.unique(tokens.documents, return_inverse=True)[1]
+    total, size = np.bincount(documents, weights=rise), np.bincount(documents, weights=n)
+    return np.asarray((total / np.maximum(size, 1))[size > 0])
+
+
+def _mean_edits(target: TargetModel, circuit: Mask, ids: Tensor, scored: Tensor) -> list[Edit]:
+    """Each member set to its mean over the text, at all tokens but the special ones."""
+    nodes = [node for node, member in zip(nodes_of(target.spec), circuit, strict=True) if member]
+    sites = list(dict.fromkeys(Site("mlp_out" if n.index is None else "heads", n.layer) for n in nodes))
+    read = target.run(ids, read=sites).read
+    edits = []
+    for node in nodes:
+        site = Site("mlp_out" if node.index is None else "heads", node.layer)
+        value = read[site] if node.index is None else read[site][:, :, node.index]
+        edits.append(Edit(site, "set", value[scored].mean(dim=0), index=node.index, positions=scored))
+    return edits
+
+
+def _losses(target: TargetModel, ids: Tensor, scored: Tensor, edits: Sequence[Edit]) -> Tensor:
+    """(n, pos - 1) nats of each next token, 0 where it is not scored."""
+    logits = target.run(ids, edits=edits, logits=True).logits
+    assert logits is not None
+    lost = F.cross_entropy(logits[:, :-1].flatten(0, 1).double(), ids[:, 1:].flatten(), reduction="none")
+    return lost.reshape(len(ids), -1) * scored[:, 1:]
