@@ -119,6 +119,11 @@ def task_of(lesson: Lesson, seed: int) -> Task:
     return Task(ids, answers, F.pad(_letters(TASK_TEXTS, made), (1, 0)))
 
 
+def more_texts(lesson: Lesson, n: int, seed: int) -> Tensor:
+    """(n, LENGTH) ids of texts that neither the training nor the task drew, without the start token."""
+    return LESSON[lesson](n, torch.Generator().manual_seed(seed + 2_000_003))[0]
+
+
 def folder_of(one: Recipe) -> Path:
     """Where the model lies, whether or not it is there."""
     return cache_folder().parent / "heads" / one.key
