@@ -133,7 +133,8 @@ def _context(row: Mapping[str, Any]) -> str:
         for piece, value in zip(row["pieces"], row["activations"], strict=True)
     )
     if "activation" in row:
-        where = f"{row['activation']:>8.3f}  document {row['document']:<6}  "
+        query = f"from {_cell(row['query'])}  " if "query" in row else ""
+        where = f"{row['activation']:>8.3f}  document {row['document']:<6}  {query}"
     else:
         where = f"largest {top:>7.3f}  "
     return where + "".join(marked)

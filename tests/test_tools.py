@@ -373,7 +373,6 @@ _PATCH = {"clean": "the cat", "corrupted": "the dog", "answer": " the", "wrong_a
         ),
         ("weights_of", {"unit": "L1H1"}, "is a head"),
         ("promoted_tokens", {"unit": "L1H1"}, "is a head"),
-        ("top_examples", {"unit": "L1H1"}, "is a head"),
         ("activations_on", {"unit": "1.1", "texts": ["the " * 200]}, "longer than the context"),
         ("activations_on", {"unit": "1.1", "texts": [""]}, "at least 1 character"),
     ],

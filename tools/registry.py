@@ -189,7 +189,7 @@ def tool(
 def registry() -> dict[str, Tool]:
     """All tools by name."""
     from neuronaut.tools.intervene import attribution, effects, importance, patch  # noqa: F401  the tools register themselves
-    from neuronaut.tools.look import capture, card, examples, weights  # noqa: F401
+    from neuronaut.tools.look import capture, card, examples, head_tokens, heads, weights  # noqa: F401
     from neuronaut.tools.trials import design, reads, writes  # noqa: F401
 
     return dict(sorted(_TOOLS.items()))

@@ -1,4 +1,4 @@
-"""Where a neuron is active: contexts from explore text, and activations on given texts."""
+"""Where a neuron is active and where a head looks: contexts from explore text; activations on given texts."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -18,7 +18,7 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
 
 
 class TopExamplesArgs(ToolArgs):
-    """Which neuron, how many contexts a band, how many tokens to each side."""
+    """Which neuron or head, how many contexts a band, how many tokens to each side."""
 
     example: ClassVar = {"unit": "8.481", "k": 5}
     unit: str
@@ -73,9 +73,12 @@ def top_examples(context: ToolContext, args: TopExamplesArgs) -> ToolResult:
     """Contexts from explore text in which the neuron is most active (top), one of each equal-count band of document
     maxima (quantiles), or random places (random). A trailing `-` on the unit asks for its lowest activations.
 
-    At most one context a document, from the first 50,000 explore tokens; special tokens are left out.
+    At most one context a document, from the first 50,000 explore tokens; special tokens are left out. Of a head: pairs of
+    query and key, by the share of the query's attention that the key gets; the first position, where heads rest, is no key.
     """
     unit = Unit.parse(args.unit)
+    if unit.kind == "head":
+        return _pairs(context, unit, args)
     tokens = context.sample("explore", EXPLORE_TOKENS)
     activations = context.activations(unit, "explore", n_tokens=EXPLORE_TOKENS)
     places = choose_places(tokens, activations, args)
@@ -87,6 +90,31 @@ def top_examples(context: ToolContext, args: TopExamplesArgs) -> ToolResult:
             "examples": [example(tokens, sign * activations, w, p, args.context) for w, p in places],
         }
     )
+
+
+def _pairs(context: ToolContext, unit: Unit, args: TopExamplesArgs) -> ToolResult:
+    """The strongest pair of each query stands for it; then as for neurons. A head has one sign."""
+    from neuronaut.tools.look.attention import pattern_of, some_windows
+    from neuronaut.tools.predicates.attends import FIRST_QUERY
+
+    if unit.sign < 0:
+        raise ToolRefused(f"{unit.address} has no other side: attention is never below 0, so leave out the sign")
+    tokens = some_windows(context.tokens("explore"), args.seed)
+    pattern = pattern_of(context.target, unit, tokens)
+    keys = tokens.scored & (np.arange(tokens.ids.shape[1]) > 0)
+    shares = np.where(keys[:, None, :], pattern, 0.0)
+    best = shares.max(axis=-1)
+    best[:, :FIRST_QUERY] = -np.inf
+    rows = []
+    for window, query in choose_places(tokens, best, args):
+        key = int(shares[window, query].argmax())
+        centre, shown = (query + key) // 2, (query - key) // 2 + args.context
+        row = example(tokens, shares[:, query], window, centre, shown) | {"activation": float(best[window, query])}
+        pieces = (tokens.vocabulary.pieces[tokens.ids[window, at]] for at in (query, key))
+        rows.append(row | dict(zip(("query", "key"), pieces, strict=True)) | {"centre": query - max(0, centre - shown)})
+    n = f"{tokens.n_scored} explore tokens"
+    rule = f"band {args.band}, the strongest key of a query, one query a document, {n}, seed {args.seed}"
+    return ToolResult(payload={"unit": unit.address, "rule": rule, "examples": rows})
 
 
 def read_texts(target: TargetModel, texts: tuple[str, ...]) -> Tokens:
