@@ -342,7 +342,7 @@ _PATCH = {"clean": "the cat", "corrupted": "the dog", "answer": " the", "wrong_a
     ("name", "args", "message"),
     [
         ("ablate", {**_EIGHT, "unit": "99.1"}, "has layers 0 to 9"),
-        ("ablate", {**_EIGHT, "unit": "1.1", "answer": " two words"}, "not one token"),
+        ("ablate", {**_EIGHT, "unit": "1.1", "answer": ""}, "answer is empty"),
         ("ablate", {**_EIGHT, "unit": "1.1", "prompts": PROMPTS[:7]}, "at least 8"),
         ("ablate", {**_EIGHT, "unit": "1.1", "more": 1}, "Extra inputs"),
         ("steer", {**_STEER, "unit": "L1H1"}, "is a head"),

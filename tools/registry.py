@@ -188,9 +188,9 @@ def tool(
 @cache
 def registry() -> dict[str, Tool]:
     """All tools by name."""
-    from neuronaut.tools.intervene import attribution, effects, importance, patch  # noqa: F401  the tools register themselves
+    from neuronaut.tools.intervene import ablate, attribution, effects, importance, patch, path, steer  # noqa: F401  the tools register themselves
     from neuronaut.tools.look import capture, card, examples, head_tokens, heads, weights  # noqa: F401
-    from neuronaut.tools.trials import design, reads, writes  # noqa: F401
+    from neuronaut.tools.trials import attends, design, reads, role, writes  # noqa: F401
 
     return dict(sorted(_TOOLS.items()))
 

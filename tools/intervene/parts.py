@@ -1,0 +1,151 @@
+"""What can be taken out or moved: a neuron, a head, all that attention or MLP of a layer writes; and at which positions."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Literal, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from neuronaut.tools.errors import ToolRefused, UserError
+from neuronaut.tools.intervene.next_token import text_batches, to_ids
+from neuronaut.tools.targets.base import ModelSpec, Site, TargetModel
+from neuronaut.tools.targets.load import check_unit
+from neuronaut.tools.tokens import Tokens
+from neuronaut.tools.units import Unit
+
+N_PEERS = 32
+_WHOLE = re.compile(r"L?(\d+)\.(attn_out|mlp_out)")
+PositionList = Annotated[tuple[int, ...], Field(min_length=1, max_length=1000)]
+Positions = Literal["last", "all"] | PositionList
+
+
+@dataclass(frozen=True)
+class Part:
+    """A neuron or head (`index` in its site), or all that a layer's attention or MLP writes (`index` None)."""
+
+    site: Site
+    index: int | None = None
+
+    @classmethod
+    def of(cls, unit: Unit) -> "Part":
+        """The part of the model that a unit names; its sign is left out."""
+        return cls(Site("neurons" if unit.kind == "neuron" else "heads", unit.layer), unit.index)
+
+    @classmethod
+    def parse(cls, text: str, spec: ModelSpec) -> "Part":
+        """`8.481`, `L8H3`, `8.attn_out`, `8.mlp_out`. Refuses what names none of them, or one that the model lacks."""
+        if match := _WHOLE.fullmatch(text.strip()):
+            layer = int(match[1])
+            if layer >= spec.n_layers:
+                raise ToolRefused(f"layer {layer} does not exist: {spec.name} has layers 0 to {spec.n_layers - 1}")
+            return cls(Site("attn_out" if match[2] == "attn_out" else "mlp_out", layer))
+        try:
+            unit = Unit.parse(text)
+        except UserError:
+            raise ToolRefused(
+                f"{text!r} names no part of a model: write a neuron as 8.481, a head as L8H3, and all that a layer writes "
+                "as 8.attn_out or 8.mlp_out"
+            ) from None
+        check_unit(spec, unit)
+        return cls.of(unit)
+
+    @property
+    def address(self) -> str:
+        """A name that parses back to this part."""
+        if self.index is None:
+            return str(self.site)
+        return Unit("neuron" if self.site.name == "neurons" else "head", self.site.layer, self.index).address
+
+    @property
+    def out(self) -> Site:
+        """Where it enters the residual stream."""
+        return Site("attn_out" if self.site.name in ("heads", "attn_out") else "mlp_out", self.site.layer)
+
+    def peers(self, spec: ModelSpec, seed: int, most: int = N_PEERS) -> list["Part"]:
+        """At most `most` other parts of its kind, drawn at random: those of its layer; for a whole output, of other layers."""
+        rng = np.random.default_rng(seed)
+        if self.index is None:
+            layers = rng.permutation([i for i in range(spec.n_layers) if i != self.site.layer])[:most]
+            return [Part(Site(self.site.name, int(layer))) for layer in layers]
+        width = spec.d_mlp if self.site.name == "neurons" else spec.n_heads
+        others = rng.permutation([i for i in range(width) if i != self.index])[:most]
+        return [Part(self.site, int(i)) for i in others]
+
+    def within(self, values: Tensor) -> Tensor:
+        """(…, 1 or d_head or d_model) its own part of its site, (…, width[, d_head])."""
+        if self.index is None:
+            return values
+        return values[..., self.index, :] if self.site.name == "heads" else values[..., self.index, None]
+
+
+class Places(NamedTuple):
+    """Columns of each text, (n_texts, m) int64, -1 behind the last one of a text with fewer; `width` of the padded ids."""
+
+    columns: Tensor
+    width: int
+
+    @property
+    def aligned(self) -> bool:
+        """Whether each text has as many places."""
+        return bool((self.columns >= 0).all())
+
+    @property
+    def mask(self) -> Tensor:
+        """(n_texts, width) bool."""
+        found = torch.zeros(len(self.columns), self.width + 1, dtype=torch.bool)
+        return found.scatter_(1, self._columns(), True)[:, : self.width]
+
+    def take(self, values: Tensor) -> Tensor:
+        """(n_texts, m, …) of values over all positions, (n_texts, width, …); of a text with fewer places, anything."""
+        return values[torch.arange(len(self.columns))[:, None], self.columns.clamp(min=0)]
+
+    def put(self, values: Tensor) -> Tensor:
+        """(n_texts, width, …), 0 elsewhere, of values at the places, (n_texts, m, …)."""
+        found = values.new_zeros(len(values), self.width + 1, *values.shape[2:])
+        found[torch.arange(len(values))[:, None], self._columns()] = values
+        return found[:, : self.width]
+
+    def _columns(self) -> Tensor:
+        return torch.where(self.columns < 0, self.width, self.columns)
+
+
+def places_of(target: TargetModel, tokens: Tokens, positions: Positions) -> Places:
+    """Where `positions` lie in each text: its last token, all tokens but BOS, or given ones, counted from 0 without BOS,
+    negative ones from the end. Refuses a position that the shortest text lacks."""
+    bos, n, width = int(target.spec.bos is not None), len(tokens), tokens.ids.shape[1]
+    lengths = torch.from_numpy(tokens.lengths)[:, None]
+    if positions == "last":
+        return Places(lengths - 1, width)
+    if positions == "all":
+        columns = torch.arange(bos, width).expand(n, -1)
+        return Places(torch.where(columns < lengths, columns, -1), width)
+    shortest = int(lengths.min()) - bos
+    for position in positions:
+        if not -shortest <= position < shortest:
+            raise ToolRefused(
+                f"position {position} does not exist in each text: the shortest has {shortest} tokens, 0 to {shortest - 1} "
+                f"from its start and -{shortest} to -1 from its end"
+            )
+    given = torch.tensor(positions)[None]
+    return Places(torch.where(given < 0, lengths + given, given + bos), width)
+
+
+def values_at(target: TargetModel, tokens: Tokens, parts: list[Part], places: Places) -> list[Tensor]:
+    """(n_texts, m, 1 or d_head or d_model) of each part at the places, in one pass over the texts."""
+    sites = list(dict.fromkeys(part.site for part in parts))
+    stop = max(site.layer for site in sites) + 1
+    found: list[Tensor] = []
+    for rows, batch in text_batches(target, tokens):
+        chosen = torch.from_numpy(rows)
+        here = Places(places.columns[chosen], batch.ids.shape[1])
+        read = target.run(to_ids(batch), read=sites, stop=stop).read
+        taken = {site: here.take(read[site]) for site in sites}
+        for number, part in enumerate(parts):
+            value = part.within(taken[part.site])
+            if len(found) == number:
+                found.append(value.new_empty(len(tokens), *value.shape[1:]))
+            found[number][chosen] = value
+    return found

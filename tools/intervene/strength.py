@@ -1,0 +1,92 @@
+"""How strong a move is: the dose at which it changes the next token's distribution by a given divergence."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuronaut.tools.intervene.next_token import last_log_probs, residual_before, text_batches, to_ids
+from neuronaut.tools.intervene.outcomes import Move
+from neuronaut.tools.intervene.parts import Places
+from neuronaut.tools.registry import Array
+from neuronaut.tools.targets.base import TargetModel
+from neuronaut.tools.tokens import Tokens
+
+DOUBLINGS = 20
+HALVINGS = 40
+TOLERANCE = 0.01  # of the divergence that is asked for
+
+
+class Matched(NamedTuple):
+    """Doses and the divergences they give, (n,); NaN doses where none gives enough."""
+
+    doses: Array
+    kl: Array
+
+
+def matched(divergence: Callable[[Array], Array], n: int, wanted: float) -> Matched:
+    """The dose of each of n moves at which its divergence is `wanted`, within 1 %: doubled from 1 until it is enough, then
+    by bisection. divergence: (n,) of the doses (n,), 0 at dose 0, continuous."""
+    low, high = np.zeros(n), np.ones(n)
+    found = divergence(high)
+    for _ in range(DOUBLINGS):
+        if (found >= wanted).all():
+            break
+        short = found < wanted
+        low, high = np.where(short, high, low), np.where(short, high * 2, high)
+        found = divergence(high)
+    reached = found >= wanted
+    for _ in range(HALVINGS):
+        done = ~reached | (np.abs(found - wanted) <= TOLERANCE * wanted)
+        if done.all():
+            break
+        middle = np.where(done, high, (low + high) / 2)
+        between = divergence(middle)
+        enough = between >= wanted * (1 - TOLERANCE)
+        low = np.where(enough, low, middle)
+        high, found = np.where(enough, middle, high), np.where(enough, between, found)
+    return Matched(np.where(reached, high, np.nan), found)
+
+
+def divergences(target: TargetModel, tokens: Tokens, places: Places, moves: Sequence[Move]) -> Array:
+    """(n_moves, n_texts) KL(plain ‖ moved) of the next token after each text, in nats; 0 where nothing changes."""
+    found = np.zeros((len(moves), len(tokens)))
+    layer = min(move.out.layer for move in moves)
+    for rows, part in text_batches(target, tokens):
+        chosen = torch.from_numpy(rows)
+        here = Places(places.columns[chosen], part.ids.shape[1])
+        start = residual_before(target, to_ids(part), layer)
+        plain = last_log_probs(target, part, [], start=start).double()
+        for number, move in enumerate(moves):
+            moved = last_log_probs(target, part, [move.edit(chosen, here)], start=start).double()
+            found[number, rows] = (plain.exp() * (plain - moved)).sum(dim=1).numpy()
+    return found
+
+
+def written(target: TargetModel, tokens: Tokens, places: Places, moves: Sequence[Move]) -> list[Tensor]:
+    """(n_texts, m, d_model) by which each move changes what its layer writes at the places; only that layer is run."""
+    layer = moves[0].out.layer
+    found = [torch.zeros(*places.columns.shape, target.spec.d_model) for _ in moves]
+    for rows, part in text_batches(target, tokens):
+        chosen, ids = torch.from_numpy(rows), to_ids(part)
+        here = Places(places.columns[chosen], part.ids.shape[1])
+        start, outs = residual_before(target, ids, layer), {move.out for move in moves}
+        plain = target.run(ids, read=outs, start=start, stop=layer + 1).read
+        for into, move in zip(found, moves, strict=True):
+            edits = [move.edit(chosen, here)]
+            moved = target.run(ids, read=[move.out], edits=edits, start=start, stop=layer + 1).read[move.out]
+            into[chosen] = here.take(moved - plain[move.out])
+    return found
+
+
+def next_token_changes(target: TargetModel, tokens: Tokens, places: Places, move: Move) -> Tensor:
+    """(d_vocab,) float64 change of each next token's log-probability, mean over the texts."""
+    total = torch.zeros(target.spec.d_vocab, dtype=torch.float64)
+    for rows, part in text_batches(target, tokens):
+        chosen = torch.from_numpy(rows)
+        here = Places(places.columns[chosen], part.ids.shape[1])
+        plain, moved = (last_log_probs(target, part, edits) for edits in ([], [move.edit(chosen, here)]))
+        total += (moved - plain).double().sum(dim=0)
+    return total / len(tokens)
