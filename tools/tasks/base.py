@@ -27,7 +27,7 @@ Item = TypeVar("Item")
 MIN_PROMPTS = 4  # of a half; a sequence of days has no more
 TRIES = 40  # drawn for each prompt that is asked for, before the tokenizer is given up on
 PROBES = 16  # prompts of a wording on which it is seen whether the target can do it
-DONE = 0.9  # accuracy on them from which on a wording is used
+DONE = 0.85  # accuracy on them from which on a wording is used
 SOLVED = 0.8  # accuracy from which on a task is done
 BATCH_TOKENS = 4096
 

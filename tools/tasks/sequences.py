@@ -96,6 +96,14 @@ def _task(name: str, about: str, order: Order, wordings: Sequence[tuple[str, str
 
 
 BARE = ("", ",")
+LEADS = ("{name} said, ", "Thank {name}. ", "Count on: ", "The list: ")  # of any list, of one length in most tokenizers
+
+
+def _listed(mark: str, *native: str) -> list[tuple[str, str]]:
+    """native: what introduces just this list."""
+    return [(lead, mark) for lead in (*native, *LEADS, "")]
+
+
 TASKS = (
     _task(
         "increasing digits",
@@ -116,63 +124,23 @@ TASKS = (
             Order(DIGITS, 6, step),
             [(f"Count up by {word}: ", ","), (f"Count up by {word}: ", ""), BARE],
         )
-        for word, step in (("two", 2), ("five", 5), ("ten", 10))
-        if step < 10
+        for word, step in (("two", 2), ("five", 5))
     ),
     _task(
         "increasing number words",
         "the next number word upwards",
         Order(NUMBER_WORDS, 4),
-        [("{name} counts: ", ","), ("Count: ", ","), BARE],
+        _listed(",", "{name} counts: "),
     ),
     _task(
         "decreasing number words",
         "the next number word downwards",
         Order(NUMBER_WORDS, 4, -1),
-        [("{name} counts: ", ","), ("Count down: ", ","), BARE],
+        _listed(",", "{name} counts: "),
     ),
-    _task(
-        "months",
-        "the next month",
-        Order(MONTHS, 4, circle=True),
-        [
-            ("The months are ", ","),
-            ("{name} counts: ", ","),
-            ("Ask {name}: ", ","),
-            ("{name}: ", ","),
-            ("Dear {name}, ", ","),
-            BARE,
-        ],
-    ),
-    _task(
-        "days",
-        "the next day",
-        Order(DAYS, 4, circle=True),
-        [
-            ("The days are ", ","),
-            ("{name} counts: ", ","),
-            ("Ask {name}: ", ","),
-            ("{name}: ", ","),
-            ("Dear {name}, ", ","),
-            BARE,
-        ],
-    ),
-    _task(
-        "letters",
-        "the next letter",
-        Order(LETTERS, 5),
-        [("Letters: ", ""), ("Letters: ", ","), ("The alphabet: ", ",")],
-    ),
-    _task(
-        "letters backwards",
-        "the letter before",
-        Order(LETTERS, 5, -1),
-        [("Letters: ", ""), ("Letters: ", ","), ("Letters backwards: ", ",")],
-    ),
-    _task(
-        "every second letter",
-        "the next letter but one",
-        Order(LETTERS, 5, 2),
-        [("Letters: ", ""), ("Letters: ", ","), ("", ",")],
-    ),
+    _task("months", "the next month", Order(MONTHS, 4, circle=True), _listed(",", "The months are ")),
+    _task("days", "the next day", Order(DAYS, 4, circle=True), _listed(",", "The days are ")),
+    _task("letters", "the next letter", Order(LETTERS, 5), [*_listed("", "Letters: "), BARE]),
+    _task("letters backwards", "the letter before", Order(LETTERS, 5, -1), [*_listed("", "Letters: "), BARE]),
+    _task("every second letter", "the next letter but one", Order(LETTERS, 5, 2), [*_listed("", "Letters: "), BARE]),
 )
