@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from neuronaut.agent.proposers.base import Side
 from neuronaut.agent.session import Done, Session
 from neuronaut.memory import queries
 from neuronaut.memory.judge import Case, Decision, decide
@@ -12,7 +11,7 @@ from neuronaut.tools.predicates.words import claim_text, told_from
 from neuronaut.tools.units import Unit
 
 
-def add_hypothesis(session: Session, unit: Unit, side: Side, source: str, author: str) -> tuple[str, str]:
+def add_hypothesis(session: Session, unit: Unit, side: str, source: str, author: str) -> tuple[str, str]:
     """The id of a hypothesis in the notebook, and its sentence. source: its predicate as JSON."""
     predicate = predicate_from_json(source)
     claim = claim_text(predicate) if side == "writes" else claim_text(predicate, sign=unit.sign)
@@ -23,7 +22,7 @@ def add_hypothesis(session: Session, unit: Unit, side: Side, source: str, author
     return session.notebook.add_hypothesis(session.run, unit, fields), claim
 
 
-def fresh_block(session: Session, unit: Unit, side: Side, rows: list[dict[str, Any]]) -> int | None:
+def fresh_block(session: Session, unit: Unit, side: str, rows: list[dict[str, Any]]) -> int | None:
     """The confirm block for the next test: one that this run opened and did not use (it was killed), else a fresh one."""
     mine = [row for row in rows if row["address"] == unit.address and row["side"] == side]
     judged = {p["split"] for row in mine if row["verdicts"] for p in row["predictions"]}
@@ -37,7 +36,7 @@ def fresh_block(session: Session, unit: Unit, side: Side, rows: list[dict[str, A
 
 
 def run_test(
-    session: Session, unit: Unit, side: Side, args: dict[str, Any], *, prediction: str, claim: str
+    session: Session, unit: Unit, side: str, args: dict[str, Any], *, prediction: str, claim: str
 ) -> Done | None:
     """The experiment `test_<side>` of a registered prediction; None with an UNRESOLVED outcome where it failed."""
     try:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 import neuronaut
 from neuronaut.memory import ledger, schema
-from neuronaut.memory.judge import RULE_VERSION, Decision, ReadsCase, WritesCase
+from neuronaut.memory.judge import RULE_VERSION, Case, Decision
 from neuronaut.memory.store import Store, new_id, now
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.targets.base import Fingerprint
@@ -249,7 +249,7 @@ class Notebook(Store):
     # Verdicts
 
     def verdict(
-        self, prediction: str, case: ReadsCase | WritesCase, decision: Decision, evidence: Sequence[str]
+        self, prediction: str, case: Case, decision: Decision, evidence: Sequence[str]
     ) -> str:
         """A verdict with the case it follows from, and the hypothesis moved to it; once for each prediction."""
         with self._writing():
