@@ -62,7 +62,7 @@ def exact_edge_scores(target: TargetModel, prompts: TaskPrompts, edges: Tensor) 
     found = torch.zeros(edges.shape, dtype=torch.float64)
     clean = float(bench.scores(torch.zeros_like(edges)[None]).mean())
     for layer, at in _by_layer(bench.wires, edges):
-        for chunk in at.split(CUTS):
+        for chunk in (at[first : first + CUTS] for first in range(0, len(at), CUTS)):
             cuts = torch.zeros(len(chunk), *edges.shape, dtype=torch.bool)
             cuts[torch.arange(len(chunk)), chunk[:, 0], chunk[:, 1]] = True
             found[chunk[:, 0], chunk[:, 1]] = bench.scores(cuts, layer).mean(dim=1) - clean

@@ -1,6 +1,6 @@
 """Activations of one run put into the other of a clean and a corrupted prompt: which of them carry the answer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from neuronaut.tools.errors import ToolFailed, ToolRefused
+from neuronaut.tools.intervene.answers import Answer, read_together, sequence_scores, signed_answers
 from neuronaut.tools.intervene.next_token import to_ids
 from neuronaut.tools.look.examples import Text, read_texts
 from neuronaut.tools.measurements import Measurement
@@ -137,12 +138,15 @@ class Metric:
 
     name: str
     pair: PromptPair
-    answers: tuple[tuple[tuple[int, ...], int], ...]  # token ids and sign
+    answers: tuple[Answer, ...]
 
     def scores(self, ids: Tensor, edits: Sequence[Edit] = ()) -> Tensor:
         """(n_edits,) float64, in nats; (1,) of the plain run where there is no edit."""
-        parts = [self._score(self.pair.after(ids, same[0][0], edits), same) for same in self._together()]
-        return torch.stack(parts).sum(dim=0)
+        return self.scored(lambda answer: self.pair.after(ids, answer, edits))
+
+    def scored(self, after: Callable[[Sequence[int]], Tensor]) -> Tensor:
+        """(n,) float64, in nats, of runs that give (n, n_answer, d_vocab) log-probabilities at each token of an answer."""
+        return torch.stack([self._score(after(same[0][0]), same) for same in self._together()]).sum(dim=0)
 
     def gradients(self, ids: Tensor, sites: Sequence[Site], edits: Sequence[Edit] = ()) -> dict[Site, Tensor]:
         """(batch, pos, …) gradient of the score at each site. ids: (batch, pos) of a prompt, each with all of the edits."""
@@ -153,9 +157,7 @@ class Metric:
             whole = torch.cat([ids, more], dim=1)
             made = [_within_prompt(edit, ids.shape[1], more.shape[1]) for edit in edits]
 
-            def score(
-                logits: Tensor, same: Sequence[tuple[tuple[int, ...], int]] = same, keep: int = len(answer)
-            ) -> Tensor:
+            def score(logits: Tensor, same: Sequence[Answer] = same, keep: int = len(answer)) -> Tensor:
                 return self._score(torch.log_softmax(logits[:, -keep:].double(), dim=-1), same)
 
             found = self.pair.target.gradients(whole, sites, score, edits=made)
@@ -163,24 +165,12 @@ class Metric:
                 total[site] = total.get(site, 0) + gradient[:, : ids.shape[1]]
         return total
 
-    def _together(self) -> list[list[tuple[tuple[int, ...], int]]]:
-        """The answers that one run can be read for: those that are equal but for their last token."""
-        if not self.answers:
-            return [[((0,), 0)]]
-        found: dict[tuple[int, ...], list[tuple[tuple[int, ...], int]]] = {}
-        for answer, sign in self.answers:
-            found.setdefault(answer[:-1], []).append((answer, sign))
-        return list(found.values())
+    def _together(self) -> list[list[Answer]]:
+        return read_together(self.answers) if self.answers else [[((0,), 0)]]
 
-    def _score(self, log_probs: Tensor, answers: Sequence[tuple[tuple[int, ...], int]]) -> Tensor:
+    def _score(self, log_probs: Tensor, answers: Sequence[Answer]) -> Tensor:
         """(n,) of (n, n_answer, d_vocab)."""
-        if not self.answers:
-            return divergence(self._reference, log_probs[:, 0])
-        parts = []
-        for answer, sign in answers:
-            chosen = log_probs[:, torch.arange(len(answer)), torch.tensor(answer)]
-            parts.append(sign * chosen.sum(dim=1))
-        return torch.stack(parts).sum(dim=0)
+        return sequence_scores(log_probs, answers) if self.answers else divergence(self._reference, log_probs[:, 0])
 
     @cached_property
     def _reference(self) -> Tensor:
@@ -204,11 +194,7 @@ def divergence(reference: Tensor, log_probs: Tensor) -> Tensor:
 
 def metric_of(pair: PromptPair, answer: str, wrong: str | None, name: str) -> Metric:
     """The metric by its name. Refuses answers that are empty or equal, and a pair that it does not separate."""
-    texts = [(answer, 1)] if wrong is None else [(answer, 1), (wrong, -1)]
-    if wrong == answer:
-        raise ToolRefused(f"answer and wrong_answer are both {answer!r}: their scores never differ, so name two")
-    answers = tuple((answer_ids(pair.target, text), sign) for text, sign in texts) if name != "kl" else ()
-    metric = Metric(name, pair, answers)
+    metric = Metric(name, pair, signed_answers(pair.target, answer, wrong) if name != "kl" else ())
     scale = max(abs(metric.clean), abs(metric.corrupted), 1.0)
     if abs(metric.clean - metric.corrupted) < MIN_DIFFERENCE * scale:
         raise ToolRefused(
@@ -216,21 +202,6 @@ def metric_of(pair: PromptPair, answer: str, wrong: str | None, name: str) -> Me
             "nothing to recover; give prompts of which the model prefers different answers"
         )
     return metric
-
-
-def answer_ids(target: TargetModel, text: str) -> tuple[int, ...]:
-    """The tokens of an answer, its leading space written out. Refuses an empty one."""
-    pieces = target.vocabulary.pieces
-    if text in pieces:
-        return (pieces.index(text),)
-    if not text:
-        raise ToolRefused("an answer is empty: give its text with its leading space, such as ' Mary'")
-    for written in (text, text.removeprefix(" ")):  # some tokenizers put a space before every text
-        ids = target.tokenize([written]).ids[0]
-        found = tuple(int(token) for token in ids if token >= 0 and int(token) not in target.vocabulary.special)
-        if "".join(pieces[token] for token in found) == text:
-            return found
-    raise ToolRefused(f"{text!r} is cut into tokens that do not spell it: give an answer with its leading space")
 
 
 def patch_sites(target: TargetModel, args: PatchArgs) -> list[Site]:
