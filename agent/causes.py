@@ -1,14 +1,30 @@
 """What is asked about the whole model: which heads are of a kind, what a prompt's answer rests on, why it is given."""
 
-from neuronaut.agent.questions import Question
+from neuronaut.agent import heads
+from neuronaut.agent.questions import HeadKind, Question
 from neuronaut.agent.session import Session
+from neuronaut.tools.units import Unit
 
 SHOWN_PARTS = 12
+MOST_TESTED = 8  # heads of a kind, the largest scores first
+MIN_ATTENTION = 0.3  # of a query on the keys of the kind, from which on a head is tested
+LIKELY: dict[HeadKind, float] = {"copying": 0.95, "successor": 0.5}  # rank and share, which are no attention
 
 
 def heads_of_kind(session: Session, question: Question) -> None:
-    """The heads of a kind."""
-    raise NotImplementedError
+    """The heads of a kind: those that look like it are tested, each on its own fresh text."""
+    kind = question.kind
+    assert kind is not None
+    rows = session.experiment("head_scores", {"seed": session.config.seed}, own=True).payload["random"]
+    if kind not in rows[0]:
+        session.say("look", f"no head can be a {kind} head here: the vocabulary holds no three tokens in order")
+        return
+    ranked = sorted(rows, key=lambda row: -row[kind])
+    likely = [row for row in ranked if row[kind] >= LIKELY.get(kind, MIN_ATTENTION)]
+    named = ", ".join(f"{row['head']} {row[kind]:.2f}" for row in ranked[:MOST_TESTED])
+    session.say("look", f"{len(likely)} of {len(rows)} heads may be {kind} heads; the largest scores: {named}")
+    for row in likely[:MOST_TESTED]:
+        heads.attends(session, Unit.parse(row["head"]))
 
 
 def what_matters(session: Session, question: Question) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from neuronaut.agent.view import visible
 
 Payload = Mapping[str, Any]
+LISTED = 5
 
 
 def measured(experiment: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -36,4 +37,28 @@ def _importance(payload: Payload, metrics: Payload) -> Iterator[str]:
         yield f"chosen by gradients, whose order agrees with what was measured: {agreement['value']:.2f} ({agreement['n']} neurons)"
 
 
-_LINES: dict[str, Callable[[Payload, Payload], Iterator[str]]] = {"importance": _importance}
+def _head_scores(payload: Payload, metrics: Payload) -> Iterator[str]:
+    yield (
+        f"the heads that score most, of {len(payload['random'])}: on {payload['random_tokens']} repeated random tokens, and by "
+        "their weights"
+    )
+    for kind in payload["random"][0]:
+        if kind in ("head", "entropy", "start"):
+            continue
+        best = sorted(payload["random"], key=lambda row: -row[kind])[:LISTED]
+        measured = metrics.get(f"{kind}_random", metrics.get(kind))
+        chance = f" (chance {measured['null_value']:.2f})" if measured and measured["null_value"] is not None else ""
+        yield f"{kind:<10} " + ", ".join(f"{row['head']} {row[kind]:.2f}" for row in best) + chance
+
+
+def _attention_on(payload: Payload, metrics: Payload) -> Iterator[str]:
+    yield f"where {payload['unit']} looks in this prompt: share of the query's attention (what an even spread would give)"
+    for row in payload["pairs"][:LISTED]:
+        yield f"{row['query']} → {row['key']}  {row['weight']:.2f} ({row['even']:.2f})"
+
+
+_LINES: dict[str, Callable[[Payload, Payload], Iterator[str]]] = {
+    "attention_on": _attention_on,
+    "head_scores": _head_scores,
+    "importance": _importance,
+}

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import assert_never
 
-from neuronaut.agent import causes, circuits, reads, writes
+from neuronaut.agent import causes, circuits, heads, reads, writes
 from neuronaut.agent.questions import Question
 from neuronaut.agent.session import Session
 from neuronaut.tools.units import Unit
@@ -37,8 +37,6 @@ def steps_of(question: Question, *, fast: bool) -> dict[str, Step]:
 
 def _unit_steps(unit: Unit, question: Question, *, fast: bool) -> dict[str, Step]:
     if unit.kind == "head":
-        from neuronaut.agent import heads
-
         found: dict[str, Step] = {f"{unit.address} attends": partial(heads.attends, unit=unit)}
         return found if fast else found | {f"{unit.address} role": partial(heads.role, unit=unit)}
     signed = [unit.with_sign(sign) for sign in question.signs]
