@@ -49,7 +49,8 @@ def _keep_figures(notebook: Notebook, table: str, row: Mapping[str, Any], folder
         for figure in e.get("result", {}).get("figures", []):
             for kind, suffix in (("svg", "svg"), ("plotly", "json")):
                 if figure.get(kind):
-                    file = _free(folder / f"{e['tool']}-{figure['name']}.{suffix}", files)
+                    name = str(figure["name"]).removeprefix(f"{e['tool']}_")
+                    file = _free(folder / f"{e['tool']}-{name}.{suffix}", files)
                     files[file] = queries.artifact(notebook, figure[kind]).decode()
     if not files:
         raise UserError(f"{table} {row['id']} drew no figures: leave out --figures")
