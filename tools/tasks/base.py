@@ -88,11 +88,12 @@ class TaskPrompts:
         return float(self.answered(logits_last).mean())
 
     def select(self, rows: Sequence[int] | NDArray[np.integer]) -> "TaskPrompts":
-        """The named prompts only."""
+        """The named prompts only, their groups numbered from 0 again."""
         at = torch.as_tensor(np.asarray(rows, dtype=np.int64))
         texts = [tuple(found[int(row)] for row in at) for found in (self.clean_texts, self.corrupted_texts)]
         ids = {name: getattr(self, name)[at] for name in ("clean", "corrupted", "right", "wrong")}
-        return replace(self, clean_texts=texts[0], corrupted_texts=texts[1], groups=self.groups[at.numpy()], **ids)
+        groups = np.unique(self.groups[at.numpy()], return_inverse=True)[1]
+        return replace(self, clean_texts=texts[0], corrupted_texts=texts[1], groups=groups, **ids)
 
 
 def _of(logits: Tensor, answers: Tensor) -> Tensor:

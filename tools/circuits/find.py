@@ -1,0 +1,188 @@
+"""The tool `find_circuit`: which heads and MLPs carry a task, by pruning nodes or by scoring edges."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from neuronaut.tools.circuits.acdc import acdc
+from neuronaut.tools.circuits.edges import circuit_scores, edge_scores, top_edges
+from neuronaut.tools.circuits.measures import random_circuits
+from neuronaut.tools.circuits.nodes import Ablation, Mask, NodeRuns, mask_of, members_of, nodes_of
+from neuronaut.tools.circuits.pruning import Pruned, PruneOrder, Step, prune
+from neuronaut.tools.circuits.wires import Wires
+from neuronaut.tools.drawn.curves import Series
+from neuronaut.tools.drawn.svg import Axes
+from neuronaut.tools.errors import ToolRefused
+from neuronaut.tools.figures import curve
+from neuronaut.tools.measurements import Measurement
+from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
+from neuronaut.tools.tasks.base import require_solved
+from neuronaut.tools.tasks.catalogue import task_named
+
+Search = Literal["nodes", "eap", "eap_ig", "acdc"]
+N_NULL = 20
+
+
+class FindCircuitArgs(ToolArgs):
+    """The task, and how its circuit is searched.
+
+    method: `nodes` prunes whole heads and MLPs, the others single edges. order: in which nodes are tried. threshold: share
+    of the clean-corrupted gap that the circuit keeps. nats: for acdc instead, by which one edge may move the prediction. how: what all else carries, the corrupted twin's value or the mean over corrupted prompts (edges: always the
+    twin's). reruns: further searches of nodes, in random order, to see whether they find the same. budget: forwards.
+    """
+
+    example: ClassVar = {"task": "indirect object", "n": 24, "reruns": 1}
+    task: str
+    method: Search = "nodes"
+    order: PruneOrder = "effect"
+    threshold: float = Field(default=0.9, gt=0, le=1)
+    nats: float = Field(default=0.03, gt=0, le=100)
+    how: Ablation = "resample"
+    corruption: str | None = None
+    n: int = Field(default=48, ge=8, le=512)
+    seed: int = 0
+    reruns: int = Field(default=2, ge=0, le=16)
+    budget: float = Field(default=50_000, ge=100)
+
+
+class Found(NamedTuple):
+    """A circuit. edges: () for a circuit of nodes. steps: what was accepted on the way."""
+
+    mask: Mask
+    share: float
+    steps: Sequence[Step]
+    complete: bool
+    edges: tuple[str, ...] = ()
+
+
+@tool("find_circuit")
+def find_circuit(context: ToolContext, args: FindCircuitArgs) -> ToolResult:
+    """Heads and MLPs that keep a share of a task's clean-corrupted gap when everything else carries corrupted prompts.
+
+    share: 1 is the whole model, 0 the corrupted prompts; measured on the prompts of the search, so that it flatters the
+    circuit: `test_circuit` measures it on others. null: the largest share of 20 random circuits of as many members of each
+    type. reruns: searches in random order and their Jaccard overlap with the circuit.
+    Refuses: a task that the target cannot do (accuracy below 0.8), or whose corruption changes nothing.
+    Sources: Wang et al. 2022, arXiv:2211.00593; Lan et al. 2024, arXiv:2311.04131; Hanna et al. 2024, arXiv:2403.17806;
+    Conmy et al. 2023, arXiv:2304.14997.
+    """
+    target = context.target
+    prompts = task_named(args.task).prompts(target, args.n, seed=args.seed, corruption=args.corruption)
+    known = require_solved(target, prompts)
+    runs, before = NodeRuns(target, prompts.select(np.flatnonzero(known.kept)), args.how), target.forwards
+    found = _searched(runs, args)
+    if not found.mask.any():
+        raise ToolRefused(
+            f"no {args.method} circuit keeps {args.threshold:g} of {args.task!r}: ask for less, or for nodes"
+        )
+    again = _reruns(runs, args, found.mask, args.budget - (target.forwards - before))
+    null = [runs.share(scores) for scores in runs.scores(random_circuits(target.spec, found.mask, N_NULL, args.seed))]
+    payload = _payload(runs, args, found, again) | {
+        "accuracy": known.accuracy,
+        "gap": known.gap,
+        "forwards": target.forwards - before,
+    }
+    share = Measurement(
+        "share",
+        found.share,
+        "share of the gap",
+        len(set(runs.prompts.groups.tolist())),
+        null_value=max(null, default=None),
+        null_percentile=float(np.mean(np.array(null) < found.share) * 100) if null else None,
+        n_of="groups of prompts",
+    )
+    steps = sorted({step.size: step.share for step in found.steps}.items())
+    line = Series("kept on search prompts", [size for size, _ in steps], [kept for _, kept in steps])
+    axes = Axes(args.task, "members" if not found.edges else "edges", "share of the gap", "")
+    return ToolResult((share,), payload, figures=(curve("faithfulness", [line], axes),) if len(steps) > 1 else ())
+
+
+def _searched(runs: NodeRuns, args: FindCircuitArgs) -> Found:
+    if args.method == "nodes":
+        return _pruned(prune(runs, order=args.order, threshold=args.threshold, seed=args.seed, budget=args.budget))
+    wires = Wires.of(runs.target.spec)
+    if args.method == "acdc":
+        left = acdc(runs.target, runs.prompts, threshold=args.nats, budget=args.budget)
+        return _of_edges(runs, wires, left.kept, [], complete=left.complete)
+    scores = edge_scores(runs.target, runs.prompts, method=args.method)
+    limit, steps = runs.target.forwards + args.budget, list[Step]()
+    low, high = 1, int(wires.possible.sum())
+    while low < high and runs.target.forwards < limit:
+        middle = (low + high) // 2
+        steps.append(Step(middle, _kept_by(runs, top_edges(wires, scores, middle))))
+        low, high = (low, middle) if steps[-1].share >= args.threshold else (middle + 1, high)
+    return _of_edges(runs, wires, top_edges(wires, scores, high), steps, complete=low >= high)
+
+
+def _pruned(left: Pruned) -> Found:
+    return Found(left.mask, left.share, left.steps, left.complete)
+
+
+def _kept_by(runs: NodeRuns, kept: Tensor) -> float:
+    """The share of the gap that a circuit of edges keeps."""
+    return runs.share(circuit_scores(runs.target, runs.prompts, kept).numpy())
+
+
+def _of_edges(runs: NodeRuns, wires: Wires, kept: Tensor, steps: list[Step], *, complete: bool) -> Found:
+    """The nodes that a circuit of edges goes through, and its edges."""
+    senders = {wires.senders[at] for at in torch.nonzero(kept.any(dim=0)).flatten().tolist()} - {"embed"}
+    share = _kept_by(runs, kept) if bool(kept.any()) else 0.0
+    edges = tuple(str(edge) for edge in wires.edges(kept))
+    return Found(mask_of(runs.target.spec, senders), share, [*steps, Step(len(edges), share)], complete, edges)
+
+
+def _reruns(runs: NodeRuns, args: FindCircuitArgs, mask: Mask, budget: float) -> list[dict[str, Any]]:
+    """Searches of nodes in random order, each with its overlap; none where the budget is spent."""
+    found = []
+    limit = runs.target.forwards + budget
+    for number in range(args.reruns if args.method == "nodes" else 0):
+        left = limit - runs.target.forwards
+        if left < len(runs.prompts) * len(mask):
+            break
+        other = prune(runs, order="random", threshold=args.threshold, seed=args.seed + 1 + number, budget=left)
+        found.append(
+            {
+                "members": list(members_of(runs.target.spec, other.mask)),
+                "share": round(other.share, 5),
+                "jaccard": round(jaccard(mask, other.mask), 5),
+                "complete": other.complete,
+            }
+        )
+    return found
+
+
+def jaccard(one: Mask, other: Mask) -> float:
+    """Shared members among all members of two circuits; 1 for equal ones, two empty ones too."""
+    either = int((one | other).sum())
+    return int((one & other).sum()) / either if either else 1.0
+
+
+def _payload(runs: NodeRuns, args: FindCircuitArgs, found: Found, again: list[dict[str, Any]]) -> dict[str, Any]:
+    spec, prompts = runs.target.spec, runs.prompts
+    return {
+        "task": args.task,
+        "method": args.method,
+        "order": args.order,
+        "how": args.how,
+        "threshold": args.threshold,
+        "corruption": prompts.corruption,
+        "members": list(members_of(spec, found.mask)),
+        "edges": list(found.edges),
+        "size": int(found.mask.sum()),
+        "nodes": len(nodes_of(spec)),
+        "share": round(found.share, 5),
+        "complete": found.complete,
+        "steps": [{"size": step.size, "share": round(step.share, 5)} for step in found.steps],
+        "reruns": again,
+        "jaccard": round(float(np.mean([one["jaccard"] for one in again])), 5) if again else None,
+        "n": len(prompts),
+        "wordings": _wordings(runs, args),
+    }
+
+
+def _wordings(runs: NodeRuns, args: FindCircuitArgs) -> list[str]:
+    return [wording.text for wording in task_named(args.task).wordings_for(runs.target)]
