@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,6 +22,8 @@ from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.tasks.base import TaskPrompts
+
+Floats = NDArray[np.float64]
 
 NULLS = 32  # sets of other senders
 LISTED = 20  # edges in the answer; all are in the array
@@ -75,34 +78,31 @@ def path_patch(context: ToolContext, args: PathPatchArgs) -> ToolResult:
     single = torch.zeros(len(alone), *chosen.shape, dtype=torch.bool)
     single[torch.arange(len(alone)), alone[:, 0], alone[:, 1]] = True
     found = carrier.effects(torch.cat([torch.stack([chosen, whole, logits]), single, nulls]))
-    effect, total, direct = found[:3].tolist()
     singles, others = found[3 : 3 + len(alone)].numpy(), found[3 + len(alone) :].numpy()
-    return ToolResult(
-        (
-            _measured(effect, others),
-            *(_measured(value, None, name) for name, value in (("total", total), ("direct", direct))),
-        ),
-        {
-            "senders": list(args.senders),
-            "receivers": "all" if args.receivers is None else list(args.receivers),
-            "direction": args.direction,
-            "metric": args.metric,
-            "clean": carrier.metric.clean,
-            "corrupted": carrier.metric.corrupted,
-            "edges": [
-                {"sender": wires.senders[sender], "receiver": wires.receivers[receiver], "effect": round(float(one), 5)}
-                for one, (receiver, sender) in sorted(
-                    zip(singles, alone.tolist(), strict=True), key=lambda row: -abs(row[0])
-                )[:LISTED]
-            ],
-        },
-        {"effect": singles, "edges": alone.numpy(), "null": others},
-    )
+    measured = [
+        _measured(float(value), None, name) for name, value in zip(("total", "direct"), found[1:3], strict=True)
+    ]
+    payload = {
+        "senders": list(args.senders),
+        "receivers": "all" if args.receivers is None else list(args.receivers),
+        "direction": args.direction,
+        "metric": args.metric,
+        "clean": carrier.metric.clean,
+        "corrupted": carrier.metric.corrupted,
+        "edges": _listed(wires, alone, singles),
+    }
+    arrays = {"effect": singles, "edges": alone.numpy(), "null": others}
+    return ToolResult((_measured(float(found[0]), others), *measured), payload, arrays)
 
 
-def _measured(
-    value: float, others: np.ndarray[tuple[int], np.dtype[np.float64]] | None, name: str = "effect"
-) -> Measurement:
+def _listed(wires: Wires, edges: Tensor, effects: Floats) -> list[dict[str, str | float]]:
+    """The edges of largest effect, by name. edges: (n, 2) receivers and senders."""
+    order = np.argsort(-np.abs(effects), kind="stable")[:LISTED]
+    named = [(*edges[at].tolist(), round(float(effects[at]), 5)) for at in order]
+    return [{"sender": wires.senders[s], "receiver": wires.receivers[r], "effect": effect} for r, s, effect in named]
+
+
+def _measured(value: float, others: Floats | None, name: str = "effect") -> Measurement:
     """others: (n,) the effects of other senders, if there are any."""
     unit = "share of the metric"
     if others is None or not len(others):

@@ -8,7 +8,7 @@ last norm what enters the norm, so that one forward pass makes any set of cuts.
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,9 @@ from neuronaut.tools.circuits.wires import PARTS, Wires
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.targets.base import AttentionWeights, EdgeGradients, EdgeStart, Edit, ModelSpec, Site
 from neuronaut.tools.targets.carried import Carried
-from neuronaut.tools.targets.hooks import Visit, after, before, differentiated, edited
+from neuronaut.tools.targets.hooks import Visit, after, before, differentiated
 from neuronaut.tools.targets.layers import Layer
+from neuronaut.tools.targets.notes import Wrote, editing, edits_at, filling, keeping, leaf, noting
 from neuronaut.tools.targets.receivers import (
     Projection,
     apart,
@@ -31,7 +32,6 @@ from neuronaut.tools.targets.receivers import (
 )
 
 PROBE_TOKENS = 8
-Wrote = Callable[[range, Tensor], None]  # numbers of senders, and what they write, (batch, n, pos, d_model)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class EdgeRuns:
         found = torch.empty(shape)
         with contextlib.ExitStack() as stack:
             self._edit(stack, edits)
-            self._watch(stack, _into(found), 0, lambda _: True)
+            self._watch(stack, filling(found), 0, lambda _: True)
             self._in.model(ids, use_cache=False, logits_to_keep=1)
         return found
 
@@ -121,17 +121,17 @@ class EdgeRuns:
         entry, read, leaves = Site("resid_pre", 0), dict[int, Tensor](), dict[tuple[int, int], Tensor]()
         senders = torch.empty(len(ids), len(self._wires.senders), ids.shape[1], self._in.spec.d_model)
         with torch.enable_grad(), contextlib.ExitStack() as stack:
-            stack.callback(self._in.hook(entry, differentiated(entry, _at(edits, entry), {}, leaf=True)).remove)
+            stack.callback(self._in.hook(entry, differentiated(entry, edits_at(edits, entry), {}, leaf=True)).remove)
             self._edit(stack, [edit for edit in edits if edit.site != entry])
-            self._watch(stack, _into(senders), 0, lambda _: True)
+            self._watch(stack, filling(senders), 0, lambda _: True)
             for number, layer in enumerate(self._in.layers):
                 assert layer.attn_norm is not None
-                stack.callback(before(layer.attn_norm, _kept(read, number)).remove)
+                stack.callback(before(layer.attn_norm, keeping(read, number)).remove)
                 for part, module in enumerate(layer.projections):
-                    stack.callback(after(module, _leaf(leaves, (number, part))).remove)
+                    stack.callback(after(module, leaf(leaves, (number, part))).remove)
                 if layer.mlp_norm is not None:
-                    stack.callback(before(layer.mlp_norm, _leaf(leaves, (number, len(PARTS)))).remove)
-            stack.callback(before(self._in.last_norm, _leaf(leaves, (len(self._in.layers), 0))).remove)
+                    stack.callback(before(layer.mlp_norm, leaf(leaves, (number, len(PARTS)))).remove)
+            stack.callback(before(self._in.last_norm, leaf(leaves, (len(self._in.layers), 0))).remove)
             torch.autograd.backward(score(self._in.model(ids, use_cache=False, logits_to_keep=keep).logits).sum())
         found = senders.new_zeros(len(ids), len(self._wires.receivers), *senders.shape[2:])
         for number in range(len(self._in.layers)):
@@ -159,20 +159,20 @@ class EdgeRuns:
 
     def _edit(self, stack: contextlib.ExitStack, edits: Sequence[Edit]) -> None:
         for site in dict.fromkeys(edit.site for edit in edits):
-            stack.callback(self._in.hook(site, _editing(_at(edits, site))).remove)
+            stack.callback(self._in.hook(site, editing(edits_at(edits, site))).remove)
 
     def _watch(self, stack: contextlib.ExitStack, wrote: Wrote, first: int, needs: Callable[[range], bool]) -> None:
         """Calls `wrote` with what the senders of the layers from `first` on write, where they are needed."""
         if first == 0 and needs(range(1)):
-            stack.callback(before(self._in.layers[0].block, _noting(wrote, range(1))).remove)
+            stack.callback(before(self._in.layers[0].block, noting(wrote, range(1))).remove)
         for number in range(first, len(self._in.layers)):
             layer, heads, mlp = self._in.layers[number], self._wires.heads(number), self._wires.mlp(number)
             if needs(heads):
                 z: dict[int, Tensor] = {}
-                stack.callback(before(layer.heads_in, _kept(z, number)).remove)
+                stack.callback(before(layer.heads_in, keeping(z, number)).remove)
                 stack.callback(after(layer.attn_out, self._noting_heads(number, z, wrote)).remove)
             if mlp and needs(mlp):
-                stack.callback(after(layer.mlp_out, _noting(wrote, mlp)).remove)
+                stack.callback(after(layer.mlp_out, noting(wrote, mlp)).remove)
 
     def _noting_heads(self, number: int, z: dict[int, Tensor], wrote: Wrote) -> Visit:
         weights, heads = self._in.weights(number), self._wires.heads(number)
@@ -190,7 +190,7 @@ class EdgeRuns:
         if any(carried.cuts(receivers) for receivers in reads):
             assert layer.attn_norm is not None
             read: dict[int, Tensor] = {}
-            stack.callback(before(layer.attn_norm, _kept(read, number)).remove)
+            stack.callback(before(layer.attn_norm, keeping(read, number)).remove)
             for projection, receivers in zip(self._projections(number), reads, strict=True):
                 if carried.cuts(receivers):
                     visit = self._reading(number, read, projection, carried, receivers)
@@ -224,13 +224,13 @@ class EdgeRuns:
         with contextlib.ExitStack() as stack:
             for number, layer in enumerate(self._in.layers):
                 assert layer.attn_norm is not None
-                stack.callback(before(layer.attn_norm, _kept(seen, (number, "attn_in"))).remove)
-                stack.callback(after(layer.attn_out, _kept(seen, (number, "attn_out"))).remove)
+                stack.callback(before(layer.attn_norm, keeping(seen, (number, "attn_in"))).remove)
+                stack.callback(after(layer.attn_out, keeping(seen, (number, "attn_out"))).remove)
                 for part, module in enumerate(layer.projections):
-                    stack.callback(after(module, _kept(seen, (number, str(part)))).remove)
+                    stack.callback(after(module, keeping(seen, (number, str(part)))).remove)
                 if layer.mlp_norm is not None:
-                    stack.callback(before(layer.mlp_norm, _kept(seen, (number, "mlp_in"))).remove)
-            stack.callback(before(self._in.last_norm, _kept(seen, (len(self._in.layers), "last"))).remove)
+                    stack.callback(before(layer.mlp_norm, keeping(seen, (number, "mlp_in"))).remove)
+            stack.callback(before(self._in.last_norm, keeping(seen, (len(self._in.layers), "last"))).remove)
             written = self.senders(ids, ())
         for number, layer in enumerate(self._in.layers):
             assert layer.attn_norm is not None
@@ -247,57 +247,3 @@ class EdgeRuns:
         if apart(written.sum(dim=1) + biases, seen[len(self._in.layers), "last"]) > self._in.tolerance:
             return "what its parts write does not add up to what the last norm reads"
         return None
-
-
-def _at(edits: Sequence[Edit], site: Site) -> list[Edit]:
-    return [edit for edit in edits if edit.site == site]
-
-
-def _editing(edits: list[Edit]) -> Visit:
-    def visit(value: Tensor) -> Tensor:
-        for edit in edits:
-            value = edited(value, edit)
-        return value
-
-    return visit
-
-
-def _into(found: Tensor) -> Wrote:
-    def wrote(numbers: range, values: Tensor) -> None:
-        found[:, numbers.start : numbers.stop] = values
-
-    return wrote
-
-
-def _noting(wrote: Wrote, numbers: range) -> Visit:
-    def visit(value: Tensor) -> Tensor:
-        with torch.no_grad():
-            wrote(numbers, value[:, None])
-        return value
-
-    return visit
-
-
-Key = TypeVar("Key")
-
-
-def _kept(found: dict[Key, Tensor], key: Key) -> Visit:
-    """Keeps what it sees under a key."""
-
-    def visit(value: Tensor) -> Tensor:
-        found[key] = value.detach()
-        return value
-
-    return visit
-
-
-def _leaf(found: dict[Key, Tensor], key: Key) -> Visit:
-    """Keeps a copy that only what follows here reads, so that its gradient is that of this reader alone."""
-
-    def visit(value: Tensor) -> Tensor:
-        value = value * 1.0
-        value.retain_grad()
-        found[key] = value
-        return value
-
-    return visit
