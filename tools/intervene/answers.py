@@ -18,11 +18,14 @@ def answer_ids(target: TargetModel, text: str) -> tuple[int, ...]:
         return (pieces.index(text),)
     if not text:
         raise ToolRefused("an answer is empty: give its text with its leading space, such as ' Mary'")
-    tokens = target.tokenize([text])
-    found = tuple(int(token) for token in tokens.ids[0] if token >= 0 and int(token) not in target.vocabulary.special)
-    if "".join(pieces[token] for token in found) != text:
-        raise ToolRefused(f"{text!r} is cut into tokens that do not spell it: give an answer with its leading space")
-    return found
+    # SentencePiece puts a space before each text, so that the answer's own is left to it
+    for written in dict.fromkeys([text, text.removeprefix(" ")]):
+        tokens = target.tokenize([written]) if written else None
+        ids = [] if tokens is None else [int(token) for token in tokens.ids[0] if token >= 0]
+        found = tuple(token for token in ids if token not in target.vocabulary.special)
+        if found and "".join(pieces[token] for token in found) == text:
+            return found
+    raise ToolRefused(f"{text!r} is cut into tokens that do not spell it: give an answer with its leading space")
 
 
 def signed_answers(target: TargetModel, answer: str, wrong: str | None) -> tuple[Answer, ...]:

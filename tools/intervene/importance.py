@@ -10,8 +10,9 @@ from scipy import stats as scipy_stats
 from torch import Tensor
 
 from neuronaut.tools.errors import ToolRefused
+from neuronaut.tools.intervene.answers import answer_ids
 from neuronaut.tools.intervene.next_token import to_ids
-from neuronaut.tools.intervene.patch import PromptPair, answer_ids
+from neuronaut.tools.intervene.patch import PromptPair
 from neuronaut.tools.look.examples import Text, read_texts
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
