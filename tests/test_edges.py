@@ -10,10 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from neuronaut.evals.overlay import FromPredicate, Overlay
 from neuronaut.tools.circuits.wires import Wires
 from neuronaut.tools.errors import ToolRefused
+from neuronaut.tools.predicates.text import parse_text
 from neuronaut.tools.targets.base import EdgeStart, Edit, Site
 from neuronaut.tools.targets.load import POCKET, load_target
+from neuronaut.tools.units import Unit
 
 _made = runpy.run_path(str(Path(__file__).with_name("tiny_models.py")))
 make_model, FAMILIES = _made["make_model"], tuple(_made["CONFIGS"])
@@ -214,3 +217,21 @@ def test_what_cannot_be_cut_is_refused_in_a_sentence(case: Any) -> None:
     for message, carried, cut, options in refused:
         with pytest.raises(ToolRefused, match=message):
             case.target.run_edges(ids, carried, cut, **options)
+
+
+def test_edges_of_a_target_with_planted_neurons_are_those_of_what_it_runs(open_case: Callable[[str], Any]) -> None:
+    target = open_case("gpt2").target
+    plant = FromPredicate(parse_text("position(0, 30)"), seed=0)
+    planted = Overlay(target, {Unit.parse("1.3"): plant})
+    ids, last = open_case("gpt2").ids(), Site("resid_post", target.spec.n_layers - 1)
+    run = planted.run(ids, read=[last], logits=True)
+    assert float((run.read[last] - target.run(ids, read=[last]).read[last]).abs().max()) > 0.1, (
+        "the plant must do something"
+    )
+    written = planted.senders(ids)
+    biases = sum(planted.attention_weights(layer).b_O for layer in range(target.spec.n_layers))
+    _near(written.sum(dim=1) + biases, run.read[last])
+    possible = Wires.of(target.spec).possible[None]
+    assert run.logits is not None
+    _near(planted.run_edges(ids, written, possible & False), run.logits[:, -1:])
+    _near(planted.edge_gradients(ids, lambda logits: logits[:, -1, 5]).senders, written)
