@@ -31,8 +31,9 @@ class FindCircuitArgs(ToolArgs):
     """The task, and how its circuit is searched.
 
     method: `nodes` prunes whole heads and MLPs, the others single edges. order: in which nodes are tried. threshold: share
-    of the clean-corrupted gap that the circuit keeps. nats: for acdc instead, by which one edge may move the prediction. how: what all else carries, the corrupted twin's value or the mean over corrupted prompts (edges: always the
-    twin's). reruns: further searches of nodes, in random order, to see whether they find the same. budget: forwards.
+    of the clean-corrupted gap that the circuit keeps. nats: for acdc instead, by which one edge may move the prediction.
+    how: what all else carries, the corrupted twin's value or the mean over corrupted prompts (edges: always the twin's).
+    reruns: further searches of nodes, in random order, to see whether they find the same. budget: forwards.
     """
 
     example: ClassVar = {"task": "indirect object", "n": 24, "reruns": 1}

@@ -56,7 +56,7 @@ def share_of(runs: NodeRuns, scores: Array, seed: int) -> Shared:
 
 def grouped(runs: NodeRuns, values: Array) -> Array:
     """(n_groups,) sums of values (n_prompts,) over the prompts of each group."""
-    return np.bincount(runs.prompts.groups, weights=values)
+    return np.asarray(np.bincount(runs.prompts.groups, weights=values), dtype=np.float64)
 
 
 def random_circuits(spec: ModelSpec, circuit: Mask, n: int, seed: int) -> list[Mask]:
@@ -64,7 +64,7 @@ def random_circuits(spec: ModelSpec, circuit: Mask, n: int, seed: int) -> list[M
 
     Fewer, all there are, where the model has no more such sets.
     """
-    is_head = np.array([node.index is not None for node in nodes_of(spec)])
+    is_head = np.array([node.head is not None for node in nodes_of(spec)])
     kinds = [np.flatnonzero(is_head), np.flatnonzero(~is_head)]
     sizes = [int(circuit[kind].sum()) for kind in kinds]
     rng, found = np.random.default_rng(seed), dict[bytes, Mask]()
@@ -108,9 +108,9 @@ def minimality(runs: NodeRuns, circuit: Mask, scores: Array) -> Minimality:
     cost where there is no non-member. scores: (n_prompts,) of the circuit.
     """
     names = [str(node) for node in nodes_of(runs.target.spec)]
-    inside, outside = np.flatnonzero(circuit), np.flatnonzero(~circuit)
+    inside, outside = np.flatnonzero(circuit).tolist(), np.flatnonzero(~circuit).tolist()
     taken = scores - runs.scores([_turned(circuit, node) for node in inside])
-    added = runs.scores([_turned(circuit, node) for node in outside]) - scores if len(outside) else taken[:0]
+    added = runs.scores([_turned(circuit, node) for node in outside]) - scores if outside else taken[:0]
     order = np.argsort(added.mean(axis=1), kind="stable")
     at_bar = added[order[int(np.ceil(STRICT / 100 * len(order))) - 1]] if len(order) else np.zeros(len(scores))
     raw = [_signed_rank(grouped(runs, cost - at_bar)) for cost in taken]
@@ -183,13 +183,13 @@ def harm(target: TargetModel, circuit: Mask, tokens: Tokens) -> NDArray[np.float
 def _mean_edits(target: TargetModel, circuit: Mask, ids: Tensor, scored: Tensor) -> list[Edit]:
     """Each member set to its mean over the text, at all tokens but the special ones."""
     nodes = [node for node, member in zip(nodes_of(target.spec), circuit, strict=True) if member]
-    sites = list(dict.fromkeys(Site("mlp_out" if n.index is None else "heads", n.layer) for n in nodes))
+    sites = list(dict.fromkeys(Site("mlp_out" if n.head is None else "heads", n.layer) for n in nodes))
     read = target.run(ids, read=sites).read
     edits = []
     for node in nodes:
-        site = Site("mlp_out" if node.index is None else "heads", node.layer)
-        value = read[site] if node.index is None else read[site][:, :, node.index]
-        edits.append(Edit(site, "set", value[scored].mean(dim=0), index=node.index, positions=scored))
+        site = Site("mlp_out" if node.head is None else "heads", node.layer)
+        value = read[site] if node.head is None else read[site][:, :, node.head]
+        edits.append(Edit(site, "set", value[scored].mean(dim=0), index=node.head, positions=scored))
     return edits
 
 

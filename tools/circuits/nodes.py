@@ -27,13 +27,13 @@ _NAME = re.compile(r"L(\d+)H(\d+)|mlp(\d+)")
 
 
 class Node(NamedTuple):
-    """A head, or a whole MLP (index None)."""
+    """A head, or a whole MLP (head None)."""
 
     layer: int
-    index: int | None
+    head: int | None
 
     def __str__(self) -> str:
-        return f"mlp{self.layer}" if self.index is None else f"L{self.layer}H{self.index}"
+        return f"mlp{self.layer}" if self.head is None else f"L{self.layer}H{self.head}"
 
 
 def nodes_of(spec: ModelSpec) -> tuple[Node, ...]:
@@ -140,7 +140,7 @@ class NodeRuns:
     def _rows(self) -> Iterator[Tensor]:
         """Prompt numbers of each batch."""
         size = max(1, tokens_at_once(self.target) // self.prompts.clean.shape[1])
-        yield from torch.arange(len(self.prompts)).split(size)
+        yield from torch.split(torch.arange(len(self.prompts)), size)
 
     @cached_property
     def _instead(self) -> dict[Site, Tensor]:

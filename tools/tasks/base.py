@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuronaut.tools.errors import ToolRefused
+from neuronaut.tools.intervene.next_token import tokens_at_once
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.tasks.wordings import Expressed, Pair, Wording, express, written
 from neuronaut.tools.tokens import Vocabulary
@@ -29,7 +30,6 @@ TRIES = 40  # drawn for each prompt that is asked for, before the tokenizer is g
 PROBES = 16  # prompts of a wording on which it is seen whether the target can do it
 DONE = 0.85  # accuracy on them from which on a wording is used
 SOLVED = 0.8  # accuracy from which on a task is done
-BATCH_TOKENS = 4096
 
 
 class Setting(NamedTuple):
@@ -273,6 +273,6 @@ def require_solved(target: TargetModel, prompts: TaskPrompts) -> Solved:
 
 def last_logits(target: TargetModel, ids: Tensor) -> Tensor:
     """(n, d_vocab) at the last position, in batches."""
-    size = max(1, BATCH_TOKENS // ids.shape[1])
-    parts = [target.run(part, logits=True).logits for part in ids.split(size)]
+    size = max(1, tokens_at_once(target) // ids.shape[1])
+    parts = [target.run(part, logits=True).logits for part in torch.split(ids, size)]
     return torch.cat([part[:, -1] for part in parts if part is not None])
