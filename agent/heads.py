@@ -31,6 +31,7 @@ ROLE_AUTHOR = "design losses"
 MAX_ROUNDS = 3  # one for each confirm block
 PROPOSED = 6
 MIN_SHARE = 0.4  # of the queries on design text, below which no test could carry the claim
+MIN_EDITABLE = 15  # documents: so many must agree, all of them, for an e-value of 1000
 NOWHERE = "it looks nowhere that the language of claims can name"
 NOT_NEEDED = "no kind of text is predicted worse without it than other text"
 
@@ -67,8 +68,9 @@ def _proposed(payload: dict[str, Any]) -> list[Attends]:
 
 
 def _may_hold(row: dict[str, Any]) -> bool:
-    """Whether the lower bounds on design text are what a SUPPORTED claim needs."""
-    return bool(row["share_low"] >= MIN_LOOKS and row["off_first_low"] >= MIN_COVERAGE)
+    """Whether the lower bounds on design text are what a SUPPORTED claim needs, and edits can tell enough."""
+    bounds = row["share_low"] >= MIN_LOOKS and row["off_first_low"] >= MIN_COVERAGE
+    return bool(bounds and row["editable"] >= MIN_EDITABLE)
 
 
 def _rivals(claim: Attends, others: list[Attends]) -> list[Attends]:
@@ -120,6 +122,7 @@ def attends_case(claim: Attends, done: Done, n_claims: int) -> AttendsCase:
         by_chance=payload["by_chance"],
         off_first=found["off_first"].value,
         off_first_low=payload["off_first_low"],
+        covers=payload["covers"],
         percentile=found["share"].null_percentile or 0.0,
         bets=tuple(payload["bets"]),
         effect_low=payload["effect_low"],

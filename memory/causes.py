@@ -32,7 +32,8 @@ class AttendsCase(FrozenCase):
     """All that the verdict on an attends claim rests on. bets: (wins − losses) / discordant of each document, in test order.
 
     share: of the queries with a named key that look at it; by_chance: were keys named at random; off_first: the share of
-    those queries' attention off the first token that is on the key; `_low`: one-sided 95 % lower bounds over documents.
+    those queries' attention off the first token that is on the key; covers: of the attention of all queries; `_low`:
+    one-sided 95 % lower bounds over documents.
     percentile: of `share` among other heads (and heads of random weights, where those are few), for the same claim.
     synthetic_low: the lower bound of `share` on random tokens, None for a claim that names tokens, which may hold in text
     alone. carried_low: of the share at which the head writes what the claim says, None where it says nothing.
@@ -48,6 +49,7 @@ class AttendsCase(FrozenCase):
     by_chance: float
     off_first: float
     off_first_low: float
+    covers: float
     percentile: float
     bets: tuple[float, ...]
     effect_low: float
@@ -93,6 +95,7 @@ def decide_attends(case: AttendsCase) -> Decision:
     if e < e_bar(case.n_claims):
         return Decision("UNRESOLVED", _below(e, case.bets, case.n_claims), 0.0)
     notes = [NO_EFFECT] if case.effect_low < MIN_ROLE_NATS else []
+    notes += [f"it accounts for {case.covers:.2f} of what the head looks at"] if case.covers < MIN_COVERAGE else []
     richer = [r for r in case.rivals if r.complexity > case.complexity and r.against_e >= E_EFFECT]
     notes += [f"there is more to it: {r.claim!r} does better" for r in richer[:1] if r.share > case.share + RICHER_BY]
     return Decision("SUPPORTED", "; ".join(["all conditions hold", *notes]), e)

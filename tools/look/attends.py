@@ -26,7 +26,9 @@ from neuronaut.tools.tokens import Tokens
 NAMED: tuple[Key, ...] = (
     Previous(), Current(), First(), Duplicate(), AfterDuplicate(), Offset(n=2), Offset(n=3), Offset(n=4)
 )  # fmt: skip
-CLASSES: tuple[Predicate, ...] = (nodes.Punctuation(), nodes.Capitalised(), nodes.Digit(), nodes.StartsWord())
+CLASSES: tuple[Predicate, ...] = (
+    nodes.Punctuation(), nodes.Capitalised(), nodes.Digit(), nodes.TokenMatches(regex="^ "), nodes.TokenMatches(regex="^\n")
+)  # fmt: skip
 LIST_SIZES = (1, 2, 3, 5)  # tokens that are looked at most
 MIN_FROM = 8  # queries of a token, of which
 FROM_SHARE = 0.7  # look at the key, before it is asked about alone

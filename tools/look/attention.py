@@ -21,7 +21,7 @@ Pattern = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
 LOOKS = 0.3  # of the attention of a query, and more than on any other key but the first token
-MAX_POS = 256  # of a window: a pattern grows with the square
+MAX_POS = 128  # of a window: a pattern grows with the square
 CELLS = 1 << 22  # queries times keys that are read of one text
 BATCH_CELLS = 1 << 23  # times heads and layers, that are held at once
 MAX_WINDOWS = 160

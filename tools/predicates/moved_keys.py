@@ -90,7 +90,10 @@ def moved_keys(claim: Attends, tokens: Tokens, share: NDArray[np.float64], *, li
     weights = np.where(np.isin(np.arange(len(share)), special), 0.0, share)
     lot, used = _Lot(rng, weights), Counter[int]()
     found: list[MovedKey] = []
-    queries = np.argwhere(tokens.scored & (np.arange(tokens.ids.shape[1]) > FIRST_QUERY))
+    asked = tokens.scored & (np.arange(tokens.ids.shape[1]) > FIRST_QUERY)
+    if claim.queries is not None and not isinstance(claim.key, Current | Duplicate | AfterDuplicate):
+        asked = asked & holds(claim.queries, tokens)
+    queries = np.argwhere(asked)
     drawn: list[MovedKey] = []
     for window, query in rng.permutation(queries)[: TRIED * limit].tolist():
         row = tokens.ids[window, : query + 1].astype(np.int64)

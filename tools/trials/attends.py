@@ -49,6 +49,7 @@ from neuronaut.tools.units import Unit
 
 SHOWN = 12
 PAIRS = 160
+EDITABLE = 60  # pairs that are tried on design text, to see whether there can be enough
 MOST_RIVALS = 16
 FEW_HEADS = 20  # other heads below which heads with random weights are asked too
 REPEATS = ("duplicate", "induction")
@@ -82,8 +83,9 @@ def compare_attends(context: ToolContext, args: HeadArgs) -> ToolResult:
 
     share_low: lower bound over documents; attention: mean on the key; off_first: of the queries' attention off the first
     token; covers: of that of all queries. shuffled, random, repeated: the share on the same tokens in random order, on
-    random tokens, on random tokens that come twice. carries: share of the queries that look at which the head writes,
-    directly, the token itself (copies) or the next of its series (successor), beside chance.
+    random tokens, on random tokens that come twice. editable: documents in which the named key can be moved. carries:
+    share of the queries that look at which the head writes, directly, the token itself (copies) or the next of its series
+    (successor), beside chance.
     """
     unit, target = Unit.parse(args.unit), context.target
     tokens = some_windows(context.tokens("design"), args.seed)
@@ -94,8 +96,9 @@ def compare_attends(context: ToolContext, args: HeadArgs) -> ToolResult:
     rows = []
     for one in candidates(pattern, tokens)[:SHOWN]:
         arms = {name: count_looks(seen[name], named_keys(one.claim, texts), texts) for name, texts in others.items()}
-        row = _row(one.claim, one.looks) | {"worth": one.worth} | {name: arm.share for name, arm in arms.items()}
-        rows.append(row)
+        pairs = moved_keys(one.claim, tokens, unigram(context), limit=EDITABLE, seed=args.seed)
+        more = {"worth": one.worth, "editable": len({pair.document for pair in pairs})}
+        rows.append(_row(one.claim, one.looks) | more | {name: arm.share for name, arm in arms.items()})
     best = attends_from_json(rows[0]["claim"])
     written = [_carried_row(context, unit, best, carries, pattern, tokens) for carries in CARRIED]
     return ToolResult(payload={"unit": unit.address, "claims": rows, "carries": [row for row in written if row]})
@@ -166,14 +169,17 @@ def test_attends(context: ToolContext, args: TestAttendsArgs) -> ToolResult:
         "synthetic_low": synthetic.share_low, "synthetic_queries": synthetic.n_queries,
         "carried_share": None if written is None else written.share,
         "carried_low": None if claim.carries is None else 0.0 if written is None else written.share_low,
-        "rivals": [_rival_row(claim, rival, pattern, tokens) for rival in rivals],
+        "rivals": [row for rival in rivals if (row := _rival_row(claim, rival, pattern, tokens))],
     }  # fmt: skip
     return ToolResult(measured, payload)
 
 
-def _rival_row(claim: Attends, rival: Attends, pattern: Pattern, tokens: Tokens) -> dict[str, Any]:
-    bets, agreement = apart(claim, rival, pattern, tokens)
+def _rival_row(claim: Attends, rival: Attends, pattern: Pattern, tokens: Tokens) -> dict[str, Any] | None:
+    """None of a rival that names no key in this text."""
     looks = count_looks(pattern, named_keys(rival, tokens), tokens)
+    if not looks.n_queries:
+        return None
+    bets, agreement = apart(claim, rival, pattern, tokens)
     return {
         "claim": sentence(rival),
         "complexity": complexity(rival),

@@ -39,7 +39,7 @@ COMMON: tuple[Predicate, ...] = (
 class RoleArgs(ToolArgs):
     """Which unit. predicates: JSON of other texts to compare, of the token that is predicted."""
 
-    example: ClassVar = {"unit": "L1H0"}
+    example: ClassVar = {"unit": "L9H0"}
     unit: str
     predicates: tuple[str, ...] = Field(default=(), max_length=32)
     seed: int = 0
@@ -49,7 +49,7 @@ class TestRoleArgs(ToolArgs):
     """The registered claim (JSON), and the confirm block that is opened."""
 
     example: ClassVar = {
-        "unit": "L1H0", "claim": '{"kind":"role","text":{"kind":"induction","length":1}}', "block": 2,
+        "unit": "9.7", "claim": '{"kind":"role","text":{"kind":"induction","length":1}}', "block": 2,
     }  # fmt: skip
     unit: str
     claim: str

@@ -42,21 +42,23 @@ class Elsewhere:
 
     def __init__(self, target: TargetModel, tokens: Tokens, units: Sequence[Unit], seed: int) -> None:
         self._target, self._tokens = target, tokens
-        self._values = {unit: self._natural(unit) for unit in units}
+        self._values: dict[Unit, Tensor] = {}
+        self._read(units)
         self._donors = self._drawn(np.random.default_rng(seed))
 
-    def _natural(self, unit: Unit) -> Tensor:
-        """(n_windows, pos[, d_head])."""
-        site, found = site_of(unit), None
+    def _read(self, units: Sequence[Unit]) -> None:
+        """(n_windows, pos[, d_head]) of each unit, in one pass."""
+        sites = {site_of(unit) for unit in units}
+        last = max(site.layer for site in sites)
         for rows in batches(self._tokens):
             width = int(self._tokens.lengths[rows].max(initial=1))
             ids = torch.from_numpy(np.maximum(self._tokens.ids[rows, :width], 0)).long()
-            read = self._target.run(ids, read=[site], stop=unit.layer + 1).read[site][:, :, unit.index]
-            if found is None:
-                found = read.new_zeros(*self._tokens.ids.shape, *read.shape[2:])
-            found[torch.from_numpy(rows), :width] = read
-        assert found is not None
-        return found
+            read = self._target.run(ids, read=sites, stop=last + 1).read
+            for unit in units:
+                own = read[site_of(unit)][:, :, unit.index]
+                if unit not in self._values:
+                    self._values[unit] = own.new_zeros(*self._tokens.ids.shape, *own.shape[2:])
+                self._values[unit][torch.from_numpy(rows), :width] = own
 
     def _drawn(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """(n_windows, pos, 2) a scored place of another document for each place; of the same where there is one alone."""
