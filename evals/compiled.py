@@ -1,5 +1,6 @@
-"""Compiled programs: transformers whose every part is known. What the assistant would have to find out is built and checked."""
+"""Compiled programs: transformers whose every part is known. The truth is checked, then the assistant describes the model."""
 
+import random
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,17 +11,28 @@ from typing import Any
 
 import numpy as np
 
+from neuronaut.evals.compiler.compare import compare
+from neuronaut.evals.compiler.program import MAX_LENGTH, interpret
 from neuronaut.evals.compiler.programs import PROGRAMS
 from neuronaut.evals.compiler.verify import Untrue, verify
-from neuronaut.evals.compiler.weights import Compiled, compile_program
+from neuronaut.evals.compiler.weights import Compiled, compile_program, piece_of
 from neuronaut.evals.fixtures import write_folder
-from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size
-from neuronaut.tools.stats import clopper_pearson
+from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size, share
+from neuronaut.tools.corpus import Corpus
+from neuronaut.tools.errors import ToolFailed, ToolRefused
+from neuronaut.tools.programs.program import Program
+from neuronaut.tools.programs.tools import DescribeArgs, describe_program
+from neuronaut.tools.registry import ToolContext
+from neuronaut.tools.stats import mean_interval
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import load_target
 
 MIN_PROGRAMS = 40
 MIN_COMPONENTS = 80
+HELD_OUT = 200  # fresh texts, drawn by another generator than those that a description is learnt from
+REPRODUCED = 0.95  # of them, from which on a task counts as found
+GOALS = {"auroc": 0.99, "tags": 0.95, "tasks": 0.95}
+NO_TEXT = Corpus("no text", "", ())
 BY_NAME = {program.name: program for program in PROGRAMS}
 
 
@@ -60,47 +72,101 @@ class CompiledSuite:
         return found
 
     def ask(self, batch: Batch, wanted: Collection[str], asking: Asking) -> Iterator[Row]:
-        """A row for each model with what was verified of its truth; nothing explains circuits yet."""
+        """A row for each model: what was verified of its truth, then what the assistant found of it."""
         for case in batch.cases:
             if case.key in wanted:
-                yield {"case": case.key, "family": case.family, **_checked(case, asking.seed)}
+                yield {"case": case.key, "family": case.family, **_asked(case, asking.seed)}
 
     def scores(self, rows: Sequence[Row]) -> list[Score]:
-        """How much there is to find, and how much of it was verified."""
-        sound = [row for row in rows if row["outcome"] != "failed"]
+        """How much there is to find, how much of it was verified, and how much was found. A failed case found nothing."""
+        sound = [row for row in rows if "verified" in row]
         labelled, whole = sum(row["labelled"] for row in sound), len(rows) >= MIN_PROGRAMS
         return [
             Score("programs", len({row["program"] for row in sound}), len(rows), goal=MIN_PROGRAMS if whole else None),
-            _share("models exact and causally confirmed", len(sound), len(rows)),
+            share("models exact and causally confirmed", len(sound), len(rows), goal=1.0),
             Score(
                 "labelled components, causally confirmed", labelled, len(rows), goal=MIN_COMPONENTS if whole else None
             ),
             Score("idle parts that change nothing", sum(row["idle"] for row in sound), len(rows)),
-            Score("roles recovered", None, 0),
+            *_found(sound),
         ]
 
 
-def _checked(case: Case, seed: int) -> Row:
+def _found(rows: Sequence[Row]) -> list[Score]:
+    """Edges, roles and tasks; a model that was not described has edges at chance, and no role or task."""
+    aurocs = [row.get("auroc", 0.5) for row in rows]
+    interval = mean_interval(aurocs) or (None, None)
+    tags, idle = sum(row["labelled"] + row["idle"] for row in rows), sum(row["idle"] for row in rows)
+    right, idle_right = (sum(row.get(name, 0) for row in rows) for name in ("tags_right", "idle_right"))
+    said = [row.get("reproduced", 0.0) for row in rows]
+    commonest, shuffled = ([row.get(name, 0.0) for row in rows] for name in ("null_commonest", "null_shuffled"))
+    return [
+        Score("edges: mean AUROC", _mean(aurocs), len(rows), *interval, goal=GOALS["auroc"]),
+        share("roles right", right, tags, goal=GOALS["tags"]),
+        share("roles right, idle parts apart", right - idle_right, tags - idle),
+        share(
+            "tasks: 95 % of held-out texts reproduced",
+            sum(one >= REPRODUCED for one in said),
+            len(rows),
+            goal=GOALS["tasks"],
+        ),
+        Score("held-out texts reproduced", _mean(said), len(rows)),
+        Score("held-out texts reproduced by the commonest output", _mean(commonest), len(rows)),
+        Score("held-out texts reproduced with tables shuffled", _mean(shuffled), len(rows)),
+    ]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _asked(case: Case, seed: int) -> Row:
     began = monotonic()
     name, layout = case.truth["program"], case.truth["layout"]
-    try:
-        with opened(compiled := build(name, layout)) as target:
+    row: Row = {"outcome": "ok", "program": name}
+    with opened(compiled := build(name, layout)) as target:
+        try:
             found = verify(target, compiled, seed)
-            forwards = target.forwards
-    except Untrue as error:
-        return {"outcome": "failed", "error": str(error), "seconds": monotonic() - began, "forwards": 0.0}
+            row |= {"verified": True, "inputs": found.inputs, "places": found.places, "margin": found.margin}
+            row |= {"labelled": found.confirmed, "idle": found.idle}
+            row |= _described(target, compiled, case, seed)
+        except (Untrue, ToolRefused, ToolFailed) as error:
+            row |= {"outcome": "failed", "error": str(error)}
+        forwards = target.forwards
+    return row | {"seconds": monotonic() - began, "forwards": forwards}
+
+
+def _described(target: TargetModel, compiled: Compiled, case: Case, seed: int) -> Row:
+    """What the assistant finds out. It is told which words the texts are made of, and nothing else."""
+    began, before = monotonic(), target.forwards
+    words = tuple(str(token) for token in compiled.program.tokens.domain)
+    result = describe_program(ToolContext(target, NO_TEXT), DescribeArgs(vocabulary=words, seed=seed))
+    took, forwards = monotonic() - began, target.forwards - before
+    compared = compare(result.payload, case.truth["components"], compiled.program.output.name)
+    nulls = result.payload["nulls"]
     return {
-        "outcome": "not attempted",
-        "program": name,
-        "exact": True,
-        "inputs": found.inputs,
-        "places": found.places,
-        "margin": found.margin,
-        "labelled": found.confirmed,
-        "idle": found.idle,
-        "seconds": monotonic() - began,
-        "forwards": forwards,
+        "auroc": compared.auroc,
+        "tags_right": compared.right,
+        "idle_right": compared.idle_right,
+        "tags_wrong": list(compared.wrong),
+        "reproduced": reproduced(compiled, Program.from_data(result.payload["program"]), seed),
+        "null_commonest": nulls["commonest output of each place"],
+        "null_shuffled": nulls["tables shuffled"],
+        "description": result.payload["text"],
+        "described_seconds": took,
+        "described_forwards": forwards,
     }
+
+
+def reproduced(compiled: Compiled, described: Program, seed: int) -> float:
+    """The share of fresh random texts on which a described program says what the model was verified to say, at all places."""
+    rng, domain = random.Random(f"held out {seed}"), compiled.program.tokens.domain
+    right = 0
+    for _ in range(HELD_OUT):
+        text = rng.choices(range(len(domain)), k=MAX_LENGTH)
+        truth = interpret(compiled.program, [str(domain[word]) for word in text])
+        right += described.says(text) == [piece_of(label) for label in truth]
+    return right / HELD_OUT
 
 
 @contextmanager
@@ -109,11 +175,6 @@ def opened(compiled: Compiled) -> Iterator[TargetModel]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / compiled.program.name
         yield load_target(write_folder(path, compiled.config, compiled.tensors, compiled.pieces))
-
-
-def _share(name: str, hits: int, n: int) -> Score:
-    low, high = clopper_pearson(hits, n) if n else (None, None)
-    return Score(name, hits / n if n else None, n, low, high, goal=1.0)
 
 
 SUITE = CompiledSuite()

@@ -226,15 +226,22 @@ def test_what_cannot_be_compiled_is_refused() -> None:
         compile_program(Program("", "", "", token, twice), 0)
 
 
-def test_the_suite_asks_the_same_cases_of_a_seed_and_reports_nothing_as_answered(tmp_path: Any) -> None:
+def test_the_suite_asks_the_same_cases_of_a_seed_and_scores_what_was_found(tmp_path: Any) -> None:
     first, again, other = SUITE.batches(8, 1), SUITE.batches(8, 1), SUITE.batches(8, 2)
     assert first == again
     assert [batch.name for batch in first] != [batch.name for batch in other]
     asking = Asking(1, "", "full", tmp_path)
     rows = [row for batch in first[:2] for row in SUITE.ask(batch, [batch.cases[0].key], asking)]
-    assert [row["outcome"] for row in rows] == ["not attempted"] * 2
+    assert [row["outcome"] for row in rows] == ["ok"] * 2
     assert list(SUITE.ask(first[0], [], asking)) == []
     scores = {score.name: score for score in SUITE.scores([*rows, {"outcome": "failed", "error": "wrong"}])}
     assert scores["programs"].value == 2
     assert scores["models exact and causally confirmed"].value == pytest.approx(2 / 3)
-    assert scores["roles recovered"].value is None
+    assert scores["edges: mean AUROC"].value == pytest.approx(sum(row["auroc"] for row in rows) / 2)
+    parts = sum(len(batch.cases[0].truth["components"]) for batch in first[:2])
+    assert scores["roles right"].n == parts
+    assert scores["roles right"].value == pytest.approx(sum(row["tags_right"] for row in rows) / parts)
+    undescribed = {"outcome": "failed", "verified": True, "program": "x", "labelled": 3, "idle": 2}
+    worse = {score.name: score for score in SUITE.scores([undescribed])}
+    assert worse["edges: mean AUROC"].value == 0.5
+    assert worse["roles right"].value == worse["tasks: 95 % of held-out texts reproduced"].value == 0.0
