@@ -8,6 +8,7 @@ from neuronaut.memory.cases import E_EFFECT, MIN_COVERAGE, MIN_PERCENTILE, RICHE
 from neuronaut.tools.stats import e_value, refuting_e_value
 
 MIN_LOOKS = 0.6  # of the queries for which a claim names a key; of those on random tokens; of what it says is written
+MIN_COVERS = 0.25  # of what a head looks at: heads of random weights follow some one token too
 MIN_ROLE_NATS = 0.02
 ELSEWHERE = 0.25  # of the claimed text's loss
 NO_EFFECT = "no effect when removed alone"
@@ -113,6 +114,8 @@ def _missing(case: AttendsCase) -> list[str]:
         found.append(
             f"of their attention off the first token {case.off_first:.2f} is there (at least {case.off_first_low:.2f})"
         )
+    if case.covers < MIN_COVERS:
+        found.append(f"true where it speaks, accounts for {case.covers:.2f} of what the head looks at")
     if case.percentile <= MIN_PERCENTILE:
         found.append(f"other heads look there as much (percentile {case.percentile:.0f})")
     if case.synthetic_low is not None and case.synthetic_low < MIN_LOOKS:

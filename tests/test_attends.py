@@ -358,7 +358,8 @@ def test_a_claim_is_supported_where_all_holds() -> None:
         ({"rivals": (OtherKeys(**(RIVAL | {"against_e": 50.0})),)}, "PARTIAL", "worse than"),
         ({"rivals": (OtherKeys(**(RIVAL | {"against_e": 50.0, "agreement": 0.995})),)}, "SUPPORTED", "all conditions"),
         ({"effect_low": 0.001}, "SUPPORTED", "no effect when removed alone"),
-        ({"covers": 0.2}, "SUPPORTED", "accounts for 0.20 of what the head looks at"),
+        ({"covers": 0.4}, "SUPPORTED", "it accounts for 0.40 of what the head looks at"),
+        ({"covers": 0.2}, "PARTIAL", "true where it speaks, accounts for 0.20"),
         ({"rivals": (OtherKeys(**(RIVAL | {"complexity": 3, "share": 1.0, "against_e": 50.0})),), "share": 0.7}, "SUPPORTED", "more to it"),
     ],
 )  # fmt: skip

@@ -11,12 +11,15 @@ import torch
 from neuronaut.evals.compiled import opened
 from neuronaut.evals.compiler.program import Map, Variable, interpret
 from neuronaut.evals.compiler.verify import Untrue
+from neuronaut.evals.head_models.asked import kind_of
 from neuronaut.evals.head_models.constructed import construct, draw
 from neuronaut.evals.head_models.measure import KINDS, UNSCORED, Kind, attended, carries, keys_of, loss, without
 from neuronaut.evals.head_models.trained import ASK, LETTERS, PLACE, folder_of, recipe, task_of, trained
 from neuronaut.evals.head_models.truths import MIN_EFFECT, learnt, stated
 from neuronaut.evals.heads import NEXT_LETTER, SUITE, _task_of
 from neuronaut.evals.suite import Asking
+from neuronaut.tools.predicates.attends import Attends, Copies, Current, First, Offset, Previous, Successor
+from neuronaut.tools.predicates.nodes import Token
 from neuronaut.tools.targets.load import load_target
 
 # The start token, then a b a a b: ids 0 1 2 1 1 2. Keys of each query, by hand.
@@ -150,17 +153,64 @@ def test_a_recipe_gives_the_same_weights_and_is_kept(tmp_path: Path, monkeypatch
     assert folder_of(one) != folder_of(replace(one, seed=2))
 
 
-def test_the_suite_reports_heads_and_nothing_as_answered(tmp_path: Path) -> None:
-    batches = SUITE.batches(4, 0)
-    assert batches == SUITE.batches(4, 0)
-    assert [batch.cases[0].family == "constructed" for batch in batches] == [True, False, True, False]
-    asking = Asking(0, "", "full", tmp_path)
-    (row,) = SUITE.ask(batches[2], [batches[2].cases[0].key], asking)
-    assert row["outcome"] == "not attempted"
-    assert {(head["layer"], head["head"]): head["kind"] for head in row["heads"] if head["kind"] != "none"} == {
+def test_the_suite_asks_about_every_head_and_names_the_kinds(tmp_path: Path) -> None:
+    batches = SUITE.batches(8, 0)
+    assert batches == SUITE.batches(8, 0)
+    assert [batch.cases[0].family == "constructed" for batch in batches] == [True, False] * 4
+    asking, rows = Asking(0, "", "full", tmp_path), []
+    for at in (2, 3):
+        (row,) = SUITE.ask(batches[at], [batches[at].cases[0].key], asking)
+        assert row["outcome"] == "ok"
+        assert (tmp_path / f"{batches[at].name}.db").is_file()
+        assert all(head["said"]["kind"] == head["kind"] for head in row["heads"] if head["kind"] != "unclear")
+        rows.append(row)
+    assert {(head["layer"], head["head"]): head["kind"] for head in rows[0]["heads"] if head["kind"] != "none"} == {
         (head["layer"], head["head"]): head["kind"] for head in batches[2].cases[0].truth["heads"]
     }
-    rows = [row, row | {"discarded": "no head"}, {"outcome": "failed", "error": "wrong"}]
-    scores = {score.name: score.value for score in SUITE.scores(rows)}
-    assert (scores["models kept"], scores["models discarded"], scores["models whose truth failed"]) == (1, 1, 1)
-    assert scores["kinds recovered"] is None
+    assert {head["said"]["carries"] for head in rows[1]["heads"]} == {"successor"}  # read off the vocabulary
+    assert list(SUITE.ask(batches[2], [], asking)) == []
+
+
+def _head(kind: str, said: str, **other: Any) -> dict[str, Any]:
+    claim = "" if said == "none" else "attends somewhere"
+    return {"kind": kind, "effect": 1.0, "said": {"kind": said, "claim": claim, "carries": ""} | other}
+
+
+def test_the_scores_count_right_tags_and_wrong_kinds() -> None:
+    heads = [
+        _head("previous", "previous"),
+        _head("induction", "none"),
+        _head("none", "duplicate"),
+        _head("none", "none"),
+    ]
+    rows = [
+        {"outcome": "ok", "discarded": "", "heads": [*heads, {"kind": "unclear"}]},
+        {"outcome": "ok", "discarded": "no head", "heads": [{"kind": "unclear"}]},
+        {"outcome": "failed", "error": "wrong"},
+    ]
+    scores = {score.name: score for score in SUITE.scores(rows)}
+    assert [scores[f"models {what}"].value for what in ("kept", "discarded", "whose truth failed")] == [1, 1, 1]
+    assert scores["heads with their tag"].value == 0.5
+    assert scores["heads with their tag"].met is False
+    assert scores["heads with a kind that is not theirs"].value == 0.25
+    assert scores["previous heads named"].value == 1
+    assert scores["induction heads named"].value == 0
+    assert "successor heads named" not in scores
+    assert scores["idle heads with a claim of any kind"].value == 0.5
+    assert scores["heads not asked about"].value == 1
+
+
+@pytest.mark.parametrize(
+    ("claim", "kind"),
+    [
+        (Attends(key=Previous()), "previous"),
+        (Attends(key=First(), carries=Copies()), "positional"),
+        (Attends(key=Current()), "successor"),
+        (Attends(key=Current(), carries=Copies()), "none"),
+        (Attends(key=Previous(), queries=Token(any_of=("?",))), "none"),
+        (Attends(key=Previous(), queries=Token(any_of=("?",)), carries=Successor()), "successor"),
+        (Attends(key=Offset(n=3)), "none"),
+    ],
+)
+def test_a_claim_is_of_the_kind_that_it_describes(claim: Attends, kind: str) -> None:
+    assert kind_of(claim) == kind
