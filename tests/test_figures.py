@@ -34,7 +34,7 @@ from neuronaut.tools.figures import (
     graph,
     heat_map,
 )
-from neuronaut.tools.registry import Tool, ToolArgs, ToolContext, ToolResult
+from neuronaut.tools.registry import Tool, ToolArgs, ToolContext, ToolResult, find_tool
 from neuronaut.tools.targets.load import load_target
 
 NS = {"svg": "http://www.w3.org/2000/svg"}
@@ -141,6 +141,51 @@ def test_a_curve_passes_its_points_and_breaks_where_one_is_missing() -> None:
     assert line.get("points") == " ".join(f"{x:g},{y:g}" for x, y in at[:2])
     assert figure.plotly is not None
     assert figure.plotly["data"][0]["y"] == [0, 1, None, 3]
+
+
+@pytest.fixture(scope="module")
+def pocket() -> ToolContext:
+    return ToolContext(load_target("pocket"), pocket_corpus())
+
+
+def _called(pocket: ToolContext, name: str, **args: Any) -> ToolResult:
+    tool = find_tool(name)
+    return tool.run(pocket, tool.parse(tool.args.example | args))
+
+
+@pytest.mark.parametrize("name", ["patch", "attribution_patch"])
+def test_the_grid_of_patching_is_drawn_layer_by_layer(pocket: ToolContext, name: str) -> None:
+    found = _called(pocket, name, layer=None)
+    [figure] = found.figures
+    assert figure.name == name
+    assert figure.plotly is not None
+    assert figure.plotly["data"][0]["z"] == [[pytest.approx(v) for v in row["effect"]] for row in found.payload["rows"]]
+    cells = _cells(figure)
+    assert len(cells) == 10 * 6
+    effect = found.payload["rows"][3]["effect"][1]
+    assert f"layer 3 · Mary/Leo: {effect:.4g}" in dict(cells)
+
+
+def test_of_many_neurons_those_of_the_largest_effect_are_drawn(pocket: ToolContext) -> None:
+    found = _called(pocket, "patch", site="neurons", layer=8)
+    effects = np.abs(found.payload["rows"][0]["effect"])
+    [figure] = found.figures
+    assert figure.plotly is not None
+    drawn = [int(text) for text in figure.plotly["layout"]["xaxis"]["ticktext"]]
+    assert len(drawn) == 40
+    assert effects[drawn].min() >= np.delete(effects, drawn).max()
+
+
+def test_the_curve_of_steering_stands_beside_its_nulls(pocket: ToolContext) -> None:
+    found = _called(pocket, "steer")
+    [figure] = found.figures
+    assert figure.plotly is not None
+    own, *nulls = figure.plotly["data"]
+    assert own["y"] == [pytest.approx(row["log_prob"], rel=1e-5) for row in found.payload["curve"]]
+    assert len(nulls) == 2
+    for line, null in zip(nulls, found.payload["null_slopes"].values(), strict=True):
+        slope = (line["y"][-1] - line["y"][0]) / (line["x"][-1] - line["x"][0])
+        assert slope == pytest.approx(null["null_value"], abs=1e-4)
 
 
 def test_arrows_are_as_wide_as_their_weight_and_rows_rise_with_the_layers() -> None:

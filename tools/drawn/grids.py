@@ -69,7 +69,7 @@ def _cell(place: tuple[float, float, float, float], value: float, most: float, w
     box = element("rect", said, x=x, y=y, width=width, height=height, class_=colour, fill_opacity=opacity)
     if width < WRITTEN:
         return box
-    short = f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
+    short = f"{round(value, 2) + 0.0:.2f}" if abs(value) < 100 else f"{value:.0f}"
     middle = {"x": x + width / 2, "y": y + height / 2 + 4, "font_size": 11.0}
     return box + element("text", short, class_="ink", text_anchor="middle", pointer_events="none", **middle)
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from scipy import stats as scipy_stats
 from torch import Tensor
 
+from neuronaut.tools.intervene.effect_figures import patch_figures
 from neuronaut.tools.intervene.patch import (
     Metric,
     PatchArgs,
@@ -64,7 +65,8 @@ def attribution_patch(context: ToolContext, args: AttributionPatchArgs) -> ToolR
             found.append(
                 Measurement("rank_agreement", agreement, "Spearman correlation", n, null_value=0.0, n_of="component")
             )
-    return ToolResult(tuple(found), grid_payload(args, metric, sites, estimate), arrays)
+    payload = grid_payload(args, metric, sites, estimate)
+    return ToolResult(tuple(found), payload, arrays, patch_figures("attribution_patch", payload))
 
 
 def estimated(metric: Metric, base: Tensor, other: Tensor, sites: list[Site], steps: int) -> Tensor:

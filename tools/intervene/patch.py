@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from neuronaut.tools.errors import ToolFailed, ToolRefused
 from neuronaut.tools.intervene.answers import Answer, read_together, sequence_scores, signed_answers
+from neuronaut.tools.intervene.effect_figures import patch_figures
 from neuronaut.tools.intervene.next_token import to_ids
 from neuronaut.tools.look.examples import Text, read_texts
 from neuronaut.tools.measurements import Measurement
@@ -71,7 +72,8 @@ def patch(context: ToolContext, args: PatchArgs) -> ToolResult:
     low, high = (metric.corrupted, metric.clean) if args.direction == "denoise" else (metric.clean, metric.corrupted)
     effect = ((scores - low) / (high - low)).reshape(len(sites), -1)
     best = Measurement("effect_best", float(effect.max()), "share of the metric", 1, null_value=0.0, n_of="prompt pair")
-    return ToolResult((best,), grid_payload(args, metric, sites, effect), {"effect": effect.numpy()})
+    payload = grid_payload(args, metric, sites, effect)
+    return ToolResult((best,), payload, {"effect": effect.numpy()}, patch_figures("patch", payload))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.intervene.ablate import EIGHT, MIN_PROMPTS
 from neuronaut.tools.intervene.answers import answer_ids
 from neuronaut.tools.intervene.continuation import Continuation, check_room, continued
+from neuronaut.tools.intervene.effect_figures import steer_figures
 from neuronaut.tools.intervene.outcomes import Change, Move, Push, Watched
 from neuronaut.tools.intervene.parts import Part, Places, Positions, places_of
 from neuronaut.tools.intervene.steering import Steering
@@ -101,7 +102,8 @@ def steer(context: ToolContext, args: SteerArgs) -> ToolResult:
     payload: dict[str, Any] = {"unit": unit.address, "token": args.token, "how": args.how}
     for one in parts:
         payload |= one.payload
-    return ToolResult(tuple(measured for one in parts for measured in one.measurements), payload)
+    measured = tuple(one for part in parts for one in part.measurements)
+    return ToolResult(measured, payload, figures=steer_figures(payload))
 
 
 def dose_response(steering: Steering, args: SteerArgs, moves: list[Move], amounts: Tensor) -> ToolResult:

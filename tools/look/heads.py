@@ -160,7 +160,7 @@ def _figures(values: Mapping[str, Floats]) -> tuple[Figure, ...]:
     for name, grid in values.items():
         unit = {"entropy": "nats", "copying": "mean rank", "successor": "share of tokens"}.get(name, "attention")
         layers, heads = [f"layer {i}" for i in range(len(grid))], [str(i) for i in range(grid.shape[1])]
-        axes = Axes(f"{name} of each head", "head", "", unit)
+        axes = Axes(f"{name} score of each head", "head", "", unit)
         found.append(heat_map(f"head_scores_{name}", grid, layers, heads, axes, rising=True))
     return tuple(found)
 
