@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from neuronaut.evals.compiler.compare import compare
-from neuronaut.evals.compiler.program import MAX_LENGTH, interpret
+from neuronaut.evals.compiler.drawn import drawn
+from neuronaut.evals.compiler.program import MAX_LENGTH, Program, interpret
 from neuronaut.evals.compiler.programs import PROGRAMS
 from neuronaut.evals.compiler.verify import Untrue, verify
 from neuronaut.evals.compiler.weights import Compiled, compile_program, piece_of
@@ -20,7 +21,7 @@ from neuronaut.evals.fixtures import write_folder
 from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size, share
 from neuronaut.tools.corpus import Corpus
 from neuronaut.tools.errors import ToolFailed, ToolRefused
-from neuronaut.tools.programs.program import Program
+from neuronaut.tools.programs.program import Program as Described
 from neuronaut.tools.programs.tools import DescribeArgs, describe_program
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.stats import mean_interval
@@ -33,17 +34,23 @@ HELD_OUT = 200  # fresh texts, drawn by another generator than those that a desc
 REPRODUCED = 0.95  # of them, from which on a task counts as found
 GOALS = {"auroc": 0.99, "tags": 0.95, "tasks": 0.95}
 NO_TEXT = Corpus("no text", "", ())
+EVERY = 4  # every so many cases one is drawn at random
 BY_NAME = {program.name: program for program in PROGRAMS}
+
+
+def program_named(name: str) -> Program:
+    """A written program, or a drawn one, "drawn 12"."""
+    return BY_NAME[name] if name in BY_NAME else drawn(int(name.removeprefix("drawn ")))
 
 
 def build(name: str, layout: int) -> Compiled:
     """A program's model. layout: the seed of the order in which heads and neurons stand."""
-    return compile_program(BY_NAME[name], layout)
+    return compile_program(program_named(name), layout)
 
 
 def truth(name: str, layout: int) -> dict[str, Any]:
     """What is asked for: the task, and the parts with their roles, what they read and write. JSON."""
-    program = BY_NAME[name]
+    program = program_named(name)
     parts = [asdict(part) | {"indices": list(part.indices)} for part in build(name, layout).components]
     return {"program": name, "layout": layout, "task": program.task, "components": parts}
 
@@ -57,16 +64,20 @@ class CompiledSuite:
 
     @property
     def sizes(self) -> Mapping[Size, int]:
-        """Programs of each selection; the full one has all."""
-        return {"smoke": 6, "standard": 48, "full": len(PROGRAMS)}
+        """Programs of each selection; the full one has all that were written."""
+        return {"smoke": 6, "standard": 48, "full": len(PROGRAMS) * EVERY // (EVERY - 1)}
 
     def batches(self, n: int, seed: int) -> Sequence[Batch]:
-        """A batch for each model. After all programs they come again, laid out otherwise."""
+        """A batch for each model: three written programs, in random order, then one that is drawn at random. After all
+        written ones they come again, laid out otherwise."""
         order = np.random.default_rng(seed).permutation(len(PROGRAMS))
         found = []
         for number in range(n):
-            again, place = divmod(number, len(PROGRAMS))
-            program, layout = PROGRAMS[order[place]], seed * 1000 + again
+            if number % EVERY == EVERY - 1:
+                program, layout = drawn(1000 * seed + number // EVERY), seed * 1000
+            else:
+                again, place = divmod(number - number // EVERY, len(PROGRAMS))
+                program, layout = PROGRAMS[order[place]], seed * 1000 + again
             case = Case(f"{program.name} {layout}", program.family, truth(program.name, layout))
             found.append(Batch(case.key, (case,), {"program": program.name, "layout": layout}))
         return found
@@ -93,26 +104,32 @@ class CompiledSuite:
 
 
 def _found(rows: Sequence[Row]) -> list[Score]:
-    """Edges, roles and tasks; a model that was not described has edges at chance, and no role or task."""
-    aurocs = [row.get("auroc", 0.5) for row in rows]
-    interval = mean_interval(aurocs) or (None, None)
-    tags, idle = sum(row["labelled"] + row["idle"] for row in rows), sum(row["idle"] for row in rows)
-    right, idle_right = (sum(row.get(name, 0) for row in rows) for name in ("tags_right", "idle_right"))
-    said = [row.get("reproduced", 0.0) for row in rows]
-    commonest, shuffled = ([row.get(name, 0.0) for row in rows] for name in ("null_commonest", "null_shuffled"))
+    """Edges, roles and tasks, of all programs and of the drawn ones; a model that was not described has edges at chance,
+    and no role or task."""
+    drawn_ones = [row for row in rows if row["family"] == "drawn"]
+    said, commonest, shuffled = (
+        [row.get(name, 0.0) for row in rows] for name in ("reproduced", "null_commonest", "null_shuffled")
+    )
     return [
-        Score("edges: mean AUROC", _mean(aurocs), len(rows), *interval, goal=GOALS["auroc"]),
-        share("roles right", right, tags, goal=GOALS["tags"]),
-        share("roles right, idle parts apart", right - idle_right, tags - idle),
-        share(
-            "tasks: 95 % of held-out texts reproduced",
-            sum(one >= REPRODUCED for one in said),
-            len(rows),
-            goal=GOALS["tasks"],
-        ),
+        *_recovered(rows, "", GOALS),
+        *_recovered(drawn_ones, "drawn programs: ", {}),
         Score("held-out texts reproduced", _mean(said), len(rows)),
         Score("held-out texts reproduced by the commonest output", _mean(commonest), len(rows)),
         Score("held-out texts reproduced with tables shuffled", _mean(shuffled), len(rows)),
+    ]
+
+
+def _recovered(rows: Sequence[Row], of: str, goals: Mapping[str, float]) -> list[Score]:
+    aurocs = [row.get("auroc", 0.5) for row in rows]
+    low, high = mean_interval(aurocs) or (None, None)
+    tags, idle = sum(row["labelled"] + row["idle"] for row in rows), sum(row["idle"] for row in rows)
+    right, idle_right = (sum(row.get(name, 0) for row in rows) for name in ("tags_right", "idle_right"))
+    tasks = sum(row.get("reproduced", 0.0) >= REPRODUCED for row in rows)
+    return [
+        Score(f"{of}edges: mean AUROC", _mean(aurocs), len(rows), low, high, goal=goals.get("auroc")),
+        share(f"{of}roles right", right, tags, goal=goals.get("tags")),
+        share(f"{of}roles right, idle parts apart", right - idle_right, tags - idle),
+        share(f"{of}tasks: 95 % of held-out texts reproduced", tasks, len(rows), goal=goals.get("tasks")),
     ]
 
 
@@ -149,7 +166,7 @@ def _described(target: TargetModel, compiled: Compiled, case: Case, seed: int) -
         "tags_right": compared.right,
         "idle_right": compared.idle_right,
         "tags_wrong": list(compared.wrong),
-        "reproduced": reproduced(compiled, Program.from_data(result.payload["program"]), seed),
+        "reproduced": reproduced(compiled, Described.from_data(result.payload["program"]), seed),
         "null_commonest": nulls["commonest output of each place"],
         "null_shuffled": nulls["tables shuffled"],
         "description": result.payload["text"],
@@ -158,7 +175,7 @@ def _described(target: TargetModel, compiled: Compiled, case: Case, seed: int) -
     }
 
 
-def reproduced(compiled: Compiled, described: Program, seed: int) -> float:
+def reproduced(compiled: Compiled, described: Described, seed: int) -> float:
     """The share of fresh random texts on which a described program says what the model was verified to say, at all places."""
     rng, domain = random.Random(f"held out {seed}"), compiled.program.tokens.domain
     right = 0

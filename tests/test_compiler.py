@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from neuronaut.evals.compiled import BY_NAME, SUITE, opened
+from neuronaut.evals.compiled import BY_NAME, SUITE, opened, program_named
+from neuronaut.evals.compiler.drawn import drawn
 from neuronaut.evals.compiler.program import MAX_LENGTH, Count, Map, Program, Pull, Selector, Tokens, interpret
 from neuronaut.evals.compiler.programs import PROGRAMS
 from neuronaut.evals.compiler.verify import Untrue, verify
@@ -226,6 +227,21 @@ def test_what_cannot_be_compiled_is_refused() -> None:
         compile_program(Program("", "", "", token, twice), 0)
 
 
+@pytest.mark.parametrize("number", range(8))
+def test_a_drawn_program_is_always_the_same_and_its_model_is_exact_with_no_part_that_does_not_matter(
+    number: int,
+) -> None:
+    program = program_named(f"drawn {number}")
+    drawn.cache_clear()
+    again = drawn(number)
+    text = [str(token) for token in program.tokens.domain] * 3
+    assert interpret(program, text) == interpret(again, text)
+    compiled = compile_program(again, 0)
+    with opened(compiled) as target:
+        found = verify(target, compiled, 0)
+    assert found.confirmed == sum(part.role != "none" for part in compiled.components) > 0
+
+
 def test_the_suite_asks_the_same_cases_of_a_seed_and_scores_what_was_found(tmp_path: Any) -> None:
     first, again, other = SUITE.batches(8, 1), SUITE.batches(8, 1), SUITE.batches(8, 2)
     assert first == again
@@ -241,7 +257,7 @@ def test_the_suite_asks_the_same_cases_of_a_seed_and_scores_what_was_found(tmp_p
     parts = sum(len(batch.cases[0].truth["components"]) for batch in first[:2])
     assert scores["roles right"].n == parts
     assert scores["roles right"].value == pytest.approx(sum(row["tags_right"] for row in rows) / parts)
-    undescribed = {"outcome": "failed", "verified": True, "program": "x", "labelled": 3, "idle": 2}
+    undescribed = {"outcome": "failed", "verified": True, "program": "x", "family": "drawn", "labelled": 3, "idle": 2}
     worse = {score.name: score for score in SUITE.scores([undescribed])}
     assert worse["edges: mean AUROC"].value == 0.5
     assert worse["roles right"].value == worse["tasks: 95 % of held-out texts reproduced"].value == 0.0

@@ -188,11 +188,12 @@ def interpret(program: Program, tokens: Sequence[str]) -> list[Label]:
     """What the program gives at each position. Raises ValueError where a pull selects labels that differ."""
     columns: dict[Variable, list[Value]] = {}
     for variable in variables(program):
-        columns[variable] = [_value(variable, tokens, columns, at) for at in range(len(tokens))]
+        columns[variable] = [value_of(variable, tokens, columns, at) for at in range(len(tokens))]
     return columns[program.output]  # type: ignore[return-value]
 
 
-def _value(variable: Variable, tokens: Sequence[str], columns: dict[Variable, list[Value]], at: int) -> Value:
+def value_of(variable: Variable, tokens: Sequence[str], columns: dict[Variable, list[Value]], at: int) -> Value:
+    """The value of a variable at a position, from the columns of those that it is computed from."""
     match variable:
         case Tokens():
             return tokens[at]

@@ -96,7 +96,7 @@ class Builder:
         means = self._means(rule, table, start_value)
         centres = np.unique(means.round(DIGITS))
         self.labels[part.name] = nearest(centres, means)
-        return Line(part.name, role, table, _rounded(centres), select, start_value, tuple(centres.tolist()))
+        return Line(part.name, role, table, _rounded(centres.tolist()), select, start_value, tuple(centres.tolist()))
 
     def _means(self, rule: Rule, table: Table, start_value: float) -> Floats:
         """(texts, words) the mean of what the rule selects; the start token's value where that is nothing."""

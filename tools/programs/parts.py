@@ -78,6 +78,7 @@ class Observed:
 
     def _write(self, part: Part) -> Tensor:
         embedded = self.at("resid_pre", 0)
+        outer: SiteName
         match part.kind:
             case "token":
                 return embedded if self.positional is None else embedded - self.positional

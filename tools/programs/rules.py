@@ -82,7 +82,7 @@ def learn_rule(
     best: Rule | None = None
     for prefer in ("all", "last", "first"):
         terms = [_term(seen.chosen, pair, known, numbers) for pair in pairs]
-        rule = _pruned(seen, terms, prefer, known)  # type: ignore[arg-type]
+        rule = _pruned(seen, terms, prefer, known)
         if best is None or rule.errors < best.errors:
             best = rule
         if best.errors == 0:

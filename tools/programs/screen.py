@@ -34,7 +34,7 @@ def _largest(observed: Observed, name: str, n: int, among: tuple[tuple[int, ...]
         return logits.log_softmax(-1).amax(-1)[:, observed.words.lead :].sum(1)
 
     found = observed.target.gradients(observed.ids, sites, score)
-    scores = {}
+    scores: dict[tuple[int, int], float] = {}
     for site, all_ in zip(sites, among, strict=True):
         value, gradient = found[site]
         product = (value - value.mean(dim=(0, 1))) * gradient
