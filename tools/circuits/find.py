@@ -51,13 +51,14 @@ class FindCircuitArgs(ToolArgs):
 
 
 class Found(NamedTuple):
-    """A circuit. edges: () for a circuit of nodes. steps: what was accepted on the way."""
+    """A circuit. steps: what was accepted on the way. edges: () and order: None where they do not apply."""
 
     mask: Mask
     share: float
     steps: Sequence[Step]
     complete: bool
     edges: tuple[str, ...] = ()
+    order: PruneOrder | None = None
 
 
 @tool("find_circuit")
@@ -120,7 +121,7 @@ def _searched(runs: NodeRuns, args: FindCircuitArgs) -> Found:
 
 
 def _pruned(left: Pruned) -> Found:
-    return Found(left.mask, left.share, left.steps, left.complete)
+    return Found(left.mask, left.share, left.steps, left.complete, order=left.order)
 
 
 def _kept_by(runs: NodeRuns, kept: Tensor) -> float:
@@ -167,7 +168,7 @@ def _payload(runs: NodeRuns, args: FindCircuitArgs, found: Found, again: list[di
     return {
         "task": args.task,
         "method": args.method,
-        "order": args.order,
+        "order": found.order,
         "how": args.how,
         "threshold": args.threshold,
         "corruption": prompts.corruption,

@@ -38,9 +38,12 @@ def prune(runs: NodeRuns, *, order: PruneOrder, threshold: float, seed: int, bud
     """Nodes are tried in an order, round after round, until a round takes none out.
 
     threshold: share of the clean-corrupted gap that has to be left. order: the last or first layer first, at random, or
-    what matters least alone first. budget: forwards that may be spent; when they are, what is left so far comes back.
+    what matters least alone first (the last layer first, where measuring that would spend half of the budget). budget:
+    forwards that may be spent; when they are, what is left so far comes back.
     """
     limit, now = runs.target.forwards + budget, runs.trail(runs.whole)
+    if order == "effect" and len(runs.whole) * len(runs.prompts) > budget / 2:
+        order = "backward"
     steps, complete = [Step(int(now.circuit.sum()), runs.share(now.scores))], True
     for _ in range(MAX_ROUNDS):
         size = int(now.circuit.sum())

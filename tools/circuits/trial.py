@@ -34,6 +34,7 @@ from neuronaut.tools.tasks.base import TaskPrompts, solved
 from neuronaut.tools.tasks.catalogue import task_named
 
 BLOCKS = 3
+BLOCK = 64  # prompts that are drawn for a block, and groups that it may have
 MIN_GROUPS = 8  # fewer carry no bound worth printing
 FOR_RANDOM = 32  # prompts on which random circuits are run, of different groups while they last
 OTHER_TEXTS = 24
@@ -55,7 +56,7 @@ class TestCircuitArgs(ToolArgs):
     seed: int = 0
     how: Ablation = "resample"
     corruption: str | None = None
-    n: int = Field(default=64, ge=8, le=512)
+    n: int = Field(default=BLOCK, ge=8, le=BLOCK)
     n_random: int = Field(default=N_RANDOM, ge=N_RANDOM, le=10_000)
 
 
@@ -107,9 +108,9 @@ def test_circuit(context: ToolContext, args: TestCircuitArgs) -> ToolResult:
 def unseen(target: TargetModel, args: TestCircuitArgs) -> TaskPrompts:
     """The prompts of one block of the test half: blocks share no group. Refuses a block for which no group is left."""
     task = task_named(args.unit.removeprefix("task:"))
-    drawn = task.prompts(target, BLOCKS * args.n, seed=0, corruption=args.corruption, half="test")
+    drawn = task.prompts(target, BLOCKS * BLOCK, seed=0, corruption=args.corruption, half="test")
     n_groups = int(drawn.groups.max()) + 1
-    size = max(-(-n_groups // BLOCKS), min(n_groups, args.n))
+    size = max(-(-n_groups // BLOCKS), min(n_groups, BLOCK))
     rows = np.flatnonzero(drawn.groups // size == args.block)
     n_left = len(np.unique(drawn.groups[rows]))
     if n_left < min(MIN_GROUPS, n_groups):
