@@ -36,17 +36,17 @@ def what_matters(session: Session, question: Question) -> None:
 
 
 def why(session: Session, question: Question) -> None:
-    """Why an answer follows a prompt: from which layer on it leads, which parts write it, and which it rests on."""
-    answer = _as_token(session, question.answer)
-    shared = {"prompt": question.prompt, "answer": answer, "seed": session.config.seed}
-    found = session.experiment("importance", shared | {"parts": "components", "k": SHOWN_PARTS}).payload
+    """Why an answer follows a prompt: what it rests on, from which layer on it leads and which parts say it, and where the
+    head that matters most looks."""
+    shared = {"prompt": question.prompt, "answer": _as_token(session, question.answer), "seed": session.config.seed}
+    found = session.experiment("importance", shared | {"parts": "components", "k": SHOWN_PARTS}, own=True).payload
     session.say("measure", f"{found['answer']!r} has probability {found['probability']:.2f}")
-    session.experiment("answer_lens", {"prompt": question.prompt, "answer": found["answer"]})
-    session.experiment("importance", shared | {"parts": "neurons", "k": SHOWN_PARTS})
-    for part in found["parts"]:
-        if part["part"].startswith("L"):
-            session.experiment("attention_on", {"unit": part["part"], "texts": [question.prompt]})
-            break
+    session.experiment("importance", shared | {"parts": "neurons", "k": SHOWN_PARTS}, own=True)
+    if found["answer"] in session.context.target.vocabulary.pieces:
+        session.experiment("logit_lens", {"text": question.prompt, "answer": found["answer"]}, own=True)
+    first = next((part["part"] for part in found["parts"] if part["part"].startswith("L")), None)
+    if first is not None:
+        session.experiment("attention_on", {"unit": first, "texts": [question.prompt]}, own=True)
 
 
 def _as_token(session: Session, answer: str) -> str:

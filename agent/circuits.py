@@ -64,7 +64,15 @@ def _test(session: Session, unit: Unit, hypothesis: str, found: Circuit) -> Deci
 
 def circuit_case(done: Done, n_claims: int) -> CircuitCase:
     """The case of a circuit from its experiment."""
-    raise NotImplementedError
+    payload = done.payload
+    same = ("nodes", "accuracy", "gap_low", "sufficiency", "sufficiency_low", "percentile", "necessity", "necessity_high",
+            "minimality", "harm", "harm_high")  # fmt: skip
+    return CircuitCase(
+        n_claims=n_claims,
+        members=payload["size"],
+        bets=tuple(payload["bets"]),
+        **{name: payload[name] for name in same},
+    )
 
 
 def compare(session: Session, tasks: tuple[str, str]) -> None:

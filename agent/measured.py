@@ -57,8 +57,64 @@ def _attention_on(payload: Payload, metrics: Payload) -> Iterator[str]:
         yield f"{row['query']} → {row['key']}  {row['weight']:.2f} ({row['even']:.2f})"
 
 
+def _lens_row(row: Payload) -> str:
+    tokens = " · ".join(visible(token) for token in row["tokens"][:3])
+    return (
+        f"before {row['before']}: {tokens}  (the answer: rank {row['rank'] + 1}, log-probability {row['answer']:.1f})"
+    )
+
+
+def _logit_lens(payload: Payload, metrics: Payload) -> Iterator[str]:
+    answer = f'"{visible(payload["answer"])}"'
+    yield f"the likeliest token before each layer, by the last norm and the unembedding, and what says {answer}"
+    for row in payload["layers"]:
+        yield _lens_row(row)
+    said = sorted(payload["components"], key=lambda row: -abs(row["logit"]))[:LISTED]
+    yield "logits that parts add to it directly: " + ", ".join(
+        f"{row['component']} {row['logit']:+.1f}" for row in said
+    )
+    neurons = ", ".join(f"{row['neuron']} {row['logit']:+.1f}" for row in payload["neurons"])
+    yield f"neurons: {neurons}"
+
+
+def _find_circuit(payload: Payload, metrics: Payload) -> Iterator[str]:
+    yield (
+        f"searched by {payload['method']} on {payload['n']} prompts of which the model has {payload['accuracy']:.0%} right "
+        f"(clean − corrupted {payload['gap']:.1f} nats)"
+    )
+    whole = "" if payload["complete"] else "; the budget was spent, so that it may still hold parts that do nothing"
+    best = metrics["share"]["null_value"] or 0.0
+    yield f"{payload['size']} of {payload['nodes']} parts keep {payload['share']:.2f} there; best of 20 random circuits {best:.2f}{whole}"
+    for other in payload["reruns"]:
+        yield f"again in random order ({other['jaccard']:.2f} the same): {', '.join(other['members'])}"
+
+
+def _test_circuit(payload: Payload, metrics: Payload) -> Iterator[str]:
+    yield "what the removal of each part costs on unseen prompts, as a share of the behaviour, and its p (Holm)"
+    for name, cost in sorted(payload["costs"].items(), key=lambda item: -item[1]):
+        yield f"{name:<7} {cost:+.2f}  p {payload['minimality'][name]:.2g}"
+    yield f"95 % of the other parts cost less than {payload['cost_bar']:+.2f} when they are put in and taken out again"
+
+
+def _compare_circuits(payload: Payload, metrics: Payload) -> Iterator[str]:
+    one, other = payload["tasks"]
+    yield f"{one!r} and {other!r} share {len(payload['shared'])} parts: {', '.join(payload['shared']) or 'none'}"
+    yield f"overlap (Jaccard) {payload['jaccard']:.2f}; random circuits of these sizes {payload['jaccard_random']:.2f}"
+    for task, only in zip(payload["tasks"], payload["only"], strict=True):
+        yield f"only {task!r}: {', '.join(only) or 'none'}"
+    for row, removed in zip(payload["crossed"], (other, one), strict=True):
+        yield (
+            f"{row['task']!r} keeps {row['left']:.2f} [{row['low']:.2f}, {row['high']:.2f}] without the circuit of {removed!r}; "
+            f"without random ones {row['random'] or 0:.2f}"
+        )
+
+
 _LINES: dict[str, Callable[[Payload, Payload], Iterator[str]]] = {
     "attention_on": _attention_on,
+    "compare_circuits": _compare_circuits,
+    "find_circuit": _find_circuit,
+    "logit_lens": _logit_lens,
+    "test_circuit": _test_circuit,
     "head_scores": _head_scores,
     "importance": _importance,
 }

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 STYLES = {"SUPPORTED": "bold green", "PARTIAL": "yellow", "UNRESOLVED": "magenta", "REFUTED": "red", "ABSTAINED": "dim",
           "MEASURED": "cyan"}  # fmt: skip
-BUILT_IN = ("grammar", "design effects")
+BUILT_IN = ("grammar", "design effects", "design attention", "design losses", "pruning", "revision")
 EVERYTHING_HOLDS = "all conditions hold"
 SHOWN_PROPOSALS = 4
 COLUMN, PIPED_WIDTH = 12, 120
@@ -46,7 +46,8 @@ def _rows(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
     for claim in sorted(answer["claims"], key=lambda c: (ORDER.index(c["status"]), -_score(c))):
         first = (claim["unit"], claim["side"]) not in seen
         seen.add((claim["unit"], claim["side"]))
-        body = Text(f"{claim['unit']} {visible(claim['claim'])}", style="" if first else "dim")
+        named = "" if claim["side"] == "circuit" else f"{claim['unit']} "
+        body = Text(f"{named}{visible(claim['claim'])}", style="" if first else "dim")
         if claim["author"] not in BUILT_IN:
             body.append(f" (proposed by {visible(claim['author'])})", style="dim")
         if first:
@@ -71,7 +72,10 @@ def _rows(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
         tokens = ", ".join(f'"{visible(token)}"' for token in left["examples"])
         rest = f", most of it at {tokens}" if tokens and left["share"] >= 0.01 else ""
         yield Text("left over", style="dim"), Text(f"{left['share']:.0%} of the firing of {left['unit']}{rest}")
-    names = [f"{p['unit']} {visible(p['claim'])}" for p in answer["proposed"]]
+    names = [
+        visible(p["claim"] if p["unit"].startswith("task:") else f"{p['unit']} {p['claim']}")
+        for p in answer["proposed"]
+    ]
     if names:
         more = f"; and {len(names) - SHOWN_PROPOSALS} more" if len(names) > SHOWN_PROPOSALS else ""
         yield Text("not tested", style="dim"), Text("; ".join(names[:SHOWN_PROPOSALS]) + more, style="dim")
