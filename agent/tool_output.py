@@ -78,6 +78,8 @@ def _kind(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     match field.get("type"):
         case "array":
             size = f"{low or 0} to {high} of " if high is not None else ""
+            if "items" not in field:
+                return f"list of {', '.join(_kind(part, schema) for part in field['prefixItems'])}"
             return f"list of {size}{_kind(field['items'], schema)}"
         case "string":
             return "text"
@@ -94,9 +96,9 @@ def _lines(payload: Mapping[str, Any]) -> Iterator[str]:
         yield f"{key:<{width}}  {value}"
     for key, value in payload.items():
         if isinstance(value, Mapping):
-            yield from ("", key, *(f"  {line}" for line in _without_gap(_lines(value))))
+            yield from ("", key, *(f"  {line}".rstrip() for line in _without_gap(_lines(value))))
         elif _is_block(value):
-            yield from ("", key, *(f"  {line}" for line in _rows(value)))
+            yield from ("", key, *(f"  {line}".rstrip() for line in _rows(value)))
 
 
 def _without_gap(lines: Iterator[str]) -> Iterator[str]:
@@ -115,7 +117,7 @@ def _is_block(value: Any) -> bool:
 
 
 def _joined(value: Any) -> str:
-    return ", ".join(map(_cell, value)) if isinstance(value, (list, tuple)) else _cell(value)
+    return ", ".join(map(_cell, value)) if isinstance(value, (list, tuple)) and value else _cell(value)
 
 
 def _rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -164,5 +166,5 @@ def _cell(value: Any) -> str:
         case Mapping():
             return " ".join(_cell(one) for one in value.values())
         case list() | tuple():
-            return ", ".join(_cell(one) for one in value)
+            return ", ".join(_cell(one) for one in value) or "none"
     return str(value)

@@ -102,6 +102,26 @@ def test_parts_stand_indented_below_their_names() -> None:
     assert _printed(spec={"layers": 2, "name": "tiny"}, k=3) == ["k  3", "", "spec", "  layers  2", "  name    tiny"]
 
 
+def test_nothing_in_a_list_is_said() -> None:
+    assert _printed(found=[], pairs=[["a", "b"], []]) == ["found  none", "pairs  a, b, none"]
+
+
+def test_blank_lines_between_nested_parts_are_empty() -> None:
+    assert _printed(outer={"n": 1, "inner": {"k": 2}}) == ["outer", "  n  1", "", "  inner", "    k  2"]
+
+
+def test_the_key_that_a_head_looks_at_stands_beside_the_query() -> None:
+    row = {
+        "pieces": ["a", " cat", " sat"],
+        "activations": [0.0, 0.9, 0.1],
+        "activation": 0.9,
+        "document": 3,
+        "query": " sat",
+    }
+    [_, line] = _printed(examples=[row])
+    assert line.split() == ["0.900", "document", "3", "from", "'", "sat'", "a", "cat[0.9]", "sat"]
+
+
 def test_a_context_marks_the_large_activations_alone() -> None:
     row = {"pieces": ["<|bos|>", "a", " cat", " sat"], "activations": [0.0, 0.49, 1.0, -0.5]}
     [_, line] = _printed(texts=[row])
