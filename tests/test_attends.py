@@ -22,6 +22,7 @@ from neuronaut.tools.look.attention import (
     LOOKS,
     count_looks,
     looked,
+    looks_of_heads,
     pattern_of,
     repeated_tokens,
     shuffled,
@@ -477,5 +478,13 @@ def test_the_previous_token_head_of_a_public_model_is_found(real_data: Path, tmp
 
 
 def test_a_public_model_without_induction_is_given_no_induction_head(real_data: Path, tmp_path: Path) -> None:
-    said = _said(real_data, "stories260K", [(layer, head) for layer in (1, 2, 3) for head in (0, 3)], tmp_path)
-    assert all(one["kind"] != "induction" for one in said)
+    target = load_target(real_data / "models" / "stories260K")
+    tokens = some_windows(
+        target.tokenize([d.text for d in load_corpus(real_data / "corpora" / "tinystories.jsonl").of("design")]), 0
+    )
+    looks = looks_of_heads(target, Attends(key=AfterDuplicate()), tokens.select(range(40)), range(5))
+    shares = {place: one.share for place, one in looks.items()}
+    assert len(shares) == 40
+    nearest = sorted(shares, key=lambda place: -shares[place])[:2]
+    assert shares[nearest[0]] < 0.6
+    assert all(one["kind"] != "induction" for one in _said(real_data, "stories260K", nearest, tmp_path))
