@@ -56,33 +56,27 @@ def logit_lens(context: ToolContext, args: LogitLensArgs) -> ToolResult:
     answers = _answers(target, args)
     lens = _lens(context) if args.lens == "tuned" else None
     logits, said = predictions(target, ids, lens), Attribution.of(target, ids, position)
-    final = logits[-1, position]
-    answer = answers[0] if answers else int(final.argmax())
-    rows = _layers(target, logits[:, position], answer, args.k)
-    settled = _settled(logits[:, position])
-    n_rows = len(logits)
+    here = logits[:, position]
+    columns = answers or [int(here[-1].argmax())]
+    parts, settled = said.components(columns), _settled(here)
     pieces = target.vocabulary.pieces
-    columns = [answer, *answers[1:]]
-    parts = said.components(columns)
-    measurement = Measurement(
-        "settled_from", float(settled), "row", 1, null_value=float(n_rows - 1), n_of="position"
-    )  # fmt: skip
     payload: dict[str, Any] = {
         "lens": args.lens,
         "position": f"{position} {pieces[int(ids[0, position])]}",
-        "answer": pieces[answer],
-        "wrong_answer": pieces[answers[1]] if len(answers) > 1 else None,
+        "answer": pieces[columns[0]],
+        "wrong_answer": args.wrong_answer,
         "logit": round(sum(parts.values()), 4),
-        "model_logit": round(float(_less(final, columns)), 4),
-        "layers": rows,
+        "model_logit": round(float(_less(here[-1], columns)), 4),
+        "layers": _layers(target, here, columns[0], args.k),
         "components": [{"component": name, "logit": round(value, 4)} for name, value in parts.items()],
         "neurons": [
             {"neuron": unit.address, "logit": round(value, 4)} for unit, value in said.neurons(columns, args.k)
         ],
     }
+    measurement = Measurement("settled_from", float(settled), "row", 1, null_value=len(here) - 1.0, n_of="position")
     arrays = {"logits": logits.numpy(), "components": np.array(list(parts.values()))}
-    labels = [pieces[i] for i in ids[0].tolist()]
-    return ToolResult((measurement,), payload, arrays, (_grid(logits, labels), _parts(target, parts)))
+    figures = (_grid(logits, [pieces[i] for i in ids[0].tolist()]), _parts(target, parts))
+    return ToolResult((measurement,), payload, arrays, figures)
 
 
 def predictions(target: TargetModel, ids: Tensor, lens: TunedLens | None = None) -> Tensor:
