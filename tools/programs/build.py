@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -42,30 +43,29 @@ class Builder:
         pieces = self._observed.target.vocabulary.pieces
         tokens, labels = np.unique(said, return_inverse=True)
         output = self._table(self._graph.parts[-1], "logits", labels.reshape(said.shape).astype(np.float64))
-        words = self._observed.words
-        return Program(words.pieces, words.longest, lines, output, tuple(pieces[token] for token in tokens))
+        words, said_pieces = self._observed.words, tuple(pieces[token] for token in tokens)
+        lines = tuple(_named_by(line, output, said_pieces) for line in lines)
+        return Program(words.pieces, words.longest, lines, output, said_pieces)
 
     def _line(self, part: Part) -> Line:
-        written = self._text(part)
-        values = find_values(written.reshape(-1, written.shape[-1]))
-        line = self._head(part, written, values) if part.kind == "head" else self._neurons(part, written, values)
-        if line.numbers is None:
-            self.labels[part.name] = values.labels(written)
-        self.sizes[part.name] = len(line.labels)
-        self.names[part.name] = line.labels
+        line, labels = self._head(part) if part.kind == "head" else self._neurons(part)
+        self.labels[part.name], self.sizes[part.name], self.names[part.name] = labels, len(line.labels), line.labels
         return line
 
     def _text(self, part: Part) -> Floats:
         """(texts, words, d_model) what a part writes, the start token's place left out."""
         return self._observed.written(part)[:, self._lead :].double().numpy()
 
-    def _neurons(self, part: Part, written: Floats, values: Values) -> Line:
-        """A lookup over the labels that the neurons read."""
-        table = self._table(part, "in", values.labels(written).astype(np.float64))
-        reads = len(self._graph.sources(part))
+    def _neurons(self, part: Part) -> tuple[Line, Ints]:
+        """A lookup over the labels that the neurons read, and (texts, words) its own."""
+        written = self._text(part)
+        values = find_values(written.reshape(-1, written.shape[-1]))
+        labels = values.labels(written)
+        table = self._table(part, "in", labels.astype(np.float64))
         to_output = part in self._graph.sources(self._graph.parts[-1])
+        reads = len(self._graph.sources(part))
         role: Role = "combiner" if reads > 1 else "output" if to_output else "indicator"
-        return Line(part.name, role, table, tuple(f"v{i}" for i in range(len(values))))
+        return Line(part.name, role, table, tuple(f"v{i}" for i in range(len(values)))), labels
 
     def _table(self, part: Part, slot: str, value: Floats) -> Table:
         """The commonest value (texts, words) for each combination of labels of what is read."""
@@ -73,30 +73,28 @@ class Builder:
         keys = np.stack([self.labels[name] for name in reads], -1).reshape(-1, len(reads)) if reads else None
         return table_of(reads, keys, value.reshape(-1))
 
-    def _head(self, part: Part, written: Floats, values: Values) -> Line:
-        """Where it looks and what it carries. A number is that of the rule, which is exact where the model's is not."""
-        rule = self._rule(part)
+    def _head(self, part: Part) -> tuple[Line, Ints]:
+        """Where it looks and what it carries, and (texts, words) its labels. A number is that of the rule, which is exact
+        where the model's is not."""
+        written, rule = self._text(part), self._rule(part)
         carried = self._observed.carried(part.layer, part.indices[0]).double().numpy()
-        copies = self._copies(written, carried, values)
+        values = find_values(np.concatenate([one.reshape(-1, one.shape[-1]) for one in (written, carried)]))
+        role: Role = "mover" if self._copies(written, carried, values) else "aggregator"
         select = Selection(tuple(_as_term(term) for term in rule.terms), rule.prefer, rule.start)
-        role: Role = "mover" if copies else "aggregator"
         start, places = carried[:, :1].mean((0, 1)), carried[:, self._lead :]
         if not values.numeric:
             table = self._table(part, "v", values.labels(places).astype(np.float64))
             start_value = float(values.labels(start[None])[0])
-            return Line(
-                part.name, role, table, self._carried_names(table, start_value, len(values)), select, start_value
-            )
+            names = self._carried_names(table, start_value, len(values))
+            return Line(part.name, role, table, names, select, start_value), values.labels(written)
         low, scale = _range(values.numbers(carried))
-        numbers = (values.numbers(places) - low) / scale
-        table, start_value = (
-            self._table(part, "v", numbers),
-            round(float(values.numbers(start[None])[0] - low) / scale, CARRIED_DIGITS),
-        )
+        table = self._table(part, "v", (values.numbers(places) - low) / scale)
+        start_value = round(float(values.numbers(start[None])[0] - low) / scale, CARRIED_DIGITS)
         means = self._means(rule, table, start_value)
         centres = np.unique(means.round(DIGITS))
-        self.labels[part.name] = nearest(centres, means)
-        return Line(part.name, role, table, _rounded(centres.tolist()), select, start_value, tuple(centres.tolist()))
+        names = tuple(f"{number:.3g}" for number in centres)
+        line = Line(part.name, role, table, names, select, start_value, tuple(centres.tolist()))
+        return line, nearest(centres, means)
 
     def _means(self, rule: Rule, table: Table, start_value: float) -> Floats:
         """(texts, words) the mean of what the rule selects; the start token's value where that is nothing."""
@@ -175,5 +173,9 @@ def _as_term(term: object) -> Term:
     return Term(term.key, term.query, tuple(frozenset(np.flatnonzero(row).tolist()) for row in term.allowed))
 
 
-def _rounded(numbers: Sequence[float]) -> tuple[str, ...]:
-    return tuple(f"{number:.3g}" for number in numbers)
+def _named_by(line: Line, output: Table, pieces: Sequence[str]) -> Line:
+    """Neurons that alone are read for the output have labels named after what is said."""
+    if line.select is not None or output.reads != (line.name,):
+        return line
+    names = [pieces[int(output.entries.get((i,), output.other))] for i in range(len(line.labels))]
+    return replace(line, labels=tuple(names))

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 from operator import eq, ge, gt, le, lt, ne
 
 from neuronaut.tools.programs.program import Line, Program, Selection, Table, Term
@@ -31,7 +32,11 @@ def program_lines(program: Program) -> Iterator[str]:
     for line in program.lines:
         yield f"{line.name} ({line.role}) = {_definition(line, names)}"
         names[line.name] = line.labels
-    yield f"says {_cases(program.output, names, program.pieces)}"
+    read = program.output.reads
+    plain = len(read) == 1 and all(
+        program.pieces[int(said)] == names[read[0]][label] for (label,), said in program.output.entries.items()
+    )
+    yield f"says {read[0] if plain else _cases(program.output, names, program.pieces)}"
 
 
 def _definition(line: Line, names: Names) -> str:
@@ -102,6 +107,8 @@ def _cases(table: Table, names: Names, values: Sequence[str] | None) -> str:
     """What the table gives, and for which labels."""
     if not table.reads:
         return f"{table.other:g}" if values is None else values[int(table.other)]
+    if len(table.reads) == 1 and all(_is_number(name) for name in names[table.reads[0]]):
+        return f"by {table.reads[0]}: {'; '.join(_cut(_runs(table, names[table.reads[0]], values)))}"
     by_value: dict[float, list[str]] = defaultdict(list)
     for labels, value in sorted(table.entries.items()):
         by_value[value].append(" ".join(names[name][at] for name, at in zip(table.reads, labels, strict=True)))
@@ -110,6 +117,20 @@ def _cases(table: Table, names: Names, values: Sequence[str] | None) -> str:
         for value, found in by_value.items()
     ]
     return f"by {', '.join(table.reads)}: {'; '.join(_cut(shown))}"
+
+
+def _is_number(label: str) -> bool:
+    return label.replace(".", "", 1).replace("e-", "", 1).isdigit()
+
+
+def _runs(table: Table, numbers: Sequence[str], values: Sequence[str] | None) -> list[str]:
+    """The value of each stretch of numbers, which ascend."""
+    found = []
+    for value, run in groupby(sorted(table.entries.items()), key=lambda entry: entry[1]):
+        at = [numbers[label] for (label,), _ in run]
+        said = f"{value:g}" if values is None else values[int(value)]
+        found.append(f"{said} {f'for {at[0]}' if len(at) == 1 else f'from {at[0]} to {at[-1]}'}")
+    return found
 
 
 def _set(labels: Sequence[str]) -> str:
