@@ -164,20 +164,21 @@ def at_equal_kl(steering: Steering, sign: int, kl: float) -> ToolResult:
     ones = torch.ones(steering.places.columns.shape)
     directions = [*steering.others, *steering.random]
 
-    def moves(doses: Array) -> list[Move]:
-        along = zip(directions, doses[1:].tolist(), strict=True)
-        own = steering.step(sign * float(doses[0]))
-        return [own, *(Push(steering.part.out, direction, dose * norm * ones) for direction, dose in along)]
+    def move(number: int, dose: float) -> Move:
+        if number == 0:
+            return steering.step(sign * dose)
+        return Push(steering.part.out, directions[number - 1], dose * norm * ones)
 
-    def divergence(doses: Array) -> Array:
-        return divergences(steering.target, steering.tokens, steering.places, moves(doses)).mean(axis=1)
+    def divergence(numbers: Array, doses: Array) -> Array:
+        moves = [move(number, dose) for number, dose in zip(numbers.tolist(), doses.tolist(), strict=True)]
+        return divergences(steering.target, steering.tokens, steering.places, moves).mean(axis=1)
 
     found = matched(divergence, 1 + len(directions), kl)
     payload: dict[str, Any] = {"kl": kl, "dose": None, "reached": round(float(found.kl[0]), 6)}
     if np.isnan(found.doses[0]):
         return ToolResult((), {"equal_kl": payload})
     reached = ~np.isnan(found.doses)
-    chosen = [move for move, there in zip(moves(np.nan_to_num(found.doses)), reached, strict=True) if there]
+    chosen = [move(int(number), float(found.doses[number])) for number in np.flatnonzero(reached)]
     plain, *effects = steering.scores([steering.step(0.0), *chosen])
     own, means = effects[0] - plain, np.full(len(found.doses), np.nan)
     means[reached] = [(effect - plain).mean() for effect in effects]

@@ -14,8 +14,8 @@ from neuronaut.tools.registry import Array
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.tokens import Tokens
 
-DOUBLINGS = 20
-HALVINGS = 40
+STEPS = 60
+LARGEST = 2.0**20  # a dose that is too small there will not be enough
 TOLERANCE = 0.01  # of the divergence that is asked for
 
 
@@ -26,28 +26,27 @@ class Matched(NamedTuple):
     kl: Array
 
 
-def matched(divergence: Callable[[Array], Array], n: int, wanted: float) -> Matched:
-    """The dose of each of n moves at which its divergence is `wanted`, within 1 %: doubled from 1 until it is enough, then
-    by bisection. divergence: (n,) of the doses (n,), 0 at dose 0, continuous."""
-    low, high = np.zeros(n), np.ones(n)
-    found = divergence(high)
-    for _ in range(DOUBLINGS):
-        if (found >= wanted).all():
+def matched(divergence: Callable[[Array, Array], Array], n: int, wanted: float) -> Matched:
+    """The dose of each of n moves at which its divergence is `wanted`, within 1 %: by bisection, every other step of which
+    goes where a divergence that grows with the square of the dose would be met.
+
+    divergence: of some of the moves, (k,), from their numbers and doses; 0 at dose 0, continuous.
+    """
+    low, high, dose = np.zeros(n), np.full(n, np.inf), np.ones(n)
+    found, open_ = np.zeros(n), np.ones(n, dtype=bool)
+    for step in range(STEPS):
+        asked = np.flatnonzero(open_)
+        if not len(asked):
             break
-        short = found < wanted
-        low, high = np.where(short, high, low), np.where(short, high * 2, high)
-        found = divergence(high)
-    reached = found >= wanted
-    for _ in range(HALVINGS):
-        done = ~reached | (np.abs(found - wanted) <= TOLERANCE * wanted)
-        if done.all():
-            break
-        middle = np.where(done, high, (low + high) / 2)
-        between = divergence(middle)
-        enough = between >= wanted * (1 - TOLERANCE)
-        low = np.where(enough, low, middle)
-        high, found = np.where(enough, middle, high), np.where(enough, between, found)
-    return Matched(np.where(reached, high, np.nan), found)
+        found[asked] = divergence(asked, dose[asked])
+        open_ &= (np.abs(found - wanted) > TOLERANCE * wanted) & (low < LARGEST)
+        over = found >= wanted
+        low, high = np.where(open_ & ~over, dose, low), np.where(open_ & over, dose, high)
+        guess = dose * np.clip(np.sqrt(wanted / np.maximum(found, 1e-30)), 1 / 8, 8)
+        halved = np.isfinite(high) & ((guess <= low) | (guess >= high) | (step % 2 == 1))
+        between = np.where(low > 0, np.sqrt(low * np.where(np.isfinite(high), high, 1)), high / 2)
+        dose = np.where(open_, np.where(halved, between, guess), dose)
+    return Matched(np.where(np.abs(found - wanted) <= TOLERANCE * wanted, dose, np.nan), found)
 
 
 def divergences(target: TargetModel, tokens: Tokens, places: Places, moves: Sequence[Move]) -> Array:
