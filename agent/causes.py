@@ -38,18 +38,13 @@ def what_matters(session: Session, question: Question) -> None:
 def why(session: Session, question: Question) -> None:
     """Why an answer follows a prompt: what it rests on, from which layer on it leads and which parts say it, and where the
     head that matters most looks."""
-    shared = {"prompt": question.prompt, "answer": _as_token(session, question.answer), "seed": session.config.seed}
+    shared = {"prompt": question.prompt, "answer": question.answer, "seed": session.config.seed}
     found = session.experiment("importance", shared | {"parts": "components", "k": SHOWN_PARTS}, own=True).payload
     session.say("measure", f"{found['answer']!r} has probability {found['probability']:.2f}")
+    shared["answer"] = found["answer"]
     session.experiment("importance", shared | {"parts": "neurons", "k": SHOWN_PARTS}, own=True)
     if found["answer"] in session.context.target.vocabulary.pieces:
         session.experiment("logit_lens", {"text": question.prompt, "answer": found["answer"]}, own=True)
     first = next((part["part"] for part in found["parts"] if part["part"].startswith("L")), None)
     if first is not None:
         session.experiment("attention_on", {"unit": first, "texts": [question.prompt]}, own=True)
-
-
-def _as_token(session: Session, answer: str) -> str:
-    """An answer as the model would write it: with a leading space where only that is a token."""
-    pieces = set(session.context.target.vocabulary.pieces)
-    return f" {answer}" if answer and answer not in pieces and f" {answer}" in pieces else answer

@@ -84,3 +84,14 @@ def test_the_parts_come_in_order_and_are_all_of_them(context: ToolContext) -> No
 def test_a_prompt_longer_than_the_texts_is_refused(context: ToolContext) -> None:
     with pytest.raises(ToolRefused, match="give a shorter prompt"):
         importance(context, ImportanceArgs(prompt="the " * 21, n_texts=200))
+
+
+def test_an_answer_without_its_space_is_the_likelier_of_both(context: ToolContext) -> None:
+    pieces = context.target.vocabulary.pieces
+    word = next(piece[1:] for piece in pieces if piece[:1] == " " and piece[1:] in pieces and piece[1:].isalpha())
+    ids, said = _prompted(context, ImportanceArgs(prompt=PROMPT, answer=word, n_texts=4)), {}
+    for written in (word, f" {word}"):
+        logits = context.target.run(ids.ids, logits=True).logits
+        assert logits is not None
+        said[written] = float(logits[0, -1, pieces.index(written)])
+    assert pieces[ids.answer[0]] == max(said, key=lambda written: said[written])

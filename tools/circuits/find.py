@@ -12,6 +12,7 @@ from neuronaut.tools.circuits.acdc import acdc
 from neuronaut.tools.circuits.edges import circuit_scores, edge_scores, top_edges
 from neuronaut.tools.circuits.measures import random_circuits
 from neuronaut.tools.circuits.nodes import Ablation, Mask, NodeRuns, mask_of, members_of, nodes_of
+from neuronaut.tools.circuits.picture import circuit_graph
 from neuronaut.tools.circuits.pruning import Pruned, PruneOrder, Step, prune
 from neuronaut.tools.circuits.wires import Wires
 from neuronaut.tools.drawn.curves import Series
@@ -100,7 +101,10 @@ def find_circuit(context: ToolContext, args: FindCircuitArgs) -> ToolResult:
     steps = sorted({step.size: step.share for step in found.steps}.items())
     line = Series("kept on search prompts", [size for size, _ in steps], [kept for _, kept in steps])
     axes = Axes(args.task, "members" if not found.edges else "edges", "share of the gap", "")
-    return ToolResult((share,), payload, figures=(curve("faithfulness", [line], axes),) if len(steps) > 1 else ())
+    drawn = (circuit_graph(runs, payload["members"]),)
+    return ToolResult(
+        (share,), payload, figures=(*drawn, curve("faithfulness", [line], axes)) if len(steps) > 1 else drawn
+    )
 
 
 def _searched(runs: NodeRuns, args: FindCircuitArgs) -> Found:

@@ -28,8 +28,8 @@ Parts = Literal["components", "heads", "neurons"]
 
 class ImportanceArgs(ToolArgs):
     """The prompt and what may matter: `components` are all heads and MLPs. answer: "" is the model's likeliest token; it may
-    be several tokens. n_texts: of explore text, whose activations take the place of the prompt's, as many again to choose
-    by."""
+    be several tokens, and without a leading space the likelier of both is meant. n_texts: of explore text, whose
+    activations take the place of the prompt's, and as many again to choose by."""
 
     example: ClassVar = {"prompt": "After Mary and Lucy", "parts": "heads", "n_texts": 8}
     prompt: Text
@@ -129,13 +129,7 @@ def _rounded(interval: tuple[float, float] | None) -> list[float] | None:
 def _prompted(context: ToolContext, args: ImportanceArgs) -> Prompted:
     target = context.target
     ids = to_ids(read_texts(target, [args.prompt]))
-    n_pos = ids.shape[1]
-    if args.answer:
-        answer = answer_ids(target, args.answer)
-    else:
-        logits = target.run(ids, logits=True).logits
-        assert logits is not None
-        answer = (int(logits[0, -1].argmax()),)
+    n_pos, answer = ids.shape[1], _answer(target, ids, args.answer)
     tokens = context.tokens("explore")
     rng = np.random.default_rng(args.seed)
     long_enough = rng.permutation(np.flatnonzero(tokens.lengths >= n_pos))
@@ -145,6 +139,21 @@ def _prompted(context: ToolContext, args: ImportanceArgs) -> Prompted:
         )
     texts = torch.from_numpy(tokens.ids[long_enough[: 2 * args.n_texts], :n_pos]).long()
     return Prompted(target, ids, answer, texts[: args.n_texts], texts[args.n_texts :])
+
+
+def _answer(target: TargetModel, ids: Tensor, text: str) -> tuple[int, ...]:
+    """The tokens of the answer after a prompt, (1, pos) ids; the likeliest token for no text, and the likelier one with and
+    without a leading space."""
+    if not text:
+        logits = target.run(ids, logits=True).logits
+        assert logits is not None
+        return (int(logits[0, -1].argmax()),)
+    written = answer_ids(target, text)
+    if text[0].isspace() or f" {text}" not in target.vocabulary.pieces:
+        return written
+    spaced = answer_ids(target, f" {text}")
+    said = [Prompted(target, ids, one, ids, ids).log_probs([])[0] for one in (written, spaced)]
+    return spaced if said[1] > said[0] else written
 
 
 def _neurons(prompted: Prompted, args: ImportanceArgs) -> tuple[list[str], Array, Array, Measurement]:
