@@ -59,9 +59,8 @@ def _attention_on(payload: Payload, metrics: Payload) -> Iterator[str]:
 
 def _lens_row(row: Payload) -> str:
     tokens = " · ".join(visible(token) for token in row["tokens"][:3])
-    return (
-        f"before {row['before']}: {tokens}  (the answer: rank {row['rank'] + 1}, log-probability {row['answer']:.1f})"
-    )
+    where = "output" if row["before"] == "output" else f"before {row['before']}"
+    return f"{where:<9} {tokens}  (the answer: rank {row['rank']}, log-probability {row['answer']:.1f})"
 
 
 def _logit_lens(payload: Payload, metrics: Payload) -> Iterator[str]:
