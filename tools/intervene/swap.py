@@ -116,12 +116,15 @@ class Swaps:
                 found = _log_probs(target.run(ids, edits=edits, start=start, logits=True).logits)
                 kl = (plain.exp() * (plain - found)).sum(dim=-1)
                 rise = own - found[:, :-1].gather(-1, ids[:, 1:, None])[..., 0]
-                sums[0, number, chosen] = (kl * at).double().sum(dim=1) / at.sum(dim=1)
-                sums[1, number, chosen] = (rise * following).double().sum(dim=1) / following.sum(dim=1).clamp(min=1)
+                sums[0, number, chosen] = (kl * at).double().sum(dim=1)
+                sums[1, number, chosen] = (rise * following).double().sum(dim=1)
         _, document = np.unique(self.tokens.documents, return_inverse=True)
-        share = (np.eye(document.max() + 1)[document] / np.bincount(document)).astype(np.float64)
-        kl, rise = (one.numpy() @ share for one in sums)
-        return kl, rise
+        known = self.tokens.scored
+        kls, rises = (
+            np.stack([np.bincount(document, weights=row) for row in one]) / np.bincount(document, weights=n)
+            for one, n in zip(sums.numpy(), (known.sum(axis=1), known[:, 1:].sum(axis=1)), strict=True)
+        )
+        return kls, rises
 
 
 def _log_probs(logits: Tensor | None) -> Tensor:
