@@ -126,7 +126,14 @@ def _recovered(rows: Sequence[Row], of: str, goals: Mapping[str, float]) -> list
     right, idle_right = (sum(row.get(name, 0) for row in rows) for name in ("tags_right", "idle_right"))
     tasks = sum(row.get("reproduced", 0.0) >= REPRODUCED for row in rows)
     return [
-        Score(f"{of}edges: mean AUROC", _mean(aurocs), len(rows), low, high, goal=goals.get("auroc")),
+        Score(
+            f"{of}edges: mean AUROC",
+            _mean(aurocs),
+            len(rows),
+            low,
+            None if high is None else min(high, 1.0),
+            goal=goals.get("auroc"),
+        ),
         share(f"{of}roles right", right, tags, goal=goals.get("tags")),
         share(f"{of}roles right, idle parts apart", right - idle_right, tags - idle),
         share(f"{of}tasks: 95 % of held-out texts reproduced", tasks, len(rows), goal=goals.get("tasks")),
