@@ -14,7 +14,8 @@ Row = dict[str, Any]
 Rows = dict[str, dict[str, Row]]  # table, key
 Seq = dict[tuple[str, str], int]  # (table, key) to its ledger line
 AS_MEASURED = ("places", "dense", "precision_low", "coverage_low", "r_low", "ap_null", "rarer_half_precision", "leaf_e",
-               "modes")  # fmt: skip
+               "modes", "queries", "share_low", "by_chance", "off_first_low", "covers", "effect_low", "carried_low", "delta_low",
+               "elsewhere_low", "elsewhere_high")  # fmt: skip
 
 
 def order_problems(rows: Rows, seq: Seq) -> list[str]:

@@ -1,5 +1,6 @@
 """Which text needs a unit: losses against a second reading of the weights, matching against loops, a neuron whose role is known."""
 
+import json
 import random
 import runpy
 from pathlib import Path
@@ -7,15 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 import torch
 
 from neuronaut.agent import heads
 from neuronaut.agent.config import Budget, RunConfig
 from neuronaut.agent.session import Session
 from neuronaut.evals.fixtures import BOS, gpt2_config, write_folder
-from neuronaut.memory import queries
+from neuronaut.memory import queries, schema
 from neuronaut.memory.causes import RoleCase, decide_role
 from neuronaut.memory.notebook import Notebook
+from neuronaut.memory.science import verdict_problems
 from neuronaut.tools.corpus import corpus_from_texts
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.attends import Role, canonical_json
@@ -205,3 +208,25 @@ def test_each_condition_of_the_rule_counts(other: dict[str, Any], status: str, t
     assert decision.status == status
     assert told in decision.reason
     assert (decision.e > 0) == (status == "SUPPORTED")
+
+
+def test_a_case_that_differs_from_what_was_measured_is_found_out(known: ToolContext, tmp_path: Path) -> None:
+    path = tmp_path / "notebook.db"
+    unit = Unit("neuron", 0, USEFUL)
+    with Notebook(path) as notebook:
+        config = RunConfig(question=f"what does neuron {unit.address} do", seed=0, budget=Budget())
+        corpus = (known.corpus.name, known.corpus.sha256, known.corpus.n_characters)
+        run = notebook.start_run(config.model_dump(mode="json"), known.target.fingerprint(), corpus)
+        heads.role(Session(run, config, notebook, known, [], lambda *_: None), unit)
+        rows = {"experiment_end": {}, "evidence": {}, "verdict_evidence": {}, "verdict": {}, "hypothesis_status": {}}
+        for table in rows:
+            found = notebook.rows(sa.select(getattr(schema, table)))
+            rows[table] = {str(number): row for number, row in enumerate(found)} if table == "verdict_evidence" else {
+                str(row.get("id", number)): row for number, row in enumerate(found)
+            }  # fmt: skip
+        assert verdict_problems(notebook, rows) == []
+        verdict = next(iter(rows["verdict"].values()))
+        case = json.loads(verdict["case"])
+        for name, other in (("delta_low", 9.0), ("elsewhere_high", 0.0), ("delta", 9.0)):
+            verdict["case"] = json.dumps(case | {name: other})
+            assert any(f"rests on {name}" in problem for problem in verdict_problems(notebook, rows))
