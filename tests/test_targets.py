@@ -15,7 +15,7 @@ from torch import Tensor
 
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.look.activations import activations_of
-from neuronaut.tools.targets import transformer_lens
+from neuronaut.tools.targets import branches
 from neuronaut.tools.targets.base import Edit, Site, SiteName, TargetModel
 from neuronaut.tools.targets.load import POCKET, check_unit, load_target
 from neuronaut.tools.tokens import PAD
@@ -409,7 +409,7 @@ def test_branches_are_as_many_runs(case: Case, monkeypatch: pytest.MonkeyPatch) 
     if n_pos < 6:
         pytest.skip("the model sees too few tokens")
     edits = _branch_edits(case, n_pos)
-    monkeypatch.setattr(transformer_lens, "BRANCH_TOKENS", 4 * n_pos)
+    monkeypatch.setattr(branches, "BRANCH_TOKENS", 4 * n_pos)
     found = case.target.branches(ids, edits, keep=2)
     for edit, logits in zip(edits, found, strict=True):
 

@@ -5,17 +5,27 @@ and so are the keys and values of earlier positions, so that only the rest is co
 one batch that grows from layer to layer.
 """
 
+import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
-from itertools import groupby
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
+from transformers.cache_utils import Cache
 
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.targets.base import Edit
-from neuronaut.tools.targets.hooks import Visit
+from neuronaut.tools.targets.base import Edit, ModelSpec, Site
+from neuronaut.tools.targets.caches import at_the_end_only, prefix, recorder
+from neuronaut.tools.targets.hooks import Visit, before
+
+if TYPE_CHECKING:
+    from neuronaut.tools.targets.edges import Insides
+
+BRANCH_TOKENS = 8192  # of the branches that are run together
+# What a batch costs beside its arithmetic, in multiplications: some milliseconds, in which a core makes as many.
+BATCH_COST = 100_000_000
 
 
 class Branch(NamedTuple):
@@ -26,53 +36,96 @@ class Branch(NamedTuple):
     first: int
 
 
-class Prefix(CacheLayerMixin):  # type: ignore[misc]  # transformers has no types here
-    """The keys and values of a layer before a position, (1, n_kv_heads, first, d_head), for any number of rows."""
+class Logits(NamedTuple):
+    """(n_edits, keep, d_vocab) logits, and how many sequences were sent through all layers for them."""
 
-    is_sliding = False
-
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        super().__init__()
-        self.keys, self.values, self.is_initialized = keys, values, True
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing: it begins with what it holds."""
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """The keys and values of each row from the first position of the prompt on; none is kept."""
-        found = []
-        for before, here in ((self.keys, key_states), (self.values, value_states)):
-            found.append(torch.cat([before.expand(len(here), -1, -1, -1), here], dim=-2))
-        return found[0], found[1]
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset of all keys."""
-        return self.get_seq_length() + query_length, 0
-
-    def get_seq_length(self) -> int:
-        """Positions before the first one that is run."""
-        return int(self.keys.shape[-2])
-
-    def get_max_length(self) -> int:
-        """No bound."""
-        return -1
-
-    get_max_cache_shape = get_max_length
+    logits: Tensor
+    forwards: float
 
 
-def recorder(n_layers: int) -> Cache:
-    """Keeps all keys and values of a plain run, those of layers with a sliding window too."""
-    return Cache(layers=[DynamicLayer() for _ in range(n_layers)])
+def branched(inside: "Insides", ids: Tensor, edits: Sequence[Edit], keep: int) -> Logits:
+    """The logits at the last `keep` positions of one prompt, (1, pos), with each edit made alone."""
+    n_layers, n_pos = len(inside.layers), ids.shape[1]
+    moved = [moved_on(edit, n_layers) for edit in edits]
+    residuals: dict[int, Tensor] = {}
+    mixed: dict[int, Tensor] = {}
+    with contextlib.ExitStack() as stack:
+        for layer in {edit.site.layer for edit in moved}:
+            stack.callback(inside.hook(Site("resid_pre", layer), kept(residuals, layer)).remove)
+            stack.callback(inside.hook(Site("heads", layer), kept(mixed, layer)).remove)
+        plain = inside.model(ids, past_key_values=recorder(n_layers), use_cache=True, logits_to_keep=1)
+    found, forwards = plain.logits.new_empty(len(moved), keep, plain.logits.shape[-1]), 1.0
+    limits = {"most_tokens": BRANCH_TOKENS, "n_layers": n_layers, "free": BATCH_COST // layer_cost(inside.spec)}
+    for first, rows in batches_of(moved, n_pos, keep, **limits):
+        run = Batch(inside, ids[:, first:], n_pos, rows, residuals, mixed)
+        found[[branch.number for branch in rows]] = run.logits(prefix(plain.past_key_values, first), keep)
+        left = sum(n_layers - branch.edit.site.layer for branch in rows)
+        forwards += left / n_layers * (n_pos - first) / n_pos
+    return Logits(found, forwards)
 
 
-def prefix(plain: Cache, first: int) -> Cache:
-    """The keys and values of a plain run before a position."""
-    return Cache(layers=[Prefix(layer.keys[:, :, :first], layer.values[:, :, :first]) for layer in plain.layers])
+def layer_cost(spec: ModelSpec) -> int:
+    """Multiplications that a layer makes with its weights at one position."""
+    attention = 2 * spec.d_head * (spec.n_heads + spec.n_kv_heads)
+    return spec.d_model * (attention + (3 if spec.gated else 2) * spec.d_mlp)
 
 
-def batches_of(edits: Sequence[Edit], n_pos: int, most_tokens: int, keep: int) -> Iterator[tuple[int, list[Branch]]]:
-    """First position and branches of each batch, by layer, of at most `most_tokens` tokens; at least `keep` positions are
-    run. Refuses positions that are not (1, n_pos) or name none."""
+class Batch(NamedTuple):
+    """Branches that are run together from one position of the prompt on, in order of their layers.
+
+    residuals: of the plain run before each layer, (1, n_pos, d_model); mixed: the values its heads mix, (1, n_pos, n_heads,
+    d_head).
+    """
+
+    inside: "Insides"
+    ids: Tensor
+    n_pos: int
+    rows: Sequence[Branch]
+    residuals: dict[int, Tensor]
+    mixed: dict[int, Tensor]
+
+    def logits(self, cache: Cache, keep: int) -> Tensor:
+        """(n_rows, keep, d_vocab). cache: keys and values of the positions before."""
+        inside, at = self.inside, 0
+        with contextlib.ExitStack() as stack:
+            for layer, same in itertools.groupby(self.rows, key=lambda branch: branch.edit.site.layer):
+                here = list(same)
+                self._join(stack, layer, at, here)
+                for name, alike in itertools.groupby(here, key=lambda branch: branch.edit.site.name):
+                    mine = list(alike)
+                    stack.callback(inside.hook(Site(name, layer), branching(mine, at, self.n_pos)).remove)
+                    at += len(mine)
+            stack.enter_context(at_the_end_only(inside.layers[-1].block, cache, keep))
+            # One product of matrices, where a slice of positions would be one of a matrix and a vector for each row
+            unembed = inside.model.get_output_embeddings()
+            stack.callback(unembed.register_forward_pre_hook(lambda _, args: (args[0].contiguous(),)).remove)
+            found: Tensor = inside.model(self.ids, past_key_values=cache, use_cache=True, logits_to_keep=keep).logits
+        return found[:, -keep:]
+
+    def _join(self, stack: contextlib.ExitStack, layer: int, rows: int, here: Sequence[Branch]) -> None:
+        """Lets the branches of a layer in behind `rows` others; those that leave the plain run after its attention take what
+        the heads mix from it."""
+        inside, residual = self.inside, self.residuals[layer][:, -self.ids.shape[1] :]
+        if rows:
+            stack.callback(inside.hook(Site("resid_pre", layer), joining(residual, len(here))).remove)
+        else:
+            start = (layer, residual.expand(len(here), -1, -1))
+            stack.enter_context(inside.only_layers(start, len(inside.layers), stop_there=False))
+        late = sum(branch.edit.site.name != "resid_pre" for branch in here)
+        if late:
+            early = rows + len(here) - late
+            stack.callback(before(inside.layers[layer].attention, attending(early)).remove)
+            stack.callback(inside.hook(Site("heads", layer), attended(self.mixed[layer], early, late)).remove)
+
+
+def batches_of(
+    edits: Sequence[Edit], n_pos: int, keep: int, *, most_tokens: int, n_layers: int, free: int
+) -> Iterator[tuple[int, list[Branch]]]:
+    """First position and branches of each batch, in order of their layers, of at most `most_tokens` tokens; at least `keep`
+    positions are run. Branches that begin later join a batch as long as it runs at most `free` tokens of a layer in vain.
+
+    Refuses positions that are not (1, n_pos) or name none.
+    """
     found = []
     for number, edit in enumerate(edits):
         if edit.positions is None:
@@ -81,11 +134,31 @@ def batches_of(edits: Sequence[Edit], n_pos: int, most_tokens: int, keep: int) -
         if tuple(edit.positions.shape) != (1, n_pos) or not bool(edit.positions.any()):
             raise ToolRefused(f"positions {tuple(edit.positions.shape)} do not mark some of the {n_pos} of one prompt")
         found.append(Branch(number, edit, min(int(edit.positions[0].float().argmax()), n_pos - keep)))
-    found.sort(key=lambda branch: (branch.first, branch.edit.site.layer, branch.edit.site.name))
-    for first, same in groupby(found, key=lambda branch: branch.first):
-        rows, size = list(same), max(1, most_tokens // (n_pos - first))
-        for at in range(0, len(rows), size):
-            yield first, rows[at : at + size]
+    found.sort(key=lambda branch: branch.first)
+    batch: list[Branch] = []
+    vain = 0
+    for branch in found:
+        first = batch[0].first if batch else branch.first
+        vain += (branch.first - first) * (n_layers - branch.edit.site.layer)
+        if batch and (vain > free or (len(batch) + 1) * (n_pos - first) > most_tokens):
+            yield first, sorted(batch, key=_in_order)
+            batch, vain = [], 0
+        batch.append(branch)
+    if batch:
+        yield batch[0].first, sorted(batch, key=_in_order)
+
+
+def _in_order(branch: Branch) -> tuple[int, bool, str]:
+    """By layer; those that leave the plain run before its attention come first."""
+    site = branch.edit.site
+    return site.layer, site.name != "resid_pre", site.name
+
+
+def moved_on(edit: Edit, n_layers: int) -> Edit:
+    """The same edit where it costs least: what leaves a layer is what enters the next one."""
+    if edit.site.name == "resid_post" and edit.site.layer + 1 < n_layers:
+        return replace(edit, site=Site("resid_pre", edit.site.layer + 1))
+    return edit
 
 
 def kept(found: dict[int, Tensor], layer: int) -> Visit:
@@ -98,13 +171,23 @@ def joining(residual: Tensor, rows: int) -> Visit:
     return lambda x: torch.cat([x, residual.expand(rows, -1, -1)])
 
 
-def branching(branches: Sequence[Branch], start: int) -> Visit:
-    """Makes each edit in its own row, the first one in row `start`."""
+def attending(rows: int) -> Visit:
+    """Lets only the first rows through, at least one: the others have the attention of the plain run."""
+    return lambda x: x[: max(rows, 1)]
+
+
+def attended(plain: Tensor, rows: int, late: int) -> Visit:
+    """Puts the plain mixed values, (1, pos, n_heads, d_head), behind those of the `rows` that attended."""
+    return lambda z: torch.cat([z[:rows], plain[:, -z.shape[1] :].expand(late, -1, -1, -1)])
+
+
+def branching(branches: Sequence[Branch], start: int, n_pos: int) -> Visit:
+    """Makes each edit in its own row, the first one in row `start`; what it sees ends with the last of n_pos positions."""
 
     def visit(value: Tensor) -> Tensor:
         value = value.clone()
-        for row, (_, edit, first) in enumerate(branches, start=start):
-            change(value[row], edit, first)
+        for row, branch in enumerate(branches, start=start):
+            change(value[row], branch.edit, n_pos - value.shape[1])
         return value
 
     return visit

@@ -5,7 +5,6 @@ forward pass, and layers outside [start, stop) are not run at all.
 """
 
 import contextlib
-import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from importlib.metadata import version
@@ -27,6 +26,7 @@ from neuronaut.tools.targets.base import (
     Run,
     Site,
 )
+from neuronaut.tools.targets.branches import branched
 from neuronaut.tools.targets.bridge import load_bridge
 from neuronaut.tools.targets.edges import EdgeRuns, Insides
 from neuronaut.tools.targets.folder import ModelFolder
@@ -46,7 +46,6 @@ from neuronaut.tools.tokens import Tokens, Vocabulary
 from neuronaut.tools.units import Unit
 
 PROBE_TOKENS = 8
-BRANCH_TOKENS = 8192  # of the branches that are run together
 ACTIVATION_KEYS = ("hidden_activation", "hidden_act", "activation_function", "activation")
 
 
@@ -171,51 +170,13 @@ class TransformerLensTarget:
     @torch.inference_mode()
     def branches(self, ids: Tensor, edits: Sequence[Edit], *, keep: int = 1) -> Tensor:
         """(n_edits, keep, d_vocab) logits at the end of the prompt; see TargetModel.branches."""
-        from neuronaut.tools.targets.branches import batches_of, kept, prefix, recorder
-
-        n_layers, n_pos = len(self._layers), ids.shape[1]
-        self._check(ids, [edit.site for edit in edits], (0, n_layers), stop=None, logits=True)
+        self._check(ids, [edit.site for edit in edits], (0, len(self._layers)), stop=None, logits=True)
         if len(ids) != 1:
             raise ToolRefused(f"branches leave one prompt, not {len(ids)}")
         self._check_edits(edits)
-        residuals: dict[int, Tensor] = {}
-        with contextlib.ExitStack() as stack:
-            for layer in sorted({edit.site.layer for edit in edits}):
-                stack.callback(self._hook(Site("resid_pre", layer), kept(residuals, layer)).remove)
-            plain = self._model(ids, past_key_values=recorder(n_layers), use_cache=True, logits_to_keep=1)
-        self.forwards += 1
-        found = plain.logits.new_empty(len(edits), keep, plain.logits.shape[-1])
-        for first, rows in batches_of(edits, n_pos, BRANCH_TOKENS, keep):
-            cache = prefix(plain.past_key_values, first)
-            here = {at: residual[:, first:] for at, residual in residuals.items()}
-            found[[branch.number for branch in rows]] = self._branched(ids[:, first:], cache, here, rows, keep)
-            left = sum(n_layers - branch.edit.site.layer for branch in rows)
-            self.forwards += left / n_layers * (n_pos - first) / n_pos
-        return found
-
-    def _branched(
-        self, ids: Tensor, cache: Any, residuals: dict[int, Tensor], rows: Sequence[Any], keep: int
-    ) -> Tensor:
-        """(n_rows, keep, d_vocab) logits of a batch of branches in order of their layers. residuals: layer to (1, pos, d_model)."""
-        from neuronaut.tools.targets.branches import branching, joining
-
-        layers = sorted({branch.edit.site.layer for branch in rows})
-        with contextlib.ExitStack() as stack:
-            at = 0
-            for layer in layers:
-                here = [branch for branch in rows if branch.edit.site.layer == layer]
-                if layer == layers[0]:
-                    start = (layer, residuals[layer].expand(len(here), -1, -1))
-                    stack.enter_context(self._only_layers(start, len(self._layers), stop_there=False))
-                else:
-                    join = joining(residuals[layer], len(here))
-                    stack.callback(self._hook(Site("resid_pre", layer), join).remove)
-                for name, same in itertools.groupby(here, key=lambda branch: branch.edit.site.name):
-                    mine = list(same)
-                    stack.callback(self._hook(Site(name, layer), branching(mine, at)).remove)
-                    at += len(mine)
-            logits: Tensor = self._model(ids, past_key_values=cache, use_cache=True, logits_to_keep=keep).logits
-        return logits[:, -keep:]
+        found = branched(self._insides, ids, edits, keep)
+        self.forwards += found.forwards
+        return found.logits
 
     def gradients(
         self, ids: Tensor, read: Collection[Site], score: Callable[[Tensor], Tensor], *, edits: Sequence[Edit] = ()
@@ -281,8 +242,8 @@ class TransformerLensTarget:
         return found
 
     @cached_property
-    def _edges(self) -> EdgeRuns:
-        insides = Insides(
+    def _insides(self) -> Insides:
+        return Insides(
             self.spec,
             self._layers,
             self._last_norm,
@@ -292,7 +253,10 @@ class TransformerLensTarget:
             self._only_layers,
             1e-3 if self._dtype == torch.float32 else 0.05,
         )
-        return EdgeRuns(insides)
+
+    @cached_property
+    def _edges(self) -> EdgeRuns:
+        return EdgeRuns(self._insides)
 
     def _check(
         self, ids: Tensor, sites: Sequence[Site], layers: tuple[int, int], *, stop: int | None, logits: bool
