@@ -53,6 +53,7 @@ from neuronaut.tools.predicates.attends import (
 )
 from neuronaut.tools.predicates.moved_keys import moved_keys
 from neuronaut.tools.registry import ToolContext, find_tool
+from neuronaut.tools.stats import e_value
 from neuronaut.tools.targets.load import load_target
 from neuronaut.tools.tokens import Tokens, Vocabulary, tokens_from_ids
 from neuronaut.tools.trials.attends import bets_of
@@ -297,6 +298,24 @@ def test_claims_are_told_apart_where_they_differ_and_agree_where_they_do_not() -
     assert apart(Attends(key=Duplicate()), Attends(key=Duplicate()), pattern.astype(np.float32), tokens) == ((), 1.0)
     best = candidates(pattern.astype(np.float32), tokens)[0]
     assert best.claim == Attends(key=Duplicate())
+
+
+def test_a_confined_claim_beats_the_whole_one_where_that_is_no_rule_elsewhere() -> None:
+    tokens = letters(80, 14, seed=7)
+    whole, confined = Attends(key=Previous()), Attends(key=Previous(), queries=AB)
+    on, keys = named_keys(confined, tokens), named_keys(whole, tokens)
+    rng = np.random.default_rng(0)
+    for elsewhere, better in ((0.3, True), (0.9, False)):
+        looks = on | (keys & (rng.random(keys.shape[:2]) < elsewhere)[:, :, None])
+        pattern = looks.astype(np.float32)
+        bets, agreement = apart(confined, whole, pattern, tokens)
+        back, _ = apart(whole, confined, pattern, tokens)
+        assert bets == tuple(-bet for bet in back)
+        assert 0.2 < agreement < 0.6
+        assert (e_value(bets) > 1000) == better
+        assert (e_value(back) > 1000) == (not better)
+    exactly = keys & (rng.random(keys.shape[:2]) < 0.6)[:, :, None]
+    assert e_value(apart(confined, whole, (on | exactly).astype(np.float32), tokens)[0]) < 20
 
 
 def test_random_texts_keep_lengths_and_repeat_where_they_say_so() -> None:

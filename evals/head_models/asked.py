@@ -51,7 +51,7 @@ def kind_of(claim: Attends) -> Kind | str:
     carries = None if claim.carries is None else claim.carries.kind
     if carries == "successor":
         return "successor"
-    if claim.queries is not None or (claim.key.kind == "current" and carries is not None):
+    if claim.key.kind == "current" and (carries is not None or claim.queries is not None):
         return "none"
     return BY_KEY.get(claim.key.kind, "none")
 

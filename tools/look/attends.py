@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neuronaut.tools.look.attention import Bools, Looks, Pattern, count_looks, looked
+from neuronaut.tools.look.attention import Looks, Pattern, count_looks, looked
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.attends import (
     FIRST_QUERY,
@@ -33,6 +33,7 @@ LIST_SIZES = (1, 2, 3, 5)  # tokens that are looked at most
 MIN_FROM = 8  # queries of a token, of which
 FROM_SHARE = 0.7  # look at the key, before it is asked about alone
 MOST_FROM = 8  # tokens that a claim may be confined to
+RULE = 0.6  # share of the queries from which a claim counts as a rule; what the verdict asks for
 ITEM_COST = 0.002
 
 
@@ -96,21 +97,19 @@ def apart(claim: Attends, rival: Attends, pattern: Pattern, tokens: Tokens) -> t
     """The bets of the documents on the claim against a rival, and how far the two are one: the share of the queries of either
     for which they name the same keys.
 
-    A document bets (queries for which the claim alone is right − those for which the rival alone is) / their sum. Who
-    names no key is right where the other is wrong.
+    Where both name a key, a query scores 1 if the claim alone is right and −1 if the rival alone is. Where the rival alone
+    names one, it scores (0.6 − whether it is right) / 0.6: a claim that is confined to some queries says that no rule
+    holds elsewhere, a rule being right at 0.6 of its queries. The reverse where the claim alone names one. A document bets
+    the mean of its scores that are not 0.
     """
     mine, other = named_keys(claim, tokens), named_keys(rival, tokens)
+    named, others = mine.any(axis=-1), other.any(axis=-1)
     differ = (mine != other).any(axis=-1)
-    either = mine.any(axis=-1) | other.any(axis=-1)
-    gain = _right(mine, other, pattern).astype(int) - _right(other, mine, pattern).astype(int)
-    gain = np.where(differ, gain, 0)
+    right, wrong = looked(pattern, mine).astype(float), looked(pattern, other).astype(float)
+    gain = np.where(named & others, right - wrong, np.where(named, right - RULE, RULE - wrong) / RULE) * differ
     numbers, inverse = np.unique(tokens.documents, return_inverse=True)
     net = np.bincount(inverse, weights=gain.sum(axis=1), minlength=len(numbers))
-    told = np.bincount(inverse, weights=np.abs(gain).sum(axis=1), minlength=len(numbers))
+    told = np.bincount(inverse, weights=(gain != 0).sum(axis=1), minlength=len(numbers))
     bets = tuple((net[told > 0] / told[told > 0]).tolist())
+    either = named | others
     return bets, float((either & ~differ).sum() / max(1, int(either.sum())))
-
-
-def _right(keys: Bools, others: Bools, pattern: Pattern) -> Bools:
-    """(n_windows, query) whether the query looks at `keys`, or, where there are none, does not look at `others`."""
-    return np.where(keys.any(axis=-1), looked(pattern, keys), ~looked(pattern, others))
