@@ -9,6 +9,12 @@ from neuronaut.tools.predicates.circuit import Circuit, canonical_circuit
 from neuronaut.tools.units import Unit
 
 AUTHOR = "pruning"
+ENOUGH = 0.9  # of the behaviour on the prompts of the search; unseen ones keep a little less, and 0.8 is asked there
+THRESHOLDS = (
+    0.98,
+    0.9,
+    0.85,
+)
 
 
 def circuit(session: Session, task: str) -> None:
@@ -33,14 +39,23 @@ def circuit(session: Session, task: str) -> None:
 
 
 def _found(session: Session, unit: Unit) -> Circuit | None:
-    """The circuit that the search proposes; None with an ABSTAINED outcome where there is nothing to search for."""
-    try:
-        done = session.experiment("find_circuit", {"task": unit.name, "seed": session.config.seed}, own=True)
-    except ToolRefused as error:
-        session.notebook.outcome(session.run, unit, "circuit", "ABSTAINED", str(error))
-        session.say("look", str(error))
-        return None
-    return Circuit(task=unit.name, members=tuple(done.payload["members"]))
+    """The circuit that searches of several strictness propose: of those that keep enough the one whose members are surest to
+    be needed. None with an ABSTAINED outcome where there is nothing to search for.
+    """
+    found = []
+    for threshold in THRESHOLDS:
+        args = {"task": unit.name, "threshold": threshold, "reruns": 1, "seed": session.config.seed}
+        try:
+            payload = session.experiment("find_circuit", args, own=True).payload
+        except ToolRefused as error:
+            session.notebook.outcome(session.run, unit, "circuit", "ABSTAINED", str(error))
+            session.say("look", str(error))
+            return None
+        found.append(payload)
+        said = f"{payload['size']} of {payload['nodes']} parts keep {payload['share']:.2f}, {len(payload['idle'])} of them idle"
+        session.say("search", f"{unit.name}: {said}")
+    best = min(found, key=lambda payload: (payload["share"] < ENOUGH, payload["idle_p"], -payload["share"]))
+    return Circuit(task=unit.name, members=tuple(best["members"]))
 
 
 def _test(session: Session, unit: Unit, hypothesis: str, found: Circuit) -> Decision | None:

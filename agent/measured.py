@@ -84,6 +84,8 @@ def _find_circuit(payload: Payload, metrics: Payload) -> Iterator[str]:
     whole = "" if payload["complete"] else "; the budget was spent, so that it may still hold parts that do nothing"
     best = metrics["share"]["null_value"] or 0.0
     yield f"{payload['size']} of {payload['nodes']} parts keep {payload['share']:.2f} there; best of 20 random circuits {best:.2f}{whole}"
+    if payload["idle"]:
+        yield f"no worse without {', '.join(payload['idle'])}"
     for other in payload["reruns"]:
         yield f"again in random order ({other['jaccard']:.2f} the same): {', '.join(other['members'])}"
 

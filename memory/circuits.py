@@ -54,13 +54,15 @@ def decide_circuit(case: CircuitCase) -> Decision:
     if e < E_EFFECT:
         told = f"too few groups of prompts agree (e {e:.3g} from {len(case.bets)} groups)"
         return Decision("UNRESOLVED", "; ".join([told, *missing]), 0.0)
+    shared = f"other text needs it too (loss {case.harm:+.2f} nats a token without it)"
+    marks = [shared] if case.harm_high > MAX_HARM else []
     if missing:
-        return Decision("PARTIAL", "; ".join(missing), 0.0)
+        return Decision("PARTIAL", "; ".join([*missing, *marks]), 0.0)
     if e < e_bar(case.n_claims):
         return Decision(
             "UNRESOLVED", f"e {e:.3g} from {len(case.bets)} groups is below {e_bar(case.n_claims):.0f}", 0.0
         )
-    return Decision("SUPPORTED", "all conditions hold", e)
+    return Decision("SUPPORTED", "; ".join(marks) or "all conditions hold", e)
 
 
 def _missing(case: CircuitCase) -> list[str]:
@@ -74,8 +76,6 @@ def _missing(case: CircuitCase) -> list[str]:
     idle = sorted(name for name, p in case.minimality.items() if p > MAX_P)
     if idle:
         found.append(f"no worse without {', '.join(idle)}")
-    if case.harm_high > MAX_HARM:
-        found.append(f"other text needs it too (loss +{case.harm:.2f} nats a token without it)")
     if case.members > LOCALISED * case.nodes:
         found.append(f"not localised: {case.members} of {case.nodes} components")
     return found

@@ -25,6 +25,13 @@ def test_a_circuit_for_which_all_holds_is_supported() -> None:
     assert decision.e > 1000
 
 
+def test_a_circuit_that_other_text_needs_too_is_supported_with_a_mark() -> None:
+    decision = decide(case(harm=1.28, harm_high=1.5))
+    assert decision.status == "SUPPORTED"
+    assert decision.reason == "other text needs it too (loss +1.28 nats a token without it)"
+    assert decision.e > 1000
+
+
 @pytest.mark.parametrize(
     ("changes", "status", "says"),
     [
@@ -37,7 +44,7 @@ def test_a_circuit_for_which_all_holds_is_supported() -> None:
         ({"percentile": 90.0}, "PARTIAL", "random circuits of its size keep as much"),
         ({"necessity_high": 0.31}, "PARTIAL", "without it 0.05"),
         ({"minimality": {"L0H0": 0.001, "mlp3": 0.06, "mlp1": 1.0}}, "PARTIAL", "no worse without mlp1, mlp3"),
-        ({"harm_high": 0.06}, "PARTIAL", "other text needs it too"),
+        ({"harm_high": 0.06, "percentile": 90.0}, "PARTIAL", "; other text needs it too (loss +0.01 nats"),
         ({"members": 26}, "PARTIAL", "not localised: 26 of 50"),
         ({"n_claims": 10**9}, "UNRESOLVED", "is below 20000000000"),
     ],

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neuronaut.tools.circuits.acdc import acdc
 from neuronaut.tools.circuits.edges import circuit_scores, edge_scores, top_edges
-from neuronaut.tools.circuits.measures import random_circuits
+from neuronaut.tools.circuits.measures import minimality, random_circuits
 from neuronaut.tools.circuits.nodes import Ablation, Mask, NodeRuns, mask_of, members_of, nodes_of
 from neuronaut.tools.circuits.picture import circuit_graph
 from neuronaut.tools.circuits.pruning import Pruned, PruneOrder, Step, prune
@@ -26,6 +26,7 @@ from neuronaut.tools.tasks.catalogue import task_named
 
 Search = Literal["nodes", "eap", "eap_ig", "acdc"]
 N_NULL = 20
+MINIMAL = 0.05  # p, after Holm
 
 
 class FindCircuitArgs(ToolArgs):
@@ -68,7 +69,8 @@ def find_circuit(context: ToolContext, args: FindCircuitArgs) -> ToolResult:
 
     share: 1 is the whole model, 0 the corrupted prompts; measured on the prompts of the search, so that it flatters the
     circuit: `test_circuit` measures it on others. null: the largest share of 20 random circuits of as many members of each
-    type. reruns: searches in random order and their Jaccard overlap with the circuit.
+    type. idle: members whose removal costs no more than a non-member's there; idle_p: the largest p of a member. reruns:
+    searches in random order and their Jaccard overlap with the circuit.
     Refuses: a task that the target cannot do (accuracy below 0.8), or whose corruption changes nothing.
     Sources: Wang et al. 2022, arXiv:2211.00593; Lan et al. 2024, arXiv:2311.04131; Hanna et al. 2024, arXiv:2403.17806;
     Conmy et al. 2023, arXiv:2304.14997.
@@ -84,7 +86,10 @@ def find_circuit(context: ToolContext, args: FindCircuitArgs) -> ToolResult:
         )
     again = _reruns(runs, args, found.mask, args.budget - (target.forwards - before))
     null = [runs.share(scores) for scores in runs.scores(random_circuits(target.spec, found.mask, N_NULL, args.seed))]
+    p_values = minimality(runs, found.mask, runs.scores([found.mask])[0]).p_values
     payload = _payload(runs, args, found, again) | {
+        "idle": [name for name, p in p_values.items() if p > MINIMAL],
+        "idle_p": max(p_values.values()),
         "accuracy": known.accuracy,
         "gap": known.gap,
         "forwards": target.forwards - before,
