@@ -3,7 +3,8 @@
     python -m neuronaut.evals.patching_speed --target pocket gpt2-size
 
 Both patch a corrupted prompt of `--tokens` random tokens with clean activations: the residual before each layer at each
-position, and each head at all positions. Ratios are of the processor's time, which other programs disturb less.
+position, and each head at all positions; both are given the clean activations. Ratios are of the processor's time, which other
+programs disturb less.
 """
 
 import argparse
@@ -63,9 +64,10 @@ def compared(folder: Path, name: str, n_tokens: int, rounds: int = ROUNDS) -> di
     with torch.no_grad():
         _, cached = bridge.run_with_cache(clean)
         for site, function in theirs.items():
+            edits = grid_edits(target, clean, site)
 
-            def ours(site: str = site) -> Tensor:
-                logits = target.branches(corrupted, grid_edits(target, clean, site))[:, -1]
+            def ours(edits: list[Edit] = edits) -> Tensor:
+                logits = target.branches(corrupted, edits)[:, -1]
                 return logits[:, 7] - logits[:, 11]
 
             def of_the_library(function: str = function) -> Tensor:

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from neuronaut.tools.targets.edges import Insides
 
 BRANCH_TOKENS = 8192  # of the branches that are run together
-# What a batch costs beside its arithmetic, in multiplications: some milliseconds, in which a core makes as many.
-BATCH_COST = 100_000_000
+# What a batch of its own costs, beside the arithmetic of its tokens: reading the weights of a layer, worth some tokens, and
+# some milliseconds of other work, worth multiplications.
+READING_TOKENS = 100
+OTHER_WORK = 50_000_000
 
 
 class Branch(NamedTuple):
@@ -55,8 +57,8 @@ def branched(inside: "Insides", ids: Tensor, edits: Sequence[Edit], keep: int) -
             stack.callback(inside.hook(Site("heads", layer), kept(mixed, layer)).remove)
         plain = inside.model(ids, past_key_values=recorder(n_layers), use_cache=True, logits_to_keep=1)
     found, forwards = plain.logits.new_empty(len(moved), keep, plain.logits.shape[-1]), 1.0
-    limits = {"most_tokens": BRANCH_TOKENS, "n_layers": n_layers, "free": BATCH_COST // layer_cost(inside.spec)}
-    for first, rows in batches_of(moved, n_pos, keep, **limits):
+    free = READING_TOKENS + OTHER_WORK // layer_cost(inside.spec)
+    for first, rows in batches_of(moved, n_pos, keep, most_tokens=BRANCH_TOKENS, n_layers=n_layers, free=free):
         run = Batch(inside, ids[:, first:], n_pos, rows, residuals, mixed)
         found[[branch.number for branch in rows]] = run.logits(prefix(plain.past_key_values, first), keep)
         left = sum(n_layers - branch.edit.site.layer for branch in rows)

@@ -81,6 +81,16 @@ def unwrap(module: nn.Module) -> None:
         unwrap(child)
 
 
+def fuse_activations(module: nn.Module) -> None:
+    """Puts one call in the place of the eight that GELU with tanh is written out in: equal up to rounding, four times as fast."""
+    from transformers.activations import NewGELUActivation
+
+    for name, child in list(module.named_children()):
+        if isinstance(child, NewGELUActivation):
+            setattr(module, name, nn.GELU(approximate="tanh"))
+        fuse_activations(child)
+
+
 def gain_of(norm: nn.Module, d_model: int) -> Tensor:
     """(d_model,) what a norm multiplies with; an RMS norm is asked, since some store the gain less one."""
     if isinstance(norm, nn.LayerNorm):

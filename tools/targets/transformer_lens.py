@@ -41,7 +41,7 @@ from neuronaut.tools.targets.hooks import (
     stop_here,
     visitor,
 )
-from neuronaut.tools.targets.layers import PROBED, fault_of, gain_of, layer_of, unwrap
+from neuronaut.tools.targets.layers import PROBED, fault_of, fuse_activations, gain_of, layer_of, unwrap
 from neuronaut.tools.tokens import Tokens, Vocabulary
 from neuronaut.tools.units import Unit
 
@@ -62,6 +62,7 @@ class TransformerLensTarget:
         self._last_norm: nn.Module = bridge.ln_final.original_component
         self._model: Any = bridge.original_model.eval()
         unwrap(self._model)
+        fuse_activations(self._model)
         self._model.requires_grad_(False)
         self._blocks: nn.ModuleList = self._model.get_submodule(bridge.adapter.component_mapping["blocks"].name)
         self._attend(self._fast_attention)
