@@ -1,10 +1,17 @@
 """The verdict on a circuit follows from its numbers, one condition after the other."""
 
+import runpy
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from neuronaut.evals.compiled import opened
 from neuronaut.memory.judge import CircuitCase, case_from_json, decide
+from neuronaut.tools.circuits.measures import beside_random, minimality, random_circuits, share_of
+from neuronaut.tools.circuits.nodes import NodeRuns, mask_of
+from neuronaut.tools.targets.base import TargetModel
 
 WON = (1.0,) * 30
 
@@ -59,3 +66,41 @@ def test_what_is_missing_is_named(changes: dict[str, Any], status: str, says: st
 def test_a_stored_case_gives_the_same_verdict() -> None:
     stored = case(harm_high=0.3).model_dump(mode="json")
     assert decide(case_from_json(stored)) == decide(case(harm_high=0.3))
+
+
+circuits = runpy.run_path(str(Path(__file__).with_name("test_circuits.py")))
+
+
+def measured(target: TargetModel, prompts: Any, mask: Any) -> CircuitCase:
+    """The case of some nodes, from the measures alone; other text is the prompts themselves."""
+    runs = NodeRuns(target, prompts)
+    alone, without = runs.scores([mask, ~mask])
+    kept, left = share_of(runs, alone, 0), share_of(runs, without, 0)
+    beside = beside_random(runs, alone, random_circuits(target.spec, mask, 200, 0))
+    return CircuitCase(
+        n_claims=1, members=int(mask.sum()), nodes=len(mask), accuracy=1.0, gap_low=runs.gap, sufficiency=kept.share,
+        sufficiency_low=kept.low, percentile=beside.percentile, necessity=left.share, necessity_high=left.high,
+        minimality=dict(minimality(runs, mask, alone).p_values), harm=1.0, harm_high=1.0, bets=beside.bets,
+    )  # fmt: skip
+
+
+LOCALISED = ("constructed 2", "constructed 3", "induction")
+
+
+@pytest.mark.parametrize("name", [*LOCALISED, "constructed 1", "well_formed"])
+def test_a_planted_circuit_is_supported_and_its_spoilt_versions_are_not(name: str) -> None:
+    compiled = circuits["MODELS"][name]()
+    with opened(compiled) as target:
+        prompts, members = circuits["asked"](compiled, 48), circuits["planted"](compiled)
+        truth = mask_of(target.spec, members)
+        found = decide(measured(target, prompts, truth))
+        assert found.status == ("SUPPORTED" if name in LOCALISED else "PARTIAL")
+        assert found.reason.startswith("other text" if name in LOCALISED else "not localised")
+        for node in np.flatnonzero(truth):
+            less = truth.copy()
+            less[node] = False
+            assert not less.any() or decide(measured(target, prompts, less)).status != "SUPPORTED"
+        for node in np.flatnonzero(~truth):
+            more = truth.copy()
+            more[node] = True
+            assert decide(measured(target, prompts, more)).status == "PARTIAL"
