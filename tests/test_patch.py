@@ -131,6 +131,37 @@ def test_the_divergence_from_the_clean_prediction_can_be_the_metric(bench: Bench
     np.testing.assert_allclose(found.payload["rows"][0]["effect"], expected, atol=2e-3)
 
 
+@pytest.mark.parametrize("site", ["resid_pre", "heads"])
+def test_what_both_prompts_have_in_common_is_not_run_again(pocket: Bench, site: str) -> None:
+    """Prompts that differ in their last word: nothing before it is patched, and the grid is the whole one by hand."""
+    target, words = pocket.context.target, "the old cat sat on the mat and the"
+    clean, corrupted = (f"{words} {word}" for word in ("cat", "dog"))
+    pair = PromptPair.of(target, clean, corrupted)
+    n_pos = pair.clean.shape[1]
+    first = int((pair.clean != pair.corrupted)[0].float().argmax())
+    metric = Metric("log_prob", pair, (((300,), 1), ((310,), -1)))
+    metric.clean, metric.corrupted  # noqa: B018  they are run once
+    before = target.forwards
+    found = metric.grid(pair.corrupted, pair.clean, [Site(site, layer) for layer in range(10)])  # type: ignore[arg-type]
+    assert target.forwards - before < 3.1 + 22 * (n_pos - first) / n_pos, (
+        "22 are those of all heads from the first token on"
+    )
+    pocket.log_probs(pair.clean)
+    carried = [pocket.plain.seen[site, layer][0].clone() for layer in range(10)]
+    for layer in (0, 4, 9):
+        for at in range(found.shape[1]):
+
+            def change(name: str, depth: int, x: Tensor, layer: int = layer, at: int = at) -> Tensor:
+                if (name, depth) == (site, layer):
+                    x = x.clone()
+                    index = (0, slice(None), at) if site == "heads" else (0, at)
+                    x[index] = carried[layer][index[1:]]
+                return x
+
+            by_hand = pocket.log_probs(pair.corrupted, change)[-1]
+            assert float(found[layer, at]) == pytest.approx(float(by_hand[300] - by_hand[310]), abs=1e-4)
+
+
 def test_an_answer_of_several_tokens_is_scored_as_their_sequence(pocket: Bench) -> None:
     pieces = pocket.context.target.vocabulary.pieces
     answer = " Leo gave the"

@@ -15,7 +15,6 @@ from neuronaut.tools.intervene.patch import (
     PromptPair,
     grid_payload,
     metric_of,
-    patch_edits,
     patch_sites,
 )
 from neuronaut.tools.measurements import Measurement
@@ -54,12 +53,11 @@ def attribution_patch(context: ToolContext, args: AttributionPatchArgs) -> ToolR
     ]
     arrays = {"effect": estimate.numpy()}
     if args.exact:
-        carried = target.run(other, read=sites).read
-        scores = metric.scores(base, [edit for site in sites for edit in patch_edits(site, carried[site])])
+        scores = metric.grid(base, other, sites)
         start = metric.corrupted if args.direction == "denoise" else metric.clean
         exact = (scores - start) / (metric.clean - metric.corrupted) * (1 if args.direction == "denoise" else -1)
-        arrays["exact"] = exact.reshape(estimate.shape).numpy()
-        agreement = float(scipy_stats.spearmanr(estimate.flatten().numpy(), exact.numpy()).statistic)
+        arrays["exact"] = exact.numpy()
+        agreement = float(scipy_stats.spearmanr(estimate.flatten().numpy(), exact.flatten().numpy()).statistic)
         if np.isfinite(agreement):
             n = estimate.numel()
             found.append(

@@ -66,11 +66,9 @@ def patch(context: ToolContext, args: PatchArgs) -> ToolResult:
     sites = patch_sites(target, args)
     metric = metric_of(pair, args.answer, args.wrong_answer, args.metric)
     base, other = (pair.corrupted, pair.clean) if args.direction == "denoise" else (pair.clean, pair.corrupted)
-    carried = target.run(other, read=sites).read
-    rows = [patch_edits(site, carried[site]) for site in sites]
-    scores = metric.scores(base, [edit for row in rows for edit in row])
+    scores = metric.grid(base, other, sites)
     low, high = (metric.corrupted, metric.clean) if args.direction == "denoise" else (metric.clean, metric.corrupted)
-    effect = ((scores - low) / (high - low)).reshape(len(sites), -1)
+    effect = (scores - low) / (high - low)
     best = Measurement("effect_best", float(effect.max()), "share of the metric", 1, null_value=0.0, n_of="prompt pair")
     payload = grid_payload(args, metric, sites, effect)
     return ToolResult((best,), payload, {"effect": effect.numpy()}, patch_figures("patch", payload))
@@ -149,6 +147,20 @@ class Metric:
     def scored(self, after: Callable[[Sequence[int]], Tensor]) -> Tensor:
         """(n,) float64, in nats, of runs that give (n, n_answer, d_vocab) log-probabilities at each token of an answer."""
         return torch.stack([self._score(after(same[0][0]), same) for same in self._together()]).sum(dim=0)
+
+    def grid(self, base: Tensor, other: Tensor, sites: Sequence[Site]) -> Tensor:
+        """(n_sites, n_columns) float64 scores of the base prompt with one activation of the other one put in at a time: of each
+        position, or of each head or neuron at all positions. base, other: (1, pos) ids.
+
+        Before the first token that differs both have the same activations, so that nothing is run there.
+        """
+        first = int((base != other)[0].float().argmax())
+        carried = self.pair.target.run(other, read=sites).read
+        rows = [patch_edits(site, carried[site], first) for site in sites]
+        found = self.scores(base, [edit for row in rows for edit in row]).reshape(len(sites), -1)
+        if sites[0].name in ("heads", "neurons") or not first:
+            return found
+        return torch.cat([self.scores(base).expand(len(sites), first), found], dim=1)
 
     def gradients(self, ids: Tensor, sites: Sequence[Site], edits: Sequence[Edit] = ()) -> dict[Site, Tensor]:
         """(batch, pos, …) gradient of the score at each site. ids: (batch, pos) of a prompt, each with all of the edits."""
@@ -233,9 +245,14 @@ def grid_payload(args: PatchArgs, metric: Metric, sites: Sequence[Site], effect:
     }
 
 
-def patch_edits(site: Site, carried: Tensor) -> list[Edit]:
-    """The edits of one row: of each position, or of each head or neuron at all positions. carried: (1, pos, …)."""
+def patch_edits(site: Site, carried: Tensor, first: int) -> list[Edit]:
+    """The edits of one row: of each position from `first` on, or of each head or neuron at all of them.
+
+    carried: (1, pos, …), before `first` that of the run that is edited.
+    """
+    n_pos = carried.shape[1]
     if site.name in ("heads", "neurons"):
-        return [Edit(site, "set", carried[:, :, index], index=index) for index in range(carried.shape[2])]
-    alone = torch.eye(carried.shape[1], dtype=torch.bool)
-    return [Edit(site, "set", carried, positions=alone[at : at + 1]) for at in range(carried.shape[1])]
+        rest = (torch.arange(n_pos) >= first)[None]
+        return [Edit(site, "set", carried[:, :, i], index=i, positions=rest) for i in range(carried.shape[2])]
+    alone = torch.eye(n_pos, dtype=torch.bool)
+    return [Edit(site, "set", carried, positions=alone[at : at + 1]) for at in range(first, n_pos)]
