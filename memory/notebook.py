@@ -248,9 +248,7 @@ class Notebook(Store):
 
     # Verdicts
 
-    def verdict(
-        self, prediction: str, case: Case, decision: Decision, evidence: Sequence[str]
-    ) -> str:
+    def verdict(self, prediction: str, case: Case, decision: Decision, evidence: Sequence[str]) -> str:
         """A verdict with the case it follows from, and the hypothesis moved to it; once for each prediction."""
         with self._writing():
             if found := self._db.execute(
