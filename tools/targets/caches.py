@@ -105,7 +105,7 @@ def at_the_end_only(block: nn.Module, cache: Cache, keep: int) -> Iterator[None]
         rest = (0, 0, n_pos - keep, 0)
         return (F.pad(output[0], rest), *output[1:]) if isinstance(output, tuple) else F.pad(output, rest)
 
-    block.forward = shortened  # type: ignore[method-assign]
+    block.forward = shortened
     try:
         yield
     finally:
