@@ -402,7 +402,8 @@ def _branch_edits(case: Case, n_pos: int) -> list[Edit]:
     return found
 
 
-def test_branches_are_as_many_runs(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("keep", [1, 2])
+def test_branches_are_as_many_runs(case: Case, keep: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against the second reading of the weights, one edit at a time."""
     ids = case.ids(batch=1, seed=3)
     n_pos = ids.shape[1]
@@ -410,7 +411,7 @@ def test_branches_are_as_many_runs(case: Case, monkeypatch: pytest.MonkeyPatch) 
         pytest.skip("the model sees too few tokens")
     edits = _branch_edits(case, n_pos)
     monkeypatch.setattr(branches, "BRANCH_TOKENS", 4 * n_pos)
-    found = case.target.branches(ids, edits, keep=2)
+    found = case.target.branches(ids, edits, keep=keep)
     for edit, logits in zip(edits, found, strict=True):
 
         def hand(value: Tensor, edit: Edit = edit) -> Tensor:
@@ -421,7 +422,7 @@ def test_branches_are_as_many_runs(case: Case, monkeypatch: pytest.MonkeyPatch) 
             part[where] = new[where]
             return value
 
-        expected = case.by_hand(ids, edit.site, hand)[0, -2:]
+        expected = case.by_hand(ids, edit.site, hand)[0, -keep:]
         torch.testing.assert_close(
             logits, expected, atol=2e-4, rtol=1e-4, msg=lambda said, edit=edit: f"{edit.site} {edit.how}: {said}"
         )
