@@ -101,10 +101,11 @@ def _claim(
         if e["metric"] != "e"
     }  # fmt: skip
     experiment = experiments.get(row["predictions"][-1]["id"], {})
-    run_pairs = experiment.get("result", {}).get("payload", {}).get("pairs", {})
+    payload = experiment.get("result", {}).get("payload", {})
+    run_pairs = payload["pairs"] if isinstance(payload.get("pairs"), dict) else payload
     pairs = {
         "wins": run_pairs.get("wins"),
-        "discordant": run_pairs.get("discordant"),
+        "discordant": run_pairs.get("discordant", _sum(run_pairs.get("wins"), run_pairs.get("losses"))),
         "documents": len(case["bets"]),
         "e": e_value(case["bets"]),
     }
@@ -124,6 +125,10 @@ def _claim(
         "numbers": {name: value for name, value in case.items() if name not in ("side", "bets", "rivals", "modes")},
         "evidence": [e["id"] for e in verdict["evidence"]], "rule_version": verdict["rule_version"],
     }  # fmt: skip
+
+
+def _sum(wins: int | None, losses: int | None) -> int | None:
+    return None if wins is None or losses is None else wins + losses
 
 
 def _unexplained(judged: list[dict[str, Any]], experiments: dict[str, Any]) -> dict[str, Any]:

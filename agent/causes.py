@@ -3,16 +3,25 @@
 from neuronaut.agent import heads
 from neuronaut.agent.questions import HeadKind, Question
 from neuronaut.agent.session import Session
+from neuronaut.tools.predicates.attends import AfterDuplicate, Current, Duplicate, First, Key, Previous
 from neuronaut.tools.units import Unit
 
 SHOWN_PARTS = 12
 MOST_TESTED = 8  # heads of a kind, the largest scores first
 MIN_ATTENTION = 0.3  # of a query on the keys of the kind, from which on a head is tested
+KEYS: dict[HeadKind, Key] = {
+    "previous": Previous(),
+    "current": Current(),
+    "first": First(),
+    "duplicate": Duplicate(),
+    "induction": AfterDuplicate(),
+}
 LIKELY: dict[HeadKind, float] = {"copying": 0.95, "successor": 0.5}  # rank and share, which are no attention
 
 
 def heads_of_kind(session: Session, question: Question) -> None:
-    """The heads of a kind: those that look like it are tested, each on its own fresh text."""
+    """The heads of a kind: those whose scores are high are tested, each on its own fresh text; the highest one where none
+    is high."""
     kind = question.kind
     assert kind is not None
     rows = session.experiment("head_scores", {"seed": session.config.seed}, own=True).payload["random"]
@@ -23,8 +32,12 @@ def heads_of_kind(session: Session, question: Question) -> None:
     likely = [row for row in ranked if row[kind] >= LIKELY.get(kind, MIN_ATTENTION)]
     named = ", ".join(f"{row['head']} {row[kind]:.2f}" for row in ranked[:MOST_TESTED])
     session.say("look", f"{len(likely)} of {len(rows)} heads may be {kind} heads; the largest scores: {named}")
-    for row in likely[:MOST_TESTED]:
-        heads.attends(session, Unit.parse(row["head"]))
+    for row in likely[:MOST_TESTED] or ranked[:1]:
+        unit = Unit.parse(row["head"])
+        if kind in KEYS:
+            heads.attends_as(session, unit, KEYS[kind])
+        else:
+            heads.attends(session, unit)
 
 
 def what_matters(session: Session, question: Question) -> None:

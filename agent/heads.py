@@ -13,6 +13,7 @@ from neuronaut.tools.look.attends import NAMED
 from neuronaut.tools.predicates.attends import (
     Attends,
     Cause,
+    Key,
     To,
     attends_from_json,
     canonical_json,
@@ -27,13 +28,21 @@ from neuronaut.tools.units import Unit
 
 CauseSide = Literal["attends", "role"]
 AUTHOR = "design attention"
+ASKED = "the question"
 ROLE_AUTHOR = "design losses"
 MAX_ROUNDS = 3  # one for each confirm block
 PROPOSED = 6
+EXAMPLES = 3
 MIN_SHARE = 0.4  # of the queries on design text, below which no test could carry the claim
 MIN_EDITABLE = 15  # documents: so many must agree, all of them, for an e-value of 1000
 NOWHERE = "it looks nowhere that the language of claims can name"
 NOT_NEEDED = "no kind of text is predicted worse without it than other text"
+
+
+def look(session: Session, unit: Unit) -> None:
+    """What is seen of a head before anything is claimed: its scores beside all other heads, and its strongest pairs."""
+    session.experiment("head_scores", {"unit": unit.address, "seed": session.config.seed}, own=True)
+    session.experiment("top_examples", {"unit": unit.address, "k": EXAMPLES, "seed": session.config.seed}, own=True)
 
 
 def attends(session: Session, unit: Unit) -> None:
@@ -51,6 +60,13 @@ def attends(session: Session, unit: Unit) -> None:
         decision = _test_attends(session, unit, chosen, claim, rivals)
         if decision is None or decision.status == "SUPPORTED":
             return
+
+
+def attends_as(session: Session, unit: Unit, key: Key) -> None:
+    """The test of one claim that was asked for: that a head looks at this key."""
+    claim = Attends(key=key)
+    chosen = _add(session, unit, "attends", claim, ASKED)
+    _test_attends(session, unit, chosen, claim, _rivals(claim, []))
 
 
 def _proposed(payload: dict[str, Any]) -> list[Attends]:

@@ -1,6 +1,6 @@
 """What was measured beside the claims, in lines that people read: from the stored result of an experiment alone."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from neuronaut.agent.view import visible
@@ -15,7 +15,10 @@ def measured(experiment: Mapping[str, Any]) -> dict[str, Any] | None:
     if describe is None or "result" not in experiment:
         return None
     payload = experiment["result"]["payload"]
-    title, *lines = describe(payload, {row["metric"]: row for row in experiment["result"]["measurements"]})
+    lines = list(describe(payload, {row["metric"]: row for row in experiment["result"]["measurements"]}))
+    if not lines:
+        return None
+    title, *lines = lines
     return {"experiment": experiment["id"], "tool": experiment["tool"], "title": title, "lines": lines}
 
 
@@ -38,17 +41,47 @@ def _importance(payload: Payload, metrics: Payload) -> Iterator[str]:
 
 
 def _head_scores(payload: Payload, metrics: Payload) -> Iterator[str]:
+    kinds = [kind for kind in payload["random"][0] if kind not in ("head", "entropy", "start")]
+    if payload["unit"] not in {row["head"] for row in payload["random"]}:
+        yield from _all_heads(payload, metrics, kinds)
+        return
+    n = len(payload["random"]) - 1
+    yield f"how much {payload['unit']} is of each kind, and of how many of the {n} other heads it is above"
+    for kind in kinds:
+        cells = [_score(metrics[name], where) for where, name in _places(kind, metrics)]
+        yield f"{kind:<10} {' · '.join(cells)}"
+
+
+def _places(kind: str, metrics: Payload) -> list[tuple[str, str]]:
+    named = (("", kind), ("repeated random tokens ", f"{kind}_random"), ("text ", f"{kind}_text"))
+    return [(where, name) for where, name in named if name in metrics]
+
+
+def _score(found: Payload, where: str) -> str:
+    null = "" if found["null_value"] is None else f", chance {found['null_value']:.2f}"
+    above = "" if found["null_percentile"] is None else f", above {found['null_percentile']:.0f} %"
+    return f"{where}{found['value']:.2f}{null}{above}"
+
+
+def _all_heads(payload: Payload, metrics: Payload, kinds: Sequence[str]) -> Iterator[str]:
     yield (
         f"the heads that score most, of {len(payload['random'])}: on {payload['random_tokens']} repeated random tokens, and by "
         "their weights"
     )
-    for kind in payload["random"][0]:
-        if kind in ("head", "entropy", "start"):
-            continue
+    for kind in kinds:
         best = sorted(payload["random"], key=lambda row: -row[kind])[:LISTED]
         measured = metrics.get(f"{kind}_random", metrics.get(kind))
         chance = f" (chance {measured['null_value']:.2f})" if measured and measured["null_value"] is not None else ""
         yield f"{kind:<10} " + ", ".join(f"{row['head']} {row[kind]:.2f}" for row in best) + chance
+
+
+def _strongest(payload: Payload, metrics: Payload) -> Iterator[str]:
+    if not payload["examples"] or "key" not in payload["examples"][0]:
+        return
+    yield f"the strongest pairs of {payload['unit']} in explore text, one a document: from a token to the token it looks at"
+    for one in payload["examples"]:
+        text = "".join(one["pieces"][: one["centre"] + 1])
+        yield f'{one["activation"]:.2f} from "{one["query"]}" to "{one["key"]}"  …{text[-60:]}'
 
 
 def _attention_on(payload: Payload, metrics: Payload) -> Iterator[str]:
@@ -78,8 +111,8 @@ def _logit_lens(payload: Payload, metrics: Payload) -> Iterator[str]:
 
 def _find_circuit(payload: Payload, metrics: Payload) -> Iterator[str]:
     yield (
-        f"searched by {payload['method']} on {payload['n']} prompts of which the model has {payload['accuracy']:.0%} right "
-        f"(clean − corrupted {payload['gap']:.1f} nats)"
+        f"{payload['task']!r}, searched for what keeps {payload['threshold']:g} of it: {payload['n']} prompts that the model has "
+        f"right ({payload['accuracy']:.0%} of all), clean − corrupted {payload['gap']:.1f} nats"
     )
     whole = "" if payload["complete"] else "; the budget was spent, so that it may still hold parts that do nothing"
     best = metrics["share"]["null_value"] or 0.0
@@ -91,7 +124,7 @@ def _find_circuit(payload: Payload, metrics: Payload) -> Iterator[str]:
 
 
 def _test_circuit(payload: Payload, metrics: Payload) -> Iterator[str]:
-    yield "what the removal of each part costs on unseen prompts, as a share of the behaviour, and its p (Holm)"
+    yield f"{payload['task']!r}: what the removal of each part costs on unseen prompts, as a share of the behaviour, and its p (Holm)"
     for name, cost in sorted(payload["costs"].items(), key=lambda item: -item[1]):
         yield f"{name:<7} {cost:+.2f}  p {payload['minimality'][name]:.2g}"
     yield f"95 % of the other parts cost less than {payload['cost_bar']:+.2f} when they are put in and taken out again"
@@ -116,6 +149,7 @@ _LINES: dict[str, Callable[[Payload, Payload], Iterator[str]]] = {
     "find_circuit": _find_circuit,
     "logit_lens": _logit_lens,
     "test_circuit": _test_circuit,
+    "top_examples": _strongest,
     "head_scores": _head_scores,
     "importance": _importance,
 }

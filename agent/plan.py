@@ -37,7 +37,10 @@ def steps_of(question: Question, *, fast: bool) -> dict[str, Step]:
 
 def _unit_steps(unit: Unit, question: Question, *, fast: bool) -> dict[str, Step]:
     if unit.kind == "head":
-        found: dict[str, Step] = {f"{unit.address} attends": partial(heads.attends, unit=unit)}
+        found: dict[str, Step] = {
+            f"{unit.address} look": partial(heads.look, unit=unit),
+            f"{unit.address} attends": partial(heads.attends, unit=unit),
+        }
         return found if fast else found | {f"{unit.address} role": partial(heads.role, unit=unit)}
     signed = [unit.with_sign(sign) for sign in question.signs]
     found = {f"{one.address} reads": partial(reads.answer, unit=one) for one in signed}

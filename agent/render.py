@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 STYLES = {"SUPPORTED": "bold green", "PARTIAL": "yellow", "UNRESOLVED": "magenta", "REFUTED": "red", "ABSTAINED": "dim",
           "MEASURED": "cyan"}  # fmt: skip
-BUILT_IN = ("grammar", "design effects", "design attention", "design losses", "pruning", "revision")
+BUILT_IN = ("grammar", "design effects", "design attention", "design losses", "pruning", "revision", "the question")
 EVERYTHING_HOLDS = "all conditions hold"
 SHOWN_PROPOSALS = 4
 COLUMN, PIPED_WIDTH = 12, 120
