@@ -70,6 +70,7 @@ def ablate(context: ToolContext, args: AblateArgs) -> ToolResult:
     positions = args.positions if args.positions is not None else "last" if watched.answers else "all"
     places = places_of(target, tokens, positions)
     parts = [part, *part.peers(target.spec, args.seed)]
+    watched.check(target, tokens)
     _refuse_what_has_no_effect(args, watched, places, tokens)
     natural = values_at(target, tokens, parts, places)
     instead = replacements(context, parts, natural, args)

@@ -115,7 +115,7 @@ class Watched:
         Layers before the first changed one are run once. Refuses texts too short to have a loss, and answers that do not
         fit into the context; fails where logits are not finite.
         """
-        self._check(target, tokens)
+        self.check(target, tokens)
         n, rows = len(tokens), (len(moves), len(moves) if direct else 0)
         found = Outcomes(*(torch.zeros(*of, n, dtype=torch.float64) for of in ((), rows[:1], rows[1:])))
         for answers in read_together(self.answers) if self.answers else [[]]:
@@ -125,7 +125,8 @@ class Watched:
                     into[..., texts.rows] += scores
         return found
 
-    def _check(self, target: TargetModel, tokens: Tokens) -> None:
+    def check(self, target: TargetModel, tokens: Tokens) -> None:
+        """Refuses texts that have no loss, and answers that do not fit behind them, before anything is run."""
         if not self.answers and not bool(tokens.scored[:, 1:].any(axis=1).all()):
             short = int(np.flatnonzero(~tokens.scored[:, 1:].any(axis=1))[0])
             raise ToolRefused(

@@ -2,11 +2,10 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from neuronaut.tools.errors import ToolRefused, UserError
@@ -18,8 +17,7 @@ from neuronaut.tools.units import Unit
 
 N_PEERS = 32
 _WHOLE = re.compile(r"L?(\d+)\.(attn_out|mlp_out)")
-PositionList = Annotated[tuple[int, ...], Field(min_length=1, max_length=1000)]
-Positions = Literal["last", "all"] | PositionList
+Positions = Literal["last", "all"] | tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,7 @@ class Places(NamedTuple):
 
 def places_of(target: TargetModel, tokens: Tokens, positions: Positions) -> Places:
     """Where `positions` lie in each text: its last token, all tokens but BOS, or given ones, counted from 0 without BOS,
-    negative ones from the end. Refuses a position that the shortest text lacks."""
+    negative ones from the end. Refuses an empty list, and a position that the shortest text lacks."""
     bos, n, width = int(target.spec.bos is not None), len(tokens), tokens.ids.shape[1]
     lengths = torch.from_numpy(tokens.lengths)[:, None]
     if positions == "last":
@@ -122,6 +120,8 @@ def places_of(target: TargetModel, tokens: Tokens, positions: Positions) -> Plac
     if positions == "all":
         columns = torch.arange(bos, width).expand(n, -1)
         return Places(torch.where(columns < lengths, columns, -1), width)
+    if not positions:
+        raise ToolRefused("positions is an empty list, so that nothing is changed: give at least 1, 'last' or 'all'")
     shortest = int(lengths.min()) - bos
     for position in positions:
         if not -shortest <= position < shortest:

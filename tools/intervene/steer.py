@@ -180,27 +180,17 @@ def at_equal_kl(steering: Steering, sign: int, kl: float) -> ToolResult:
     reached = ~np.isnan(found.doses)
     chosen = [move(int(number), float(found.doses[number])) for number in np.flatnonzero(reached)]
     plain, *effects = steering.scores([steering.step(0.0), *chosen])
-    own, means = effects[0] - plain, np.full(len(found.doses), np.nan)
-    means[reached] = [(effect - plain).mean() for effect in effects]
-    n_others = len(steering.others)
-    others, random = (nulls[~np.isnan(nulls)] for nulls in (means[1 : 1 + n_others], means[1 + n_others :]))
+    own, means = effects[0] - plain, np.array([(effect - plain).mean() for effect in effects])
+    at = np.flatnonzero(reached) > len(steering.others)  # random directions come last
+    others, random = means[~at][1:], means[at]
     payload |= {
         "dose": sign * float(found.doses[0]),
-        "random_norms": [
-            round(float(dose), 5) for dose in found.doses[1 + n_others :][~np.isnan(found.doses[1 + n_others :])]
-        ],
+        "random_norms": [round(dose, 5) for dose in found.doses[reached][at].tolist()],
         "other_units": {"n": len(others), **_null(own.mean(), others)},
         "random_directions": {"n": len(random), **_null(own.mean(), random)},
     }
-    measured = Measurement(
-        "effect_at_kl",
-        float(own.mean()),
-        "nats",
-        len(own),
-        mean_interval(own),
-        **_null(own.mean(), random),
-        n_of="prompts",
-    )
+    interval, null, n = mean_interval(own), _null(own.mean(), random), len(own)
+    measured = Measurement("effect_at_kl", float(own.mean()), "nats", n, interval, **null, n_of="prompts")
     return ToolResult((measured,), {"equal_kl": payload})
 
 

@@ -1,5 +1,6 @@
 """Whether two units do the same job: what the model loses when each carries what the other carries."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, assert_never
@@ -151,8 +152,7 @@ def swap_units(context: ToolContext, args: SwapArgs) -> ToolResult:
     for_a, for_b = (_strangers(target, place, (a, b), rng) for place in (b, a))
     pairs = _random_pairs(for_b, for_a, rng)
     for_a, for_b = for_a[:N_NULLS], for_b[:N_NULLS]
-    taking_part = [a, b, *for_a, *for_b, *(part for pair in pairs for part in pair)]
-    swaps = _swaps(context, args, list(dict.fromkeys(taking_part)))
+    swaps = _swaps(context, args, list(dict.fromkeys([a, b, *for_a, *for_b, *itertools.chain(*pairs)])))
     own = swaps.changes([(a, b), (b, a)])
     size = swaps.written(own)
     strangers = [swaps.changes([(a, c), (b, d)]) for c, d in zip(for_a, for_b, strict=False)]
