@@ -90,7 +90,7 @@ def circuit_case(done: Done, n_claims: int) -> CircuitCase:
     )
 
 
-def compare(session: Session, tasks: tuple[str, str]) -> None:
+def compare(session: Session, tasks: tuple[str, ...]) -> None:
     """What the circuits of two tasks share, and what is left of each task without the circuit of the other."""
     members = {}
     for row in queries.hypotheses(session.notebook, session.run):

@@ -87,10 +87,8 @@ def _node(place: tuple[float, float], width: float, node: Node) -> str:
     x, y = place
     said = hover(f"{node.name}: {node.hover}" if node.hover else node.name)
     shape = {"x": x - width / 2, "y": y - TALL / 2, "width": width, "height": TALL, "rx": 6.0}
-    ground = element("rect", **shape, class_="paper")
-    return element(
-        "g", said + ground + element("rect", **shape, class_="line-ink") + text_at(x, y + 4, node.name, anchor="middle")
-    )
+    ground, frame = (element("rect", None, **shape, class_=name) for name in ("paper", "line-ink"))
+    return element("g", said + ground + frame + text_at(x, y + 4, node.name, anchor="middle"))
 
 
 def _arrow(start: tuple[float, float], end: tuple[float, float], arrow: Arrow, most: float) -> str:

@@ -84,8 +84,9 @@ def importance(context: ToolContext, args: ImportanceArgs) -> ToolResult:
     if args.parts == "neurons":
         units, drops, nulls, agreement = _neurons(prompted, args)
     else:
-        parts = [(Site("heads", at), head) for at in range(spec.n_layers) for head in range(spec.n_heads)]
-        names = [Unit("head", site.layer, head).address for site, head in parts]
+        places = [(at, head) for at in range(spec.n_layers) for head in range(spec.n_heads)]
+        parts: list[tuple[Site, int | None]] = [(Site("heads", at), head) for at, head in places]
+        names = [Unit("head", *place).address for place in places]
         if args.parts == "components":
             parts += [(Site("mlp_out", at), None) for at in range(spec.n_layers)]
             names += [f"mlp{at}" for at in range(spec.n_layers)]
@@ -128,7 +129,7 @@ def _rounded(interval: tuple[float, float] | None) -> list[float] | None:
 
 def _prompted(context: ToolContext, args: ImportanceArgs) -> Prompted:
     target = context.target
-    ids = to_ids(read_texts(target, [args.prompt]))
+    ids = to_ids(read_texts(target, (args.prompt,)))
     n_pos, answer = ids.shape[1], _answer(target, ids, args.answer)
     tokens = context.tokens("explore")
     rng = np.random.default_rng(args.seed)
