@@ -47,12 +47,12 @@ def refusal(said: Any) -> str:
 
 QUESTIONS = {
     "": "the question is empty",
-    "hello": "names no neuron: ask about one neuron",
+    "hello": "names no neuron, head, prompt or task: ask about one neuron or head",
     "what does neuron 99.1 do": "layer 99 does not exist: model has layers 0 to 2",
     "what does neuron 1.999 do": "neuron 1.999 does not exist: layer 1 of model has neurons 0 to 39",
     "what does 1.2 do": "could be neuron 1.2 or head L1H2: write 'neuron 1.2' or 'head 1.2'",
-    "what does head 1.2 do": "head L1H2 cannot be explained yet, only neurons can",
-    "neurons 1.2 and 1.3": "names 2 neurons (1.2, 1.3): ask about one at a time",
+    "what does head 1.9 do": "head L1H9 does not exist",
+    "neurons 1.2 and 1.3": "names 2 units (1.2, 1.3): ask about one at a time",
 }
 
 
@@ -209,7 +209,7 @@ def a_folder(path: Path) -> None:
 
 
 NOTEBOOKS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "newer": (newer, "was made by a newer neuronaut (schema 99, this one knows 2): upgrade"),
+    "newer": (newer, "was made by a newer neuronaut (schema 99, this one knows 3): upgrade"),
     "damaged in the middle": (damaged_in_the_middle, "is damaged: restore a copy or give another --notebook"),
     "cut": (lambda path: path.write_bytes(path.read_bytes()[:50_000]), "is damaged: restore a copy"),
     "without its first page": (
