@@ -14,7 +14,6 @@ from neuronaut.tools.predicates.attends import (
     Attends,
     Cause,
     Key,
-    To,
     attends_from_json,
     canonical_json,
     cause_from_json,
@@ -121,14 +120,13 @@ def _test_attends(session: Session, unit: Unit, chosen: str, claim: Attends, riv
     done = run_test(session, unit, "attends", args, prediction=prediction, claim=sentence(claim))
     if done is None:
         return None
-    case = attends_case(claim, done, queries.n_claims(list(rows.values()), chosen))
+    case = attends_case(done, queries.n_claims(list(rows.values()), chosen))
     return judge(session, prediction, case, done.evidence, f"{sentence(claim)} ({case.share:.2f} of its queries)")
 
 
-def attends_case(claim: Attends, done: Done, n_claims: int) -> AttendsCase:
+def attends_case(done: Done, n_claims: int) -> AttendsCase:
     """The case of an attends claim from its experiment."""
     found, payload = done.measurements, done.payload
-    anywhere = claim.queries is None and not isinstance(claim.key, To) and payload["synthetic_queries"]
     return AttendsCase(
         complexity=payload["complexity"],
         n_claims=n_claims,
@@ -142,7 +140,7 @@ def attends_case(claim: Attends, done: Done, n_claims: int) -> AttendsCase:
         percentile=found["share"].null_percentile or 0.0,
         bets=tuple(payload["bets"]),
         effect_low=payload["effect_low"],
-        synthetic_low=payload["synthetic_low"] if anywhere else None,
+        synthetic_low=payload["synthetic_low"],
         carried_low=payload["carried_low"],
         rivals=tuple(OtherKeys(**row) for row in payload["rivals"]),
     )

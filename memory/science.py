@@ -1,6 +1,7 @@
 """Is the order of science kept, was test text fresh, and does each verdict follow from its rows?"""
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,9 +14,9 @@ from neuronaut.memory.store import Store
 Row = dict[str, Any]
 Rows = dict[str, dict[str, Row]]  # table, key
 Seq = dict[tuple[str, str], int]  # (table, key) to its ledger line
-AS_MEASURED = ("places", "dense", "precision_low", "coverage_low", "r_low", "ap_null", "rarer_half_precision", "leaf_e",
-               "modes", "queries", "share_low", "by_chance", "off_first_low", "covers", "effect_low", "carried_low", "delta_low",
-               "elsewhere_low", "elsewhere_high")  # fmt: skip
+# the metric whose percentile a case holds
+RANKED = {"writes": "delta", "attends": "share", "role": "delta", "circuit": "sufficiency"}
+E_TOLERANCE = 1e-6  # relative; logarithms differ in the last digits from machine to machine
 
 
 def order_problems(rows: Rows, seq: Seq) -> list[str]:
@@ -102,39 +103,74 @@ def _against_rule(key: str, row: Row, case: Any) -> list[str]:
         decision = decide(case_from_json(case))
     except ValueError:
         return [f"verdict {key} has a case that the rule cannot read"]
-    if (decision.status, decision.reason) == (row["outcome"], row["reason"]):
-        return []
-    return [f"verdict {key} says {row['outcome']}, but its case gives {decision.status} ({decision.reason})"]
+    if (decision.status, decision.reason) != (row["outcome"], row["reason"]):
+        return [f"verdict {key} says {row['outcome']}, but its case gives {decision.status} ({decision.reason})"]
+    if not math.isclose(decision.e, row["e"], rel_tol=E_TOLERANCE):
+        return [f"verdict {key} has the e-value {row['e']:.6g}, but its case gives {decision.e:.6g}"]
+    return []
 
 
 def _against_evidence(notebook: Store, rows: Rows, key: str, case: Row, evidence: list[Row]) -> list[str]:
-    """Numbers of the case that are not those of the evidence rows and of the stored results that it cites."""
+    """Numbers of the case that are not those of the evidence rows, of the stored results that it cites or of its hypothesis."""
     if not evidence:
         return [f"verdict {key} cites no evidence"]
-    measured = {row["metric"]: row["value"] for row in evidence}
+    measured = _claimed(rows, rows["verdict"][key]) | {row["metric"]: row["value"] for row in evidence}
+    ranked = [row["null_percentile"] or 0.0 for row in evidence if row["metric"] == RANKED.get(str(case.get("side")))]
+    measured |= {"percentile": ranked[0]} if ranked else {}
     for experiment in {row["experiment"] for row in evidence}:
-        measured.update(_stored_numbers(notebook, rows, experiment))
+        for payload in _payloads(notebook, rows, experiment):
+            measured |= _as_in_case(payload)
+    held = case | {"rivals": _rivals(case.get("rivals"))}
     return [
-        f"verdict {key} rests on {name} {json.dumps(case[name])}, measured was {json.dumps(measured[name])}"
+        f"verdict {key} rests on {name} {json.dumps(held[name])}, measured was {json.dumps(measured[name])}"
         for name in sorted(case.keys() & measured.keys())
-        if case[name] != measured[name]
+        if held[name] != measured[name]
     ]
 
 
-def _stored_numbers(notebook: Store, rows: Rows, experiment: str) -> Iterator[tuple[str, Any]]:
-    """What the result of an experiment says under the names of a case: scores, and the bets of its documents."""
-    ends = [row for row in rows["experiment_end"].values() if row["experiment"] == experiment and row["result"]]
-    for end in ends:
-        statement = sa.select(schema.artifact.c.content).where(schema.artifact.c.id == end["result"])
-        for row in notebook.rows(statement):
+def _claimed(rows: Rows, verdict: Row) -> Row:
+    """What the judged hypothesis says of itself."""
+    prediction = rows.get("prediction", {}).get(verdict["prediction"])
+    hypothesis = rows.get("hypothesis", {}).get(prediction["hypothesis"]) if prediction else None
+    if hypothesis is None:
+        return {}
+    predicate = _parsed(hypothesis["predicate"])
+    graded = isinstance(predicate, dict) and predicate.get("kind") == "graded"
+    return {"complexity": hypothesis["complexity"], "graded": graded}
+
+
+def _payloads(notebook: Store, rows: Rows, experiment: str) -> Iterator[Row]:
+    """What the stored result of an experiment holds."""
+    for end in rows["experiment_end"].values():
+        if end["experiment"] != experiment or not end["result"]:
+            continue
+        for row in notebook.rows(sa.select(schema.artifact.c.content).where(schema.artifact.c.id == end["result"])):
             result = _parsed(row["content"])
             payload = result.get("payload") if isinstance(result, dict) else None
-            if not isinstance(payload, dict):
-                continue
-            yield from ((name, payload[name]) for name in AS_MEASURED if name in payload)
-            pairs = payload.get("pairs")
-            if "bets" in (found := pairs if isinstance(pairs, dict) else payload):
-                yield "bets", found["bets"]
+            if isinstance(payload, dict):
+                yield payload
+
+
+def _as_in_case(payload: Row) -> Row:
+    """A stored result under the names of a case."""
+    found = dict(payload)
+    pairs, interval = payload.get("pairs"), payload.get("interval_90")
+    if isinstance(pairs, dict) and "bets" in pairs:
+        found["bets"] = pairs["bets"]
+    if "rivals" in payload:
+        found["rivals"] = _rivals(payload["rivals"])
+    if interval:
+        found |= {"delta_interval_90": interval, "delta_low": interval[0]}
+    if "size" in payload:
+        found["members"] = payload["size"]
+    return found
+
+
+def _rivals(rivals: Any) -> Any:
+    """The numbers of rivals: a case names them by their sentences, a result by their predicates."""
+    if not isinstance(rivals, list) or not all(isinstance(rival, dict) for rival in rivals):
+        return rivals
+    return [{name: value for name, value in rival.items() if name not in ("claim", "predicate")} for rival in rivals]
 
 
 def _parsed(text: Any) -> Any:

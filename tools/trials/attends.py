@@ -31,6 +31,7 @@ from neuronaut.tools.predicates.attends import (
     Carried,
     Copies,
     Successor,
+    To,
     attends_from_json,
     canonical_json,
     complexity,
@@ -143,7 +144,8 @@ def test_attends(context: ToolContext, args: TestAttendsArgs) -> ToolResult:
     random weights, as sharp as this one. off_first: share of those queries' attention off the first token that is on the
     key. effect: nats by which the next-token distribution at those queries changes (KL) when the head carries what it
     carries elsewhere; its null is the median of other heads. A document bets its pairs: won where the head looks at the
-    followed token, or place, only where the claim names it. The synthetic arm has random tokens drawn for this claim.
+    followed token, or place, only where the claim names it. The synthetic arm has random tokens drawn for this claim;
+    synthetic_low is None for a claim that names tokens.
     """
     unit, target = Unit.parse(args.unit), context.target
     claim, rivals = attends_from_json(args.claim), [attends_from_json(one) for one in args.rivals]
@@ -166,12 +168,18 @@ def test_attends(context: ToolContext, args: TestAttendsArgs) -> ToolResult:
         "unit": unit.address, "bets": list(bets), "wins": wins, "losses": losses, "pairs": len(pairs), "effect_low": effect,
         "heads": len(nulls) - random_heads, "random_heads": random_heads,
         "synthetic": "repeated" if claim.key.kind in REPEATS else "random", "synthetic_share": synthetic.share,
-        "synthetic_low": synthetic.share_low, "synthetic_queries": synthetic.n_queries,
+        "synthetic_low": synthetic.share_low if _holds_anywhere(claim) and synthetic.n_queries else None,
+        "synthetic_queries": synthetic.n_queries,
         "carried_share": None if written is None else written.share,
         "carried_low": None if claim.carries is None else 0.0 if written is None else written.share_low,
         "rivals": [row for rival in rivals if (row := _rival_row(claim, rival, pattern, tokens))],
     }  # fmt: skip
     return ToolResult(measured, payload)
+
+
+def _holds_anywhere(claim: Attends) -> bool:
+    """Whether a claim is about any text: one that names tokens may hold in natural text alone."""
+    return claim.queries is None and not isinstance(claim.key, To)
 
 
 def _rival_row(claim: Attends, rival: Attends, pattern: Pattern, tokens: Tokens) -> dict[str, Any] | None:
