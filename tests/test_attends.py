@@ -414,6 +414,20 @@ def test_what_replaces_a_head_comes_from_other_documents_and_an_idle_head_change
     assert len(others) <= 4
 
 
+def test_the_effect_is_measured_where_the_claim_speaks_even_if_only_late_windows_have_such_places(
+    known: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, kinds = known
+    tokens = some_windows(context.tokens("explore"), 0).select(range(40))
+    unit = Unit("head", *next(place for place, kind in kinds.items() if kind == "previous"))
+    asked = named_keys(Attends(key=Previous()), tokens).any(-1)
+    asked[:37] = False
+    monkeypatch.setattr("neuronaut.tools.trials.without.MAX_TOKENS", 5 * tokens.ids.shape[1])
+    own, _ = effect_of_heads(context.target, unit, tokens, asked, seed=0)
+    assert len(own) == len(np.unique(tokens.documents[37:]))
+    assert own.mean() > 1
+
+
 def test_heads_of_random_weights_rarely_look_at_the_token_before_or_at_repeats(known: Any) -> None:
     context, kinds = known
     tokens = some_windows(context.tokens("design"), 0)

@@ -81,20 +81,23 @@ class Elsewhere:
 
 def edited_log_probs(
     target: TargetModel, tokens: Tokens, units: Sequence[Unit], seed: int
-) -> Iterator[tuple[NDArray[np.int64], Tensor, list[Tensor]]]:
-    """Batch by batch: window numbers, (n, pos, d_vocab) log-probabilities, and the same without each of the units."""
+) -> Iterator[tuple[NDArray[np.int64], Tensor, Iterator[Tensor]]]:
+    """Batch by batch: window numbers, (n, pos, d_vocab) log-probabilities, and the same without each of the units, one after
+    the other: those of all units at once may not fit into memory."""
     elsewhere = Elsewhere(target, tokens, units, seed)
     starts = [Site("resid_pre", layer) for layer in sorted({unit.layer for unit in units})]
     for rows in batches(tokens, tokens_at_once(target)):
         width = int(tokens.lengths[rows].max(initial=1))
         ids = torch.from_numpy(np.maximum(tokens.ids[rows, :width], 0)).long()
         plain = target.run(ids, read=starts, logits=True)
-        edited = []
-        for unit in units:
-            start = (unit.layer, plain.read[Site("resid_pre", unit.layer)])
-            run = target.run(ids, edits=[elsewhere.edit(unit, rows, width)], start=start, logits=True)
-            edited.append(_log_probs(run))
-        yield rows, _log_probs(plain), edited
+        edits = ((unit.layer, elsewhere.edit(unit, rows, width)) for unit in units)
+        yield rows, _log_probs(plain), (_without(target, ids, plain, layer, edit) for layer, edit in edits)
+
+
+def _without(target: TargetModel, ids: Tensor, plain: Run, layer: int, edit: Edit) -> Tensor:
+    """(n, pos, d_vocab) log-probabilities with an edit in one layer. plain: the run that read what stands before it."""
+    start = (layer, plain.read[Site("resid_pre", layer)])
+    return _log_probs(target.run(ids, edits=[edit], start=start, logits=True))
 
 
 def _log_probs(run: Run) -> Tensor:
@@ -106,9 +109,10 @@ def effect_of_heads(
     target: TargetModel, unit: Unit, tokens: Tokens, asked: Bools, *, seed: int
 ) -> tuple[Floats, Floats]:
     """(n_documents,) mean KL of the next token at the places asked for when the unit is taken out, and (n_others,) the
-    mean over documents for other units. asked: (n_windows, pos)."""
-    kept = np.arange(max(2, min(len(tokens), MAX_TOKENS // tokens.ids.shape[1])))
-    part, asked = tokens.select(kept[kept < len(tokens)]), asked[kept[kept < len(tokens)]]
+    mean over documents for other units. asked: (n_windows, pos), somewhere at least. Windows with such places come first."""
+    order = np.argsort(~asked.any(axis=1), kind="stable")
+    kept = np.sort(order[: max(2, MAX_TOKENS // tokens.ids.shape[1])])
+    part, asked = tokens.select(kept), asked[kept]
     units = [unit, *other_units_of(target, unit, N_OTHERS, seed)]
     sums = np.zeros((len(units), len(part)))
     for rows, plain, edited in edited_log_probs(target, part, units, seed):
