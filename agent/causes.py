@@ -26,7 +26,8 @@ def heads_of_kind(session: Session, question: Question) -> None:
     assert kind is not None
     rows = session.experiment("head_scores", {"seed": session.config.seed}, own=True).payload["random"]
     if kind not in rows[0]:
-        session.say("look", f"no head can be a {kind} head here: the vocabulary holds no three tokens in order")
+        lacks = "no three tokens in order" if kind == "successor" else "no key of this kind"
+        session.say("look", f"no head can be a {kind} head here: the model's vocabulary and texts hold {lacks}")
         return
     ranked = sorted(rows, key=lambda row: -row[kind])
     likely = [row for row in ranked if row[kind] >= LIKELY.get(kind, MIN_ATTENTION)]

@@ -32,7 +32,7 @@ _QUOTED = re.compile(r"\"([^\"]+)\"|“([^”]+)”|`([^`]+)`|(?<!\w)'((?:[^']|(
 _KINDS: tuple[tuple[HeadKind, str], ...] = (
     ("previous", r"previous[- ]?token|previous|prev"),
     ("current", r"current[- ]?token|current|self"),
-    ("first", r"first[- ]?token|first|sink|resting"),
+    ("first", r"first[- ]?token|first"),
     ("duplicate", r"duplicate[- ]?token|duplicate"),
     ("induction", r"induction"),
     ("copying", r"copying|copy"),
@@ -114,21 +114,27 @@ def _about_a_prompt(text: str) -> Question | None:
     match = _MATTER.search(text)
     if match is None:
         return None
-    prompt = _prompt_of(match[2])
+    quoted, prompt, answer = _all_quoted(match[2]), _prompt_of(match[2]), ""
     if not prompt:
         raise UserError(
             f"{text!r} names no prompt: write it in quotes, as in \"which heads matter for 'After Mary and'\""
         )
+    if len(quoted) == 2 and re.search(r"\bafter\b", _QUOTED.sub("", match[2]), re.IGNORECASE):
+        answer, prompt = quoted
+    elif len(quoted) > 1:
+        raise UserError(
+            f"{text!r} names {len(quoted)} prompts: ask about one, or write \"which heads matter for ' met' after 'After Mary and'\""
+        )
     named = match[1].lower().rstrip("s")
     parts: Parts = "neurons" if named == "neuron" else "heads" if named == "head" else "components"
-    return Question(text, "matter", parts=parts, prompt=prompt)
+    return Question(text, "matter", parts=parts, prompt=prompt, answer=answer)
 
 
 def _about_a_reason(text: str) -> Question | None:
     match = _WHY.search(text)
-    if match is None:
+    if match is None or _NAMED_HEAD.search(text[: match.start(1)]) or _NAMED_NEURON.search(text[: match.start(1)]):
         return None
-    quoted = [next(group for group in found.groups() if group is not None) for found in _QUOTED.finditer(match[1])]
+    quoted = _all_quoted(match[1])
     if len(quoted) >= 2:
         return Question(text, "why", answer=quoted[0], prompt=quoted[1])
     said, _, prompt = match[1].partition(" after ") if " after " in match[1] else match[1].partition("after ")
@@ -184,6 +190,11 @@ def _unquoted(text: str) -> str:
     """The text in quotes where there is any, all of it elsewhere."""
     quoted = _QUOTED.search(text)
     return next(group for group in quoted.groups() if group is not None) if quoted else text
+
+
+def _all_quoted(text: str) -> list[str]:
+    """What stands in quotes, in order."""
+    return [next(group for group in found.groups() if group is not None) for found in _QUOTED.finditer(text)]
 
 
 def _prompt_of(text: str) -> str:

@@ -40,6 +40,8 @@ def test_both_signs_are_asked_unless_one_is_named() -> None:
         ("find the circuit", "names no task"),
         ("compare the circuits of increasing digits", "names 1 tasks"),
         ("which heads matter for", "names no prompt"),
+        ("which heads matter for 'Mary' and 'Leo'", "names 2 prompts"),
+        ("which heads are attention sinks", "names no kind of head"),
         ("why does it say Mary", "names no prompt"),
         ("what does 8.3 do", "could be neuron 8.3 or head L8H3"),
         ("is 3 good", "names no neuron"),
@@ -88,6 +90,16 @@ def test_a_kind_of_head_is_understood(text: str, kind: str) -> None:
 def test_a_prompt_is_taken_from_its_quotes_or_as_it_stands(text: str, parts: str, prompt: str) -> None:
     question = parse_question(text)
     assert (question.intent, question.parts, question.prompt) == ("matter", parts, prompt)
+
+
+def test_the_answer_for_which_parts_matter_may_be_named_before_the_prompt() -> None:
+    question = parse_question("which heads matter for ' met' after 'After Mary and Lucy'?")
+    assert (question.intent, question.answer, question.prompt) == ("matter", " met", "After Mary and Lucy")
+
+
+def test_why_a_unit_does_something_is_asked_of_the_unit() -> None:
+    question = parse_question("why does head 5.1 predict what followed?")
+    assert (question.intent, question.unit) == ("explain", Unit("head", 5, 1))
 
 
 @pytest.mark.parametrize(
