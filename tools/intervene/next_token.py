@@ -1,7 +1,6 @@
 """Log-probabilities of the token after each text, with and without edits, in batches that fit into memory."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -34,13 +33,6 @@ def to_ids(tokens: Tokens) -> Tensor:
 def last_of(tokens: Tokens) -> tuple[Tensor, Tensor]:
     """Row and position of the last token of each text."""
     return torch.arange(len(tokens)), torch.from_numpy(tokens.lengths - 1)
-
-
-def at_last(tokens: Tokens) -> Tensor:
-    """(n_windows, pos) True at the last token of each text."""
-    mask = torch.zeros(tokens.ids.shape, dtype=torch.bool)
-    mask[last_of(tokens)] = True
-    return mask
 
 
 def tokens_at_once(target: TargetModel) -> int:
@@ -83,24 +75,3 @@ def values_at_last(target: TargetModel, tokens: Tokens, site: Site) -> Tensor:
         found[torch.from_numpy(rows)] = here
     assert found is not None, "no text"
     return found
-
-
-def watched_log_probs(target: TargetModel, tokens: Tokens, watched: int, edits: Sequence[Edit | None]) -> Tensor:
-    """(n_edits, n_windows) log-probability of the token `watched` after each text, each edit made at the last token alone.
-
-    None is no edit. Tensor values have one row a text. Layers before the first edited one are run once.
-    """
-    layer = min((edit.site.layer for edit in edits if edit is not None), default=0)
-    found = torch.empty(len(edits), len(tokens))
-    for rows, part in text_batches(target, tokens):
-        chosen, at = torch.from_numpy(rows), at_last(part)
-        start = residual_before(target, to_ids(part), layer)
-        for number, edit in enumerate(edits):
-            here = [] if edit is None else [_of_rows(edit, chosen, at)]
-            found[number, chosen] = last_log_probs(target, part, here, start=start)[:, watched]
-    return found
-
-
-def _of_rows(edit: Edit, rows: Tensor, at: Tensor) -> Edit:
-    value = edit.value[rows][:, None] if isinstance(edit.value, Tensor) else edit.value
-    return replace(edit, value=value, positions=at)

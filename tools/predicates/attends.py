@@ -114,7 +114,6 @@ class Role(_Part):
 
 Cause = Attends | Role
 _ADAPTER: TypeAdapter[Cause] = TypeAdapter(Annotated[Cause, Field(discriminator="kind")])
-POSITIONAL = ("previous", "current", "first", "offset")
 
 
 def cause_from_json(source: str | dict[str, Any]) -> Cause:

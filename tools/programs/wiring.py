@@ -42,10 +42,6 @@ class Graph:
         """All parts that a reader reads."""
         return {one for slot in SLOTS for one in self.read_by(reader, slot)}
 
-    def readers_of(self, source: Part) -> set[Part]:
-        """All parts that read a part."""
-        return {reader for reader in self.parts if source in self.sources(reader)}
-
 
 def find_graph(observed: Observed, coupling: Coupling, seed: int) -> Graph:
     """The parts and their effects on each other, layer by layer."""
