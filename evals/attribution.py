@@ -38,13 +38,13 @@ def pairs(target: TargetModel, task: Task, n: int, seed: int) -> Iterator[dict[s
 
 
 def agreement(context: ToolContext, pair: dict[str, str], site: str, steps: int) -> float | None:
-    """Spearman correlation over the components of one site; None for a pair that is refused."""
+    """Spearman correlation over the components of one site; None for a pair that is refused, or without a spread."""
     tool = find_tool("attribution_patch")
     try:
         result = tool.run(context, tool.parse({**pair, "site": site, "steps": steps}))
     except ToolRefused:
         return None
-    return next(m.value for m in result.measurements if m.metric == "rank_agreement")
+    return next((m.value for m in result.measurements if m.metric == "rank_agreement"), None)
 
 
 def main() -> None:
