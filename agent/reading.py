@@ -1,6 +1,7 @@
 """Commands that read: show, search, verify, tools and models."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,16 @@ def _keep_figures(notebook: Notebook, table: str, row: Mapping[str, Any], folder
             for kind, suffix in (("svg", "svg"), ("plotly", "json")):
                 if figure.get(kind):
                     name = str(figure["name"]).removeprefix(f"{e['tool']}_")
-                    file = _free(folder / f"{e['tool']}-{name}.{suffix}", files)
+                    file = _free(folder / f"{_as_file_name(e['tool'])}-{_as_file_name(name)}.{suffix}", files)
                     files[file] = queries.artifact(notebook, figure[kind]).decode()
     if not files:
         raise UserError(f"{table} {row['id']} drew no figures: leave out --figures")
     _write_figures(files, folder)
+
+
+def _as_file_name(name: str) -> str:
+    """The name with nothing in it that leads to another folder: a notebook may be anybody's."""
+    return re.sub(r"[^\w-]", "_", name, flags=re.ASCII)
 
 
 def _free(file: Path, taken: Mapping[Path, str]) -> Path:
@@ -98,9 +104,11 @@ def _show_run(notebook: Notebook, run: str, *, as_json: bool) -> None:
     print("\n experiments")
     for step in trail:
         seconds = f"{step['seconds']:.1f} s" if step["seconds"] is not None else ""
-        print(f"  {step['id']}  {step['tool']:<18} {step['outcome']:<10} {seconds:>7}  {visible(step['error'] or '')}")
+        print(
+            f"  {step['id']}  {visible(step['tool']):<18} {step['outcome']:<10} {seconds:>7}  {visible(step['error'] or '')}"
+        )
         for value in step["evidence"]:
-            print(f"      {value['id']}  {value['metric']:<14} {value['value']:.4g}  (n {value['n']})")
+            print(f"      {value['id']}  {visible(value['metric']):<14} {value['value']:.4g}  (n {value['n']})")
         for figure in step["figures"]:
             print(f"      figure {visible(figure['name'])}  svg {figure['svg']}")
 
@@ -116,12 +124,12 @@ def search(words: str, path: Path | None, *, as_json: bool) -> None:
         for row in rows:
             repeat = f"  (repeats {row['parent_run']})" if row["parent_run"] else ""
             print(
-                f"{row['id']}  {row['outcome'] or 'unfinished':<13} {visible(row['question'])}  · {row['target']}{repeat}"
+                f"{row['id']}  {row['outcome'] or 'unfinished':<13} {visible(row['question'])}  · {visible(row['target'])}{repeat}"
             )
         return
     for row in rows:
         print(
-            f"{row['status'].upper():<11} {row['address']:<8} {row['side']:<6} {visible(row['claim'])}"
+            f"{row['status'].upper():<11} {visible(row['address']):<8} {row['side']:<6} {visible(row['claim'])}"
             f"  · {visible(row['target'])} · {visible(row['author'])} · {row['id']}"
         )
     if not rows:

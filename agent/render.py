@@ -46,7 +46,7 @@ def _rows(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
     for claim in sorted(answer["claims"], key=lambda c: (ORDER.index(c["status"]), -_score(c))):
         first = (claim["unit"], claim["side"]) not in seen
         seen.add((claim["unit"], claim["side"]))
-        named = "" if claim["side"] == "circuit" else f"{claim['unit']} "
+        named = "" if claim["side"] == "circuit" else f"{visible(claim['unit'])} "
         body = Text(f"{named}{visible(claim['claim'])}", style="" if first else "dim")
         if claim["author"] not in BUILT_IN:
             body.append(f" (proposed by {visible(claim['author'])})", style="dim")
@@ -59,7 +59,7 @@ def _rows(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
         if first:
             yield from _examples(answer, claim)
     for outcome in answer["outcomes"]:
-        body = Text(f"{outcome['unit']} {outcome['side']}: {visible(outcome['reason'])}")
+        body = Text(f"{visible(outcome['unit'])} {outcome['side']}: {visible(outcome['reason'])}")
         yield Text(outcome["status"], style=STYLES.get(outcome["status"], "")), body
     for found in answer.get("measured", []):
         body = Text(visible(found["title"]))
@@ -71,7 +71,10 @@ def _rows(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
     for left in answer["unexplained"]["units"]:
         tokens = ", ".join(f'"{visible(token)}"' for token in left["examples"])
         rest = f", most of it at {tokens}" if tokens and left["share"] >= 0.01 else ""
-        yield Text("left over", style="dim"), Text(f"{left['share']:.0%} of the firing of {left['unit']}{rest}")
+        yield (
+            Text("left over", style="dim"),
+            Text(f"{left['share']:.0%} of the firing of {visible(left['unit'])}{rest}"),
+        )
     names = [
         visible(p["claim"] if p["unit"].startswith("task:") else f"{p['unit']} {p['claim']}")
         for p in answer["proposed"]
