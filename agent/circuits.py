@@ -10,11 +10,7 @@ from neuronaut.tools.units import Unit
 
 AUTHOR = "pruning"
 ENOUGH = 0.9  # of the behaviour on the prompts of the search; unseen ones keep a little less, and 0.8 is asked there
-THRESHOLDS = (
-    0.98,
-    0.9,
-    0.85,
-)
+THRESHOLDS = (0.98, 0.9, 0.85)  # share of the gap that each of the searches keeps
 
 
 def circuit(session: Session, task: str) -> None:
@@ -97,6 +93,8 @@ def compare(session: Session, tasks: tuple[str, ...]) -> None:
         if row["side"] == "circuit":
             found = Circuit.model_validate_json(row["predicate"])
             members[found.task] = list(found.members)
-    if len(members) == len(tasks):
-        args = {"tasks": list(tasks), "members": [members[task] for task in tasks], "seed": session.config.seed}
-        session.experiment("compare_circuits", args, own=True)
+    if missing := [task for task in tasks if task not in members]:
+        session.say("look", f"nothing to compare: no circuit was found for {' and '.join(missing)}")
+        return
+    args = {"tasks": list(tasks), "members": [members[task] for task in tasks], "seed": session.config.seed}
+    session.experiment("compare_circuits", args, own=True)

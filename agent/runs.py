@@ -108,7 +108,12 @@ def _understood(config: RunConfig, target: TargetModel) -> Question:
     question = parse_question(config.question, n_heads=target.spec.n_heads, d_mlp=target.spec.d_mlp)
     if question.unit is not None:
         check_unit(target.spec, question.unit)
-    return replace(question, tasks=tuple(task_meant(task) for task in question.tasks))
+    tasks = tuple(task_meant(task) for task in question.tasks)
+    if len(set(tasks)) < len(tasks):
+        raise UserError(
+            f"{question.text!r} names the task {tasks[0]!r} twice: compare the circuits of two different ones"
+        )
+    return replace(question, tasks=tasks)
 
 
 def _earlier(notebook: Notebook, config: RunConfig, target: TargetModel, corpus: Corpus) -> str | None:

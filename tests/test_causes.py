@@ -81,6 +81,7 @@ def test_the_same_question_is_answered_from_the_notebook(
     ("question", "says"),
     [
         ("find the circuit for love", "names no task: choose from"),
+        ("compare the circuits of months and increasing months", "names the task 'months' twice"),
         ("which heads matter for '" + "a " * 400 + "'", "tokens"),
         ("what does head 99.1 do", "layer 99 does not exist"),
     ],
