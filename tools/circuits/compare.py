@@ -7,7 +7,7 @@ from pydantic import Field
 
 from neuronaut.tools.circuits.find import jaccard
 from neuronaut.tools.circuits.measures import random_circuits, share_of
-from neuronaut.tools.circuits.nodes import Ablation, Mask, NodeRuns, mask_of, members_of
+from neuronaut.tools.circuits.nodes import Ablation, Mask, NodeRuns, component_of, mask_of, members_of
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
@@ -40,13 +40,14 @@ def compare_circuits(context: ToolContext, args: CompareCircuitsArgs) -> ToolRes
 
     jaccard: 1 for equal circuits; null: random circuits of as many members of each type. left: 1 is unharmed, 0 all is
     lost; null: what is left without random circuits like the other's, as mean and percentile (100: the other's circuit
-    harms more than all of them). Prompts are those of the search half.
+    harms more than all of them). Prompts are those of the search half. A member at one role counts as its whole head or MLP,
+    since the prompts of two tasks have other roles.
     Refuses: a task that the target cannot do; members that are no nodes.
     """
     if not all(args.members):
         raise ToolRefused("a circuit has no members: there is nothing to compare")
     target = context.target
-    one, other = (mask_of(target.spec, members) for members in args.members)
+    one, other = (mask_of(target.spec, list(map(component_of, members))) for members in args.members)
     null = _random_overlap(target, one, other, args)
     overlap = jaccard(one, other)
     share = Measurement(

@@ -17,8 +17,16 @@ STEPS = 5  # Hanna et al. 2024, section 4: more change little
 CUTS = 64  # sets of edges cut in one call
 
 
-def edge_scores(target: TargetModel, prompts: TaskPrompts, *, method: Method = "eap_ig", steps: int = STEPS) -> Tensor:
-    """(n_receivers, n_senders) float64 estimate of how the mean score changes when each edge alone carries the corrupted run.
+def edge_scores(
+    target: TargetModel,
+    prompts: TaskPrompts,
+    *,
+    method: Method = "eap_ig",
+    steps: int = STEPS,
+    by_position: bool = False,
+) -> Tensor:
+    """(n_receivers, n_senders) float64 estimate of how the mean score changes when each edge alone carries the corrupted run;
+    by_position: (n_receivers, n_senders, pos), of each position at which it is read alone.
 
     Nats; below 0: the edge helps. Null: 0, as where there is no edge. `eap`: to first order at the clean run; `eap_ig`: the
     gradient is averaged over `steps` runs whose input embeddings lie between corrupted and clean.
@@ -27,13 +35,16 @@ def edge_scores(target: TargetModel, prompts: TaskPrompts, *, method: Method = "
     if steps < 1:
         raise ToolRefused(f"{steps} steps average no gradient: give at least 1")
     bench = EdgeBench(target, prompts)
-    found = torch.zeros(bench.wires.possible.shape, dtype=torch.float64)
+    possible = bench.wires.possible
+    shape = (*possible.shape, prompts.clean.shape[1]) if by_position else possible.shape
+    found = torch.zeros(shape, dtype=torch.float64)
     for rows in bench.batches(len(prompts)):
         part = prompts.select(range(rows.start, rows.stop))
         clean, corrupted = target.senders(part.clean), target.senders(part.corrupted)
         gradients = _mean_gradients(target, part, clean[:, 0], corrupted[:, 0], steps if method == "eap_ig" else 0)
-        found += torch.einsum("bspd,brpd->rs", corrupted - clean, gradients).double()
-    return torch.where(bench.wires.possible, found / len(prompts), 0.0)
+        summed = "bspd,brpd->rsp" if by_position else "bspd,brpd->rs"
+        found += torch.einsum(summed, corrupted - clean, gradients).double()
+    return torch.where(possible[..., None] if by_position else possible, found / len(prompts), 0.0)
 
 
 def _mean_gradients(target: TargetModel, prompts: TaskPrompts, clean: Tensor, corrupted: Tensor, steps: int) -> Tensor:

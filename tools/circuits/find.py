@@ -13,7 +13,7 @@ from neuronaut.tools.circuits.edges import circuit_scores, edge_scores, top_edge
 from neuronaut.tools.circuits.measures import minimality, random_circuits
 from neuronaut.tools.circuits.nodes import Ablation, Mask, NodeRuns, mask_of, members_of, nodes_of
 from neuronaut.tools.circuits.picture import circuit_graph
-from neuronaut.tools.circuits.pruning import Pruned, PruneOrder, Step, prune
+from neuronaut.tools.circuits.pruning import Pruned, PruneOrder, Step, prune, prune_by_role
 from neuronaut.tools.circuits.wires import Wires
 from neuronaut.tools.drawn.curves import Series
 from neuronaut.tools.drawn.svg import Axes
@@ -35,7 +35,9 @@ class FindCircuitArgs(ToolArgs):
     method: `nodes` prunes whole heads and MLPs, the others single edges. order: in which nodes are tried. threshold: share
     of the clean-corrupted gap that the circuit keeps. nats: for acdc instead, by which one edge may move the prediction.
     how: what all else carries, the corrupted twin's value or the mean over corrupted prompts (edges: always the twin's).
-    reruns: further searches of nodes, in random order, to see whether they find the same. budget: forwards.
+    reruns: further searches of nodes, in random order, to see whether they find the same. budget: forwards. positions: what
+    pruning leaves is split by the roles of the prompt ("L4H2@end", "mlp3@subject") and pruned again; positions at which no
+    slot stands in every prompt are one role, "rest".
     """
 
     example: ClassVar = {"task": "indirect object", "n": 24, "reruns": 1}
@@ -50,10 +52,12 @@ class FindCircuitArgs(ToolArgs):
     seed: int = 0
     reruns: int = Field(default=2, ge=0, le=16)
     budget: float = Field(default=50_000, ge=100)
+    positions: bool = False
 
 
 class Found(NamedTuple):
-    """A circuit. steps: what was accepted on the way. edges: () and order: None where they do not apply."""
+    """A circuit. steps: what was accepted on the way. edges: (), order: None and components: None where they do not apply;
+    components: the whole heads and MLPs that were pruned by position."""
 
     mask: Mask
     share: float
@@ -61,6 +65,7 @@ class Found(NamedTuple):
     complete: bool
     edges: tuple[str, ...] = ()
     order: PruneOrder | None = None
+    components: Pruned | None = None
 
 
 @tool("find_circuit")
@@ -69,27 +74,31 @@ def find_circuit(context: ToolContext, args: FindCircuitArgs) -> ToolResult:
 
     share: 1 is the whole model, 0 the corrupted prompts; measured on the prompts of the search, so that it flatters the
     circuit: `test_circuit` measures it on others. null: the largest share of 20 random circuits of as many members of each
-    type. idle: members whose removal costs no more than a non-member's there; idle_p: the largest p of a member. reruns:
-    searches in random order and their Jaccard overlap with the circuit.
-    Refuses: a task that the target cannot do (accuracy below 0.8), or whose corruption changes nothing.
+    type (and role, by positions). idle: members whose removal costs no more than a non-member's there; idle_p: the largest p
+    of a member, 1 where the budget was spent. reruns: searches in random order and their Jaccard overlap with the circuit.
+    Refuses: a task that the target cannot do (accuracy below 0.8), or whose corruption changes nothing; positions of edges.
     Sources: Wang et al. 2022, arXiv:2211.00593; Lan et al. 2024, arXiv:2311.04131; Hanna et al. 2024, arXiv:2403.17806;
     Conmy et al. 2023, arXiv:2304.14997.
     """
     target = context.target
+    if args.positions and args.method != "nodes":
+        raise ToolRefused(f"{args.method!r} finds edges at all positions: search by positions with method 'nodes'")
     prompts = task_named(args.task).prompts(target, args.n, seed=args.seed, corruption=args.corruption)
     known = require_solved(target, prompts)
-    runs, before = NodeRuns(target, prompts.select(np.flatnonzero(known.kept)), args.how), target.forwards
+    kept = prompts.select(np.flatnonzero(known.kept))
+    runs, before = NodeRuns(target, kept, args.how, by_role=args.positions), target.forwards
     found = _searched(runs, args)
     if not found.mask.any():
         raise ToolRefused(
             f"no {args.method} circuit keeps {args.threshold:g} of {args.task!r}: ask for less, or for nodes"
         )
     again = _reruns(runs, args, found.mask, args.budget - (target.forwards - before))
-    null = [runs.share(scores) for scores in runs.scores(random_circuits(target.spec, found.mask, N_NULL, args.seed))]
-    p_values = minimality(runs, found.mask, runs.scores([found.mask])[0]).p_values
+    others = random_circuits(target.spec, found.mask, N_NULL, args.seed, runs.roles)
+    null = [runs.share(scores) for scores in runs.scores(others)]
+    p_values = minimality(runs, found.mask, runs.scores([found.mask])[0]).p_values if found.complete else {}
     payload = _payload(runs, args, found, again) | {
         "idle": [name for name, p in p_values.items() if p > MINIMAL],
-        "idle_p": max(p_values.values()),
+        "idle_p": max(p_values.values(), default=1.0),
         "accuracy": known.accuracy,
         "gap": known.gap,
         "forwards": target.forwards - before,
@@ -114,7 +123,7 @@ def find_circuit(context: ToolContext, args: FindCircuitArgs) -> ToolResult:
 
 def _searched(runs: NodeRuns, args: FindCircuitArgs) -> Found:
     if args.method == "nodes":
-        return _pruned(prune(runs, order=args.order, threshold=args.threshold, seed=args.seed, budget=args.budget))
+        return _pruned(runs, order=args.order, threshold=args.threshold, seed=args.seed, budget=args.budget)
     wires = Wires.of(runs.target.spec)
     if args.method == "acdc":
         left = acdc(runs.target, runs.prompts, threshold=args.nats, budget=args.budget)
@@ -129,8 +138,12 @@ def _searched(runs: NodeRuns, args: FindCircuitArgs) -> Found:
     return _of_edges(runs, wires, top_edges(wires, scores, high), steps, complete=low >= high)
 
 
-def _pruned(left: Pruned) -> Found:
-    return Found(left.mask, left.share, left.steps, left.complete, order=left.order)
+def _pruned(runs: NodeRuns, *, order: PruneOrder, threshold: float, seed: int, budget: float) -> Found:
+    if not runs.by_role:
+        left = prune(runs, order=order, threshold=threshold, seed=seed, budget=budget)
+        return Found(left.mask, left.share, left.steps, left.complete, order=left.order)
+    first, left = prune_by_role(runs, order=order, threshold=threshold, seed=seed, budget=budget)
+    return Found(left.mask, left.share, left.steps, left.complete, order=left.order, components=first)
 
 
 def _kept_by(runs: NodeRuns, kept: Tensor) -> float:
@@ -152,12 +165,12 @@ def _reruns(runs: NodeRuns, args: FindCircuitArgs, mask: Mask, budget: float) ->
     limit = runs.target.forwards + budget
     for number in range(args.reruns if args.method == "nodes" else 0):
         left = limit - runs.target.forwards
-        if left < len(runs.prompts) * len(mask):
+        if left < len(runs.prompts) * len(nodes_of(runs.target.spec)):
             break
-        other = prune(runs, order="random", threshold=args.threshold, seed=args.seed + 1 + number, budget=left)
+        other = _pruned(runs, order="random", threshold=args.threshold, seed=args.seed + 1 + number, budget=left)
         found.append(
             {
-                "members": list(members_of(runs.target.spec, other.mask)),
+                "members": list(members_of(runs.target.spec, other.mask, runs.roles)),
                 "share": round(other.share, 5),
                 "jaccard": round(jaccard(mask, other.mask), 5),
                 "complete": other.complete,
@@ -173,18 +186,18 @@ def jaccard(one: Mask, other: Mask) -> float:
 
 
 def _payload(runs: NodeRuns, args: FindCircuitArgs, found: Found, again: list[dict[str, Any]]) -> dict[str, Any]:
-    spec, prompts = runs.target.spec, runs.prompts
-    return {
+    prompts = runs.prompts
+    payload = {
         "task": args.task,
         "method": args.method,
         "order": found.order,
         "how": args.how,
         "threshold": args.threshold,
         "corruption": prompts.corruption,
-        "members": list(members_of(spec, found.mask)),
+        "members": list(members_of(runs.target.spec, found.mask, runs.roles)),
         "edges": list(found.edges),
         "size": int(found.mask.sum()),
-        "nodes": len(nodes_of(spec)),
+        "nodes": len(runs.nodes),
         "share": round(found.share, 5),
         "complete": found.complete,
         "steps": [{"size": step.size, "share": round(step.share, 5)} for step in found.steps],
@@ -193,6 +206,14 @@ def _payload(runs: NodeRuns, args: FindCircuitArgs, found: Found, again: list[di
         "n": len(prompts),
         "wordings": _wordings(runs, args),
     }
+    if found.components is not None:
+        whole = members_of(runs.target.spec, found.components.mask)
+        payload |= {
+            "roles": list(runs.roles),
+            "components": list(whole),
+            "components_share": round(found.components.share, 5),
+        }
+    return payload
 
 
 def _wordings(runs: NodeRuns, args: FindCircuitArgs) -> list[str]:

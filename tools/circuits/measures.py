@@ -59,13 +59,15 @@ def grouped(runs: NodeRuns, values: Array) -> Array:
     return np.asarray(np.bincount(runs.prompts.groups, weights=values), dtype=np.float64)
 
 
-def random_circuits(spec: ModelSpec, circuit: Mask, n: int, seed: int) -> list[Mask]:
-    """`n` sets of as many heads and as many MLPs, drawn at random, none of them the circuit itself.
+def random_circuits(spec: ModelSpec, circuit: Mask, n: int, seed: int, roles: Sequence[str] = ()) -> list[Mask]:
+    """`n` sets of as many heads and as many MLPs (of each role, where nodes have one), drawn at random, none of them the
+    circuit itself.
 
     Fewer, all there are, where the model has no more such sets.
     """
-    is_head = np.array([node.head is not None for node in nodes_of(spec)])
-    kinds = [np.flatnonzero(is_head), np.flatnonzero(~is_head)]
+    of_kind = [(node.head is None, node.role) for node in nodes_of(spec, roles)]
+    every = [(is_mlp, role) for is_mlp in (False, True) for role in roles or [""]]
+    kinds = [np.array([at for at, kind in enumerate(of_kind) if kind == one]) for one in every]
     sizes = [int(circuit[kind].sum()) for kind in kinds]
     rng, found = np.random.default_rng(seed), dict[bytes, Mask]()
     for _ in range(20 * n):
@@ -93,34 +95,48 @@ def beside_random(runs: NodeRuns, scores: Array, others: Sequence[Mask]) -> Besi
 
 class Minimality(NamedTuple):
     """Members: what the removal of each costs, as a share of the gap, and p-values after Holm. others: the same cost of
-    non-members, each put into the circuit and taken out again; bar: the cost that 95 % of them do not reach."""
+    non-members, each put into the circuit and taken out again; bar: the cost that 95 % of them do not reach, bars: at each
+    role of a member ("" for whole heads and MLPs), of which bar is the largest."""
 
     costs: Mapping[str, float]
     p_values: Mapping[str, float]
     others: Mapping[str, float]
     bar: float
+    bars: Mapping[str, float]
 
 
 def minimality(runs: NodeRuns, circuit: Mask, scores: Array) -> Minimality:
-    """Whether each member's removal hurts more than that of 95 % of the non-members.
+    """Whether each member's removal hurts more than that of 95 % of the non-members (by role: of those at the same role, since
+    most nodes at other roles reach nothing in the circuit).
 
     p: signed-rank test over groups of "the removal costs no more than that of the non-member at the bar"; 0 is the null
     cost where there is no non-member. scores: (n_prompts,) of the circuit.
     """
-    names = [str(node) for node in nodes_of(runs.target.spec)]
-    inside, outside = np.flatnonzero(circuit).tolist(), np.flatnonzero(~circuit).tolist()
+    names, role = [str(node) for node in runs.nodes], [node.role for node in runs.nodes]
+    inside = np.flatnonzero(circuit).tolist()
+    roles = [one for one in dict.fromkeys(role) if one in {role[node] for node in inside}]
+    outside = [node for node in np.flatnonzero(~circuit).tolist() if role[node] in roles]
     taken = scores - runs.scores([_turned(circuit, node) for node in inside])
     added = runs.scores([_turned(circuit, node) for node in outside]) - scores if outside else taken[:0]
-    order = np.argsort(added.mean(axis=1), kind="stable")
-    at_bar = added[order[int(np.ceil(STRICT / 100 * len(order))) - 1]] if len(order) else np.zeros(len(scores))
-    raw = [_signed_rank(grouped(runs, cost - at_bar)) for cost in taken]
+    at_bar = {one: _at_bar(added[np.array([role[node] == one for node in outside], dtype=bool)]) for one in roles}
+    raw = [_signed_rank(grouped(runs, cost - at_bar[role[node]])) for node, cost in zip(inside, taken, strict=True)]
     gap = runs.gap
+    bars = {one: float(cost.mean()) / gap for one, cost in at_bar.items()}
     return Minimality(
         {names[node]: float(cost.mean()) / gap for node, cost in zip(inside, taken, strict=True)},
         {names[node]: p for node, p in zip(inside, holm(raw), strict=True)},
         {names[node]: float(cost.mean()) / gap for node, cost in zip(outside, added, strict=True)},
-        float(at_bar.mean()) / gap,
+        max(bars.values(), default=0.0),
+        bars,
     )
+
+
+def _at_bar(added: Array) -> Array:
+    """(n_prompts,) cost of the non-member at the bar, of (n_others, n_prompts) costs; 0 where there is none."""
+    if not len(added):
+        return np.zeros(added.shape[1])
+    order = np.argsort(added.mean(axis=1), kind="stable")
+    return np.asarray(added[order[int(np.ceil(STRICT / 100 * len(order))) - 1]])
 
 
 def _turned(circuit: Mask, node: int) -> Mask:
@@ -148,10 +164,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def curve(runs: NodeRuns, circuit: Mask, minimal: Minimality) -> list[tuple[int, float]]:
-    """(size, share): the members one after the other, the one that costs most first, and then the non-members."""
-    names = [str(node) for node in nodes_of(runs.target.spec)]
+    """(size, share): the members one after the other, the one that costs most first, and then the non-members; last those
+    whose cost was not measured."""
+    names = [str(node) for node in runs.nodes]
     ranked = [sorted(costs, key=lambda name: -costs[name]) for costs in (minimal.costs, minimal.others)]
-    order = [names.index(name) for name in (*ranked[0], *ranked[1])]
+    order = [names.index(name) for name in dict.fromkeys((*ranked[0], *ranked[1], *names))]
     sizes = sorted(
         {*range(len(ranked[0]) + 1), *range(len(ranked[0]), len(order), max(1, len(order) // 16)), len(order)}
     )

@@ -4,7 +4,7 @@ Source: Lan et al. 2024, arXiv:2311.04131, appendix "iterative node pruning".
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, assert_never
 
 import numpy as np
@@ -34,15 +34,18 @@ class Pruned:
     order: PruneOrder = field(default="effect")
 
 
-def prune(runs: NodeRuns, *, order: PruneOrder, threshold: float, seed: int, budget: float) -> Pruned:
+def prune(
+    runs: NodeRuns, *, order: PruneOrder, threshold: float, seed: int, budget: float, start: Mask | None = None
+) -> Pruned:
     """Nodes are tried in an order, round after round, until a round takes none out.
 
-    threshold: share of the clean-corrupted gap that has to be left. order: the last or first layer first, at random, or
-    what matters least alone first (the last layer first, where measuring that would spend half of the budget). budget:
-    forwards that may be spent; when they are, what is left so far comes back.
+    start: the circuit that is pruned, None for the whole model. threshold: share of the clean-corrupted gap that has to be
+    left. order: the last or first layer first, at random, or what matters least alone first (the last layer first, where
+    measuring that would spend half of the budget). budget: forwards that may be spent; when they are, what is left so far
+    comes back.
     """
-    limit, now = runs.target.forwards + budget, runs.trail(runs.whole)
-    if order == "effect" and len(runs.whole) * len(runs.prompts) > budget / 2:
+    limit, now = runs.target.forwards + budget, runs.trail(runs.whole if start is None else start)
+    if order == "effect" and int(now.circuit.sum()) * len(runs.prompts) > budget / 2:
         order = "backward"
     steps, complete = [Step(int(now.circuit.sum()), runs.share(now.scores))], True
     for _ in range(MAX_ROUNDS):
@@ -58,6 +61,25 @@ def prune(runs: NodeRuns, *, order: PruneOrder, threshold: float, seed: int, bud
         if not complete or int(now.circuit.sum()) == size:
             break
     return Pruned(now.circuit, runs.share(now.scores), tuple(steps), complete, order)
+
+
+def prune_by_role(
+    runs: NodeRuns, *, order: PruneOrder, threshold: float, seed: int, budget: float
+) -> tuple[Pruned, Pruned]:
+    """Whole heads and MLPs pruned first, then what is left of them split by role (runs: by_role) and pruned again, so that few
+    of the many nodes by role are ever tried.
+
+    The first is of whole heads and MLPs; the steps of the second count nodes by role from the whole model on.
+    """
+    limit, n_roles = runs.target.forwards + budget, len(runs.roles)
+    components = replace(runs, by_role=False)
+    first = prune(components, order=order, threshold=threshold, seed=seed, budget=budget)
+    start = np.repeat(first.mask, n_roles)
+    left = limit - runs.target.forwards
+    found = prune(runs, order=order, threshold=threshold, seed=seed, budget=left, start=start)
+    before = [Step(step.size * n_roles, step.share) for step in first.steps]
+    steps = (*before, *found.steps[1:])
+    return first, replace(found, steps=steps, complete=first.complete and found.complete, order=first.order)
 
 
 def _ordered(runs: NodeRuns, now: Trail, order: PruneOrder, seed: int) -> Iterator[int]:

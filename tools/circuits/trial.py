@@ -21,7 +21,7 @@ from neuronaut.tools.circuits.measures import (
     random_circuits,
     share_of,
 )
-from neuronaut.tools.circuits.nodes import Ablation, Array, Mask, NodeRuns, mask_of, nodes_of
+from neuronaut.tools.circuits.nodes import Ablation, Array, Mask, NodeRuns, component_of, mask_of, members_of
 from neuronaut.tools.drawn.curves import Series
 from neuronaut.tools.drawn.svg import Axes
 from neuronaut.tools.errors import ToolRefused
@@ -42,7 +42,11 @@ HARM_NULLS = 5
 
 
 class TestCircuitArgs(ToolArgs):
-    """The circuit of a task ("indirect object" or "task:indirect object"), and which block of unseen prompts is opened."""
+    """The circuit of a task ("indirect object" or "task:indirect object"), and which block of unseen prompts is opened.
+
+    members: whole heads and MLPs ("L4H2", "mlp3"). Where one of them is at one role ("L4H2@end"), all nodes are by role, and a
+    whole one is at every role.
+    """
 
     __test__: ClassVar = False  # no test of pytest
     example: ClassVar = {
@@ -69,12 +73,17 @@ def test_circuit(context: ToolContext, args: TestCircuitArgs) -> ToolResult:
     left when the members carry corrupted prompts (0 is nothing). minimality: of each member the p, after Holm, of "its
     removal hurts no more than that of the non-member at the 95th percentile", each put into the circuit and taken out again.
     harm: nats a token that other text loses when the members carry their mean (null: random circuits). Bounds are one-sided
-    95 %, groups of prompts (wording and filler) drawn again.
+    95 %, groups of prompts (wording and filler) drawn again. Members at roles: random circuits have as many of each type
+    and role, non-members stand at the member's role; other text has no roles, so that harm is that of the members' whole
+    heads and MLPs (`harm_of`).
+    Refuses: members that are no nodes, or at roles that the unseen prompts lack; blocks that are used up.
     Sources: Wang et al. 2022, arXiv:2211.00593; Shi et al. 2024, arXiv:2410.13032.
     """
-    target, circuit = context.target, mask_of(context.target.spec, args.members)
+    target, by_role = context.target, any("@" in name for name in args.members)
+    whole = mask_of(target.spec, list(map(component_of, args.members)))
     prompts = unseen(target, args)
-    known, runs = solved(target, prompts), NodeRuns(target, prompts, args.how)
+    known, runs = solved(target, prompts), NodeRuns(target, prompts, args.how, by_role)
+    circuit = mask_of(target.spec, args.members, runs.roles)
     if known.gap <= 0:
         raise ToolRefused(
             f"the corruption {prompts.corruption!r} makes no difference on unseen prompts: choose another"
@@ -83,7 +92,7 @@ def test_circuit(context: ToolContext, args: TestCircuitArgs) -> ToolResult:
     kept, left = share_of(runs, alone, args.seed), share_of(runs, without, args.seed)
     beside = _beside(runs, circuit, args)
     minimal = minimality(runs, circuit, alone)
-    lost, null = _harm(context, circuit, args)
+    lost, null = _harm(context, whole, args)
     line = curve(runs, circuit, minimal)
     payload = {
         "task": prompts.name,
@@ -96,8 +105,11 @@ def test_circuit(context: ToolContext, args: TestCircuitArgs) -> ToolResult:
         "gap_low": _gap_low(runs, args.seed),
         "members": list(args.members),
         "size": int(circuit.sum()),
-        "nodes": len(nodes_of(target.spec)),
+        "nodes": len(runs.nodes),
     }
+    if by_role:
+        payload |= {"roles": list(runs.roles), "harm_of": list(members_of(target.spec, whole))}
+        payload["cost_bars"] = {role: round(bar, 5) for role, bar in minimal.bars.items()}
     payload |= _measured(kept, left, beside, minimal) | _harmed(lost, null)
     payload["curve"] = [{"size": size, "share": round(share, 5)} for size, share in line]
     axes = Axes(prompts.name, "nodes, those that matter most first", "share of the gap", "")
@@ -133,8 +145,8 @@ def _spread(groups: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.in
 def _beside(runs: NodeRuns, circuit: Mask, args: TestCircuitArgs) -> Beside:
     """On few prompts of different groups: hundreds of circuits are run."""
     rows = _spread(runs.prompts.groups, np.arange(len(runs.prompts)))[:FOR_RANDOM]
-    few = NodeRuns(runs.target, runs.prompts.select(rows), runs.how)
-    others = random_circuits(runs.target.spec, circuit, args.n_random, args.seed)
+    few = NodeRuns(runs.target, runs.prompts.select(rows), runs.how, runs.by_role)
+    others = random_circuits(runs.target.spec, circuit, args.n_random, args.seed, runs.roles)
     return beside_random(few, few.scores([circuit])[0], others)
 
 
@@ -146,7 +158,7 @@ def _gap_low(runs: NodeRuns, seed: int) -> float:
 
 
 def _harm(context: ToolContext, circuit: Mask, args: TestCircuitArgs) -> tuple[Array, list[float]]:
-    """Of each document, and the mean of some random circuits."""
+    """Of each document, and the mean of some random circuits. circuit: of whole heads and MLPs."""
     tokens = context.tokens("confirm", args.block)
     tokens = tokens.select(range(min(OTHER_TEXTS, len(tokens))))
     others = random_circuits(context.target.spec, circuit, HARM_NULLS, args.seed + 1)

@@ -5,11 +5,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Member = Annotated[str, Field(pattern=r"^(L\d+H\d+|mlp\d+)$")]
+Member = Annotated[str, Field(pattern=r"^(L\d+H\d+|mlp\d+)(@[A-Za-z0-9_]+)?$")]
 
 
 class Circuit(BaseModel):
-    """The members carry the task. members: heads (`L3H1`) and MLPs (`mlp4`)."""
+    """The members carry the task. members: heads (`L3H1`) and MLPs (`mlp4`), or one of them at one role of the prompt
+    (`L3H1@end`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["circuit"] = "circuit"
