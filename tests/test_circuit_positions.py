@@ -243,7 +243,8 @@ def planted(compiled: Compiled, made_at: dict[str, str]) -> set[str]:
 
 def asked(compiled: Compiled, n: int, roles: tuple[str, ...]) -> TaskPrompts:
     """Random texts, and others of which the program says something else."""
-    rng, rows = random.Random(0), []
+    rng = random.Random(0)
+    rows: list[tuple[list[tuple[str, ...]], list[int]]] = []
     number = {piece: i for i, piece in enumerate(compiled.pieces)}
     while len(rows) < n:
         texts = [tuple(rng.choices("abcde", k=LENGTH)) for _ in range(2)]
