@@ -461,6 +461,8 @@ def test_examples_of_a_head_are_its_strongest_pairs(pocket: Bench, band: str) ->
         ("attention_on", {"unit": "8.481", "texts": ["a"]}, "is a neuron"),
         ("attention_on", {"unit": "L1H1", "texts": ["the " * 200]}, "longer than the context"),
         ("head_tokens", {"unit": "8.481"}, "is a neuron"),
+        ("attention_on", {"unit": "task:months", "texts": ["a"]}, "is a task"),
+        ("activations_on", {"unit": "task:months", "texts": ["a"]}, "is a task"),
         ("head_tokens", {"unit": "L1H1", "tokens": [" cat", " dog"]}, "at least 3"),
         ("head_tokens", {"unit": "L1H1", "tokens": [" cat", " dog", "no such token"]}, "is not one token"),
         ("top_examples", {"unit": "L1H1-"}, "no other side"),

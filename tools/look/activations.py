@@ -53,7 +53,7 @@ def activations_of(
     Refuses a head, and a neuron that the model does not have; fails on activations that are not finite.
     """
     if unit.kind != "neuron":
-        raise ToolRefused(f"{unit.address} is a head: only neurons have one activation a token")
+        raise ToolRefused(f"{unit.address} is a {unit.kind}: only neurons have one activation a token")
     check_unit(target.spec, unit)
     values = layer_activations(target, unit.layer, np.array([unit.index]), tokens, batch_tokens=batch_tokens)[0]
     return values if unit.sign > 0 else -values

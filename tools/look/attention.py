@@ -163,11 +163,16 @@ def count_looks(pattern: Pattern, keys: Bools, tokens: Tokens) -> Looks:
     return _looks(_sums(pattern, keys, _queries(tokens)), tokens)
 
 
-def pattern_of(target: TargetModel, unit: Unit, tokens: Tokens) -> Pattern:
-    """(n_windows, query, key) of one head, 0 at padding. Refuses a neuron, and a head that the model does not have."""
+def check_head(target: TargetModel, unit: Unit) -> None:
+    """Refuses what is no head, and a head that the model does not have."""
     if unit.kind != "head":
-        raise ToolRefused(f"{unit.address} is a neuron: only heads look at tokens; write a head as L8H3")
+        raise ToolRefused(f"{unit.address} is a {unit.kind}: only heads look at tokens; write a head as L8H3")
     check_unit(target.spec, unit)
+
+
+def pattern_of(target: TargetModel, unit: Unit, tokens: Tokens) -> Pattern:
+    """(n_windows, query, key) of one head, 0 at padding. Refuses what `check_head` refuses."""
+    check_head(target, unit)
     n_pos = tokens.ids.shape[1]
     found = np.zeros((len(tokens), n_pos, n_pos), dtype=np.float32)
     for rows, read in patterns(target, tokens, [unit.layer]):

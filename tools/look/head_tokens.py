@@ -10,10 +10,10 @@ from pydantic import Field
 from torch import Tensor
 
 from neuronaut.tools.errors import ToolRefused
+from neuronaut.tools.look.attention import check_head
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
-from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.tasks.sequences import DAYS, DIGITS, LETTERS, MONTHS, NUMBER_WORDS
 from neuronaut.tools.tokens import Vocabulary
 from neuronaut.tools.units import Unit
@@ -205,9 +205,7 @@ def head_tokens(context: ToolContext, args: HeadTokensArgs) -> ToolResult:
     Source: Elhage et al. 2021, A Mathematical Framework for Transformer Circuits.
     """
     target, unit = context.target, Unit.parse(args.unit)
-    check_unit(target.spec, unit)
-    if unit.kind != "head":
-        raise ToolRefused(f"{unit.address} is a neuron: only heads look at tokens; write a head as L8H3")
+    check_head(target, unit)
     ids = _given(target, args.tokens) if args.tokens else tokens_to_score(context, args.seed)
     weights = HeadWeights(target, unit.layer, args.embedding)
     all_ov = weights.ov(ids, ids)

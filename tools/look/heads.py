@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.figures import Axes, Figure, attention_map, heat_map
-from neuronaut.tools.look.attention import Floats, pattern_of
+from neuronaut.tools.look.attention import Floats, check_head, pattern_of
 from neuronaut.tools.look.examples import Text, read_texts
 from neuronaut.tools.look.head_attention import Attention, attention_of, repeated_random, strongest
 from neuronaut.tools.look.head_tokens import (
@@ -24,7 +23,6 @@ from neuronaut.tools.look.head_tokens import (
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.targets.base import TargetModel
-from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.units import Unit
 
 MAX_FIGURES = 8
@@ -112,9 +110,7 @@ def head_scores(context: ToolContext, args: HeadScoresArgs) -> ToolResult:
 
 def _head(target: TargetModel, name: str) -> Unit:
     unit = Unit.parse(name)
-    if unit.kind != "head":
-        raise ToolRefused(f"{unit.address} is a neuron: only heads look at tokens; write a head as L8H3")
-    check_unit(target.spec, unit)
+    check_head(target, unit)
     return unit
 
 
