@@ -27,6 +27,7 @@ from neuronaut.tools.programs.rules import Attended, learn_rule
 from neuronaut.tools.programs.texts import Words, find_words
 from neuronaut.tools.programs.tools import DescribeArgs, describe_program
 from neuronaut.tools.programs.values import find_values
+from neuronaut.tools.programs.wording import term_in_words
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import load_target
@@ -257,3 +258,16 @@ def test_held_out_texts_are_kept_apart_and_what_cannot_be_described_is_refused(t
     with pytest.raises(ToolRefused, match="do not fit"):
         find_words(target, [" cat", " the"], 60)
     assert replace(words, bos=3).lead == 1
+
+
+@pytest.mark.parametrize("labels", [("²", "3"), ("--1", "2"), ("٣", "4")])
+def test_labels_that_only_look_like_numbers_are_words(labels: tuple[str, ...]) -> None:
+    term = Term("token", "token", (frozenset({0}), frozenset({1})))
+    assert term_in_words(term, {"token": labels}) == "token is that of here"
+    larger = Term("token", "token", (frozenset({1}), frozenset()))
+    assert f"{labels[1]}: {labels[0]}" in term_in_words(larger, {"token": labels})
+
+
+def test_labels_that_are_numbers_are_compared_as_numbers() -> None:
+    less = Term("token", "token", (frozenset({1}), frozenset()))
+    assert term_in_words(less, {"token": ("-2", "10")}) == "token is less than that of here"

@@ -1,5 +1,6 @@
 """A program in words: one line a variable."""
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -10,6 +11,7 @@ from neuronaut.tools.programs.rules import CONSTANT
 
 MOST_SHOWN = 8  # of the cases of a table
 NOTHING = "-"
+_WHOLE = re.compile(r"-?[0-9]+")
 RELATIONS: tuple[tuple[str, Callable[..., bool]], ...] = (
     ("is that of here", eq),
     ("is not that of here", ne),
@@ -90,7 +92,7 @@ def _relation(term: Term, keys: Sequence[str], queries: Sequence[str]) -> str | 
     if term.key == term.query == "position":
         pairs = [(k, q) for k, q in pairs if k <= q]
     seen = [q in term.allowed[k] for k, q in pairs]
-    whole = all(label.lstrip("-").isdigit() for label in (*keys, *queries) if label != NOTHING)
+    whole = all(_WHOLE.fullmatch(label) for label in (*keys, *queries) if label != NOTHING)
     value = (lambda label: int(label)) if whole else (lambda label: label)
     values = [(value(keys[k]), value(queries[q])) for k, q in pairs]
     for words, relation in RELATIONS if whole else RELATIONS[:2]:
