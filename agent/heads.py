@@ -1,6 +1,5 @@
 """Where a head looks, and which text a unit is needed for: measured on design text, registered, tested on fresh text."""
 
-import json
 from typing import Any, Literal
 
 from neuronaut.agent.session import Done, Session
@@ -224,11 +223,3 @@ def _add(session: Session, unit: Unit, side: CauseSide, claim: Cause, author: st
 def _abstain(session: Session, unit: Unit, side: CauseSide, reason: str) -> None:
     session.notebook.outcome(session.run, unit, side, "ABSTAINED", reason)
     session.say("propose", f"{unit.address}: {reason}")
-
-
-def supported(rows: list[dict[str, Any]], side: CauseSide) -> list[Cause]:
-    """The claims of one side among hypotheses read back from a notebook whose last verdict is SUPPORTED."""
-    mine = [row for row in rows if row["side"] == side and row["verdicts"]]
-    return [
-        cause_from_json(json.loads(row["predicate"])) for row in mine if row["verdicts"][-1]["outcome"] == "SUPPORTED"
-    ]

@@ -115,18 +115,24 @@ def _find_circuit(payload: Payload, metrics: Payload) -> Iterator[str]:
         f"right ({payload['accuracy']:.0%} of all), clean − corrupted {payload['gap']:.1f} nats"
     )
     whole = "" if payload["complete"] else "; the budget was spent, so that it may still hold parts that do nothing"
-    best = metrics["share"]["null_value"] or 0.0
-    yield f"{payload['size']} of {payload['nodes']} parts keep {payload['share']:.2f} there; best of 20 random circuits {best:.2f}{whole}"
+    best = _number(metrics["share"]["null_value"])
+    yield f"{payload['size']} of {payload['nodes']} parts keep {payload['share']:.2f} there; best of 20 random circuits {best}{whole}"
     if payload["idle"]:
         yield f"no worse without {', '.join(payload['idle'])}"
     for other in payload["reruns"]:
         yield f"again in random order ({other['jaccard']:.2f} the same): {', '.join(other['members'])}"
 
 
+def _number(value: float | None) -> str:
+    """Two digits; "none" where there is nothing to compare with."""
+    return "none" if value is None else f"{value:.2f}"
+
+
 def _test_circuit(payload: Payload, metrics: Payload) -> Iterator[str]:
     yield f"{payload['task']!r}: what the removal of each part costs on unseen prompts, as a share of the behaviour, and its p (Holm)"
+    wide = max(7, *map(len, payload["costs"]))
     for name, cost in sorted(payload["costs"].items(), key=lambda item: -item[1]):
-        yield f"{name:<7} {cost:+.2f}  p {payload['minimality'][name]:.2g}"
+        yield f"{name:<{wide}} {cost:+.2f}  p {payload['minimality'][name]:.2g}"
     yield f"95 % of the other parts cost less than {payload['cost_bar']:+.2f} when they are put in and taken out again"
 
 
@@ -139,7 +145,7 @@ def _compare_circuits(payload: Payload, metrics: Payload) -> Iterator[str]:
     for row, removed in zip(payload["crossed"], (other, one), strict=True):
         yield (
             f"{row['task']!r} keeps {row['left']:.2f} [{row['low']:.2f}, {row['high']:.2f}] without the circuit of {removed!r}; "
-            f"without random ones {row['random'] or 0:.2f}"
+            f"without random ones {_number(row['random'])}"
         )
 
 
