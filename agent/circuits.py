@@ -13,10 +13,10 @@ ENOUGH = 0.9  # of the behaviour on the prompts of the search; unseen ones keep 
 THRESHOLDS = (0.98, 0.9, 0.85)  # share of the gap that each of the searches keeps
 
 
-def circuit(session: Session, task: str) -> None:
-    """The circuit of a task: search, register, test, judge."""
+def circuit(session: Session, task: str, *, positions: bool = False) -> None:
+    """The circuit of a task: search, register, test, judge. positions: its members stand at single places of the prompt."""
     unit = Unit.of_task(task)
-    found = _found(session, unit)
+    found = _found(session, unit, positions=positions)
     if found is None:
         return
     rows = queries.hypotheses(session.notebook, session.run)
@@ -34,13 +34,14 @@ def circuit(session: Session, task: str) -> None:
     _test(session, unit, hypothesis, found)
 
 
-def _found(session: Session, unit: Unit) -> Circuit | None:
+def _found(session: Session, unit: Unit, *, positions: bool) -> Circuit | None:
     """The circuit that searches of several strictness propose: of those that keep enough the one whose members are surest to
     be needed. None with an ABSTAINED outcome where there is nothing to search for.
     """
     found = []
     for threshold in THRESHOLDS:
         args = {"task": unit.name, "threshold": threshold, "reruns": 1, "seed": session.config.seed}
+        args |= {"positions": True} if positions else {}
         try:
             payload = session.experiment("find_circuit", args, own=True).payload
         except ToolRefused as error:

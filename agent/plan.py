@@ -26,7 +26,8 @@ def steps_of(question: Question, *, fast: bool) -> dict[str, Step]:
             return {"prompt": partial(causes.why, question=question)}
         case "circuit" | "compare":
             steps: dict[str, Step] = {
-                Unit.of_task(task).address: partial(circuits.circuit, task=task) for task in question.tasks
+                Unit.of_task(task).address: partial(circuits.circuit, task=task, positions=question.by_position)
+                for task in question.tasks
             }
             if question.intent == "compare":
                 steps["comparison"] = partial(circuits.compare, tasks=question.tasks)

@@ -42,6 +42,7 @@ _CIRCUIT = re.compile(
     r"\bcircuits?\b\s*(?:for|of|that|behind|to|:)?\s*(?:the\s+task\s+)?(.*)", re.IGNORECASE | re.DOTALL
 )
 _COMPARE = re.compile(r"\bcompare\b|\bshare\b|\boverlap\b|\bin common\b|\bdiffer", re.IGNORECASE)
+_BY_POSITION = re.compile(r"[\s,]+(?:by|at each|with)\s+positions?\b", re.IGNORECASE)
 _TAIL = re.compile(r"\s+(?:have in common|share|overlap|differ)\b.*", re.IGNORECASE | re.DOTALL)
 _MATTER = re.compile(
     r"\b(?:which|what)\s+(neurons?|heads?|components?|parts?)\b.*?\bmatters?(?:\s+most)?\s+(?:for|in|to|after|at)\b\s*(.*)",
@@ -59,7 +60,7 @@ class Question:
 
     unit, signs: of `explain`, both signs of a neuron unless one is named. kind: of heads. parts, prompt: what may matter,
     and for which text. answer: the token that is asked about after the prompt; "" is the likeliest. tasks: one, or two to
-    compare.
+    compare; by_position: of heads and MLPs at single places of the prompt.
     """
 
     text: str
@@ -71,6 +72,7 @@ class Question:
     prompt: str = ""
     answer: str = ""
     tasks: tuple[str, ...] = ()
+    by_position: bool = False
 
 
 def parse_question(text: str, *, n_heads: int | None = None, d_mlp: int | None = None) -> Question:
@@ -92,7 +94,7 @@ def _about_a_circuit(text: str) -> Question | None:
     match = _CIRCUIT.search(text)
     if match is None or _NAMED_HEAD.search(text) or _NAMED_NEURON.search(text):
         return None
-    rest = _unquoted(match[1]).strip(" ?.!")
+    rest = _BY_POSITION.sub("", _unquoted(match[1])).strip(" ?.!")
     if _COMPARE.search(text):
         rest = _TAIL.sub("", match[1].strip(" ?.!"))
         names = [part.strip(" ,'\"?.") for part in re.split(r"\s+(?:and|with|vs\.?|versus|to)\s+|\s*,\s*", rest)]
@@ -107,7 +109,7 @@ def _about_a_circuit(text: str) -> Question | None:
         raise UserError(
             f'{text!r} names no task: write "find the circuit for increasing months" (`neuronaut tool tasks` lists them)'
         )
-    return Question(text, "circuit", tasks=(rest,))
+    return Question(text, "circuit", tasks=(rest,), by_position=_BY_POSITION.search(text) is not None)
 
 
 def _about_a_prompt(text: str) -> Question | None:

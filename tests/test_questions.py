@@ -120,6 +120,7 @@ def test_a_reason_is_asked_of_an_answer_and_a_prompt(text: str, answer: str, pro
     ("text", "intent", "tasks"),
     [
         ("find the circuit for increasing months", "circuit", ("increasing months",)),
+        ("find the circuit for the indirect object by position", "circuit", ("the indirect object",)),
         ("what is the circuit behind 'indirect object'?", "circuit", ("indirect object",)),
         (
             "compare the circuits of increasing digits and increasing months",
