@@ -410,6 +410,14 @@ def test_attention_on_is_the_pattern_by_hand(bench: Bench) -> None:
     assert [figure.name for figure in found.figures] == ["attention_1", "attention_2", "attention_3"]
 
 
+def test_texts_too_long_for_a_figure_are_still_listed(pocket: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neuronaut.tools.look.heads.MAX_DRAWN", 8)
+    texts = ("Mary met Leo.", "Mary met Leo at the river, and then Mary met Leo again at the river.")
+    found = pocket.run("attention_on", unit="L5H1", texts=texts, k=1000)
+    assert [figure.name for figure in found.figures] == ["attention_1"]
+    assert {row["text"] for row in found.payload["pairs"]} == {1, 2}
+
+
 def test_pairs_leave_out_special_tokens_and_the_first_position() -> None:
     vocabulary = Vocabulary((BOS, "a", "b"), frozenset([0]))
     ids = np.array([[0, 1, 2, 0, 1]], dtype=np.int32)

@@ -26,6 +26,7 @@ from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.units import Unit
 
 MAX_FIGURES = 8
+MAX_DRAWN = 256  # tokens of a text; a figure grows with the square, to 4 MB there
 
 
 class HeadScoresArgs(ToolArgs):
@@ -163,8 +164,8 @@ def _figures(values: Mapping[str, Floats]) -> tuple[Figure, ...]:
 
 @tool("attention_on")
 def attention_on(context: ToolContext, args: AttentionOnArgs) -> ToolResult:
-    """Where a head looks on given texts: the pattern of each text as an artifact and a figure, and the strongest pairs of
-    query and key.
+    """Where a head looks on given texts: the pattern of each text as an artifact and, of the first 8 texts, where they have at
+    most 256 tokens, as a figure; and the strongest pairs of query and key.
 
     weight: share of the query's attention; the first position, where heads rest, is listed apart (resting: its mean share
     over queries from the third token on). even: what a key would get if attention were spread evenly.
@@ -190,6 +191,7 @@ def attention_on(context: ToolContext, args: AttentionOnArgs) -> ToolResult:
             f"attention_{w + 1}", pieces[w], found[w, :n, :n], Axes(f"Attention of {unit.address}, text {w + 1}")
         )
         for w, n in enumerate(tokens.lengths[:MAX_FIGURES].tolist())
+        if n <= MAX_DRAWN
     ]
     found = np.where(tokens.ids[:, :, None] < 0, np.nan, found)
     payload = {"unit": unit.address, "resting": [round(share, 4) for share in resting], "pairs": rows}
