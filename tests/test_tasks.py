@@ -157,6 +157,16 @@ def test_prompts_are_equally_long_and_answers_are_single_tokens_behind_them(name
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_no_prompt_of_a_half_is_a_corrupted_twin_of_the_other_half(name: str, pocket: TargetModel) -> None:
+    for corruption in task_named(name).corruptions:
+        search, unseen = (
+            task_named(name).prompts(pocket, 120, seed=0, corruption=corruption, half=half) for half in HALVES
+        )
+        for one, other in ((search, unseen), (unseen, search)):
+            assert not set(one.corrupted_texts) & set(other.clean_texts), corruption
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_prompts_follow_from_the_seed_and_the_halves_share_no_filler(name: str, pocket: TargetModel) -> None:
     task = task_named(name)
     one, again, other = (task.prompts(pocket, 40, seed=seed) for seed in (0, 0, 1))

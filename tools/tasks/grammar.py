@@ -1,6 +1,8 @@
 """Forms that must agree: a verb with its subject, a closing bracket with the opening one."""
 
-from neuronaut.tools.tasks.base import Setting, Task, of_half
+from collections.abc import Sequence
+
+from neuronaut.tools.tasks.base import Half, Setting, Task, of_half
 from neuronaut.tools.tasks.wordings import Pair, Wording, words
 
 NOUNS = words(
@@ -30,19 +32,28 @@ def agreement(setting: Setting) -> Pair:
 
 
 def brackets(setting: Setting) -> Pair | None:
-    """kind: the innermost open bracket is of another kind; random: all brackets and letters are drawn again."""
+    """kind: the innermost open bracket is of another kind; random: all brackets and letters are drawn again. The half goes by
+    the outer bracket and the letters, so that a twin belongs to the half of its prompt."""
     rng = setting.rng
     outer, inner, other = rng.sample(PAIRS, 3)
     letters = [rng.choice(LETTERS) for _ in range(4)]
-    code = PAIRS.index(outer) + 3 * PAIRS.index(inner) + sum(LETTERS.index(one) for one in letters)
-    if (code % 2 == 0) != (setting.half == "search"):
+    if _half_of(outer[0], letters) != setting.half:
         return None
     clean = {"outer": outer[0], "inner": inner[0]} | {f"letter{at}": letter for at, letter in enumerate(letters)}
     twin = clean | {"inner": other[0]}
     if setting.corruption == "random":
-        twin = {name: rng.choice(LETTERS) for name in clean} | {"outer": inner[0], "inner": other[0]}
+        again = [rng.choice(LETTERS) for _ in letters]
+        twin = {f"letter{at}": letter for at, letter in enumerate(again)} | {"outer": inner[0], "inner": other[0]}
+        if _half_of(inner[0], again) != setting.half:
+            return None
     wrong = tuple(f" {closing}" for _, closing in (other, outer))
     return Pair(clean, twin, (f" {inner[1]}",), wrong, " ".join((outer[0], inner[0], *letters)))
+
+
+def _half_of(outer: str, letters: Sequence[str]) -> Half:
+    """Which half prompts of an outer bracket and letters belong to."""
+    code = [opening for opening, _ in PAIRS].index(outer) + sum(LETTERS.index(one) for one in letters)
+    return "search" if code % 2 == 0 else "test"
 
 
 TASKS = (

@@ -4,6 +4,7 @@ Source of the corruptions: Lan et al. 2024, arXiv:2311.04131, "Towards Interpret
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from random import Random
 from typing import NamedTuple
 
@@ -51,6 +52,8 @@ def draw(order: Order, setting: Setting) -> Pair | None:
     if right is None or wrong is None or right == wrong or twin == shown:
         return None
     same = {"name": rng.choice(of_half(NAMES, setting.half))}
+    if setting.corruption == "random" and all(order.after(one) == then for one, then in pairwise(twin)):
+        return None  # in order by chance
     clean, other = (same | _slots(order, numbers) for numbers in (shown, twin))
     return Pair(clean, other, (f" {order.items[right]}",), (f" {order.items[wrong]}",), order.items[start])
 
@@ -63,7 +66,7 @@ def corrupted(order: Order, shown: Sequence[int], setting: Setting) -> list[int]
         case "random":
             return rng.sample([at for at in range(n) if at != shown[-1]], len(shown))
         case "shift":
-            start = rng.choice([at for at in order.starts() if at != shown[0]])
+            start = rng.choice([at for at in of_half(order.starts(), setting.half) if at != shown[0]])
             return [(start + order.step * at) % n for at in range(len(shown))]
         case "swap":
             return [*shown[:-2], shown[-1], shown[-2]]

@@ -29,7 +29,10 @@ def draw(setting: Setting) -> Pair:
         "year": str(year),
         "again": century,
     }
-    other = str(rng.randint(10, 12) if setting.corruption == "early" else rng.randint(10, year - 5))
+    # None is the year of a clean prompt of the other half
+    mine = [*YEARS[: FIRST - YEARS[0]], *of_half(range(FIRST, LAST + 1), half)]
+    before = 12 if setting.corruption == "early" else year - 5
+    other = str(rng.choice([one for one in mine if one <= before]))
     later, earlier = (tuple(str(one) for one in YEARS if (one > year) == after) for after in (True, False))
     return Pair(clean, clean | {"year": other}, later, earlier, str(year))
 
