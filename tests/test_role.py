@@ -21,7 +21,7 @@ from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.science import verdict_problems
 from neuronaut.tools.corpus import corpus_from_texts
 from neuronaut.tools.predicates import nodes
-from neuronaut.tools.predicates.attends import Role, canonical_json
+from neuronaut.tools.predicates.attends import Role, canonical_json, role_from_json
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.registry import ToolContext, find_tool
 from neuronaut.tools.targets.load import load_target
@@ -90,7 +90,9 @@ def test_the_role_of_a_neuron_is_found_registered_and_supported(known: ToolConte
             corpus = (known.corpus.name, known.corpus.sha256, known.corpus.n_characters)
             run = notebook.start_run(config.model_dump(mode="json"), known.target.fingerprint(), corpus)
             heads.role(Session(run, config, notebook, known, [], lambda *_: None), unit)
-            said[index] = (heads.supported(queries.hypotheses(notebook, run), "role"), queries.outcomes(notebook, run))
+            judged = [row for row in queries.hypotheses(notebook, run) if row["verdicts"]]
+            held = [row for row in judged if row["verdicts"][-1]["outcome"] == "SUPPORTED"]
+            said[index] = ([role_from_json(row["predicate"]) for row in held], queries.outcomes(notebook, run))
     (claim,), _ = said[USEFUL]
     tokens = known.tokens("audit")
     assert (holds(claim.text, tokens) == holds(AFTER_X, tokens)).all()
