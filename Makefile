@@ -21,7 +21,7 @@ demo: setup
 	$(BIN)/neuronaut ask "what does neuron 8.481 do" --notebook .demo/notebook.db
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: lint types imports test
 

@@ -63,8 +63,10 @@ def attends(session: Session, unit: Unit) -> None:
 def attends_as(session: Session, unit: Unit, key: Key) -> None:
     """The test of one claim that was asked for: that a head looks at this key."""
     claim = Attends(key=key)
+    done = session.experiment("compare_attends", {"unit": unit.address, "seed": session.config.seed})
     chosen = _add(session, unit, "attends", claim, ASKED)
-    _test_attends(session, unit, chosen, claim, _rivals(claim, []))
+    others = [attends_from_json(row["claim"]) for row in done.payload["claims"]]
+    _test_attends(session, unit, chosen, claim, _rivals(claim, others))
 
 
 def _proposed(payload: dict[str, Any]) -> list[Attends]:

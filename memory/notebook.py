@@ -277,11 +277,15 @@ class Notebook(Store):
     # Blocks of confirm text
 
     def open_block(self, run: str, unit: Unit, side: str, *, limit: int = 3) -> int | None:
-        """The next fresh confirm block for a unit and side, recorded as opened; None when all have been used."""
+        """The next fresh confirm block for a unit and side, recorded as opened; None when all have been used.
+
+        The prompts of a circuit's test do not come from a corpus, so that another corpus makes none of them fresh.
+        """
         with self._writing():
             row = self._db.execute(sa.select(schema.run).where(schema.run.c.id == run)).mappings().one()
             key = {"unit": self._unit(run, unit), "side": side, "corpus": row["corpus"]}
-            where = [schema.block_opened.c[name] == value for name, value in key.items()]
+            same = ("unit", "side") if side == "circuit" else ("unit", "side", "corpus")
+            where = [schema.block_opened.c[name] == key[name] for name in same]
             used = self._db.execute(
                 sa.select(sa.func.count()).select_from(schema.block_opened).where(*where)
             ).scalar_one()

@@ -441,3 +441,11 @@ def test_a_later_migration_is_applied_once_and_keeps_the_rows(
             applied = notebook.rows(sa.select(schema.schema_migration.c.number))
             assert [row["number"] for row in applied] == list(range(1, later + 1))
             assert len(queries.runs(notebook)) == 1
+
+
+def test_another_corpus_does_not_make_the_prompts_of_a_circuit_fresh(path: Path) -> None:
+    task = Unit.of_task("months")
+    with Notebook(path) as notebook:
+        runs = [notebook.start_run(made["CONFIG"], made["TARGET"], (name, name * 64, 1000)) for name in ("a", "b")]
+        assert [notebook.open_block(run, task, "circuit") for run in (*runs, *runs)] == [0, 1, 2, None]
+        assert [notebook.open_block(run, UNIT, "reads") for run in runs] == [0, 0]

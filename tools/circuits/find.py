@@ -18,7 +18,7 @@ from neuronaut.tools.circuits.wires import Wires
 from neuronaut.tools.drawn.curves import Series
 from neuronaut.tools.drawn.svg import Axes
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.figures import curve
+from neuronaut.tools.figures import Figure, curve
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.tasks.base import require_solved
@@ -115,10 +115,18 @@ def find_circuit(context: ToolContext, args: FindCircuitArgs) -> ToolResult:
     steps = sorted({step.size: step.share for step in found.steps}.items())
     line = Series("kept on search prompts", [size for size, _ in steps], [kept for _, kept in steps])
     axes = Axes(args.task, "members" if not found.edges else "edges", "share of the gap", "")
-    drawn = (circuit_graph(runs, payload["members"]),)
+    drawn = _drawn(runs, payload["members"])
     return ToolResult(
         (share,), payload, figures=(*drawn, curve("faithfulness", [line], axes)) if len(steps) > 1 else drawn
     )
+
+
+def _drawn(runs: NodeRuns, members: list[str]) -> tuple[Figure, ...]:
+    """The circuit; nothing for a model whose edges cannot be run."""
+    try:
+        return (circuit_graph(runs, members),)
+    except ToolRefused:
+        return ()
 
 
 def _searched(runs: NodeRuns, args: FindCircuitArgs) -> Found:

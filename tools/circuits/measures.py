@@ -14,7 +14,8 @@ from scipy import stats as scipy_stats
 from torch import Tensor
 from torch.nn import functional as F
 
-from neuronaut.tools.circuits.nodes import Array, Mask, NodeRuns, nodes_of
+from neuronaut.tools.circuits.nodes import Array, Mask, Node, NodeRuns, nodes_of
+from neuronaut.tools.intervene.next_token import text_batches, to_ids
 from neuronaut.tools.stats import document_weights
 from neuronaut.tools.targets.base import Edit, ModelSpec, Site, TargetModel
 from neuronaut.tools.tokens import Tokens
@@ -185,29 +186,31 @@ def harm(target: TargetModel, circuit: Mask, tokens: Tokens) -> NDArray[np.float
 
     0 is no harm. Means over all tokens that are no padding, special ones left out.
     """
-    ids, scored = torch.from_numpy(np.maximum(tokens.ids, 0)).long(), torch.from_numpy(tokens.scored)
-    plain, edited = (
-        _losses(target, ids, scored, []),
-        _losses(target, ids, scored, _mean_edits(target, circuit, ids, scored)),
-    )
-    counted = scored[:, 1:].sum(dim=1).double()
-    rise, n = ((edited - plain).sum(dim=1)).numpy(), counted.numpy()
+    means, rise, counted = _means(target, circuit, tokens), np.zeros(len(tokens)), np.zeros(len(tokens))
+    for rows, part in text_batches(target, tokens):
+        ids, scored = to_ids(part), torch.from_numpy(part.scored)
+        edits = [Edit(_site(node), "set", mean, index=node.head, positions=scored) for node, mean in means.items()]
+        rise[rows] = (_losses(target, ids, scored, edits) - _losses(target, ids, scored, [])).sum(dim=1).numpy()
+        counted[rows] = part.scored[:, 1:].sum(axis=1)
     documents = np.unique(tokens.documents, return_inverse=True)[1]
-    total, size = np.bincount(documents, weights=rise), np.bincount(documents, weights=n)
+    total, size = np.bincount(documents, weights=rise), np.bincount(documents, weights=counted)
     return np.asarray((total / np.maximum(size, 1))[size > 0])
 
 
-def _mean_edits(target: TargetModel, circuit: Mask, ids: Tensor, scored: Tensor) -> list[Edit]:
-    """Each member set to its mean over the text, at all tokens but the special ones."""
+def _means(target: TargetModel, circuit: Mask, tokens: Tokens) -> dict[Node, Tensor]:
+    """What each member carries on average, at all tokens but the special ones: (d_head,) of a head, (d_model,) of an MLP."""
     nodes = [node for node, member in zip(nodes_of(target.spec), circuit, strict=True) if member]
-    sites = list(dict.fromkeys(Site("mlp_out" if n.head is None else "heads", n.layer) for n in nodes))
-    read = target.run(ids, read=sites).read
-    edits = []
-    for node in nodes:
-        site = Site("mlp_out" if node.head is None else "heads", node.layer)
-        value = read[site] if node.head is None else read[site][:, :, node.head]
-        edits.append(Edit(site, "set", value[scored].mean(dim=0), index=node.head, positions=scored))
-    return edits
+    sites, totals = list(dict.fromkeys(map(_site, nodes))), dict[Node, Tensor]()
+    for _, part in text_batches(target, tokens):
+        read, scored = target.run(to_ids(part), read=sites).read, torch.from_numpy(part.scored)
+        for node in nodes:
+            value = read[_site(node)] if node.head is None else read[_site(node)][:, :, node.head]
+            totals[node] = totals.get(node, 0) + value[scored].double().sum(dim=0)
+    return {node: (total / tokens.n_scored).float() for node, total in totals.items()}
+
+
+def _site(node: Node) -> Site:
+    return Site("mlp_out" if node.head is None else "heads", node.layer)
 
 
 def _losses(target: TargetModel, ids: Tensor, scored: Tensor, edits: Sequence[Edit]) -> Tensor:
