@@ -37,6 +37,8 @@ def steps_of(question: Question, *, fast: bool) -> dict[str, Step]:
 
 
 def _unit_steps(unit: Unit, question: Question, *, fast: bool) -> dict[str, Step]:
+    if question.role:
+        return {f"{unit.address} role": partial(heads.role, unit=unit)}
     if unit.kind == "head":
         found: dict[str, Step] = {
             f"{unit.address} look": partial(heads.look, unit=unit),

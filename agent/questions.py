@@ -42,6 +42,7 @@ _CIRCUIT = re.compile(
     r"\bcircuits?\b\s*(?:for|of|that|behind|to|:)?\s*(?:the\s+task\s+)?(.*)", re.IGNORECASE | re.DOTALL
 )
 _COMPARE = re.compile(r"\bcompare\b|\bshare\b|\boverlap\b|\bin common\b|\bdiffer", re.IGNORECASE)
+_ROLE = re.compile(r"\b(?:needs?|needed|breaks?|without|lost|role)\b", re.IGNORECASE)
 _BY_POSITION = re.compile(r"[\s,]+(?:by|at each|with)\s+positions?\b", re.IGNORECASE)
 _TAIL = re.compile(r"\s+(?:have in common|share|overlap|differ)\b.*", re.IGNORECASE | re.DOTALL)
 _MATTER = re.compile(
@@ -60,7 +61,7 @@ class Question:
 
     unit, signs: of `explain`, both signs of a neuron unless one is named. kind: of heads. parts, prompt: what may matter,
     and for which text. answer: the token that is asked about after the prompt; "" is the likeliest. tasks: one, or two to
-    compare; by_position: of heads and MLPs at single places of the prompt.
+    compare; by_position: of heads and MLPs at single places of the prompt. role: only which text needs the unit.
     """
 
     text: str
@@ -73,6 +74,7 @@ class Question:
     answer: str = ""
     tasks: tuple[str, ...] = ()
     by_position: bool = False
+    role: bool = False
 
 
 def parse_question(text: str, *, n_heads: int | None = None, d_mlp: int | None = None) -> Question:
@@ -172,14 +174,15 @@ def _about_a_unit(text: str, n_heads: int | None, d_mlp: int | None) -> Question
         names = ", ".join(unit.address for unit in sorted(found))
         raise UserError(f"the question names {len(found)} units ({names}): ask about one at a time")
     (unit,) = found
+    role = _ROLE.search(text) is not None
     if unit.kind == "head":
-        return Question(text, "explain", unit, (1,))
+        return Question(text, "explain", unit, (1,), role=role)
     if not neurons and _could_be_head(unit, n_heads, d_mlp) and not re.search(r"\bneurons?\b", text, re.IGNORECASE):
         raise UserError(
             f"{unit.address} could be neuron {unit.address} or head L{unit.layer}H{unit.index}: "
             f"write 'neuron {unit.address}' or 'head {unit.address}'"
         )
-    return Question(text, "explain", unit, (-1,) if _DOWNWARD.search(text) else (1, -1))
+    return Question(text, "explain", unit, (-1,) if _DOWNWARD.search(text) else (1, -1), role=role)
 
 
 def _unit(kind: Literal["neuron", "head"], match: re.Match[str]) -> Unit:

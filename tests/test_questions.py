@@ -63,6 +63,20 @@ def test_many_wordings_name_one_head(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "role"),
+    [
+        ("what is neuron 8.481 needed for", True),
+        ("what breaks without head 5.1", True),
+        ("which text needs L5H1?", True),
+        ("what does neuron 8.481 do", False),
+    ],
+)
+def test_what_needs_a_unit_is_a_question_of_its_own(text: str, role: bool) -> None:
+    question = parse_question(text)
+    assert (question.intent, question.role) == ("explain", role)
+
+
+@pytest.mark.parametrize(
     ("text", "kind"),
     [
         ("which heads are induction heads", "induction"),
