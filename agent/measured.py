@@ -7,6 +7,7 @@ from neuronaut.agent.view import visible
 
 Payload = Mapping[str, Any]
 LISTED = 5
+LEAST_NATS = 0.01
 
 
 def measured(experiment: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -22,18 +23,28 @@ def measured(experiment: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"experiment": experiment["id"], "tool": experiment["tool"], "title": title, "lines": lines}
 
 
+def _apart(interval: Sequence[float]) -> bool:
+    """Whether an interval leaves 0 out."""
+    low, high = interval
+    return not low <= 0 <= high
+
+
 def _importance(payload: Payload, metrics: Payload) -> Iterator[str]:
     answer = f'"{visible(payload["answer"])}" (probability {payload["probability"]:.2f})'
     kind = payload["kind"]
     yield f'what {answer} rests on after "{visible(payload["prompt"])}": nats that it loses without each of the {kind}'
-    for part in payload["parts"]:
-        low, high = part["interval"]
-        if low <= 0 <= high:
-            continue
-        yield f"{part['part']:<7} {part['drop']:+.3f} [{low:.3f}, {high:.3f}]"
     first = metrics["drop_first"]
+    if payload["likeliest"] != payload["answer"]:
+        likeliest = f'"{visible(payload["likeliest"])}" (probability {payload["likeliest_probability"]:.2f})'
+        yield f"but the model says {likeliest} here"
+    shown = [part for part in payload["parts"] if abs(part["drop"]) >= LEAST_NATS and _apart(part["interval"])]
+    for part in sorted(shown, key=lambda part: -abs(part["drop"])):
+        low, high = part["interval"]
+        yield f"{part['part']:<7} {part['drop']:+.3f} [{low:.3f}, {high:.3f}]"
+    if not shown:
+        yield f"none of them matters by {LEAST_NATS:g} nats"
     null = "random neurons" if kind == "neurons" else "the median of all"
-    yield f"null: {null} {first['null_value']:+.3f}; {payload['of']} {kind} in all; those whose interval holds 0 are left out"
+    yield f"null: {null} {first['null_value']:+.3f}; {payload['of']} {kind} in all, of which less than {LEAST_NATS:g} nats is left out"
     yield f"each carries what it carries on {first['n']} other texts; they are chosen on as many more"
     if "rank_agreement" in metrics:
         agreement = metrics["rank_agreement"]

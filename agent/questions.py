@@ -43,6 +43,7 @@ _CIRCUIT = re.compile(
 )
 _COMPARE = re.compile(r"\bcompare\b|\bshare\b|\boverlap\b|\bin common\b|\bdiffer", re.IGNORECASE)
 _ROLE = re.compile(r"\b(?:needs?|needed|breaks?|without|lost|role)\b", re.IGNORECASE)
+_QUOTES = "'\"“”‘’`"
 _BY_POSITION = re.compile(r"[\s,]+(?:by|at each|with)\s+positions?\b", re.IGNORECASE)
 _TAIL = re.compile(r"\s+(?:have in common|share|overlap|differ)\b.*", re.IGNORECASE | re.DOTALL)
 _MATTER = re.compile(
@@ -206,8 +207,12 @@ def _prompt_of(text: str) -> str:
     """A prompt, in quotes or bare; bare, the question mark at its end belongs to the question."""
     if _QUOTED.search(text):
         return _unquoted(text)
-    bare = re.sub(r"^(?:the\s+)?prompt\b:?\s*", "", text.strip(), flags=re.IGNORECASE)
-    return bare.rstrip("?").rstrip()
+    bare = re.sub(r"^(?:the\s+)?prompt\b:?\s*", "", text.strip(), flags=re.IGNORECASE).rstrip("?").rstrip()
+    if bare and not bare.strip(_QUOTES):
+        return ""
+    if bare and (bare[0] in _QUOTES or bare[-1] in _QUOTES):
+        raise UserError(f"the quotes of {bare!r} are not closed: write the prompt in one pair of quotes")
+    return bare
 
 
 def _could_be_head(unit: Unit, n_heads: int | None, d_mlp: int | None) -> bool:

@@ -8,6 +8,7 @@ from neuronaut.memory.cases import E_EFFECT, MIN_COVERAGE, MIN_PERCENTILE, RICHE
 from neuronaut.tools.stats import e_value, refuting_e_value
 
 MIN_LOOKS = 0.6  # of the queries for which a claim names a key; of those on random tokens; of what it says is written
+REFUTED_LOOKS = 0.3  # half of that: a head that looks elsewhere from most places does not attend there
 MIN_COVERS = 0.25  # of what a head looks at: heads of random weights follow some one token too
 MIN_ROLE_NATS = 0.02
 ELSEWHERE = 0.25  # of the claimed text's loss
@@ -87,6 +88,8 @@ def decide_attends(case: AttendsCase) -> Decision:
         return Decision("REFUTED", "the head does not follow when the key is moved", 0.0)
     if case.share < case.by_chance:
         return Decision("REFUTED", f"{case.share:.2f} of its queries look there, less than anywhere", 0.0)
+    if case.share < REFUTED_LOOKS:
+        return Decision("REFUTED", f"only {case.share:.2f} of its queries look there", 0.0)
     missing = [*_missing(case), *_unbeaten(case)]
     if e < E_EFFECT:
         told = f"edits told too little (e {e:.3g} from {len(case.bets)} documents)"
@@ -109,10 +112,11 @@ def _below(e: float, bets: tuple[float, ...], n_claims: int) -> str:
 def _missing(case: AttendsCase) -> list[str]:
     found = []
     if case.share_low < MIN_LOOKS:
-        found.append(f"only {case.share:.2f} of its queries look there (at least {case.share_low:.2f})")
+        told = f"{case.share:.2f} of its queries look there, lower bound {case.share_low:.2f}"
+        found.append(f"{told}, {MIN_LOOKS:g} is asked")
     if case.off_first_low < MIN_COVERAGE:
         found.append(
-            f"of their attention off the first token {case.off_first:.2f} is there (at least {case.off_first_low:.2f})"
+            f"of their attention off the first token {case.off_first:.2f} is there, lower bound {case.off_first_low:.2f}"
         )
     if case.covers < MIN_COVERS:
         found.append(f"true where it speaks, accounts for {case.covers:.2f} of what the head looks at")
@@ -136,11 +140,11 @@ def _unbeaten(case: AttendsCase) -> list[str]:
 def decide_role(case: RoleCase) -> Decision:
     """SUPPORTED, PARTIAL with what is missing, REFUTED or UNRESOLVED for a role claim."""
     e = e_value(case.bets)
-    if refuting_e_value(case.bets) >= E_EFFECT:
+    if refuting_e_value(case.bets) >= E_EFFECT or case.delta <= 0:
         return Decision("REFUTED", "this text loses no more than matched text", 0.0)
     missing = []
     if case.delta_low <= 0 or case.delta < MIN_ROLE_NATS:
-        missing.append(f"this text loses only {case.delta:.3f} nats more (at least {case.delta_low:.3f})")
+        missing.append(f"this text loses only {case.delta:.3f} nats more, lower bound {case.delta_low:.3f}")
     limit = ELSEWHERE * case.delta
     if case.elsewhere_high > limit or case.elsewhere_low < -limit:
         missing.append(f"other text is not left alone ({case.elsewhere:+.3f} nats)")

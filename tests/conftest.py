@@ -19,7 +19,8 @@ from neuronaut.agent import cli
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("OMP_NUM_THREADS", "2")  # read when torch is imported; more threads only help larger models
+# Read when torch is imported. More threads only help larger models; several workers have one each.
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 _NEVER_INHERITED = (
     "ANTHROPIC_API_KEY",

@@ -95,3 +95,13 @@ def test_an_answer_without_its_space_is_the_likelier_of_both(context: ToolContex
         assert logits is not None
         said[written] = float(logits[0, -1, pieces.index(written)])
     assert pieces[ids.answer[0]] == max(said, key=lambda written: said[written])
+
+
+def test_text_that_the_tokens_cannot_spell_is_refused(context: ToolContext) -> None:
+    if context.target.tokenize(["日"]).ids.size and "日" in context.target.decode(
+        [int(i) for i in context.target.tokenize(["日"]).ids[0] if i >= 0]
+    ):
+        assert importance(context, ImportanceArgs(prompt=f"{PROMPT} 日", n_texts=4)).payload["of"]
+    else:
+        with pytest.raises(ToolRefused, match="which lack '日'"):
+            importance(context, ImportanceArgs(prompt=f"{PROMPT} 日", n_texts=4))

@@ -199,7 +199,7 @@ CASE = {
         ({"bets": (1.0, -1.0)}, "UNRESOLVED", "too few documents"),
         ({"bets": (1.0,) * 10}, "UNRESOLVED", "is below 1000"),
         ({"delta": 0.01, "delta_low": 0.005, "elsewhere_high": 0.002}, "PARTIAL", "only 0.010 nats"),
-        ({"delta_low": -0.1}, "PARTIAL", "at least -0.100"),
+        ({"delta_low": -0.1}, "PARTIAL", "lower bound -0.100"),
         ({"elsewhere_high": 0.11}, "PARTIAL", "other text is not left alone"),
         ({"elsewhere_low": -0.11}, "PARTIAL", "other text is not left alone"),
         ({"percentile": 90.0}, "PARTIAL", "other units matter"),

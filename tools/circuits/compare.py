@@ -39,7 +39,7 @@ def compare_circuits(context: ToolContext, args: CompareCircuitsArgs) -> ToolRes
     circuit.
 
     jaccard: 1 for equal circuits; null: random circuits of as many members of each type. left: 1 is unharmed, 0 all is
-    lost; null: what is left without random circuits like the other's, as mean and percentile (100: the other's circuit
+    lost; null: what is left without random circuits like the other's, as mean and percentile (0: the other's circuit
     harms more than all of them). Prompts are those of the search half. A member at one role counts as its whole head or MLP,
     since the prompts of two tasks have other roles.
     Refuses: a task that the target cannot do; members that are no nodes.
@@ -91,7 +91,7 @@ def _crossed(
     left = share_of(runs, runs.scores([~removed])[0], args.seed)
     others = random_circuits(target.spec, removed, args.n_random, args.seed)
     null = np.array([runs.share(scores) for scores in runs.scores([~mask for mask in others])])
-    mean, percentile = (float(null.mean()), float((null > left.share).mean() * 100)) if len(null) else (None, None)
+    mean, percentile = (float(null.mean()), float((null < left.share).mean() * 100)) if len(null) else (None, None)
     row = {
         "task": name,
         "left": left.share,

@@ -35,7 +35,8 @@ class FindCircuitArgs(ToolArgs):
     method: `nodes` prunes whole heads and MLPs, the others single edges. order: in which nodes are tried. threshold: share
     of the clean-corrupted gap that the circuit keeps. nats: for acdc instead, by which one edge may move the prediction.
     how: what all else carries, the corrupted twin's value or the mean over corrupted prompts (edges: always the twin's).
-    reruns: further searches of nodes, in random order, to see whether they find the same. budget: forwards. positions: what
+    reruns: further searches of nodes, in random order, to see whether they find the same. budget: forwards of a
+    search; its null, its idle members and its figure come on top. positions: what
     pruning leaves is split by the roles of the prompt ("L4H2@end", "mlp3@subject") and pruned again; positions at which no
     slot stands in every prompt are one role, "rest".
     """
@@ -106,7 +107,7 @@ def find_circuit(context: ToolContext, args: FindCircuitArgs) -> ToolResult:
     share = Measurement(
         "share",
         found.share,
-        "share of the gap",
+        "share of the gap" if found.complete else "share of the gap, search stopped by its budget",
         len(set(runs.prompts.groups.tolist())),
         null_value=max(null, default=None),
         null_percentile=float(np.mean(np.array(null) < found.share) * 100) if null else None,
@@ -200,7 +201,7 @@ def _payload(runs: NodeRuns, args: FindCircuitArgs, found: Found, again: list[di
         "method": args.method,
         "order": found.order,
         "how": args.how,
-        "threshold": args.threshold,
+        "threshold": args.threshold if args.method != "acdc" else None,
         "corruption": prompts.corruption,
         "members": list(members_of(runs.target.spec, found.mask, runs.roles)),
         "edges": list(found.edges),

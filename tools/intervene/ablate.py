@@ -27,8 +27,8 @@ class AblateArgs(ToolArgs):
     """What to take out (8.481, L8H3, 8.attn_out, 8.mlp_out), where, what takes its place, and what is watched.
 
     answer: one token or several; with wrong_answer their difference; without both the loss of the prompts themselves.
-    how: `constant` puts in `value`; `mean` and `resample` take values from the other prompts at the same place, or from
-    explore text (`source`). positions: `last`, `all` but BOS, or a list counted from 0 without BOS, negative from the end;
+    how: `constant` puts in `value`; `mean` takes the mean of all prompts at the same place, `resample` the value of another
+    prompt there, or both from explore text (`source`). positions: `last`, `all` but BOS, or a list counted from 0 without BOS, negative from the end;
     None is `last` with an answer and `all` without.
     """
 

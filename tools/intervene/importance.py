@@ -102,15 +102,18 @@ def importance(context: ToolContext, args: ImportanceArgs) -> ToolResult:
         drops.shape[1],
         mean_interval(drops[0]),
         float(np.median(nulls)),
-        float((np.abs(nulls) < abs(means[0])).mean() * 100),
+        float((nulls < means[0]).mean() * 100),
         n_of="texts",
     )
     plain = float(prompted.log_probs([])[0])
     pieces = context.target.vocabulary.pieces
+    likeliest, probability = _likeliest(context.target, prompted.ids)
     payload: dict[str, Any] = {
         "prompt": args.prompt,
         "kind": args.parts,
         "answer": "".join(pieces[token] for token in prompted.answer),
+        "likeliest": pieces[likeliest],
+        "likeliest_probability": round(probability, 5),
         "log_prob": round(plain, 5),
         "probability": round(float(np.exp(plain)), 5),
         "null_spread": round(float(np.std(nulls)), 5),
@@ -142,13 +145,19 @@ def _prompted(context: ToolContext, args: ImportanceArgs) -> Prompted:
     return Prompted(target, ids, answer, texts[: args.n_texts], texts[args.n_texts :])
 
 
+def _likeliest(target: TargetModel, ids: Tensor) -> tuple[int, float]:
+    """The token that the model says after a prompt, (1, pos) ids, and its probability."""
+    logits = target.run(ids, logits=True).logits
+    assert logits is not None
+    said = logits[0, -1].float().softmax(dim=-1)
+    return int(said.argmax()), float(said.max())
+
+
 def _answer(target: TargetModel, ids: Tensor, text: str) -> tuple[int, ...]:
     """The tokens of the answer after a prompt, (1, pos) ids; the likeliest token for no text, and the likelier one with and
     without a leading space."""
     if not text:
-        logits = target.run(ids, logits=True).logits
-        assert logits is not None
-        return (int(logits[0, -1].argmax()),)
+        return (_likeliest(target, ids)[0],)
     written = answer_ids(target, text)
     if text[0].isspace() or f" {text}" not in target.vocabulary.pieces:
         return written

@@ -1,5 +1,6 @@
 """Where a neuron is active and where a head looks: contexts from explore text; activations on given texts."""
 
+import unicodedata
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -128,7 +129,18 @@ def read_texts(target: TargetModel, texts: tuple[str, ...]) -> Tokens:
     if not tokens.scored.any(axis=1).all():
         empty = int(np.flatnonzero(~tokens.scored.any(axis=1))[0])
         raise ToolRefused(f"text {empty + 1}, {texts[empty]!r}, holds no token that {target.spec.name} knows")
+    for number, (text, row) in enumerate(zip(texts, tokens.ids, strict=True), start=1):
+        written = _characters(target.decode([int(i) for i in row if i >= 0]))
+        if missing := [character for character in text if not _characters(character) <= written]:
+            raise ToolRefused(
+                f"text {number} cannot be written in the tokens of {target.spec.name}, which lack {missing[0]!r}: change the text"
+            )
     return tokens
+
+
+def _characters(text: str) -> set[str]:
+    """The characters that a text needs; those that tokenizers commonly make alike count as one."""
+    return {one for one in unicodedata.normalize("NFKD", text).casefold() if not one.isspace() and one.isprintable()}
 
 
 @tool("activations_on")
