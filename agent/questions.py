@@ -148,6 +148,10 @@ def _about_a_reason(text: str) -> Question | None:
         raise UserError(
             f"{text!r} names no prompt: write \"why does the model say ' met' after 'After Mary and Lucy'\""
         )
+    if re.search(r"\b(?:and not|rather than|instead of)\b", answer):
+        raise UserError(
+            f"{answer!r} names two answers: ask about one; `neuronaut tool logit_lens` and `patch` take a wrong_answer"
+        )
     return Question(
         text, "why", answer="" if answer in ("this", "that", "so", "what it says") else answer, prompt=prompt
     )
