@@ -30,7 +30,7 @@ def open_bench(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]
     return opened
 
 
-@pytest.fixture(params=["pocket", "llama", "qwen3", "gemma2", "gemma3"])
+@pytest.fixture(params=["pocket", "llama", "gemma2"])
 def bench(request: pytest.FixtureRequest, open_bench: Callable[[str], Any]) -> Any:
     return open_bench(str(request.param))
 
