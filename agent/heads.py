@@ -19,8 +19,9 @@ from neuronaut.tools.predicates.attends import (
     complexity,
     sentence,
 )
-from neuronaut.tools.predicates.nodes import At, depth, predicate_from_json
-from neuronaut.tools.predicates.nodes import canonical_json as predicate_json
+from neuronaut.tools.predicates.nodes import At
+from neuronaut.tools.predicates.tree import canonical_json as predicate_json
+from neuronaut.tools.predicates.tree import depth, predicate_from_json
 from neuronaut.tools.trials.attends import MOST_RIVALS
 from neuronaut.tools.units import Unit
 

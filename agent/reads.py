@@ -25,7 +25,7 @@ from neuronaut.tools.look.damage import damaged
 from neuronaut.tools.look.examples import EXPLORE_TOKENS, LIST_TOKENS
 from neuronaut.tools.look.reads import FiringRule
 from neuronaut.tools.look.weights import promoted_pieces
-from neuronaut.tools.predicates.nodes import canonical_json, predicate_from_json, walk
+from neuronaut.tools.predicates.tree import canonical_json, predicate_from_json, walk
 from neuronaut.tools.trials.design import without
 from neuronaut.tools.trials.reads import MOST_RIVALS
 from neuronaut.tools.units import Unit

@@ -6,7 +6,7 @@ from neuronaut.agent.session import Done, Session
 from neuronaut.memory import queries
 from neuronaut.memory.judge import Case, Decision, decide
 from neuronaut.tools.errors import ToolFailed, ToolRefused
-from neuronaut.tools.predicates.nodes import complexity, predicate_from_json
+from neuronaut.tools.predicates.tree import complexity, predicate_from_json
 from neuronaut.tools.predicates.words import claim_text, told_from
 from neuronaut.tools.units import Unit
 

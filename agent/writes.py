@@ -5,7 +5,8 @@ from neuronaut.agent.steps import add_hypothesis, fresh_block, judge, run_test
 from neuronaut.memory import queries
 from neuronaut.memory.judge import WritesCase
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.predicates.nodes import Promotes, Suppresses, canonical_json, predicate_from_json
+from neuronaut.tools.predicates.nodes import Promotes, Suppresses
+from neuronaut.tools.predicates.tree import canonical_json, predicate_from_json
 from neuronaut.tools.predicates.words import claim_text
 from neuronaut.tools.units import Unit
 

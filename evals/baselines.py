@@ -15,7 +15,8 @@ from neuronaut.evals.trie import Probe, Windows, cut, find_patterns, trie_items
 from neuronaut.tools.corpus import CONFIRM_BLOCKS
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.predicates.evaluate import holds
-from neuronaut.tools.predicates.nodes import Predicate, complexity
+from neuronaut.tools.predicates.nodes import Predicate
+from neuronaut.tools.predicates.tree import complexity
 from neuronaut.tools.registry import Array, ToolContext
 from neuronaut.tools.trials.reads import needed_rule
 from neuronaut.tools.units import Unit

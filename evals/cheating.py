@@ -17,7 +17,8 @@ from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import fast_f1
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.evaluate import holds
-from neuronaut.tools.predicates.nodes import AllOf, AnyOf, At, Predicate, Token, predicate_from_json
+from neuronaut.tools.predicates.nodes import AllOf, AnyOf, At, Predicate, Token
+from neuronaut.tools.predicates.tree import predicate_from_json
 from neuronaut.tools.predicates.words import claim_text
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.tokens import Tokens

@@ -29,7 +29,8 @@ from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.verify import verify
 from neuronaut.tools.corpus import Corpus
 from neuronaut.tools.predicates.evaluate import holds
-from neuronaut.tools.predicates.nodes import Predicate, canonical_json, predicate_from_json
+from neuronaut.tools.predicates.nodes import Predicate
+from neuronaut.tools.predicates.tree import canonical_json, predicate_from_json
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.units import Unit
 

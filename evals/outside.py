@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from neuronaut.tools.predicates import nodes
+from neuronaut.tools.predicates import nodes, tree
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import AllOf, At, Predicate, TokenMatches
 from neuronaut.tools.tokens import Tokens, Vocabulary
@@ -65,7 +65,7 @@ class Twist:
 
 
 def _and_before(rule: Predicate, regex: str) -> Predicate:
-    return nodes.simplify(AllOf(of=(rule, At(offset=1, inner=TokenMatches(regex=regex)))))
+    return tree.simplify(AllOf(of=(rule, At(offset=1, inner=TokenMatches(regex=regex)))))
 
 
 def _compared(tokens: Tokens, of_id: NDArray[np.int64], *, at_least: bool) -> Bools:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from neuronaut.evals.outside import Twist
 from neuronaut.tools.predicates.evaluate import strength
-from neuronaut.tools.predicates.nodes import Predicate, canonical_json
+from neuronaut.tools.predicates.nodes import Predicate
+from neuronaut.tools.predicates.tree import canonical_json
 from neuronaut.tools.targets.base import (
     AttentionWeights,
     EdgeGradients,

@@ -13,7 +13,8 @@ from neuronaut.evals.overlay import NOISE, Overlay
 from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size, median_interval, share
 from neuronaut.evals.truths import FAMILIES, Truth, draw_truths, families, truth_f1
 from neuronaut.tools.predicates.evaluate import holds, strength
-from neuronaut.tools.predicates.nodes import AnyOf, Modes, Predicate, predicate_from_json
+from neuronaut.tools.predicates.nodes import AnyOf, Modes, Predicate
+from neuronaut.tools.predicates.tree import predicate_from_json
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.stats import average_precision
 from neuronaut.tools.targets.base import TargetModel

@@ -24,7 +24,7 @@ from neuronaut.evals.truths import truth_f1
 from neuronaut.tools.corpus import Corpus
 from neuronaut.tools.errors import ToolFailed
 from neuronaut.tools.predicates.evaluate import holds
-from neuronaut.tools.predicates.nodes import predicate_from_json
+from neuronaut.tools.predicates.tree import predicate_from_json
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.trials.reads import needed_rule
 from neuronaut.tools.units import Unit

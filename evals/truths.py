@@ -13,9 +13,10 @@ from neuronaut.evals.outside import KINDS, Twist
 from neuronaut.evals.overlay import NOISE, FromPredicate
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import count, firing_rule
-from neuronaut.tools.predicates import nodes
+from neuronaut.tools.predicates import nodes, tree
 from neuronaut.tools.predicates.evaluate import holds
-from neuronaut.tools.predicates.nodes import Predicate, canonical_json, complexity, predicate_from_json
+from neuronaut.tools.predicates.nodes import Predicate
+from neuronaut.tools.predicates.tree import canonical_json, complexity, predicate_from_json
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.trials.modes import lowered, mode_rules
@@ -241,7 +242,7 @@ def _set(pieces: tuple[str, ...]) -> nodes.Token | None:
 
 
 def _all(*parts: Predicate | None) -> Predicate | None:
-    return None if any(part is None for part in parts) else nodes.simplify(nodes.AllOf(of=parts))  # type: ignore[arg-type]
+    return None if any(part is None for part in parts) else tree.simplify(nodes.AllOf(of=parts))  # type: ignore[arg-type]
 
 
 def families(n: int) -> list[Family]:

@@ -20,7 +20,7 @@ from neuronaut.tools.corpus import pocket_corpus
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import firing_rule
 from neuronaut.tools.predicates.evaluate import holds
-from neuronaut.tools.predicates.nodes import canonical_json, predicate_from_json
+from neuronaut.tools.predicates.tree import canonical_json, predicate_from_json
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.targets.load import load_target
 from neuronaut.tools.trials.writes import Direction

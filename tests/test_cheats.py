@@ -23,8 +23,9 @@ from neuronaut.tools.corpus import Corpus, pocket_corpus
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import count, f1_of
 from neuronaut.tools.predicates.evaluate import holds
-from neuronaut.tools.predicates.nodes import AnyOf, Predicate, Token, canonical_json
+from neuronaut.tools.predicates.nodes import AnyOf, Predicate, Token
 from neuronaut.tools.predicates.text import parse_text
+from neuronaut.tools.predicates.tree import canonical_json
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.targets.load import load_target
 from neuronaut.tools.trials.reads import needed_rule

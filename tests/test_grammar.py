@@ -11,7 +11,8 @@ from neuronaut.agent.proposers.base import Explored
 from neuronaut.agent.proposers.grammar import GrammarProposer, lists, search
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.evaluate import holds
-from neuronaut.tools.predicates.nodes import Predicate, canonical_json
+from neuronaut.tools.predicates.nodes import Predicate
+from neuronaut.tools.predicates.tree import canonical_json
 from neuronaut.tools.tokens import PAD, Tokens, Vocabulary
 from neuronaut.tools.units import Unit
 

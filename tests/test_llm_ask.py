@@ -20,8 +20,8 @@ from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.verify import verify
 from neuronaut.tools.corpus import load_corpus
 from neuronaut.tools.errors import UserError
-from neuronaut.tools.predicates.nodes import canonical_json
 from neuronaut.tools.predicates.text import parse_text
+from neuronaut.tools.predicates.tree import canonical_json
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.targets.load import load_target
 from neuronaut.tools.units import Unit

@@ -16,8 +16,9 @@ from neuronaut.agent.proposers.shown import prompt_variables
 from neuronaut.prompts import render
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.look.reads import FiringRule
-from neuronaut.tools.predicates.nodes import Predicate, canonical_json, walk
+from neuronaut.tools.predicates.nodes import Predicate
 from neuronaut.tools.predicates.text import parse_text
+from neuronaut.tools.predicates.tree import canonical_json, walk
 from neuronaut.tools.tokens import PAD, Tokens, Vocabulary
 from neuronaut.tools.units import Unit
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from neuronaut.agent.llm.gateway import Malformed
 from neuronaut.agent.proposers.model import KEPT, READ, read_hypotheses
 from neuronaut.agent.view import visible
-from neuronaut.tools.predicates.nodes import bounded
 from neuronaut.tools.predicates.text import parse_text
+from neuronaut.tools.predicates.tree import bounded
 from neuronaut.tools.predicates.words import claim_text
 
 

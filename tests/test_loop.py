@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from neuronaut.agent.prospects import Prospect, shorter
-from neuronaut.tools.predicates.nodes import canonical_json
 from neuronaut.tools.predicates.text import parse_text
+from neuronaut.tools.predicates.tree import canonical_json
 
 
 def row(text: str = "token(' a')", **changed: Any) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from neuronaut.tools.look.reads import FiringRule
 from neuronaut.tools.predicates.draw import PairDraw, draw_pairs
 from neuronaut.tools.predicates.edits import Pair, Source
 from neuronaut.tools.predicates.evaluate import holds
-from neuronaut.tools.predicates.nodes import leaves
 from neuronaut.tools.predicates.prepared import prepare
 from neuronaut.tools.predicates.text import parse_text
+from neuronaut.tools.predicates.tree import leaves
 from neuronaut.tools.tokens import Tokens, Vocabulary, tokens_from_ids
 
 Plain = runpy.run_path(str(Path(__file__).with_name("plain_predicates.py")))["Plain"]

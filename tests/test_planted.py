@@ -23,8 +23,9 @@ from neuronaut.tools.intervene.pairs import edited_activations
 from neuronaut.tools.look.activations import activations_of, layer_activations
 from neuronaut.tools.predicates.edits import EditedText
 from neuronaut.tools.predicates.evaluate import holds
-from neuronaut.tools.predicates.nodes import Mode, Modes, Token, canonical_json
+from neuronaut.tools.predicates.nodes import Mode, Modes, Token
 from neuronaut.tools.predicates.text import parse_text
+from neuronaut.tools.predicates.tree import canonical_json
 from neuronaut.tools.registry import ToolContext, find_tool
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
 from neuronaut.tools.targets.load import load_target

@@ -10,18 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.predicates import nodes
+from neuronaut.tools.predicates import nodes, tree
 from neuronaut.tools.predicates.evaluate import holds, strength
-from neuronaut.tools.predicates.nodes import (
-    Predicate,
-    branches,
-    canonical_json,
-    complexity,
-    leaves,
-    predicate_from_json,
-    simplify,
-)
+from neuronaut.tools.predicates.nodes import Predicate, branches
 from neuronaut.tools.predicates.text import parse_text, readable
+from neuronaut.tools.predicates.tree import canonical_json, complexity, leaves, predicate_from_json, simplify
 from neuronaut.tools.predicates.words import claim_text, told_from
 from neuronaut.tools.tokens import Tokens, Vocabulary, tokens_from_ids
 
@@ -71,7 +64,7 @@ def _larger(inner: st.SearchStrategy[Predicate]) -> st.SearchStrategy[Predicate]
     )
 
 
-unweighted = st.recursive(simple, _larger, max_leaves=5).filter(lambda p: nodes.depth(p) <= 5)
+unweighted = st.recursive(simple, _larger, max_leaves=5).filter(lambda p: tree.depth(p) <= 5)
 weights = st.sampled_from([0.1, 0.25, 0.5, 1.0])
 modes = st.lists(st.builds(nodes.Mode, predicate=unweighted, strength=weights), min_size=2, max_size=3)
 graded = st.lists(st.builds(nodes.Weighted, predicate=unweighted, weight=weights), min_size=1, max_size=3)

@@ -13,8 +13,8 @@ from neuronaut.evals.overlay import FromPredicate, Overlay
 from neuronaut.evals.suite import Row
 from neuronaut.evals.writes import KINDS, SUITE, Planted, judged, planted_case, planted_context
 from neuronaut.tools.corpus import Corpus, pocket_corpus
-from neuronaut.tools.predicates.nodes import canonical_json
 from neuronaut.tools.predicates.text import parse_text
+from neuronaut.tools.predicates.tree import canonical_json
 from neuronaut.tools.registry import ToolContext, find_tool
 from neuronaut.tools.targets.base import Edit, Site
 from neuronaut.tools.targets.load import load_target

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from neuronaut.agent.proposers.features import Family, Features
 from neuronaut.tools.predicates import nodes
-from neuronaut.tools.predicates.nodes import Predicate, canonical_json
+from neuronaut.tools.predicates.nodes import Predicate
+from neuronaut.tools.predicates.tree import canonical_json
 
 ITEM_PENALTY = 0.003  # F1 that an item must bring; 20 items cost 0.06
 MIN_DOCUMENTS = 2  # documents in which a key must fire before it may enter a set

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from neuronaut.agent.proposers.atoms import Atom, Counts, Floats, Mask, Tally, Target, f1_of
 from neuronaut.agent.proposers.features import Features
 from neuronaut.tools.predicates import nodes
-from neuronaut.tools.predicates.nodes import canonical_json
+from neuronaut.tools.predicates.tree import canonical_json
 
 WINDOWS = (4, 8, 16, 32)
 CANDIDATES = 10  # tokens, of those most frequent before firing places, whose exact masks are tried

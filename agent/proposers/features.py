@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from neuronaut.agent.proposers.tables import FOLDS
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.evaluate import holds
-from neuronaut.tools.predicates.nodes import Predicate, complexity
+from neuronaut.tools.predicates.nodes import Predicate
+from neuronaut.tools.predicates.tree import complexity
 from neuronaut.tools.tokens import Tokens
 
 MAX_OFFSET = 4

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from neuronaut.agent.proposers.atoms import Counts
-from neuronaut.tools.predicates.nodes import Predicate, complexity
+from neuronaut.tools.predicates.nodes import Predicate
+from neuronaut.tools.predicates.tree import complexity
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from neuronaut.agent.proposers.modes import beginnings, modes_of
 from neuronaut.agent.proposers.search import LIMITS, Formula, exact, formulas
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.evaluate import holds
-from neuronaut.tools.predicates.nodes import Predicate, canonical_json, leaves, predicate_from_json
+from neuronaut.tools.predicates.nodes import Predicate
+from neuronaut.tools.predicates.tree import canonical_json, leaves, predicate_from_json
 from neuronaut.tools.predicates.words import claim_text
 from neuronaut.tools.tokens import Tokens
 

@@ -20,8 +20,9 @@ from neuronaut.agent.proposers.shown import prompt_variables
 from neuronaut.agent.session import Session
 from neuronaut.prompts import render
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.predicates.nodes import Predicate, simplify
+from neuronaut.tools.predicates.nodes import Predicate
 from neuronaut.tools.predicates.text import parse_text
+from neuronaut.tools.predicates.tree import simplify
 from neuronaut.tools.predicates.words import claim_text
 
 KEPT = 8  # hypotheses of one reply; each is compared on design text, with edits of each leaf

@@ -8,7 +8,8 @@ from pydantic import BaseModel
 
 from neuronaut.agent.proposers.base import Explored, Proposal, Proposer
 from neuronaut.tools.errors import ToolFailed, ToolRefused
-from neuronaut.tools.predicates.nodes import Promotes, Suppresses, canonical_json, predicate_from_json
+from neuronaut.tools.predicates.nodes import Promotes, Suppresses
+from neuronaut.tools.predicates.tree import canonical_json, predicate_from_json
 from neuronaut.tools.trials.design import MOST_COMPARED
 
 MAX_AUTHOR = 200

@@ -20,7 +20,7 @@ from neuronaut.agent.proposers.atoms import (
 )
 from neuronaut.agent.proposers.contexts import context_atoms, within_atoms
 from neuronaut.agent.proposers.features import Features
-from neuronaut.tools.predicates import nodes
+from neuronaut.tools.predicates import nodes, tree
 from neuronaut.tools.predicates.nodes import Predicate
 
 LIMITS = (4, 19, 99)  # keys: of a leaf of 5, 20 and 100 items
@@ -68,7 +68,7 @@ class Clause:
 
 def exact(predicate: Predicate) -> bool:
     """Whether a predicate names tokens and words; a pattern also fits others, which the text may not hold."""
-    return not any(isinstance(part, nodes.TokenMatches | nodes.WordMatches) for part in nodes.walk(predicate))
+    return not any(isinstance(part, nodes.TokenMatches | nodes.WordMatches) for part in tree.walk(predicate))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from neuronaut.agent.proposers.base import Explored
 from neuronaut.agent.view import visible
 from neuronaut.tools.look.examples import TopExamplesArgs, choose_places
-from neuronaut.tools.predicates.nodes import predicate_from_json
+from neuronaut.tools.predicates.tree import predicate_from_json
 
 N_TOP, N_QUANTILES, N_SILENT, N_RANDOM = 15, 10, 10, 5
 N_AS_TOKENS, N_TABLE, N_PROMOTED, N_FINDINGS = 5, 20, 12, 20

@@ -15,7 +15,8 @@ from neuronaut.tools.look.reads import FiringRule
 from neuronaut.tools.predicates.draw import draw_pairs
 from neuronaut.tools.predicates.edits import EditedText, Pair, Source
 from neuronaut.tools.predicates.evaluate import holds
-from neuronaut.tools.predicates.nodes import Modes, Predicate, canonical_json, leaves
+from neuronaut.tools.predicates.nodes import Modes, Predicate
+from neuronaut.tools.predicates.tree import canonical_json, leaves
 from neuronaut.tools.stats import e_value
 from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.tokens import Tokens, Vocabulary, tokens_from_ids

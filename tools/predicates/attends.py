@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.predicates import nodes
+from neuronaut.tools.predicates import tree
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import Predicate
 from neuronaut.tools.predicates.words import phrase
@@ -133,7 +133,7 @@ def cause_from_json(source: str | dict[str, Any]) -> Cause:
             f"maps names {len(cause.carries.of)} tokens and {len(cause.carries.to)} for them: give as many"
         )
     for inner in _inner(cause):
-        nodes.bounded(inner)
+        tree.bounded(inner)
     return cause
 
 
@@ -167,7 +167,7 @@ def canonical_json(cause: Cause) -> str:
 
 def complexity(cause: Cause) -> int:
     """Items: one for a key by its place, two where the query's token or a number enters, and those of the predicates."""
-    total = sum(nodes.complexity(inner) for inner in _inner(cause))
+    total = sum(tree.complexity(inner) for inner in _inner(cause))
     if isinstance(cause, Role):
         return total
     total += 2 if cause.key.kind in ("offset", "duplicate", "induction") else 1

@@ -8,8 +8,9 @@ import numpy as np
 
 from neuronaut.tools.predicates.edits import LeafEdits, Pair, Source
 from neuronaut.tools.predicates.evaluate import holds
-from neuronaut.tools.predicates.nodes import Predicate, canonical_json, leaves
+from neuronaut.tools.predicates.nodes import Predicate
 from neuronaut.tools.predicates.prepared import PER_DOCUMENT, prepare
+from neuronaut.tools.predicates.tree import canonical_json, leaves
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.moves import CANDIDATES, Candidates, moved
-from neuronaut.tools.predicates.nodes import Predicate, walk
+from neuronaut.tools.predicates.nodes import Predicate
 from neuronaut.tools.predicates.prepared import PER_DOCUMENT, RIGHT_CONTEXT
 from neuronaut.tools.predicates.spots import Core, Spot, Spots, core_of, table_of
+from neuronaut.tools.predicates.tree import walk
 from neuronaut.tools.tokens import Tokens, tokens_from_ids
 
 Bools = NDArray[np.bool_]

@@ -21,7 +21,7 @@ from neuronaut.tools.predicates.attends import (
     named_keys,
 )
 from neuronaut.tools.predicates.evaluate import holds, token_table
-from neuronaut.tools.predicates.nodes import leaves
+from neuronaut.tools.predicates.tree import leaves
 from neuronaut.tools.tokens import Tokens, tokens_from_ids
 
 Row = NDArray[np.int64]

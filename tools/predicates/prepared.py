@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.evaluate import holds
-from neuronaut.tools.predicates.nodes import Predicate, leaves, walk
+from neuronaut.tools.predicates.nodes import Predicate
 from neuronaut.tools.predicates.spots import Spots, core_of
+from neuronaut.tools.predicates.tree import leaves, walk
 from neuronaut.tools.tokens import Tokens, tokens_from_ids
 
 Bools = NDArray[np.bool_]

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.predicates import nodes
-from neuronaut.tools.predicates.nodes import Predicate, bounded
+from neuronaut.tools.predicates.nodes import Predicate
+from neuronaut.tools.predicates.tree import bounded
 
 
 def _call(name: str, *parts: object) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from neuronaut.tools.predicates import nodes
+from neuronaut.tools.predicates import nodes, tree
 from neuronaut.tools.predicates.nodes import Predicate
 
 SHOWN = 6  # so many tokens are named in a sentence before "and n more"
@@ -157,7 +157,7 @@ def _position(predicate: nodes.Position) -> str:
 def told_from(claim: str, predicate: Predicate, other: Predicate) -> str:
     """The sentence with what tells its predicate from another one that reads the same, since long lists are cut."""
     mine, theirs = (
-        [text for part in nodes.walk(one) for text in getattr(part, "any_of", ())] for one in (predicate, other)
+        [text for part in tree.walk(one) for text in getattr(part, "any_of", ())] for one in (predicate, other)
     )
     more, fewer = ([text for text in one if text not in two] for one, two in ((mine, theirs), (theirs, mine)))
     if not more and not fewer:

@@ -11,7 +11,8 @@ from neuronaut.tools.look.reads import FiringRule, count, f1_of, lower_bound
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.edits import Source
 from neuronaut.tools.predicates.evaluate import holds
-from neuronaut.tools.predicates.nodes import Predicate, canonical_json, complexity, leaves, predicate_from_json
+from neuronaut.tools.predicates.nodes import Predicate
+from neuronaut.tools.predicates.tree import canonical_json, complexity, leaves, predicate_from_json
 from neuronaut.tools.registry import Array, ToolContext, ToolResult, tool
 from neuronaut.tools.stats import document_weights
 from neuronaut.tools.tokens import Tokens

@@ -7,7 +7,8 @@ import numpy as np
 from neuronaut.tools.look.reads import FiringRule, count
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.evaluate import holds
-from neuronaut.tools.predicates.nodes import Predicate, complexity
+from neuronaut.tools.predicates.nodes import Predicate
+from neuronaut.tools.predicates.tree import complexity
 from neuronaut.tools.registry import Array
 from neuronaut.tools.tokens import Tokens
 

@@ -9,7 +9,8 @@ import numpy as np
 from neuronaut.tools.intervene.pairs import Answers
 from neuronaut.tools.look.reads import FiringRule, compare_coverage, count
 from neuronaut.tools.predicates.evaluate import holds
-from neuronaut.tools.predicates.nodes import Mode, Modes, Predicate, leaves
+from neuronaut.tools.predicates.nodes import Mode, Modes, Predicate
+from neuronaut.tools.predicates.tree import leaves
 from neuronaut.tools.registry import Array
 from neuronaut.tools.tokens import Tokens
 

@@ -26,10 +26,11 @@ from neuronaut.tools.look.reads import (
     score_reads,
 )
 from neuronaut.tools.measurements import Measurement
-from neuronaut.tools.predicates import nodes
+from neuronaut.tools.predicates import nodes, tree
 from neuronaut.tools.predicates.edits import Source
 from neuronaut.tools.predicates.evaluate import holds, strength
-from neuronaut.tools.predicates.nodes import Predicate, complexity, leaves, predicate_from_json
+from neuronaut.tools.predicates.nodes import Predicate
+from neuronaut.tools.predicates.tree import complexity, leaves, predicate_from_json
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.stats import e_value
 from neuronaut.tools.targets.base import TargetModel
@@ -228,7 +229,7 @@ def _rival(
     own, parts = leaves(claim), set(leaves(rival))
     lacked = [e for leaf, e in zip(own, leaf_e, strict=True) if leaf not in parts] if parts <= set(own) else []
     return {
-        "predicate": nodes.canonical_json(rival),
+        "predicate": tree.canonical_json(rival),
         "complexity": complexity(rival),
         "f1": score,
         "difference": difference,

@@ -15,7 +15,8 @@ from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.attends import Role, canonical_json, complexity, role_from_json, sentence
 from neuronaut.tools.predicates.evaluate import holds
-from neuronaut.tools.predicates.nodes import Predicate, predicate_from_json
+from neuronaut.tools.predicates.nodes import Predicate
+from neuronaut.tools.predicates.tree import predicate_from_json
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.stats import document_weights, percentile_interval
 from neuronaut.tools.targets.load import check_unit
