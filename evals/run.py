@@ -112,7 +112,7 @@ def evaluate(options: Options, *, as_json: bool) -> int:
         if (n := sum(result.cases.values())) > asked[result.evaluation.id]:
             print(
                 f"{result.evaluation.key.suite}: scored are all {n} cases that this evaluation has, of which "
-                f"{asked[result.evaluation.id]} were asked for now",
+                f"{asked[result.evaluation.id]} this command asked for",
                 file=sys.stderr,
             )
     _print(results, left_out, options.results, as_json=as_json)

@@ -28,6 +28,7 @@ from neuronaut.tools.targets.base import (
 )
 from neuronaut.tools.targets.branches import branched
 from neuronaut.tools.targets.bridge import load_bridge
+from neuronaut.tools.targets.checks import check_layer, check_run
 from neuronaut.tools.targets.edges import EdgeRuns, Insides
 from neuronaut.tools.targets.folder import ModelFolder
 from neuronaut.tools.targets.hooks import (
@@ -151,8 +152,9 @@ class TransformerLensTarget:
         Refuses: sites outside the layers that are run, logits together with stop, an edit of the attention pattern.
         """
         first, last = 0 if start is None else start[0], len(self._layers) if stop is None else stop
-        self._check(ids, [*read, *(edit.site for edit in edits)], (first, last), stop=stop, logits=logits)
-        self._check_edits(edits)
+        check_run(self.spec, ids, edits, read=read, first=first, last=last)
+        if logits and stop is not None:
+            raise ToolRefused("logits need all layers: leave out stop")
         found: dict[Site, Tensor] = {}
         with contextlib.ExitStack() as stack:
             if any(site.name == "pattern" for site in read):
@@ -171,10 +173,9 @@ class TransformerLensTarget:
     @torch.inference_mode()
     def branches(self, ids: Tensor, edits: Sequence[Edit], *, keep: int = 1) -> Tensor:
         """(n_edits, keep, d_vocab) logits at the end of the prompt; see TargetModel.branches."""
-        self._check(ids, [edit.site for edit in edits], (0, len(self._layers)), stop=None, logits=True)
+        check_run(self.spec, ids, edits)
         if len(ids) != 1:
             raise ToolRefused(f"branches leave one prompt, not {len(ids)}")
-        self._check_edits(edits)
         found = branched(self._insides, ids, edits, keep)
         self.forwards += found.forwards
         return found.logits
@@ -183,9 +184,8 @@ class TransformerLensTarget:
         self, ids: Tensor, read: Collection[Site], score: Callable[[Tensor], Tensor], *, edits: Sequence[Edit] = ()
     ) -> dict[Site, tuple[Tensor, Tensor]]:
         """Each site and the gradient of the score there; see TargetModel.gradients. Refuses the attention pattern."""
-        n_layers, entry = len(self._layers), Site("resid_pre", 0)
-        self._check(ids, [*read, *(edit.site for edit in edits)], (0, n_layers), stop=None, logits=True)
-        self._check_edits(edits)
+        entry = Site("resid_pre", 0)
+        check_run(self.spec, ids, edits, read=read)
         if any(site.name == "pattern" for site in read):
             raise ToolRefused("no gradient is taken at the attention pattern: choose another site")
         found: dict[Site, Tensor] = {}
@@ -203,8 +203,7 @@ class TransformerLensTarget:
 
     def senders(self, ids: Tensor, *, edits: Sequence[Edit] = ()) -> Tensor:
         """(batch, n_senders, pos, d_model); see TargetModel.senders."""
-        self._check(ids, [edit.site for edit in edits], (0, len(self._layers)), stop=None, logits=True)
-        self._check_edits(edits)
+        check_run(self.spec, ids, edits)
         found = self._edges.senders(ids, edits)
         self.forwards += len(ids)
         return found
@@ -225,8 +224,7 @@ class TransformerLensTarget:
         Refuses edges that do not exist, edges into layers that are not run, shapes that do not fit.
         """
         n_layers, first = len(self._layers), 0 if start is None else start.layer
-        self._check(ids, [edit.site for edit in edits], (first, n_layers), stop=None, logits=True)
-        self._check_edits(edits)
+        check_run(self.spec, ids, edits, first=first)
         carried = self._edges.carried(ids, other, cut, positions, first)
         found = self._edges.run(ids, carried, start=start, edits=edits, keep=keep)
         self.forwards += len(ids) * (n_layers - first) / n_layers
@@ -236,8 +234,7 @@ class TransformerLensTarget:
         self, ids: Tensor, score: Callable[[Tensor], Tensor], *, edits: Sequence[Edit] = (), keep: int = 1
     ) -> EdgeGradients:
         """What senders write and the gradients at receivers; see TargetModel.edge_gradients."""
-        self._check(ids, [edit.site for edit in edits], (0, len(self._layers)), stop=None, logits=True)
-        self._check_edits(edits)
+        check_run(self.spec, ids, edits)
         found = self._edges.gradients(ids, score, edits, keep)
         self.forwards += 3 * len(ids)
         return found
@@ -258,36 +255,6 @@ class TransformerLensTarget:
     @cached_property
     def _edges(self) -> EdgeRuns:
         return EdgeRuns(self._insides)
-
-    def _check(
-        self, ids: Tensor, sites: Sequence[Site], layers: tuple[int, int], *, stop: int | None, logits: bool
-    ) -> None:
-        (first, last), n_layers = layers, len(self._layers)
-        if ids.dim() != 2 or not 1 <= ids.shape[1] <= self.spec.n_ctx:
-            raise ToolRefused(f"ids {tuple(ids.shape)} are not (batch, pos) of 1 to {self.spec.n_ctx} tokens")
-        if not 0 <= first <= last <= n_layers:
-            raise ToolRefused(
-                f"layers {first} to {last} cannot be run: {self.spec.name} has layers 0 to {n_layers - 1}"
-            )
-        if logits and stop is not None:
-            raise ToolRefused("logits need all layers: leave out stop")
-        for site in sites:
-            self._check_layer(site.layer)
-            if not first <= site.layer < last:
-                raise ToolRefused(f"{site} lies outside the layers that are run, {first} to {last - 1}")
-
-    def _check_layer(self, layer: int) -> None:
-        if not 0 <= layer < len(self._layers):
-            raise ToolRefused(f"layer {layer} does not exist: {self.spec.name} has layers 0 to {len(self._layers) - 1}")
-
-    def _check_edits(self, edits: Sequence[Edit]) -> None:
-        spec = self.spec
-        for edit in edits:
-            if edit.site.name == "pattern":
-                raise ToolRefused("the attention pattern can be read but not edited")
-            width = {"neurons": spec.d_mlp, "heads": spec.n_heads}.get(edit.site.name, spec.d_model)
-            if edit.index is not None and not 0 <= edit.index < width:
-                raise ToolRefused(f"index {edit.index} does not exist: {edit.site} has indices 0 to {width - 1}")
 
     @contextlib.contextmanager
     def _only_layers(self, start: tuple[int, Tensor] | None, last: int, *, stop_there: bool) -> Iterator[None]:
@@ -355,12 +322,12 @@ class TransformerLensTarget:
 
     def attention_weights(self, layer: int) -> AttentionWeights:
         """The raw weights of a layer's attention, head by head."""
-        self._check_layer(layer)
+        check_layer(self.spec, layer)
         return attention_weights_of(self._layers[layer].attention_weights, self.spec, layer)
 
     def attention_norm_gain(self, layer: int) -> Tensor:
         """(d_model,) of the norm before a layer's attention. Refuses a layer that has none there."""
-        self._check_layer(layer)
+        check_layer(self.spec, layer)
         norm = self._layers[layer].attn_norm
         if norm is None:
             raise ToolRefused(f"no norm comes before the attention of layer {layer} of {self.spec.name}")

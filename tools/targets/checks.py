@@ -1,0 +1,45 @@
+"""What a run of a model refuses, the same for every kind of run."""
+
+from collections.abc import Collection, Sequence
+
+from torch import Tensor
+
+from neuronaut.tools.errors import ToolRefused
+from neuronaut.tools.targets.base import Edit, ModelSpec, Site
+
+
+def check_run(
+    spec: ModelSpec,
+    ids: Tensor,
+    edits: Sequence[Edit] = (),
+    *,
+    read: Collection[Site] = (),
+    first: int = 0,
+    last: int | None = None,
+) -> None:
+    """Refuses a run of layers `first` to `last` (all from there on, if None) whose text, sites or edits do not exist."""
+    last = spec.n_layers if last is None else last
+    if ids.dim() != 2 or not 1 <= ids.shape[1] <= spec.n_ctx:
+        raise ToolRefused(f"ids {tuple(ids.shape)} are not (batch, pos) of 1 to {spec.n_ctx} tokens")
+    if not 0 <= first <= last <= spec.n_layers:
+        raise ToolRefused(f"layers {first} to {last} cannot be run: {spec.name} has layers 0 to {spec.n_layers - 1}")
+    for site in (*read, *(edit.site for edit in edits)):
+        check_layer(spec, site.layer)
+        if not first <= site.layer < last:
+            raise ToolRefused(f"{site} lies outside the layers that are run, {first} to {last - 1}")
+    for edit in edits:
+        _check_edit(spec, edit)
+
+
+def check_layer(spec: ModelSpec, layer: int) -> None:
+    """Refuses a layer that the model does not have."""
+    if not 0 <= layer < spec.n_layers:
+        raise ToolRefused(f"layer {layer} does not exist: {spec.name} has layers 0 to {spec.n_layers - 1}")
+
+
+def _check_edit(spec: ModelSpec, edit: Edit) -> None:
+    if edit.site.name == "pattern":
+        raise ToolRefused("the attention pattern can be read but not edited")
+    width = {"neurons": spec.d_mlp, "heads": spec.n_heads}.get(edit.site.name, spec.d_model)
+    if edit.index is not None and not 0 <= edit.index < width:
+        raise ToolRefused(f"index {edit.index} does not exist: {edit.site} has indices 0 to {width - 1}")
