@@ -19,8 +19,9 @@ from neuronaut.agent import cli
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# Read when torch is imported. More threads only help larger models; several workers have one each.
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+# Read when torch is imported, and inherited by workers and commands. The models of tests are small: more threads than
+# processors make them wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _NEVER_INHERITED = (
     "ANTHROPIC_API_KEY",
