@@ -8,6 +8,7 @@ from neuronaut.agent.llm.again import again_after, asked_again
 from neuronaut.agent.llm.base import (
     CONNECT,
     TIMEOUT,
+    Heard,
     KeyRefused,
     Reply,
     Request,
@@ -17,6 +18,7 @@ from neuronaut.agent.llm.base import (
     http_failure,
     key_of,
     said,
+    schema_of,
     timed_out,
     wire,
 )
@@ -75,7 +77,7 @@ class AnthropicModel:
             http_client=anthropic.DefaultHttpxClient(follow_redirects=False),
         )
 
-    def ask(self, request: Request) -> Reply:
+    def ask(self, request: Request, heard: Heard | None = None) -> Reply:
         """One structured reply. Raises LanguageModelError, or UserError where only the user can mend it."""
         name = f"anthropic:{self.model}"
         message = wire(_Message, asked_again(lambda: self._body(request, name)), name)
@@ -93,7 +95,7 @@ class AnthropicModel:
     def _body(self, request: Request, name: str) -> bytes:
         import anthropic
 
-        schema = strict_schema(request.reply.model_json_schema())
+        schema = strict_schema(schema_of(request))
         try:
             with self._client() as client:
                 raw = client.messages.with_raw_response.create(

@@ -2,7 +2,8 @@
 
 import os
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -14,30 +15,77 @@ TIMEOUT = 300.0  # seconds for one reply: a model on this machine's processor ma
 CONNECT = 10.0  # seconds for a connection
 MAX_REPLY = 4_000_000  # characters, far more than any reply within `max_tokens`
 SECRET = 8  # characters; a shorter key, such as EMPTY for a local server, may stand in any text
-COMPLETE = frozenset({"stop", "end_turn", "completed"})
+COMPLETE = frozenset({"stop", "end_turn", "completed", "tool_calls", "tool_use"})
 
 W = TypeVar("W", bound=BaseModel)
 
 
 @dataclass(frozen=True)
+class Offered:
+    """A tool that the language model may call. arguments: a JSON schema, an object whose properties are plain values or lists."""
+
+    name: str
+    description: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A tool call as the language model wrote it: the name may be of no tool, and `arguments` no JSON."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Said:
+    """A turn of the language model: its words, and the tools that it calls."""
+
+    text: str
+    calls: tuple[Call, ...] = ()
+
+
+@dataclass(frozen=True)
+class Told:
+    """A turn of ours: what each call of the turn before gave, by its id, and words."""
+
+    text: str = ""
+    results: tuple[tuple[str, str], ...] = ()
+
+
+Turn = Said | Told
+Heard = Callable[[str], None]  # gets the words of a reply as they come
+
+
+@dataclass(frozen=True)
 class Request:
-    """One structured question. `reply` is the pydantic model whose JSON schema is sent along; `max_tokens` limits the reply."""
+    """A prompt, the turns that followed it, and what is wanted next: JSON of the pydantic model `reply`, or words and tool calls
+    where it is None. `max_tokens` limits the reply. What comes first is what stays the same, so that it is read from a cache."""
 
     purpose: str
     system: str
     prompt: str
-    reply: type[BaseModel]
+    reply: type[BaseModel] | None = None
     max_tokens: int = 4096
+    turns: tuple[Turn, ...] = ()
+    tools: tuple[Offered, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The request as data, for hashing, logging and replaying."""
-        return {
+        body: dict[str, Any] = {
             "purpose": self.purpose,
             "system": self.system,
             "prompt": self.prompt,
-            "schema": self.reply.model_json_schema(),
             "max_tokens": self.max_tokens,
         }
+        if self.reply is not None:
+            body["schema"] = self.reply.model_json_schema()
+        if self.turns:
+            body["turns"] = [{"by": "model" if isinstance(turn, Said) else "us", **asdict(turn)} for turn in self.turns]
+        if self.tools:
+            body["tools"] = [asdict(tool) for tool in self.tools]
+        return body
 
 
 @dataclass(frozen=True)
@@ -50,10 +98,12 @@ class Reply:
     tokens_in: int | None
     tokens_cached: int | None
     tokens_out: int | None
+    calls: tuple[Call, ...] = ()
 
 
 class LanguageModel(Protocol):
-    """Answers one request with JSON text that should fit `request.reply`; validating is the caller's."""
+    """Answers one request: with JSON text that should fit `request.reply`, or with words and tool calls; validating is the
+    caller's."""
 
     @property
     def provider(self) -> str:
@@ -80,8 +130,8 @@ class LanguageModel(Protocol):
         """False where no reply can cost anything."""
         ...
 
-    def ask(self, request: Request) -> Reply:
-        """One reply. Raises LanguageModelError, or UserError where only the user can mend it."""
+    def ask(self, request: Request, heard: Heard | None = None) -> Reply:
+        """One reply; `heard`, where given, gets its words as they come. Raises LanguageModelError, or UserError where only the user can mend it."""
         ...
 
 
@@ -102,6 +152,11 @@ class KeyRefused(UserError):
 
 class OutOfBudget(Exception):
     """The next call could pass a limit; nothing was sent."""
+
+
+def schema_of(request: Request) -> dict[str, Any]:
+    """The JSON schema of the reply that a request wants; any object where it wants words."""
+    return {} if request.reply is None else request.reply.model_json_schema()
 
 
 def key_of(variable: str) -> str | None:

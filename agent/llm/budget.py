@@ -13,7 +13,8 @@ LEAST_REPLY = 500  # tokens; in fewer no hypothesis fits
 
 def most_tokens_in(body: dict[str, Any]) -> int:
     """More tokens than the request can take, its schema included."""
-    text = "".join(str(body[part]) for part in ("system", "prompt", "schema")).encode("utf-8", "replace")
+    parts = ("system", "prompt", "schema", "turns", "tools")
+    text = "".join(str(body[part]) for part in parts if part in body).encode("utf-8", "replace")
     not_ascii = sum(byte > 127 for byte in text)  # of other scripts a tokenizer may make one token a byte
     return (len(text) - not_ascii) // BYTES_A_TOKEN + not_ascii
 

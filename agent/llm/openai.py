@@ -9,6 +9,7 @@ from neuronaut.agent.llm.again import again_after, asked_again
 from neuronaut.agent.llm.base import (
     CONNECT,
     TIMEOUT,
+    Heard,
     KeyRefused,
     LanguageModelError,
     Reply,
@@ -19,6 +20,7 @@ from neuronaut.agent.llm.base import (
     http_failure,
     key_of,
     said,
+    schema_of,
     timed_out,
     wire,
 )
@@ -135,13 +137,13 @@ class OpenAIModel:
         self._server = _Server(f"openai:{model}", base_url, OPENAI_KEY, key, timeout)
         self.source = self._server.source
 
-    def ask(self, request: Request) -> Reply:
+    def ask(self, request: Request, heard: Heard | None = None) -> Reply:
         """One structured reply. Raises LanguageModelError, or UserError where only the user can mend it."""
         server = self._server
         form: Any = {
             "type": "json_schema",
             "name": request.purpose,
-            "schema": strict_schema(request.reply.model_json_schema()),
+            "schema": strict_schema(schema_of(request)),
             "strict": True,
         }
         body = server.body(
@@ -210,10 +212,10 @@ class CompatibleModel:
         self._server = _Server(f"compatible:{model}", base_url, COMPATIBLE_KEY, key, timeout)
         self.source = self._server.source
 
-    def ask(self, request: Request) -> Reply:
+    def ask(self, request: Request, heard: Heard | None = None) -> Reply:
         """One structured reply. Raises LanguageModelError, or UserError where only the user can mend it."""
         server = self._server
-        schema = strict_schema(request.reply.model_json_schema())
+        schema = strict_schema(schema_of(request))
         body = server.body(
             lambda client: client.chat.completions.with_raw_response.create(
                 model=self.model,

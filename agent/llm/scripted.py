@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from neuronaut.agent.llm.base import LanguageModelError, Reply, Request
+from neuronaut.agent.llm.base import Heard, LanguageModelError, Reply, Request
 from neuronaut.tools.errors import UserError
 
 
@@ -38,7 +38,7 @@ class ScriptedModel:
             raise UserError(f"the script {str(path)!r} must hold a JSON list of replies")
         return cls([reply if isinstance(reply, str) else json.dumps(reply) for reply in replies], model=path.name)
 
-    def ask(self, request: Request) -> Reply:
+    def ask(self, request: Request, heard: Heard | None = None) -> Reply:
         """The next reply of the script."""
         reply = self._replies[min(self.given, len(self._replies) - 1)]
         self.given += 1
