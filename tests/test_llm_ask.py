@@ -1,7 +1,6 @@
 """A question with a language model: its hypotheses stand in one pool with all others, and nothing it says moves a verdict."""
 
 import json
-import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from neuronaut.agent.proposers.base import Explored, Proposal, Proposer
 from neuronaut.agent.proposers.grammar import GrammarProposer
 from neuronaut.agent.proposers.model import model_proposer
 from neuronaut.agent.session import Session
+from neuronaut.evals.fake_provider.script import fails, says
+from neuronaut.evals.fake_provider.server import Loopback
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.verify import verify
@@ -25,9 +26,6 @@ from neuronaut.tools.predicates.tree import canonical_json
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.targets.load import load_target
 from neuronaut.tools.units import Unit
-
-_made = runpy.run_path(str(Path(__file__).with_name("loopback.py")))
-Loopback, says, fails = (_made[name] for name in ("Loopback", "says", "fails"))
 
 KEY = "sk-canary-0123456789"
 UNIT = Unit.parse("0.33")  # reads " and", with an average precision of 1.00

@@ -1,7 +1,6 @@
 """Each call is a row before it is sent and after it ended; budgets hold before a call is made; no key reaches the notebook."""
 
 import json
-import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,13 @@ from neuronaut.agent.llm.prices import Price, Prices, read_prices
 from neuronaut.agent.llm.scripted import ScriptedModel
 from neuronaut.agent.proposers.model import Hypotheses, model_proposer
 from neuronaut.agent.session import Session
+from neuronaut.evals.fake_provider.script import fails, says, sends
+from neuronaut.evals.fake_provider.server import Loopback
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.verify import verify
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.targets.base import Fingerprint
-
-_made = runpy.run_path(str(Path(__file__).with_name("loopback.py")))
-Loopback, says, fails, sends = (_made[name] for name in ("Loopback", "says", "fails", "sends"))
 
 KEY = "sk-canary-0123456789"
 EMPTY = '{"hypotheses": []}'

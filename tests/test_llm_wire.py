@@ -2,13 +2,11 @@
 
 import logging
 import os
-import runpy
 import socket
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,10 +24,10 @@ from neuronaut.agent.llm.base import (
 )
 from neuronaut.agent.llm.registry import open_language_model
 from neuronaut.agent.proposers.model import Hypotheses
+from neuronaut.evals.fake_provider.checks import why_refused
+from neuronaut.evals.fake_provider.script import Answer, fails, says, sends
+from neuronaut.evals.fake_provider.server import Loopback
 from neuronaut.tools.errors import UserError
-
-_made = runpy.run_path(str(Path(__file__).with_name("loopback.py")))
-Loopback, says, fails, sends, faults = (_made[name] for name in ("Loopback", "says", "fails", "sends", "faults"))
 
 KEY = "sk-canary-0123456789"
 REQUEST = Request("propose", "the system prompt", "the prompt", Hypotheses, max_tokens=700)
@@ -78,7 +76,7 @@ def test_the_prompts_the_limit_and_the_schema_are_sent(opened: Open, provider: s
     server, model = opened(says("{}"))
     model.ask(REQUEST)
     (seen,) = server.requests
-    assert faults(seen) == ""
+    assert why_refused(seen) == ""
     body = seen.body
     limit = {"openai": "max_output_tokens", "anthropic": "max_tokens", "compatible": "max_tokens"}[provider]
     assert body["model"] == "some-model"
@@ -257,7 +255,7 @@ def test_the_key_is_in_no_log_at_any_level(opened: Open, caplog: pytest.LogCaptu
 def test_text_is_not_sent_on_to_another_server(opened: Open) -> None:
     with Loopback(says("{}"), key=KEY) as other:
         path = {"responses": "/v1/responses", "chat": "/v1/chat/completions", "messages": "/v1/messages"}
-        _, model = opened(lambda seen: _made["Answer"](b"", 307, {"location": other.url + path[seen.format]}))
+        _, model = opened(lambda seen: Answer(b"", 307, {"location": other.url + path[seen.format]}))
         with pytest.raises(LanguageModelError, match="HTTP 307"):
             model.ask(REQUEST)
         assert other.requests == []

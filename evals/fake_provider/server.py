@@ -1,0 +1,109 @@
+"""A server on 127.0.0.1 that speaks the formats of OpenAI (Responses, Chat Completions) and Anthropic (Messages).
+
+It checks requests as strictly as the real services do, answers as its script says, and breaks in the ways that real ones do.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from neuronaut.evals.fake_provider.checks import why_refused
+from neuronaut.evals.fake_provider.script import Answer, Seen, Step, fails
+
+KEY = "sk-canary-0123456789"
+FORMATS = {"/v1/responses": "responses", "/v1/chat/completions": "chat", "/v1/messages": "messages"}
+Route = Callable[[Seen], Answer | None]
+
+
+class Loopback:
+    """The server, answering with each step of `script` in turn and the last one for ever. Use as a context manager.
+
+    routes: asked first, for other paths than those of one reply; the first that gives an answer decides.
+    """
+
+    def __init__(self, *script: Step, key: str = KEY, routes: Sequence[Route] = (), port: int = 0) -> None:
+        self.script, self.key, self.routes = list(script), key, tuple(routes)
+        self.requests: list[Seen] = []
+        self._closing = threading.Event()
+        self._lock = threading.Lock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+
+    @property
+    def url(self) -> str:
+        """The address without a path."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(timeout=5)
+
+    def answer(self, seen: Seen) -> Answer:
+        """The script's answer to a request that the real service would take."""
+        with self._lock:
+            self.requests.append(seen)
+            step = self.script[min(len(self.requests), len(self.script)) - 1]
+        sent = seen.headers.get("x-api-key") or seen.headers.get("authorization", "").removeprefix("Bearer ")
+        if sent != self.key:
+            return fails(401, f"Incorrect API key provided: {sent}")(seen)
+        for route in self.routes:
+            if (answer := route(seen)) is not None:
+                return answer
+        if not seen.format:
+            return fails(404, f"no such path: {seen.path}")(seen)
+        if fault := why_refused(seen):
+            return fails(400, fault)(seen)
+        return step(seen)
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                content = self.rfile.read(int(self.headers.get("content-length", 0)))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                path = urlsplit(self.path).path
+                seen = Seen(FORMATS.get(path, ""), headers, _object(content), self.command, self.path, content)
+                self._send(outer.answer(seen))
+
+            do_GET = do_POST
+
+            def _send(self, answer: Answer) -> None:
+                if answer.wait and outer._closing.wait(answer.wait):
+                    return
+                self.send_response(answer.status)
+                for name, value in ({"content-type": "application/json"} | answer.headers).items():
+                    self.send_header(name, value)
+                self.send_header("content-length", str(len(answer.content)))
+                self.end_headers()
+                try:
+                    self.wfile.write(answer.content[: answer.keep])
+                except (BrokenPipeError, ConnectionResetError):
+                    self.close_connection = True
+                if answer.keep is not None:
+                    self.close_connection = True
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        return Handler
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
