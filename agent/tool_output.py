@@ -45,7 +45,7 @@ def help_lines(tool: Tool) -> Iterator[str]:
         {
             "argument": name,
             "": "needed" if name in needed else f"default {_cell(field.get('default'))}",
-            "takes": _kind(field, schema),
+            "takes": kind_in_words(field, schema),
         }
         for name, field in properties.items()
     ]
@@ -63,14 +63,14 @@ def example_call(tool: Tool) -> str:
     return f"neuronaut tool {tool.name}" + (f" '{given}'" if given else "")
 
 
-def _kind(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+def kind_in_words(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     """A JSON schema in words: text, number from 1 to 5, one of a, b."""
     if "$ref" in field:
         inner = schema["$defs"][field["$ref"].rpartition("/")[2]]
-        parts = "; ".join(f"{name}: {_kind(part, schema)}" for name, part in inner["properties"].items())
+        parts = "; ".join(f"{name}: {kind_in_words(part, schema)}" for name, part in inner["properties"].items())
         return f"{{{parts}}}"
     if "anyOf" in field:
-        return " or ".join(_kind(part, schema) for part in field["anyOf"])
+        return " or ".join(kind_in_words(part, schema) for part in field["anyOf"])
     if "enum" in field:
         return "one of " + ", ".join(field["enum"])
     low, high = field.get("minimum", field.get("minItems")), field.get("maximum", field.get("maxItems"))
@@ -79,8 +79,8 @@ def _kind(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
         case "array":
             size = f"{low or 0} to {high} of " if high is not None else ""
             if "items" not in field:
-                return f"list of {', '.join(_kind(part, schema) for part in field['prefixItems'])}"
-            return f"list of {size}{_kind(field['items'], schema)}"
+                return f"list of {', '.join(kind_in_words(part, schema) for part in field['prefixItems'])}"
+            return f"list of {size}{kind_in_words(field['items'], schema)}"
         case "string":
             return "text"
         case "null":
