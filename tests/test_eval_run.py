@@ -376,4 +376,4 @@ def test_results_get_a_folder_of_their_own(neuronaut: Command) -> None:
 def test_scores_of_more_cases_than_were_asked_for_say_so(neuronaut: Command, results: Path) -> None:
     neuronaut("eval", "squares", "--results", results, "--limit", 3)
     said = neuronaut("eval", "squares", "--results", results, "--limit", 1)
-    assert "scored are all 3 cases that this evaluation has, of which 1 were asked for now" in said.err
+    assert "scored are all 3 cases that this evaluation has, of which 1 this command asked for" in said.err
