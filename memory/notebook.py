@@ -14,8 +14,9 @@ import sqlalchemy as sa
 
 import neuronaut
 from neuronaut.memory import ledger, schema
+from neuronaut.memory.calls import Calls
 from neuronaut.memory.judge import RULE_VERSION, Case, Decision
-from neuronaut.memory.store import Store, new_id, now
+from neuronaut.memory.store import new_id, now
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.targets.base import Fingerprint
 from neuronaut.tools.units import Unit
@@ -42,8 +43,8 @@ class ExperimentSpec:
     seed: int = 0
 
 
-class Notebook(Store):
-    """What is recorded, one method for each kind of record; reading is in `queries`."""
+class Notebook(Calls):
+    """What is recorded, one method for each kind of record; language-model calls in `calls`, reading in `queries`."""
 
     # Runs
 
@@ -293,25 +294,6 @@ class Notebook(Store):
                 return None
             self._insert(schema.block_opened, {"id": new_id(), "run": run, **key, "block": used})
             return int(used)
-
-    # Language-model calls
-
-    def begin_call(self, run: str, row: Mapping[str, Any]) -> str:
-        """The intent of a call (purpose, provider, model, request, request_sha256), committed before it is sent.
-
-        Where the same request was begun and never ended (the process was killed), it may be billed twice: it is marked.
-        """
-        c, end = schema.llm_call, schema.llm_call_end
-        begun = sa.select(c.c.id).outerjoin(end, end.c.call == c.c.id).where(end.c.id.is_(None))
-        with self._writing():
-            same = begun.where(c.c.request_sha256 == row["request_sha256"]).order_by(c.c.id.desc()).limit(1)
-            lost = self._db.execute(same).scalar()
-            return self._insert(c, {"id": new_id(), "run": run, **dict(row), "maybe_billed_twice": lost})
-
-    def end_call(self, call: str, row: Mapping[str, Any]) -> None:
-        """The reply or the error of a call."""
-        with self._writing():
-            self._insert(schema.llm_call_end, {"id": new_id(), "call": call, **dict(row)})
 
 
 @functools.cache

@@ -198,6 +198,22 @@ def calls(notebook: Store, run: str) -> list[Row]:
     return [{**row, "end": ends[row["id"]][0] if ends[row["id"]] else None} for row in rows]
 
 
+def batches(notebook: Store, run: str) -> list[Row]:
+    """All batches of a run in order: `remote` (the provider's id, None where it was not stored), `end`, and their calls."""
+    rows = _by(notebook, schema.llm_batch, run=run)
+    ids = [row["id"] for row in rows]
+    sent = _grouped(notebook, schema.llm_batch_sent, "batch", ids)
+    ends = _grouped(notebook, schema.llm_batch_end, "batch", ids)
+    of: dict[str | None, list[Row]] = defaultdict(list)
+    for call in calls(notebook, run) if rows else ():
+        of[call["batch"]].append(call)
+    for row in rows:
+        row["remote"] = sent[row["id"]][0]["remote"] if sent[row["id"]] else None
+        row["end"] = ends[row["id"]][0] if ends[row["id"]] else None
+        row["calls"] = of[row["id"]]
+    return rows
+
+
 def earlier_reply(notebook: Store, request_sha256: str, whole: Collection[str]) -> Row | None:
     """The end of the first call with the same request that brought a reply whose stop reason is one of `whole`."""
     c, end = schema.llm_call, schema.llm_call_end

@@ -79,6 +79,7 @@ unit = Table(
 hypothesis = Table(
     "hypothesis", metadata, _id(), _ref("run", "run"), _ref("unit", "unit"), _ref("parent", "hypothesis", null=True),
     _text("side"), _text("claim"), _text("predicate"), Column("complexity", Integer, nullable=False), _text("author"),
+    _text("words", null=True),  # the author's own sentence, which nothing checks
     UniqueConstraint("run", "unit", "side", "predicate", "author"),
     CheckConstraint("side in ('reads','writes','attends','role','circuit')"),
 )  # fmt: skip
@@ -147,15 +148,29 @@ block_opened = Table(
     "block_opened", metadata, _id(), _ref("run", "run"), _ref("unit", "unit"), _text("side"), _ref("corpus", "corpus"),
     Column("block", Integer, nullable=False), UniqueConstraint("unit", "side", "corpus", "block"),
 )  # fmt: skip
+llm_batch = Table(
+    "llm_batch", metadata, _id(), _ref("run", "run"), _text("provider"), _text("model"), _text("source"), _text("created"),
+)  # fmt: skip
+llm_batch_sent = Table(
+    "llm_batch_sent", metadata, _id(), Column("batch", ForeignKey("llm_batch.id"), nullable=False, unique=True),
+    _text("remote"), _text("sent"),  # remote: the provider's id of it
+)  # fmt: skip
+llm_batch_end = Table(
+    "llm_batch_end", metadata, _id(), Column("batch", ForeignKey("llm_batch.id"), nullable=False, unique=True),
+    _text("outcome"), _text("reason"), _text("ended"),
+    CheckConstraint("outcome in ('ended','failed','expired','cancelled','not sent')"),
+)  # fmt: skip
 llm_call = Table(
     "llm_call", metadata, _id(), _ref("run", "run"), _text("purpose"), _text("provider"), _text("model"), _text("request"), _text("request_sha256"),
     _ref("maybe_billed_twice", "llm_call", null=True),  # the same request, begun earlier and never ended
+    _ref("batch", "llm_batch", null=True), _text("about", null=True),  # about: the unit whose budget it is paid from
 )  # fmt: skip
 llm_call_end = Table(
     "llm_call_end", metadata, _id(), Column("call", ForeignKey("llm_call.id"), nullable=False, unique=True), _text("answered_by", null=True),
     _text("response", null=True), _text("stop_reason", null=True), Column("tokens_in", Integer), Column("tokens_cached", Integer),
     Column("tokens_out", Integer), Column("usd_micro", Integer), Column("seconds", Float, nullable=False), _text("error", null=True),
-    CheckConstraint("(response is null) <> (error is null)"),
+    _text("calls", null=True),  # the tools that the reply calls, as JSON
+    CheckConstraint("(response is null) <> (error is null)"), CheckConstraint("calls is null or response is not null"),
 )  # fmt: skip
 review = Table(
     "review", metadata, _id(), _text("target_table"), _text("target_id"), _text("author"), _text("verb"), _text("reason"),
@@ -184,7 +199,8 @@ schema_migration = Table(
 
 for _column in (
     hypothesis.c.run, hypothesis.c.unit, prediction.c.hypothesis, experiment.c.run, experiment.c.key, evidence.c.experiment,
-    verdict.c.prediction, outcome.c.run, run_end.c.run, llm_call.c.run, llm_call.c.request_sha256,
+    verdict.c.prediction, outcome.c.run, run_end.c.run, llm_call.c.run, llm_call.c.request_sha256, llm_call.c.batch,
+    llm_batch.c.run,
 ):  # fmt: skip
     Index(f"{_column.table.name}_by_{_column.name}", _column)
 

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from neuronaut.memory import migrations, queries, schema, store
+from neuronaut.memory import ledger, migrations, queries, schema, store
 from neuronaut.memory.judge import decide
 from neuronaut.memory.notebook import ExperimentSpec, Notebook, Started
 from neuronaut.memory.recall import earlier_findings
@@ -169,6 +169,9 @@ REFUSED = {
     "evidence of no experiment": ("evidence", {"experiment": "none"}),
     "a call's end with neither answer nor error": ("llm_call_end", {"response": None}),
     "a call's end with both": ("llm_call_end", {"error": "x"}),
+    "a call of no batch": ("llm_call", {"batch": "none"}),
+    "a batch sent twice": ("llm_batch_sent", {}),
+    "a batch ended twice": ("llm_batch_end", {}),
     "an unknown verdict": ("verdict", {"outcome": "PROVED"}),
     "an unknown side": ("hypothesis", {"side": "both"}),
     "a unit without a sign": ("unit", {"sign": 0, "address": "1.8"}),
@@ -192,6 +195,14 @@ def test_the_database_refuses(path: Path, filled: dict[str, str], what: str) -> 
             row |= {"ci_low": None, "ci_high": None}
         with pytest.raises(IntegrityError), notebook._writing():
             notebook._insert(table, {**row, "id": store.new_id(), **change})
+
+
+def test_an_error_calls_no_tools(path: Path, filled: dict[str, str]) -> None:
+    with Notebook(path) as notebook:
+        call = notebook.begin_call(filled["run"], CALL)
+        with pytest.raises(IntegrityError, match="CHECK"):
+            notebook.end_call(call, {"error": "x", "calls": "[]", "seconds": 1.0})
+        notebook.end_call(call, {"response": "", "calls": "[]", "seconds": 1.0})
 
 
 # Once
@@ -395,6 +406,32 @@ def test_a_notebook_of_each_released_schema_is_opened_migrated_and_whole(file: P
         again = start(notebook)
         judged(notebook, again, claim(notebook, again, "cow"), case_of(0.2, (-1.0,) * 20))
         assert verify(notebook, head) == []
+
+
+def test_a_call_that_repeats_a_lost_one_is_kept_by_the_migration_that_adds_batches(path: Path) -> None:
+    file = DATA / "notebook-schema-3.db"
+    path.write_bytes(file.read_bytes())
+    connection = sqlite3.connect(path)
+    connection.row_factory = sqlite3.Row
+    first = dict(connection.execute("SELECT * FROM llm_call").fetchone())
+    last = dict(connection.execute("SELECT seq, sha256 FROM ledger ORDER BY seq DESC LIMIT 1").fetchone())
+    row = {**first, "id": "0" * 26, "maybe_billed_twice": first["id"]}  # sorts before the one that it refers to
+    digest, seq = ledger.row_hash(row), last["seq"] + 1
+    line = ledger.line_hash(seq, "llm_call", row["id"], digest, last["sha256"])
+    for table, values in (
+        ("llm_call", tuple(row.values())),
+        ("ledger", (seq, "llm_call", row["id"], digest, last["sha256"], line)),
+    ):
+        connection.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(values))})", values)
+    connection.commit()
+    connection.close()
+    with Notebook(path) as notebook:
+        assert verify(notebook, file.with_suffix(".head").read_text(encoding="utf-8").strip()) == []
+        assert verify(notebook, f"{seq}:{line}") == []
+        kept = {call["id"]: call["maybe_billed_twice"] for call in queries.calls(notebook, first["run"])}
+        assert kept == {first["id"]: None, row["id"]: first["id"]}
+        with pytest.raises(IntegrityError), notebook._writing():
+            notebook._insert(schema.llm_call, {**row, "id": store.new_id(), "maybe_billed_twice": "none"})
 
 
 def test_each_migration_has_a_notebook_of_its_schema() -> None:

@@ -1,10 +1,10 @@
 """Language-model calls as rows of the notebook."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from neuronaut.agent.llm.base import COMPLETE, LanguageModel, Reply
+from neuronaut.agent.llm.base import COMPLETE, Call, LanguageModel, Reply
 from neuronaut.agent.llm.budget import Budget
 from neuronaut.agent.session import Session
 from neuronaut.memory import queries
@@ -37,6 +37,7 @@ class NotebookLog:
         if reply is not None:
             row |= {"answered_by": reply.model, "response": reply.text, "stop_reason": reply.stop_reason}
             row |= {"tokens_in": reply.tokens_in, "tokens_cached": reply.tokens_cached, "tokens_out": reply.tokens_out}
+            row["calls"] = canonical([asdict(one) for one in reply.calls]) if reply.calls else None
         self.session.notebook.end_call(call, row)
 
     def earlier_reply(self, request_sha256: str) -> Reply | None:
@@ -61,4 +62,5 @@ class NotebookLog:
 
 def _reply(end: dict[str, Any]) -> Reply:
     counts = (end["tokens_in"], end["tokens_cached"], end["tokens_out"])
-    return Reply(end["response"], end["answered_by"], end["stop_reason"], *counts)
+    calls = tuple(Call(**one) for one in json.loads(end["calls"] or "[]"))
+    return Reply(end["response"], end["answered_by"], end["stop_reason"], *counts, calls)

@@ -57,8 +57,8 @@ def judged(notebook: Notebook, run: str, hypothesis: str, case: ReadsCase, *, un
 
 
 def fill(path: Path) -> dict[str, str]:
-    """The ids of what stands in a notebook with one answered run: a SUPPORTED and a REFUTED claim, a call, a failure; and
-    an evaluation with one row."""
+    """The ids of what stands in a notebook with one answered run: a SUPPORTED and a REFUTED claim, a call and a batch of one, a
+    failure; and an evaluation with one row."""
     with Evaluations(path) as benchmark:
         evaluation = benchmark.begin(EvaluationKey("planted", 0, "grammar", "full", "c" * 64), {"commit": None}).id
         benchmark.add(evaluation, {"case": "1.7", "family": "bigram", "outcome": "ok", "truth_f1": 0.5})
@@ -83,6 +83,11 @@ def fill(path: Path) -> dict[str, str]:
         notebook.end_call(
             call, {"response": "{}", "answered_by": "m", "stop_reason": "stop", "seconds": 1, "usd_micro": 5}
         )
+        waiting = {**request, "request_sha256": "q" * 64, "about": "1.7"}
+        batch, items = notebook.begin_batch(run, {"provider": "scripted", "model": "m", "source": "s"}, [waiting])
+        notebook.sent_batch(batch, "batch_1")
+        said = {"response": "", "calls": '[{"id":"1","name":"look","arguments":"{}"}]', "seconds": 60}
+        notebook.end_batch(batch, "ended", "", {items[0]: {**said, "answered_by": "m", "stop_reason": "tool_use"}})
         notebook.end_run(run, "answered", "", {"seconds": 3.0, "forwards": 12.0})
         return {
             "run": run,
@@ -90,6 +95,7 @@ def fill(path: Path) -> dict[str, str]:
             "refuted": refuted,
             "failed": failed.id,
             "call": call,
+            "batch": batch,
             "evaluation": evaluation,
             **ids,
         }
