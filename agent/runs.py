@@ -125,7 +125,7 @@ def _earlier(notebook: Notebook, config: RunConfig, target: TargetModel, corpus:
 def _check_language_model(config: RunConfig) -> None:
     """Refuses, before anything is stored, a name, an address or a budget that cannot be used, and a missing key."""
     if config.llm is not None:
-        from neuronaut.agent.proposers.model import within_budget
+        from neuronaut.agent.llm.opened import within_budget
 
         within_budget(config)
     elif config.base_url is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neuronaut.agent.config import RunConfig
 from neuronaut.agent.proposers.base import Proposer
@@ -20,6 +20,9 @@ from neuronaut.tools.figures import PLOTLY, SVG
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolContext, ToolResult, find_tool
 from neuronaut.tools.units import Unit
+
+if TYPE_CHECKING:
+    from neuronaut.agent.llm.gateway import Gateway
 
 Say = Callable[[str, str], None]
 
@@ -49,6 +52,7 @@ class Session:
     proposers: list[Proposer]
     say: Say
     began: float = field(default_factory=time.monotonic)
+    gateway: "Gateway | None" = None  # to the language model, once it is asked
     unasked: str = ""  # why a language model was not asked, where its budget was too small
 
     def experiment(

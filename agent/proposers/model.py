@@ -7,14 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from neuronaut.agent.config import RunConfig, parse_llm
-from neuronaut.agent.llm.base import TIMEOUT, LanguageModel, OutOfBudget, Request, plain
-from neuronaut.agent.llm.budget import Budget
+from neuronaut.agent.llm.base import OutOfBudget, Request, plain
 from neuronaut.agent.llm.gateway import Gateway, Malformed, NoReply
-from neuronaut.agent.llm.log import NotebookLog
-from neuronaut.agent.llm.prices import read_prices
-from neuronaut.agent.llm.registry import open_language_model
-from neuronaut.agent.llm.scripted import ScriptedModel
+from neuronaut.agent.llm.opened import gateway_of
 from neuronaut.agent.proposers.base import Explored, Proposal
 from neuronaut.agent.proposers.shown import prompt_variables
 from neuronaut.agent.session import Session
@@ -151,23 +146,6 @@ class ModelProposer:
         return [Proposal("reads", p, claim_text(p, sign=sign), self.name) for p in reading.predicates]
 
 
-def within_budget(config: RunConfig) -> tuple[LanguageModel, Budget]:
-    """The language model that a run names, and its budget, whole. Refuses what cannot be used before anything is sent."""
-    limits = config.budget
-    timeout = TIMEOUT if limits.seconds is None else min(TIMEOUT, limits.seconds)
-    model = open_language_model(parse_llm(str(config.llm)), config.base_url, timeout)
-    budget = Budget(read_prices(), max_tokens=limits.tokens, max_usd=limits.usd)
-    budget.check(model)
-    return model, budget
-
-
 def model_proposer(session: Session) -> ModelProposer:
-    """The proposer for the language model of a run, within what is left of its budget."""
-    model, budget = within_budget(session.config)
-    log = NotebookLog(session)
-    log.count(budget, model)
-    if isinstance(model, ScriptedModel):
-        model.given = log.n_replies()
-    else:
-        session.say("model", f"{model.provider}:{model.model} at {model.source} is sent explore text")
-    return ModelProposer(Gateway(model, log, budget), session)
+    """The proposer for the language model of a run."""
+    return ModelProposer(gateway_of(session), session)
