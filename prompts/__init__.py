@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     import jinja2
 
 MARK = 12  # hexadecimal digits
-_HEADER = re.compile(r"\A\{#\s*Variables:\s*(?P<names>.*?)\.\s(?:.*?\s)?Expected reply:\s*(?P<reply>.*?)\s*#\}", re.DOTALL)
+_HEADER = re.compile(
+    r"\A\{#\s*Variables:\s*(?P<names>.*?)\.\s(?:.*?\s)?Expected reply:\s*(?P<reply>.*?)\s*#\}", re.DOTALL
+)
 _NOTE = re.compile(r"\([^()]*\)")
 
 
