@@ -18,6 +18,7 @@ class Budget(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     seconds: float | None = Field(default=None, gt=0)
     forwards: float | None = Field(default=None, gt=0)
+    calls: int | None = Field(default=None, gt=0)
     tokens: int | None = Field(default=None, gt=0)
     usd: float | None = Field(default=None, ge=0)
 

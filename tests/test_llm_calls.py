@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from neuronaut.agent.config import Budget as Limits
 from neuronaut.agent.config import RunConfig
 from neuronaut.agent.llm.base import (
+    Heard,
     KeyRefused,
     LanguageModelError,
     OutOfBudget,
@@ -18,9 +20,9 @@ from neuronaut.agent.llm.base import (
 )
 from neuronaut.agent.llm.budget import LEAST_REPLY, most_tokens_in
 from neuronaut.agent.llm.gateway import Gateway, Malformed, NoReply
+from neuronaut.agent.llm.opened import gateway_of
 from neuronaut.agent.llm.prices import Price, Prices, read_prices
 from neuronaut.agent.llm.scripted import ScriptedModel
-from neuronaut.agent.proposers.model import Hypotheses, model_proposer
 from neuronaut.agent.session import Session
 from neuronaut.evals.fake_provider.script import fails, says, sends
 from neuronaut.evals.fake_provider.server import Loopback
@@ -32,6 +34,12 @@ from neuronaut.tools.targets.base import Fingerprint
 
 KEY = "sk-canary-0123456789"
 EMPTY = '{"hypotheses": []}'
+
+
+class Hypotheses(BaseModel):
+    """What is asked for here."""
+
+    hypotheses: list[str]
 
 
 def request(prompt: str = "the prompt", max_tokens: int = 1000) -> Request:
@@ -63,7 +71,7 @@ class Lab:
     def gateway(self, llm: str, base_url: str | None = None, *, run: str | None = None, **limits: Any) -> Gateway:
         config = RunConfig(question="q 0.1", llm=llm, base_url=base_url, budget=Limits(**limits))
         session = Session(run or self.run, config, self.notebook, None, [], lambda *said: self.said.append(said))  # type: ignore[arg-type]
-        return model_proposer(session).gateway
+        return gateway_of(session)
 
     def scripted(self, *replies: Any, **more: Any) -> Gateway:
         """A gateway whose replies are these; exceptions are raised."""
@@ -88,7 +96,7 @@ class Model:
     def __init__(self, *replies: Any) -> None:
         self.replies, self.requests = list(replies), []
 
-    def ask(self, request: Request) -> Reply:
+    def ask(self, request: Request, heard: Heard | None = None) -> Reply:
         self.requests.append(request)
         reply = self.replies.pop(0)
         if isinstance(reply, BaseException):

@@ -1,14 +1,29 @@
-"""What a run may still spend on its language model, counted so that no reply can pass a limit."""
+"""What may still be spent on a language model, by a run and by each unit, held back before each call so that none passes it."""
 
+import math
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from neuronaut.agent.config import Budget as Limits
 from neuronaut.agent.llm.base import LanguageModel, OutOfBudget, Reply, Request
-from neuronaut.agent.llm.prices import Prices
+from neuronaut.agent.llm.prices import Price, Prices
 from neuronaut.tools.errors import UserError
 
 BYTES_A_TOKEN = 2  # a low guess, so that the count of tokens before a call is a high one: English text has about 4
 LEAST_REPLY = 500  # tokens; in fewer no hypothesis fits
+UNIT = Limits(calls=13, tokens=17_000)  # of one question about one neuron: both sides and their revisions
+WHOLE = Limits()
+
+
+class UnitSpent(OutOfBudget):
+    """What one unit may take is spent, and the run's own limits are not: other units are still asked about."""
+
+
+class Later(Exception):
+    """Calls in flight hold what the next one may take, and may give it back."""
 
 
 def most_tokens_in(body: dict[str, Any]) -> int:
@@ -20,56 +35,181 @@ def most_tokens_in(body: dict[str, Any]) -> int:
 
 
 @dataclass
-class Budget:
-    """Limits in tokens (in and out) and dollars, None for no limit, and the most that may have been spent of them.
+class Account:
+    """What has been spent under some limits, and what is held for calls in flight."""
 
-    A call whose reply was lost counts as if it had used all that it was allowed.
+    limits: Limits
+    of: str = ""  # the unit; "" is the run
+    began: float = 0.0
+    calls: int = 0
+    tokens: int = 0
+    micro_dollars: int = 0
+    held_tokens: int = 0
+    held_micro: int = 0
+
+    def allowance(self, tokens_in: int, wanted: int, price: Price | None, now: float, *, held: bool = True) -> int:
+        """How many tokens a reply may take of the `wanted` ones; `held`: besides what is held. Raises OutOfBudget where too
+        few are left for one."""
+        least, allowed, limits = min(LEAST_REPLY, wanted), wanted, self.limits
+        if limits.calls is not None and self.calls >= limits.calls:
+            raise self._spent(f"of {limits.calls:,} calls", "is spent; the next one was not made")
+        if limits.seconds is not None and now - self.began >= limits.seconds:
+            raise self._spent(f"of {limits.seconds:g} seconds", "is spent; the next call was not made")
+        if limits.tokens is not None:
+            left = limits.tokens - self.tokens - self.held_tokens * held
+            if (allowed := min(allowed, left - tokens_in)) < least:
+                may = f"has {max(0, left):,} left and the next call may take {tokens_in + least:,}; it was not made"
+                raise self._spent(f"of {limits.tokens:,} tokens", may)
+        if limits.usd is not None and price is not None:
+            micro = math.floor(limits.usd * 1e6) - self.micro_dollars - self.held_micro * held
+            of_reply = micro - math.ceil(tokens_in * price.tokens_in)
+            if of_reply < least * price.tokens_out or of_reply < 0:
+                has = f"has ${max(0, micro) / 1e6:.4f} left, too little for the next call; it was not made"
+                raise self._spent(f"of ${limits.usd:g}", has)
+            allowed = min(allowed, math.floor(of_reply / price.tokens_out)) if price.tokens_out else allowed
+        return allowed
+
+    def _spent(self, limit: str, why: str) -> OutOfBudget:
+        if self.of:
+            return UnitSpent(f"the budget {limit} for {self.of} {why}")
+        return OutOfBudget(f"the budget {limit} {why}")
+
+
+@dataclass(frozen=True)
+class Held:
+    """What is held for one call: a high estimate. `max_tokens` is what its reply may take."""
+
+    accounts: tuple[Account, ...]
+    tokens_in: int
+    max_tokens: int
+    micro_dollars: int
+    batch: bool
+
+
+@dataclass
+class Budget:
+    """Limits of a run and of each of its units, None for no limit, and the most that may have been spent of them.
+
+    A call whose reply was lost counts as if it had used all that it was allowed. May be used by several threads.
     """
 
     prices: Prices
-    max_tokens: int | None = None
-    max_usd: float | None = None
-    tokens: int = field(default=0, init=False)
-    micro_dollars: float = field(default=0.0, init=False)
+    run: Limits = WHOLE
+    unit: Limits = WHOLE
+    clock: Callable[[], float] = time.monotonic
+    total: Account = field(init=False)
+    open: dict[str, Held] = field(default_factory=dict, init=False)  # of calls that wait in a batch, by their ids
+    _units: dict[str, Account] = field(default_factory=dict, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _in: int = field(default=0, init=False)
+    _cached: int = field(default=0, init=False)
+    _lost: int = field(default=0, init=False)
+    _unpriced: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.total = Account(self.run, began=self.clock())
+
+    @classmethod
+    def of(cls, prices: Prices, limits: Limits) -> "Budget":
+        """With the limits that a user gave; where he gave none of calls, tokens or dollars, each unit has its own."""
+        own = (limits.calls, limits.tokens, limits.usd) != (None, None, None)
+        return cls(prices, run=limits, unit=WHOLE if own else UNIT)
 
     def check(self, model: LanguageModel) -> None:
         """Refuses a limit in dollars on a model whose price is unknown."""
-        if self.max_usd is not None and self.prices.of(model) is None:
+        if (self.run.usd, self.unit.usd) != (None, None) and self.prices.of(model) is None:
             raise UserError(
                 f"--budget-usd needs the price of {model.model!r}: write it into the table that $NEURONAUT_PRICES names "
                 "(docs/language-models.md)"
             )
 
-    def allowance(self, model: LanguageModel, request: Request) -> int:
-        """How many tokens the reply may take. Raises OutOfBudget where too few are left for one."""
-        allowed, tokens_in = request.max_tokens, most_tokens_in(request.as_json())
-        if self.max_tokens is not None:
-            allowed = min(allowed, self.max_tokens - self.tokens - tokens_in)
-            if allowed < LEAST_REPLY:
-                raise OutOfBudget(
-                    f"the budget of {self.max_tokens:,} tokens has {max(0, self.max_tokens - self.tokens):,} left and the "
-                    f"next call may take {tokens_in + LEAST_REPLY:,}; it was not made"
-                )
-        price = self.prices.of(model)
-        if self.max_usd is not None and price is not None:
-            left = self.max_usd * 1e6 - self.micro_dollars - tokens_in * price.tokens_in
-            if left < LEAST_REPLY * price.tokens_out:
-                raise OutOfBudget(
-                    f"the budget of ${self.max_usd:g} has ${max(0.0, self.max_usd - self.micro_dollars / 1e6):.4f} left, too "
-                    "little for the next call; it was not made"
-                )
-            allowed = min(allowed, int(left / price.tokens_out)) if price.tokens_out else allowed
-        return allowed
+    def reserve(
+        self,
+        model: LanguageModel,
+        request: Request,
+        *,
+        about: str | None = None,
+        batch: bool = False,
+        patient: bool = False,
+    ) -> Held:
+        """Hold what a call may take, of the run and of the unit that it is about. Raises OutOfBudget where a limit could be
+        passed, or Later where `patient` and the reply might be longer once calls in flight have ended."""
+        tokens_in, price = most_tokens_in(request.as_json()), self.prices.of(model, batch=batch)
+        with self._lock:
+            accounts, now = self._accounts(about), self.clock()
 
-    def add(self, model: LanguageModel, body: dict[str, Any], reply: Reply | None) -> None:
-        """Count a call that may have been billed; `reply` is None where it was lost."""
-        most = (most_tokens_in(body), int(body["max_tokens"]))
-        n_in = most[0] if reply is None or reply.tokens_in is None else reply.tokens_in
-        n_out = most[1] if reply is None or reply.tokens_out is None else reply.tokens_out
-        self.tokens += n_in + n_out
-        price = (reply and self.prices.of(model, reply.model)) or self.prices.of(model)
-        exact = None if reply is None else self.prices.micro_dollars(model, reply)
-        if exact is not None:
-            self.micro_dollars += exact
-        elif price is not None:
-            self.micro_dollars += n_in * price.tokens_in + n_out * price.tokens_out
+            def allowance(*, held: bool) -> int:
+                return min(one.allowance(tokens_in, request.max_tokens, price, now, held=held) for one in accounts)
+
+            most = allowance(held=False)
+            try:
+                allowed = allowance(held=True)
+            except OutOfBudget:
+                if patient:
+                    raise Later from None
+                raise
+            if patient and allowed < most:
+                raise Later
+            return self._hold(accounts, tokens_in, allowed, price, batch)
+
+    def begun(
+        self, model: LanguageModel, body: dict[str, Any], *, about: str | None = None, batch: bool = False
+    ) -> Held:
+        """Hold what a call took that was made before the run was resumed; no limit is asked."""
+        with self._lock:
+            price = self.prices.of(model, batch=batch)
+            return self._hold(self._accounts(about), most_tokens_in(body), int(body["max_tokens"]), price, batch)
+
+    def _accounts(self, about: str | None) -> tuple[Account, ...]:
+        if about is None:
+            return (self.total,)
+        return (self.total, self._units.setdefault(about, Account(self.unit, about, self.clock())))
+
+    def _hold(
+        self, accounts: tuple[Account, ...], tokens_in: int, allowed: int, price: Price | None, batch: bool
+    ) -> Held:
+        micro = 0
+        if price is not None:
+            micro = math.ceil(tokens_in * price.tokens_in) + math.ceil(allowed * price.tokens_out)
+        for account in accounts:
+            account.calls += 1
+            account.held_tokens += tokens_in + allowed
+            account.held_micro += micro
+        return Held(accounts, tokens_in, allowed, micro, batch)
+
+    def release(self, held: Held) -> None:
+        """A call ended that was not billed."""
+        with self._lock:
+            self._take(held, 0, 0)
+
+    def settle(self, held: Held, model: LanguageModel, reply: Reply | None) -> int | None:
+        """A call ended that was billed, or may have been and was lost (`reply` is None). The exact price in millionths of a
+        dollar, None where it is unknown."""
+        n_in = held.tokens_in if reply is None or reply.tokens_in is None else reply.tokens_in
+        n_out = held.max_tokens if reply is None or reply.tokens_out is None else reply.tokens_out
+        exact = None if reply is None else self.prices.micro_dollars(model, reply, batch=held.batch)
+        price = (reply and self.prices.of(model, reply.model, held.batch)) or self.prices.of(model, batch=held.batch)
+        guess = 0 if price is None else math.ceil(n_in * price.tokens_in + n_out * price.tokens_out)
+        with self._lock:
+            self._take(held, n_in + n_out, guess if exact is None else exact)
+            self._in += n_in
+            self._cached += (reply.tokens_cached or 0) if reply else 0
+            self._lost += reply is None or None in (reply.tokens_in, reply.tokens_out)
+            self._unpriced += price is None
+        return exact
+
+    def _take(self, held: Held, tokens: int, micro: int) -> None:
+        for account in held.accounts:
+            account.held_tokens -= held.tokens_in + held.max_tokens
+            account.held_micro -= held.micro_dollars
+            account.tokens += tokens
+            account.micro_dollars += micro
+
+    def line(self) -> str:
+        """What has been spent so far, in a few words: "3 calls, 5,120 tokens (62 % cached), $0.0123"."""
+        with self._lock:
+            most = "at most " if self._lost else ""
+            calls = f"{self.total.calls:,} call" + ("" if self.total.calls == 1 else "s")
+            cached = f" ({100 * self._cached // self._in} % cached)" if self._cached and self._in else ""
+            paid = "price unknown" if self._unpriced else f"{most}${self.total.micro_dollars / 1e6:.4f}"
+            return f"{calls}, {most}{self.total.tokens:,} tokens{cached}, {paid}"

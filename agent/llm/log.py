@@ -1,6 +1,7 @@
 """Language-model calls as rows of the notebook."""
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,28 +18,30 @@ class NotebookLog:
 
     session: Session
 
-    def begin_call(self, purpose: str, model: LanguageModel, request: dict[str, Any], request_sha256: str) -> str:
+    def begin_call(
+        self, purpose: str, model: LanguageModel, request: dict[str, Any], request_sha256: str, about: str | None = None
+    ) -> str:
         """The id of the intent, committed before anything is sent; says so where it repeats one that never ended."""
-        row = {"purpose": purpose, "provider": model.provider, "model": model.model, "request": canonical(request)}
-        call = self.session.notebook.begin_call(self.session.run, {**row, "request_sha256": request_sha256})
-        for stored in queries.calls(self.session.notebook, self.session.run):
-            if stored["id"] == call and stored["maybe_billed_twice"]:
-                lost = stored["maybe_billed_twice"]
-                self.session.say(
-                    "model", f"maybe billed twice: call {lost} was begun and never ended, it is sent again"
-                )
+        row = _intent(purpose, model, request, request_sha256, about)
+        call = self.session.notebook.begin_call(self.session.run, row)
+        self._say_twice([call])
         return call
+
+    def _say_twice(self, begun: Collection[str]) -> None:
+        """Say which of the calls repeat one that was begun and never ended."""
+        for stored in queries.calls(self.session.notebook, self.session.run):
+            if stored["id"] in begun and (lost := stored["maybe_billed_twice"]):
+                self.say(f"maybe billed twice: call {lost} was begun and never ended, it is sent again")
+
+    def say(self, line: str) -> None:
+        """Show a line beside the steps of the run."""
+        self.session.say("model", line)
 
     def end_call(
         self, call: str, *, reply: Reply | None, error: str | None, usd_micro: int | None, seconds: float
     ) -> None:
         """Record the reply or the error."""
-        row: dict[str, Any] = {"error": error, "usd_micro": usd_micro, "seconds": seconds}
-        if reply is not None:
-            row |= {"answered_by": reply.model, "response": reply.text, "stop_reason": reply.stop_reason}
-            row |= {"tokens_in": reply.tokens_in, "tokens_cached": reply.tokens_cached, "tokens_out": reply.tokens_out}
-            row["calls"] = canonical([asdict(one) for one in reply.calls]) if reply.calls else None
-        self.session.notebook.end_call(call, row)
+        self.session.notebook.end_call(call, end_row(reply, error, usd_micro, seconds))
 
     def earlier_reply(self, request_sha256: str) -> Reply | None:
         """The complete reply that the same request got before, in any run of the notebook."""
@@ -51,13 +54,38 @@ class NotebookLog:
         return sum(call["end"] is not None and call["end"]["response"] is not None for call in calls)
 
     def count(self, budget: Budget, model: LanguageModel) -> None:
-        """Add to the budget what this run spent before it was resumed."""
+        """Add to the budget what this run spent before it was resumed; what waits in a batch is held."""
+        waiting = {call["id"] for batch in self.batches() if batch["remote"] for call in batch["calls"]}
         for call in queries.calls(self.session.notebook, self.session.run):
-            end = call["end"]
-            if end is None or end["response"] is not None or end["usd_micro"] is None:
-                budget.add(
-                    model, json.loads(call["request"]), _reply(end) if end and end["response"] is not None else None
-                )
+            end, batch = call["end"], call["batch"] is not None
+            held = budget.begun(model, json.loads(call["request"]), about=call["about"], batch=batch)
+            if end is None and call["id"] in waiting:
+                budget.open[call["id"]] = held
+            elif end is not None and end["response"] is None and end["usd_micro"] == 0:
+                budget.release(held)
+            else:
+                budget.settle(held, model, _reply(end) if end and end["response"] is not None else None)
+
+    def batches(self) -> list[dict[str, Any]]:
+        """The batches of the run, with their calls."""
+        return queries.batches(self.session.notebook, self.session.run)
+
+
+def _intent(
+    purpose: str, model: LanguageModel, request: dict[str, Any], request_sha256: str, about: str | None
+) -> dict[str, Any]:
+    row = {"purpose": purpose, "provider": model.provider, "model": model.model, "request": canonical(request)}
+    return row | {"request_sha256": request_sha256, "about": about}
+
+
+def end_row(reply: Reply | None, error: str | None, usd_micro: int | None, seconds: float) -> dict[str, Any]:
+    """The end of a call, as it is stored."""
+    row: dict[str, Any] = {"error": error, "usd_micro": usd_micro, "seconds": seconds}
+    if reply is not None:
+        row |= {"answered_by": reply.model, "response": reply.text, "stop_reason": reply.stop_reason}
+        row |= {"tokens_in": reply.tokens_in, "tokens_cached": reply.tokens_cached, "tokens_out": reply.tokens_out}
+        row["calls"] = canonical([asdict(one) for one in reply.calls]) if reply.calls else None
+    return row
 
 
 def _reply(end: dict[str, Any]) -> Reply:

@@ -16,7 +16,7 @@ def within_budget(config: RunConfig) -> tuple[LanguageModel, Budget]:
     limits = config.budget
     timeout = TIMEOUT if limits.seconds is None else min(TIMEOUT, limits.seconds)
     model = open_language_model(parse_llm(str(config.llm)), config.base_url, timeout)
-    budget = Budget(read_prices(), max_tokens=limits.tokens, max_usd=limits.usd)
+    budget = Budget.of(read_prices(), limits)
     budget.check(model)
     return model, budget
 

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ class Price(NamedTuple):
 
 
 FREE = Price(0.0, 0.0, 0.0)
+BATCH = 0.5  # of the price of a single call: what both services ask for their batches
 _DATED = re.compile(r"([-@:](\d[\d-]*|latest))?")
 
 
@@ -30,21 +31,28 @@ class Prices:
 
     date: str
     per_million: dict[str, Price]
+    batch_per_million: dict[str, Price] = field(default_factory=dict)
 
-    def of(self, model: LanguageModel, answered_by: str | None = None) -> Price | None:
+    def of(self, model: LanguageModel, answered_by: str | None = None, batch: bool = False) -> Price | None:
         """The price of the model that answered, before a call of the one asked for; None where it is unknown.
 
-        A dated name (`gpt-x-2026-01-31`) without a price of its own has that of `gpt-x`, where `gpt-x` was asked for.
+        A dated name (`gpt-x-2026-01-31`) without a price of its own has that of `gpt-x`, where `gpt-x` was asked for. In a
+        batch it is half, unless the table has a batch price of the model.
         """
         if not model.billed:
             return FREE
         name = answered_by or model.model
         dated = name.startswith(model.model) and _DATED.fullmatch(name[len(model.model) :])
-        return self.per_million.get(name) or (self.per_million.get(model.model) if dated else None)
+        for known in (name, model.model) if dated else (name,):
+            if batch and known in self.batch_per_million:
+                return self.batch_per_million[known]
+            if found := self.per_million.get(known):
+                return Price(*(dollars * BATCH for dollars in found)) if batch else found
+        return None
 
-    def micro_dollars(self, model: LanguageModel, reply: Reply) -> int | None:
+    def micro_dollars(self, model: LanguageModel, reply: Reply, *, batch: bool = False) -> int | None:
         """The price of a reply in millionths of a dollar; None where the price or a count is unknown."""
-        price = self.of(model, reply.model)
+        price = self.of(model, reply.model, batch)
         if price == FREE:
             return 0
         if price is None or reply.tokens_in is None or reply.tokens_out is None:
@@ -55,15 +63,20 @@ class Prices:
 
 
 def read_prices() -> Prices:
-    """The table that $NEURONAUT_PRICES names, JSON {"date": …, "per_million": {model: [in, cached, out]}}; else an empty one."""
+    """The table that $NEURONAUT_PRICES names, JSON {"date": …, "per_million": {model: [in, cached, out]}} and, where a batch
+    does not cost half, "batch_per_million"; else an empty one."""
     path = os.environ.get("NEURONAUT_PRICES")
     if not path:
         return Prices("none", {})
     try:
         table = json.loads(Path(path).read_text(encoding="utf-8"))
-        rows = {str(name): Price(*map(float, row)) for name, row in table["per_million"].items()}
-        if not all(math.isfinite(dollars) and dollars >= 0 for row in rows.values() for dollars in row):
-            raise ValueError("a price is negative or not a number")
-        return Prices(str(table["date"]), rows)
+        return Prices(str(table["date"]), _rows(table["per_million"]), _rows(table.get("batch_per_million", {})))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"the price table {path!r} cannot be read ({error}): see docs/language-models.md") from None
+
+
+def _rows(table: dict[str, list[float]]) -> dict[str, Price]:
+    rows = {str(name): Price(*map(float, row)) for name, row in table.items()}
+    if not all(math.isfinite(dollars) and dollars >= 0 for row in rows.values() for dollars in row):
+        raise ValueError("a price is negative or not a number")
+    return rows
