@@ -5,7 +5,8 @@ import shlex
 from typing import Any
 
 from neuronaut.agent.cost import Cost
-from neuronaut.agent.measured import measured
+from neuronaut.agent.measured import looked, measured
+from neuronaut.agent.words import words_of
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import default_path
@@ -30,7 +31,7 @@ def answer_of(notebook: Notebook, run: str) -> dict[str, Any]:
     def looks(tool: str) -> list[tuple[str, dict[str, Any]]]:
         return [(unit, seen[tool, unit]) for unit in units if (tool, unit) in seen]
 
-    return {
+    answer = {
         "schema": SCHEMA,
         "run": run,
         "question": row["question"],
@@ -44,7 +45,7 @@ def answer_of(notebook: Notebook, run: str) -> dict[str, Any]:
             {"unit": o["address"], "side": o["side"], "status": o["status"], "reason": o["reason"]}
             for o in queries.outcomes(notebook, run)
         ],
-        "measured": [found for e in done if (found := measured(e)) is not None],
+        "measured": _measured(done, looks_only=not units),
         "figures": [
             {"experiment": e["id"], "tool": e["tool"], **figure}
             for e in done
@@ -62,6 +63,13 @@ def answer_of(notebook: Notebook, run: str) -> dict[str, Any]:
         "ledger_head": notebook.head(),
         "next": [f"neuronaut {what}{_place(notebook)}" for what in _next(run, done)],
     }
+    return answer | {"words": words_of(notebook, answer)}
+
+
+def _measured(done: list[dict[str, Any]], *, looks_only: bool) -> list[dict[str, Any]]:
+    """What experiments found beside the claims; all that they found where a question made no claim and had no other answer."""
+    found = [one for e in done if (one := measured(e)) is not None]
+    return found or [looked(e) for e in done if looks_only]
 
 
 def _next(run: str, done: list[dict[str, Any]]) -> list[str]:

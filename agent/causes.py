@@ -1,9 +1,13 @@
 """What is asked about the whole model: which heads are of a kind, what a prompt's answer rests on, why it is given."""
 
+import json
+
 from neuronaut.agent import heads
 from neuronaut.agent.questions import HeadKind, Question
 from neuronaut.agent.session import Session
+from neuronaut.tools.errors import UserError
 from neuronaut.tools.predicates.attends import AfterDuplicate, Current, Duplicate, First, Key, Previous
+from neuronaut.tools.registry import find_tool
 from neuronaut.tools.units import Unit
 
 SHOWN_PARTS = 12
@@ -17,6 +21,13 @@ KEYS: dict[HeadKind, Key] = {
     "induction": AfterDuplicate(),
 }
 LIKELY: dict[HeadKind, float] = {"copying": 0.95, "successor": 0.5}  # rank and share, which are no attention
+
+
+def look(session: Session, question: Question) -> None:
+    """What one tool finds. Refuses a tool that opens text on which claims are tested."""
+    if find_tool(question.tool).opens_test_text:
+        raise UserError(f"{question.tool} opens text on which claims are tested: ask about the unit instead")
+    session.experiment(question.tool, json.loads(question.arguments))
 
 
 def heads_of_kind(session: Session, question: Question) -> None:

@@ -1,12 +1,17 @@
 """What was measured beside the claims, in lines that people read: from the stored result of an experiment alone."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from neuronaut.agent.tool_output import result_lines
 from neuronaut.agent.view import visible
+from neuronaut.tools.measurements import Measurement
+from neuronaut.tools.registry import ToolResult
 
 Payload = Mapping[str, Any]
 LISTED = 5
+LOOKED = 40  # lines of a tool that was asked for by name
 LEAST_NATS = 0.01
 
 
@@ -21,6 +26,16 @@ def measured(experiment: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     title, *lines = lines
     return {"experiment": experiment["id"], "tool": experiment["tool"], "title": title, "lines": lines}
+
+
+def looked(experiment: Mapping[str, Any]) -> dict[str, Any]:
+    """Title and lines of any experiment, where a tool was asked for by name."""
+    stored = experiment["result"]
+    result = ToolResult(tuple(Measurement.stored(row) for row in stored["measurements"]), stored["payload"])
+    lines = list(result_lines(result))
+    more = [f"and {len(lines) - LOOKED} more lines: `neuronaut show {experiment['id']}`"] if len(lines) > LOOKED else []
+    title = f"{experiment['tool']} {json.dumps(experiment['args'], ensure_ascii=False)}"
+    return {"experiment": experiment["id"], "tool": experiment["tool"], "title": title, "lines": lines[:LOOKED] + more}
 
 
 def _apart(interval: Sequence[float]) -> bool:

@@ -18,6 +18,8 @@ def steps_of(question: Question, *, fast: bool) -> dict[str, Step]:
         case "explain":
             assert question.unit is not None
             return _unit_steps(question.unit, question, fast=fast)
+        case "look":
+            return {question.tool: partial(causes.look, question=question)}
         case "kind":
             return {f"{question.kind} heads": partial(causes.heads_of_kind, question=question)}
         case "matter":
@@ -40,11 +42,14 @@ def _unit_steps(unit: Unit, question: Question, *, fast: bool) -> dict[str, Step
     if question.role:
         return {f"{unit.address} role": partial(heads.role, unit=unit)}
     if unit.kind == "head":
-        found: dict[str, Step] = {
+        sides: dict[str, Step] = {
             f"{unit.address} look": partial(heads.look, unit=unit),
             f"{unit.address} attends": partial(heads.attends, unit=unit),
         }
-        return found if fast else found | {f"{unit.address} role": partial(heads.role, unit=unit)}
+        return sides if fast else sides | {f"{unit.address} role": partial(heads.role, unit=unit)}
     signed = [unit.with_sign(sign) for sign in question.signs]
-    found = {f"{one.address} reads": partial(reads.answer, unit=one) for one in signed}
-    return found if fast else found | {f"{signed[0].address} writes": partial(writes.answer, unit=signed[0])}
+    read: dict[str, Step] = {f"{one.address} reads": partial(reads.answer, unit=one) for one in signed}
+    written: dict[str, Step] = {f"{signed[0].address} writes": partial(writes.answer, unit=signed[0])}
+    if question.given is not None:
+        return written if question.given.kind in ("promotes", "suppresses") else read
+    return read if fast else read | written

@@ -4,18 +4,24 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from neuronaut.tools.errors import UserError
+from neuronaut.tools.errors import ToolRefused, UserError
+from neuronaut.tools.predicates.nodes import Predicate
+from neuronaut.tools.predicates.text import parse_text
+from neuronaut.tools.predicates.tree import simplify
 from neuronaut.tools.units import Unit
 
-Intent = Literal["explain", "kind", "matter", "why", "circuit", "compare"]
+Intent = Literal["explain", "kind", "matter", "why", "circuit", "compare", "look"]
 HeadKind = Literal["previous", "current", "first", "duplicate", "induction", "copying", "successor"]
 Parts = Literal["neurons", "heads", "components"]
 
 CAN_ASK = (
     'ask about one neuron or head ("what does neuron 8.481 do"), a kind of head ("which heads are induction heads"), '
     "a prompt (\"which heads matter for 'PROMPT'\", \"why does the model say ' X' after 'PROMPT'\") "
-    'or a task ("find the circuit for TASK", "compare the circuits of TASK and TASK")'
+    'a task ("find the circuit for TASK", "compare the circuits of TASK and TASK"), give a hypothesis of your own '
+    '("test 8.481: at(1, digit)") or name a tool (\'tool top_examples {"unit": "8.481"}\')'
 )
+_LOOK = re.compile(r"tool\s+([a-z_]+)\s*(\{.*\})?", re.DOTALL)
+_GIVEN = re.compile(r"test\s+(?:neuron\s+)?L?(\d+)\.N?(\d+)(-?)(?:\s*:\s*|\s+)(.+)", re.IGNORECASE | re.DOTALL)
 _NAMED_NEURON = re.compile(
     r"\bL(\d+)\.?N(\d+)\b|\bneuron\s+#?L?(\d+)\s*[.:/]\s*N?(\d+)|\blayer\s+(\d+)[,\s]+neuron\s+#?(\d+)|"
     r"\bneuron\s+#?(\d+)\s+(?:of|in|from|at)\s+layer\s+(\d+)",
@@ -62,7 +68,8 @@ class Question:
 
     unit, signs: of `explain`, both signs of a neuron unless one is named. kind: of heads. parts, prompt: what may matter,
     and for which text. answer: the token that is asked about after the prompt; "" is the likeliest. tasks: one, or two to
-    compare; by_position: of heads and MLPs at single places of the prompt. role: only which text needs the unit.
+    compare; by_position: of heads and MLPs at single places of the prompt. role: only which text needs the unit. given: a
+    hypothesis of the asker about the unit. tool, arguments: of `look`, the arguments as JSON.
     """
 
     text: str
@@ -76,6 +83,9 @@ class Question:
     tasks: tuple[str, ...] = ()
     by_position: bool = False
     role: bool = False
+    given: Predicate | None = None
+    tool: str = ""
+    arguments: str = "{}"
 
 
 def parse_question(text: str, *, n_heads: int | None = None, d_mlp: int | None = None) -> Question:
@@ -87,10 +97,27 @@ def parse_question(text: str, *, n_heads: int | None = None, d_mlp: int | None =
     text = text.strip()
     if not text:
         raise UserError(f"the question is empty: {CAN_ASK}")
-    for reading in (_about_a_circuit, _about_a_prompt, _about_a_reason, _about_a_kind):
+    for reading in (_by_a_tool, _about_a_claim, _about_a_circuit, _about_a_prompt, _about_a_reason, _about_a_kind):
         if (question := reading(text)) is not None:
             return question
     return _about_a_unit(text, n_heads, d_mlp)
+
+
+def _by_a_tool(text: str) -> Question | None:
+    match = _LOOK.fullmatch(text)
+    return match and Question(text, "look", tool=match[1], arguments=match[2] or "{}")
+
+
+def _about_a_claim(text: str) -> Question | None:
+    match = _GIVEN.fullmatch(text)
+    if match is None:
+        return None
+    try:
+        given = simplify(parse_text(match[4]))
+    except ToolRefused as error:
+        raise UserError(f"the hypothesis cannot be tested: {error} (docs/verdicts.md has the language)") from None
+    sign: Literal[1, -1] = -1 if match[3] else 1
+    return Question(text, "explain", Unit("neuron", int(match[1]), int(match[2])), (sign,), given=given)
 
 
 def _about_a_circuit(text: str) -> Question | None:

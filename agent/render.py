@@ -66,6 +66,8 @@ def _rows(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
         for line in found["lines"]:
             body.append(f"\n{visible(line)}", style="dim")
         yield Text("MEASURED", style=STYLES["MEASURED"]), body
+    if words := answer["words"]:
+        yield from _in_words(words)
     for note in answer["notes"]:
         yield Text("note", style="dim"), Text(visible(note))
     for left in answer["unexplained"]["units"]:
@@ -82,6 +84,21 @@ def _rows(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
     if names:
         more = f"; and {len(names) - SHOWN_PROPOSALS} more" if len(names) > SHOWN_PROPOSALS else ""
         yield Text("not tested", style="dim"), Text("; ".join(names[:SHOWN_PROPOSALS]) + more, style="dim")
+
+
+def _in_words(words: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
+    from rich.text import Text
+
+    body = Text(" ".join(visible(one["text"]) for one in words["sentences"]))
+    dropped = len(words["left_out"])
+    told = (
+        f"{len(words['sentences'])} sentences, each with its evidence" if words["sentences"] else "nothing that stands"
+    )
+    more = f"; {dropped} dropped: {visible(words['left_out'][0])}" if dropped else ""
+    body.append(
+        f"{chr(10) if words['sentences'] else ''}(told by {visible(words['author'])}: {told}{more})", style="dim"
+    )
+    yield Text("in words", style="dim"), body
 
 
 def _short_number(claim: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 import sqlite3
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,14 @@ from neuronaut.agent.answer import answer_of
 from neuronaut.agent.config import RunConfig, corpus_path
 from neuronaut.agent.cost import Cost
 from neuronaut.agent.graph import run_graph
-from neuronaut.agent.meant import task_meant
 from neuronaut.agent.plan import Step, steps_of
 from neuronaut.agent.proposers.base import Proposer
+from neuronaut.agent.proposers.given import Given
 from neuronaut.agent.questions import Question, parse_question
 from neuronaut.agent.render import render
 from neuronaut.agent.session import BudgetSpent, Say, Session, tools_sha256
+from neuronaut.agent.telling import tell
+from neuronaut.agent.understanding import read_question, understood
 from neuronaut.agent.view import print_json, steps_on_stderr
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
@@ -27,19 +28,21 @@ from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.stored import StoredActivations
 from neuronaut.tools.targets.base import TargetModel
-from neuronaut.tools.targets.load import check_unit, load_target
+from neuronaut.tools.targets.load import load_target
 from neuronaut.tools.units import Unit
 
 
 def ask(config: RunConfig, notebook_path: Path | None, *, as_json: bool) -> int:
     """Answer a question; returns the exit code: 0 answered, 1 out of budget, 130 interrupted."""
-    parse_question(config.question)
+    if config.llm is None or not config.question.strip():
+        parse_question(config.question)
     _check_language_model(config)
     path, say = notebook_path or default_path(), steps_on_stderr()
     check_writable(path)
     say("notebook", str(path))
     target, corpus = open_inputs(config, say)
-    question = _understood(config, target)
+    if config.llm is None:
+        read_question(config.question, target)
     with Notebook(path) as notebook:
         earlier = None if config.again else _earlier(notebook, config, target, corpus)
         if earlier is not None:
@@ -48,7 +51,7 @@ def ask(config: RunConfig, notebook_path: Path | None, *, as_json: bool) -> int:
         size = (corpus.name, corpus.sha256, corpus.n_characters)
         run = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size)
         session = Session(run, config, notebook, _context(target, corpus, say), [], say)
-        return _work(session, question, as_json=as_json)
+        return _work(session, as_json=as_json)
 
 
 def resume(run: str, notebook_path: Path | None, *, as_json: bool) -> int:
@@ -70,7 +73,7 @@ def resume(run: str, notebook_path: Path | None, *, as_json: bool) -> int:
                 f"run {run} cannot go on: its {' and '.join(changed)} changed since; ask the question again"
             )
         session = Session(run, config, notebook, _context(target, corpus, say), [], say)
-        return _work(session, _understood(config, target), as_json=as_json)
+        return _work(session, as_json=as_json)
 
 
 def _changed(row: dict[str, Any], target: TargetModel, corpus: Corpus) -> list[str]:
@@ -104,18 +107,6 @@ def _context(target: TargetModel, corpus: Corpus, say: Say) -> ToolContext:
     return ToolContext(target, corpus)
 
 
-def _understood(config: RunConfig, target: TargetModel) -> Question:
-    question = parse_question(config.question, n_heads=target.spec.n_heads, d_mlp=target.spec.d_mlp)
-    if question.unit is not None:
-        check_unit(target.spec, question.unit)
-    tasks = tuple(task_meant(task) for task in question.tasks)
-    if len(set(tasks)) < len(tasks):
-        raise UserError(
-            f"{question.text!r} names the task {tasks[0]!r} twice: compare the circuits of two different ones"
-        )
-    return replace(question, tasks=tasks)
-
-
 def _earlier(notebook: Notebook, config: RunConfig, target: TargetModel, corpus: Corpus) -> str | None:
     same = {name: getattr(config, name) for name in ("fast", "llm", "base_url", "seed")}
     weights = target.fingerprint().weights_sha256
@@ -132,10 +123,11 @@ def _check_language_model(config: RunConfig) -> None:
         raise UserError("--base-url is the address of a language model: name that too, as --llm compatible:MODEL")
 
 
-def _proposers(session: Session) -> list[Proposer]:
+def _proposers(session: Session, question: Question) -> list[Proposer]:
     from neuronaut.agent.proposers.grammar import GrammarProposer
 
-    found: list[Proposer] = [GrammarProposer(seed=session.config.seed)]
+    found: list[Proposer] = [] if question.given is None else [Given(question.given)]
+    found.append(GrammarProposer(seed=session.config.seed))
     if session.config.llm is not None:
         from neuronaut.agent.proposers.model import model_proposer
 
@@ -143,12 +135,12 @@ def _proposers(session: Session) -> list[Proposer]:
     return found
 
 
-def _work(session: Session, question: Question, *, as_json: bool) -> int:
+def _work(session: Session, *, as_json: bool) -> int:
     before = _spent_before(session)
     outcome, reason, code = "answered", "", 0
     try:
         session.say("run", f"{session.run}; if it stops: {_resume_command(session)}")
-        _answer(session, question)
+        _answer(session)
         if session.unasked:
             outcome, reason, code = "out_of_budget", session.unasked, 1
     except BudgetSpent as error:
@@ -165,10 +157,13 @@ def _work(session: Session, question: Question, *, as_json: bool) -> int:
     return code
 
 
-def _answer(session: Session, question: Question) -> None:
-    session.proposers = _proposers(session)
+def _answer(session: Session) -> None:
+    question = understood(session)
+    session.proposers = _proposers(session, question)
     _recall(session, question)
     _through_graph(session, steps_of(question, fast=session.config.fast))
+    if session.config.llm is not None:
+        tell(session)
 
 
 def _resume_command(session: Session) -> str:

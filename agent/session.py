@@ -125,10 +125,7 @@ def _as_json(m: Measurement) -> dict[str, Any]:
 
 
 def _done(identifier: str, stored: dict[str, Any], evidence: tuple[str, ...]) -> Done:
-    measured = {
-        row["metric"]: Measurement(**{**row, "ci": None if row["ci"] is None else tuple(row["ci"])})
-        for row in stored["measurements"]
-    }
+    measured = {row["metric"]: Measurement.stored(row) for row in stored["measurements"]}
     return Done(identifier, stored["payload"], measured, evidence)
 
 

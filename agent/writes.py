@@ -1,5 +1,6 @@
 """The writes side of a unit: which tokens its output makes likelier or less likely."""
 
+from neuronaut.agent.proposers.given import Given
 from neuronaut.agent.session import Session
 from neuronaut.agent.steps import add_hypothesis, fresh_block, judge, run_test
 from neuronaut.memory import queries
@@ -28,6 +29,9 @@ def answer(session: Session, unit: Unit) -> None:
     own, claim = add_hypothesis(session, unit, "writes", canonical_json(predicate), "design effects")
     session.say("propose", f"{claim} (by {found['nats']:+.2f} nats on design)")
     _test(session, unit, own, predicate)
+    for asker in session.proposers:
+        if isinstance(asker, Given) and asker.about_output:
+            add_hypothesis(session, unit, "writes", canonical_json(asker.predicate), asker.name)
     for row in queries.hypotheses(session.notebook, session.run):
         mine = row["address"] == unit.address and row["side"] == "writes" and row["id"] != own
         if mine and (story := predicate_from_json(row["predicate"])) != predicate:

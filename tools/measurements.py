@@ -1,7 +1,9 @@
 """What an experiment returns: a number with its unit of measure, its n, its interval and its null."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -27,3 +29,8 @@ class Measurement:
             raise ValueError(f"{self.metric} is not finite: {self}")
         if self.ci is not None and self.ci[0] > self.ci[1]:
             raise ValueError(f"{self.metric}: the interval {self.ci} has its low end above its high end")
+
+    @classmethod
+    def stored(cls, row: Mapping[str, Any]) -> "Measurement":
+        """A measurement as the notebook keeps it."""
+        return cls(**{**row, "ci": None if row["ci"] is None else tuple(row["ci"])})

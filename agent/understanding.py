@@ -1,0 +1,93 @@
+"""From any words to a question: the parser reads them; what it cannot, a language model puts into words that it can."""
+
+from dataclasses import replace
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from neuronaut.agent.llm.base import OutOfBudget, Request, plain
+from neuronaut.agent.llm.gateway import Malformed, NoReply
+from neuronaut.agent.llm.opened import gateway_of
+from neuronaut.agent.meant import task_meant
+from neuronaut.agent.questions import Question, parse_question
+from neuronaut.agent.session import Session
+from neuronaut.prompts import render
+from neuronaut.tools.errors import ToolRefused, UserError
+from neuronaut.tools.registry import find_tool, registry
+from neuronaut.tools.targets.base import TargetModel
+from neuronaut.tools.targets.load import check_unit
+from neuronaut.tools.tasks.catalogue import tasks
+
+MAX_QUESTION = 4_000  # characters that a language model is asked to understand
+
+
+class Understood(BaseModel):
+    """The question in one of the forms that the program understands; or none, and a sentence to the person."""
+
+    model_config = ConfigDict(extra="forbid")
+    question: str
+    say: str
+
+
+class NotUnderstood(UserError):
+    """Neither the parser nor a language model made a question of the words."""
+
+
+def read_question(text: str, target: TargetModel) -> Question:
+    """The question about a target that the parser finds in the words. Refuses, in one sentence, what it cannot read."""
+    question = parse_question(text, n_heads=target.spec.n_heads, d_mlp=target.spec.d_mlp)
+    if question.unit is not None:
+        check_unit(target.spec, question.unit)
+    if question.tool:
+        find_tool(question.tool).parse(question.arguments)
+    names = tuple(task_meant(task) for task in question.tasks)
+    if len(set(names)) < len(names):
+        raise UserError(
+            f"{question.text!r} names the task {names[0]!r} twice: compare the circuits of two different ones"
+        )
+    return replace(question, tasks=names)
+
+
+def understood(session: Session) -> Question:
+    """The question of a run: as the parser reads it, else as the language model of the run rewords it for the parser.
+
+    Raises UserError with the parser's reason where there is no language model, and NotUnderstood where that fails too.
+    """
+    text, target = session.config.question, session.context.target
+    try:
+        return read_question(text, target)
+    except UserError as error:
+        if isinstance(error, ToolRefused) or session.config.llm is None or not text.strip():
+            raise
+        reason = str(error)
+    try:
+        question = gateway_of(session).ask(_request(session, text), lambda reply: _read(reply, target))
+    except (NoReply, OutOfBudget) as error:
+        raise NotUnderstood(f"{reason}; the language model could not put it into such words either ({error})") from None
+    session.say("asked", f"taken as: {question.text}")
+    return replace(question, text=text)
+
+
+def _request(session: Session, text: str) -> Request:
+    if len(text) > MAX_QUESTION:
+        raise NotUnderstood(f"the question has {len(text):,} characters, at most {MAX_QUESTION:,} can be understood")
+    spec, model = session.context.target.spec, gateway_of(session).model
+    target = (
+        f"The model is {spec.name}: layers 0 to {spec.n_layers - 1}, in each heads 0 to {spec.n_heads - 1} and neurons 0 to "
+        f"{spec.d_mlp - 1}."
+    )
+    listed = [{"name": tool.name, "summary": tool.summary} for tool in registry().values() if not tool.opens_test_text]
+    prompt = render("route", text=text, target=target, tasks=[task.name for task in tasks()], tools=listed)
+    return Request("route", render("route_system"), prompt, Understood, min(1_000, model.max_tokens))
+
+
+def _read(reply: str, target: TargetModel) -> Question:
+    try:
+        found = Understood.model_validate_json(reply, strict=True)
+    except ValidationError:
+        raise Malformed('it is not an object {"question": "...", "say": "..."}.') from None
+    if not found.question.strip():
+        raise NotUnderstood(plain(found.say, 300) or "the language model finds no question in this")
+    try:
+        return read_question(found.question, target)
+    except UserError as error:
+        raise Malformed(f"the program does not take {plain(found.question, 200)!r}: {plain(str(error), 300)}") from None
