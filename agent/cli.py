@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from neuronaut import __version__
+from neuronaut.agent.scores.command import score
 from neuronaut.tools.errors import ToolFailed, UserError
 
 app = typer.Typer(
@@ -197,6 +198,8 @@ def tool(
 
     run_tool(name, args, model, corpus, as_json=as_json, explain=explain, arrays=arrays, figures=figures)
 
+
+app.command()(score)
 
 index_app = typer.Typer(help="What is read once for a model and a corpus, and kept.", no_args_is_help=True)
 app.add_typer(index_app, name="index")

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from neuronaut.agent.scores.table import score_lines
 from neuronaut.agent.tool_output import result_lines
 from neuronaut.agent.view import visible
 from neuronaut.tools.measurements import Measurement
@@ -17,7 +18,7 @@ LEAST_NATS = 0.01
 
 def measured(experiment: Mapping[str, Any]) -> dict[str, Any] | None:
     """Title and lines of an experiment that answers by itself; None for any other."""
-    describe = _LINES.get(experiment["tool"])
+    describe = score_lines if experiment["tool"].startswith("score_") else _LINES.get(experiment["tool"])
     if describe is None or "result" not in experiment:
         return None
     payload = experiment["result"]["payload"]

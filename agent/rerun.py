@@ -68,6 +68,8 @@ def _chosen(identifier: str, path: Path) -> tuple[dict[str, Any], list[dict[str,
     done = [e for e in experiments if e["end"] and e["end"]["outcome"] == "ok"]
     if not done:
         raise UserError(f"{table} {identifier} has no result that could be compared: ask the question again")
+    if any(e["tool"].startswith("score_") for e in done):
+        raise UserError(f"{table} {identifier} holds scores: repeat them with `neuronaut score … --again`")
     return run, done
 
 

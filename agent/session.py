@@ -65,7 +65,7 @@ class Session:
         again = self.config.again or own
         known = self.notebook.finished(self.run, spec, fresh=again)
         if known is None:
-            self._check_budget()
+            self.check_budget()
             known = self.notebook.begin_experiment(self.run, spec, prediction=prediction, fresh=again)
         if known.finished is not None:
             return _done(known.id, known.finished, known.evidence)
@@ -88,7 +88,8 @@ class Session:
         found = earlier_findings(self.notebook, self.run, unit, tools_sha256())
         return [finding for finding in found if finding.status != "UNRESOLVED"]
 
-    def _check_budget(self) -> None:
+    def check_budget(self) -> None:
+        """Raises BudgetSpent where a limit in seconds or forward passes is reached."""
         budget = self.config.budget
         if budget.seconds is not None and time.monotonic() - self.began > budget.seconds:
             raise BudgetSpent(f"the budget of {budget.seconds:g} seconds is spent")

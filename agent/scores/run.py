@@ -1,0 +1,157 @@
+"""`neuronaut score`: scores of an explanation, from the arguments to the printed table."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from neuronaut.agent.config import RunConfig
+from neuronaut.agent.cost import Cost
+from neuronaut.agent.llm.base import OutOfBudget
+from neuronaut.agent.llm.opened import gateway_of, within_budget
+from neuronaut.agent.runs import open_inputs
+from neuronaut.agent.scores.base import Explanation, Score
+from neuronaut.agent.scores.chosen import chosen_names, scores_of
+from neuronaut.agent.scores.explained import best_claim, given, of_other
+from neuronaut.agent.scores.measure import Compared, Scoring
+from neuronaut.agent.scores.table import named, table_lines
+from neuronaut.agent.session import BudgetSpent, Session
+from neuronaut.agent.view import print_json, steps_on_stderr, visible
+from neuronaut.memory.notebook import Notebook
+from neuronaut.memory.place import default_path
+from neuronaut.memory.store import check_writable
+from neuronaut.tools.errors import ToolFailed, ToolRefused, UserError
+from neuronaut.tools.learn.judge import Judge
+from neuronaut.tools.learn.subject import Subject, other_subject, subject_of
+from neuronaut.tools.registry import ToolContext
+from neuronaut.tools.targets.load import check_unit, load_target
+from neuronaut.tools.units import Unit
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be scored. scores: names with commas, None for all that have a judge. simulator: `target` or a folder."""
+
+    unit: str
+    explanation: str | None = None
+    scores: str | None = None
+    simulator: str | None = None
+    published: bool = True
+
+
+def score(config: RunConfig, wanted: Wanted, notebook_path: Path | None, *, as_json: bool) -> int:
+    """Measure, record and print; the exit code: 0 all have a number, 1 out of budget, 3 some have none, 130 interrupted."""
+    unit = Unit.parse(wanted.unit)
+    explanation = None if wanted.explanation is None else given(wanted.explanation, unit)
+    has_judge = {"llm": config.llm is not None, "simulator": wanted.simulator is not None}
+    chosen_names(wanted.scores, **has_judge, predicate=explanation is None or explanation.predicate is not None)
+    if config.llm is not None:
+        within_budget(config)
+    elif config.base_url is not None:
+        raise UserError("--base-url is the address of a language model: name that too, as --llm compatible:MODEL")
+    path, say = notebook_path or default_path(), steps_on_stderr()
+    check_writable(path)
+    target, corpus = open_inputs(config, say)
+    check_unit(target.spec, unit)
+    context = ToolContext(target, corpus)
+    with Notebook(path) as notebook:
+        if explanation is None:
+            explanation = best_claim(notebook, target.fingerprint().weights_sha256, unit)
+        if explanation is None:
+            raise UserError(
+                f"the notebook supports no claim about when {unit.address} fires: ask about it first, or give --explanation"
+            )
+        names = chosen_names(wanted.scores, **has_judge, predicate=explanation.predicate is not None)
+        subject = subject_of(context, unit)
+        simulator = None if wanted.simulator is None else _simulator(wanted.simulator, context, say)
+        size = (corpus.name, corpus.sha256, corpus.n_characters)
+        run = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size)
+        session = Session(run, config, notebook, context, [], say)
+        gateway = None if config.llm is None else gateway_of(session)
+        scores = scores_of(names, gateway, simulator)
+        scoring = Scoring(session, subject, explanation, _compared(session, unit), wanted.published)
+        return _work(scoring, scores, as_json=as_json)
+
+
+def _simulator(name: str, context: ToolContext, say: Any) -> Judge:
+    if name == "target":
+        return Judge(context.target)
+    say("simulator", f"loading {name}")
+    return Judge(load_target(name))
+
+
+def _compared(session: Session, unit: Unit) -> Compared:
+    """Another unit of the layer, for the baselines."""
+    try:
+        other = other_subject(session.context, unit, session.config.seed)
+    except ToolRefused as error:
+        return Compared(refused=str(error))
+    return Compared(other, of_other(session.notebook, session.context, other))
+
+
+def _work(scoring: Scoring, scores: list[Score], *, as_json: bool) -> int:
+    session = scoring.session
+    session.say("run", f"{session.run}; the same command again asks nothing twice")
+    outcome, reason, code = "answered", "", 0
+    try:
+        for one in scores:
+            session.check_budget()
+            session.say("score", f"{one.name} by {one.judge_named}")
+            row = scoring.score(one)
+            session.say("score", f"{named(row)}: {row['refused'] or format(row['value'], '.3f')}")
+    except (OutOfBudget, BudgetSpent) as error:
+        outcome, reason, code = "out_of_budget", str(error), 1
+    except KeyboardInterrupt:
+        outcome, reason, code = "cancelled", "interrupted; what was asked is kept", 130
+    except (ToolFailed, UserError) as error:
+        session.notebook.end_run(session.run, "error", str(error), _cost(session).fields)
+        raise
+    session.notebook.end_run(session.run, outcome, reason, _cost(session).fields)
+    if code:
+        session.say(outcome, reason)
+    elif any(row["refused"] for row in scoring.rows):
+        code = 3
+    _print(scoring, outcome, reason, as_json=as_json)
+    return code
+
+
+def _cost(session: Session) -> Cost:
+    seconds = time.monotonic() - session.began
+    return Cost.of(session.notebook, session.run, seconds=seconds, forwards=session.context.target.forwards)
+
+
+def _print(scoring: Scoring, outcome: str, reason: str, *, as_json: bool) -> None:
+    session, cost = scoring.session, _cost(scoring.session).fields
+    if as_json:
+        print_json(
+            {
+                "run": session.run, "unit": scoring.subject.unit.address, "explanation": scoring.explanation.text,
+                "source": scoring.explanation.source, "scores": scoring.rows, "outcome": outcome, "reason": reason,
+                "cost": cost, "notebook": str(session.notebook.path), "ledger_head": session.notebook.head(),
+            }
+        )  # fmt: skip
+        return
+    for line in _lines(scoring.subject, scoring.explanation, scoring.other):
+        print(visible(line))
+    print()
+    for line in table_lines(scoring.rows):
+        print(line)
+    print()
+    spent = f"{cost['seconds']:.0f} s, {cost['forwards']:.0f} forward passes"
+    if cost["llm_calls"]:
+        dollars = "price unknown" if cost["usd"] is None else f"${cost['usd']:.4f}"
+        spent += f", {cost['llm_calls']} language-model calls ({cost['tokens']:,} tokens, {dollars})"
+    print(f"run {session.run} · {spent} · a score is no verdict and changes none")
+
+
+def _lines(subject: Subject, explanation: Explanation, other: Compared) -> list[str]:
+    found = [
+        f"{subject.unit.address}: {explanation.text} ({explanation.source})",
+        f"scored on {' and '.join(subject.splits)} text, windows of 32 tokens; no explainer is shown a document of it",
+    ]
+    if other.subject is not None and other.explanation is not None:
+        found.append(
+            f"other explanation: that of {other.subject.unit.address}, {other.explanation.text} ({other.explanation.source})"
+        )
+        found.append(f"random unit: {other.subject.unit.address}, with the explanation of {subject.unit.address}")
+    return found
