@@ -4,6 +4,8 @@ It checks requests as strictly as the real services do, answers as its script sa
 """
 
 import json
+import socket
+import struct
 import threading
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -83,17 +85,45 @@ class Loopback:
             def _send(self, answer: Answer) -> None:
                 if answer.wait and outer._closing.wait(answer.wait):
                     return
+                try:
+                    self._write(answer)
+                except (BrokenPipeError, ConnectionResetError):
+                    self.close_connection = True
+
+            def _write(self, answer: Answer) -> None:
+                broken = answer.raw is not None or answer.keep is not None or answer.reset
+                self.close_connection = self.close_connection or broken or answer.framing == "close"
+                if answer.raw is None:
+                    self._head(answer)
+                    self._body(answer)
+                else:
+                    self.wfile.write(answer.raw)
+                if answer.reset:
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+            def _head(self, answer: Answer) -> None:
                 self.send_response(answer.status)
                 for name, value in ({"content-type": "application/json"} | answer.headers).items():
                     self.send_header(name, value)
-                self.send_header("content-length", str(len(answer.content)))
+                match answer.framing:
+                    case "length":
+                        self.send_header("content-length", str(len(answer.content)))
+                    case "chunked":
+                        self.send_header("transfer-encoding", "chunked")
+                    case "close":
+                        self.send_header("connection", "close")
                 self.end_headers()
-                try:
-                    self.wfile.write(answer.content[: answer.keep])
-                except (BrokenPipeError, ConnectionResetError):
-                    self.close_connection = True
-                if answer.keep is not None:
-                    self.close_connection = True
+
+            def _body(self, answer: Answer) -> None:
+                content, piece = answer.content[: answer.keep], answer.piece or max(1, len(answer.content))
+                for at in range(0, len(content), piece):
+                    if answer.pause and at and outer._closing.wait(answer.pause):
+                        return
+                    part = content[at : at + piece]
+                    self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part) if answer.framing == "chunked" else part)
+                    self.wfile.flush()
+                if answer.framing == "chunked" and answer.keep is None:
+                    self.wfile.write(b"0\r\n\r\n")
 
             def log_message(self, *_: object) -> None:
                 pass

@@ -1,0 +1,148 @@
+"""One request over HTTP, for both SDKs, whose errors have the same names: theirs become ours, and the key is in none."""
+
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+
+from neuronaut.agent.llm.again import again_after, asked_again
+from neuronaut.agent.llm.base import (
+    SECRET,
+    Call,
+    Heard,
+    LanguageModelError,
+    Reply,
+    broken_connection,
+    hidden,
+    http_failure,
+    plain,
+    said,
+    timed_out,
+)
+from neuronaut.agent.llm.events import Hiding
+from neuronaut.tools.errors import UserError
+
+MAX_BODY = 64_000_000  # bytes, far more than the events of any reply
+
+Chunks = Iterator[bytes]
+Opened = Callable[[], AbstractContextManager[Any]]  # a response of an SDK whose body was not read yet
+_ABOUT_REPLIES = ("response_format", "json_schema", "json schema", "output_config", "structured output", "grammar")
+_ABOUT_TOOLS = ("tool",)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that an SDK talks to. name: as on the command line; source: its address, as it may be shown."""
+
+    sdk: ModuleType
+    name: str
+    source: str
+    key_variable: str
+    key: str
+    timeout: float
+
+    def ask(
+        self,
+        opened: Opened,
+        whole: Callable[[bytes], Reply],
+        streamed: Callable[[Chunks, Heard], Reply],
+        heard: Heard | None,
+    ) -> Reply:
+        """The reply that one POST brings, asked for again while nothing can have been paid. Raises LanguageModelError or UserError."""
+        hiding = None if heard is None else Hiding(heard, self.key if len(self.key) >= SECRET else "\0")
+        reply = asked_again(lambda attempt: self._once(opened, whole, streamed, hiding, attempt))
+        if hiding:
+            hiding.end()
+        calls = (Call(*map(self._hidden, (call.id, call.name, call.arguments))) for call in reply.calls)
+        text, model, why = map(self._hidden, (reply.text, reply.model, reply.stop_reason))
+        return replace(reply, text=text, model=model, stop_reason=why, calls=tuple(calls))
+
+    def _hidden(self, text: str) -> str:
+        return hidden(text, self.key)
+
+    def _once(
+        self,
+        opened: Opened,
+        whole: Callable[[bytes], Reply],
+        streamed: Callable[[Chunks, Heard], Reply],
+        heard: Hiding | None,
+        attempt: int,
+    ) -> Reply:
+        import httpx2  # what both SDKs speak HTTP with; where they read a body it is its errors that come
+
+        try:
+            with opened() as response:
+                chunks = self._chunks(response.iter_bytes(), time.monotonic() + self.timeout)
+                if heard is not None and "event-stream" in response.headers.get("content-type", ""):
+                    return streamed(chunks, heard)
+                reply = whole(b"".join(chunks))
+                if heard is not None:  # a server that cannot stream
+                    heard(reply.text)
+                return reply
+        except self.sdk.APIStatusError as error:
+            reason = self._hidden(said(error.body, error.message))
+            wait = again_after(error.status_code, error.response.headers, attempt)
+            raise self._refused(error.status_code, reason, wait) from None
+        except LanguageModelError as error:
+            raise self._retold(error) from None
+        except (self.sdk.APITimeoutError, httpx2.TimeoutException) as error:
+            if "ConnectTimeout" in (type(error).__name__, type(error.__cause__).__name__):
+                raise broken_connection(self.name, self.source, error.__cause__ or error) from None
+            raise timed_out(self.name, self.timeout) from None
+        except (self.sdk.APIError, httpx2.RequestError) as error:
+            raise self._unconnected(error) from None
+
+    def _chunks(self, chunks: Chunks, until: float) -> Chunks:
+        """The pieces of a body. Refuses one that goes on for too long, in seconds or in bytes."""
+        n = 0
+        for chunk in chunks:
+            n += len(chunk)
+            if time.monotonic() > until:
+                raise timed_out(self.name, self.timeout)
+            if n > MAX_BODY:
+                raise LanguageModelError(f"{self.name} sent more than {MAX_BODY:,} bytes", maybe_billed=True)
+            yield chunk
+
+    def _retold(self, error: LanguageModelError) -> LanguageModelError:
+        return LanguageModelError(
+            self._hidden(str(error)), maybe_billed=error.maybe_billed, again_after=error.again_after
+        )
+
+    def _refused(self, status: int, reason: str, wait: float | None) -> LanguageModelError | UserError:
+        """The error for an HTTP status; older local servers know no JSON schema, or no tools."""
+        said_low = reason.lower()
+        for words, what in ((_ABOUT_REPLIES, "replies in a JSON schema"), (_ABOUT_TOOLS, "tools")):
+            if status in (400, 422, 500, 501) and any(word in said_low for word in words):
+                return LanguageModelError(
+                    f"{self.name} may know no {what}, which are needed (HTTP {status}): start another model or a newer "
+                    f"server. It said: {plain(reason, 300)}"
+                )
+        return http_failure(self.name, status, reason, self.key_variable, wait)
+
+    def _unconnected(self, error: Exception) -> LanguageModelError:
+        """The error for a server that cannot be reached, is not the one it should be, or broke off."""
+        found: BaseException | None = error
+        while found is not None:
+            if isinstance(found, ssl.SSLError):
+                reason = getattr(found, "verify_message", "") or found.reason or "TLS failed"
+                return LanguageModelError(
+                    f"{self.name} cannot be reached safely at {self.source} ({plain(str(reason), 100)}): check that address, "
+                    "and which certificates this machine trusts"
+                )
+            found = found.__cause__ or found.__context__
+        return broken_connection(self.name, self.source, error.__cause__ or error)
+
+
+def sendable(body: Any) -> Any:
+    """The body with every half of a surrogate pair, which no server takes, replaced."""
+    match body:
+        case str():
+            return body.encode("utf-8", "replace").decode()
+        case dict():
+            return {key: sendable(value) for key, value in body.items()}
+        case list():
+            return [sendable(one) for one in body]
+    return body
