@@ -1,11 +1,12 @@
 """Language-model calls as rows of the notebook."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from neuronaut.agent.llm.base import COMPLETE, Call, LanguageModel, Reply
+from neuronaut.agent.llm.batch_log import End, Intent
 from neuronaut.agent.llm.budget import Budget
 from neuronaut.agent.session import Session
 from neuronaut.memory import queries
@@ -66,6 +67,26 @@ class NotebookLog:
             else:
                 budget.settle(held, model, _reply(end) if end and end["response"] is not None else None)
 
+    def begin_batch(self, model: LanguageModel, items: Sequence[Intent]) -> tuple[str, tuple[str, ...]]:
+        """The ids of a batch and of its calls, committed together before anything is sent."""
+        rows = [_intent(one.purpose, model, one.request, one.sha256, one.about) for one in items]
+        row = {"provider": model.provider, "model": model.model, "source": model.source}
+        batch, calls = self.session.notebook.begin_batch(self.session.run, row, rows)
+        self._say_twice(calls)
+        return batch, calls
+
+    def sent_batch(self, batch: str, remote: str) -> None:
+        """The service took the batch and calls it `remote`."""
+        self.session.notebook.sent_batch(batch, remote)
+
+    def end_batch(self, batch: str, outcome: str, reason: str, ends: dict[str, End]) -> None:
+        """The batch ended, and each of its calls that had not."""
+        self.session.notebook.end_batch(batch, outcome, reason, {call: _batch_end(end) for call, end in ends.items()})
+
+    def reply_of(self, call: dict[str, Any]) -> Reply | None:
+        """The reply of a stored call; None for one that failed."""
+        return None if call["end"]["response"] is None else _reply(call["end"])
+
     def batches(self) -> list[dict[str, Any]]:
         """The batches of the run, with their calls."""
         return queries.batches(self.session.notebook, self.session.run)
@@ -86,6 +107,13 @@ def end_row(reply: Reply | None, error: str | None, usd_micro: int | None, secon
         row |= {"tokens_in": reply.tokens_in, "tokens_cached": reply.tokens_cached, "tokens_out": reply.tokens_out}
         row["calls"] = canonical([asdict(one) for one in reply.calls]) if reply.calls else None
     return row
+
+
+def _batch_end(end: End) -> dict[str, Any]:
+    """The end of an item of a batch: how long it took is not known, and a failure is stored with its kind."""
+    if isinstance(end.outcome, Reply):
+        return end_row(end.outcome, None, end.usd_micro, 0.0)
+    return end_row(None, end.outcome.message, end.usd_micro, 0.0) | {"stop_reason": end.outcome.state}
 
 
 def _reply(end: dict[str, Any]) -> Reply:
