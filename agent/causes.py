@@ -27,7 +27,7 @@ def look(session: Session, question: Question) -> None:
     """What one tool finds. Refuses a tool that opens text on which claims are tested."""
     if find_tool(question.tool).opens_test_text:
         raise UserError(f"{question.tool} opens text on which claims are tested: ask about the unit instead")
-    session.experiment(question.tool, json.loads(question.arguments))
+    session.experiment(question.tool, json.loads(question.arguments), own=True)
 
 
 def heads_of_kind(session: Session, question: Question) -> None:

@@ -3,8 +3,9 @@
 import errno
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -12,6 +13,9 @@ from typer.core import TyperGroup
 from neuronaut import __version__
 from neuronaut.agent.scores.command import score
 from neuronaut.tools.errors import ToolFailed, UserError
+
+if TYPE_CHECKING:
+    from neuronaut.agent.config import Budget, RunConfig
 
 app = typer.Typer(
     name="neuronaut",
@@ -35,6 +39,34 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 Seed = Annotated[
     int, typer.Option("--seed", min=0, max=2**32 - 1, help="Random seed; the same seed gives the same answer.")
 ]
+
+BudgetSeconds = Annotated[
+    float | None, typer.Option("--budget-seconds", min=1, max=1e9, help="Stop before the next step after so long.")
+]
+BudgetForwards = Annotated[
+    float | None, typer.Option("--budget-forwards", min=1, max=1e12, help="Stop after so many forward passes.")
+]
+BudgetCalls = Annotated[int | None, typer.Option("--budget-calls", min=1, max=10**9, help="Of --llm: calls at most.")]
+BudgetTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--budget-tokens", min=1, max=10**12, help="Of --llm, in and out; no call is made that could pass it."
+    ),
+]
+BudgetUsd = Annotated[
+    float | None,
+    typer.Option(
+        "--budget-usd", min=0, max=1e6, help="Of --llm; needs a table of prices, see docs/language-models.md."
+    ),
+]
+
+
+class Approve(StrEnum):
+    """Whether dear experiments need leave."""
+
+    ask = "ask"
+    always = "always"
+    never = "never"
 
 
 def _version(wanted: bool) -> None:
@@ -60,19 +92,11 @@ def ask(
     notebook: NotebookFile = None,
     llm: Annotated[str | None, typer.Option("--llm", help=LLM_HELP)] = None,
     base_url: Annotated[str | None, typer.Option("--base-url", help=BASE_URL_HELP)] = None,
-    budget_seconds: Annotated[
-        float | None, typer.Option(min=1, max=1e9, help="Stop before the next step after so long.")
-    ] = None,
-    budget_forwards: Annotated[
-        float | None, typer.Option(min=1, max=1e12, help="Stop after so many forward passes.")
-    ] = None,
-    budget_tokens: Annotated[
-        int | None, typer.Option(min=1, max=10**12, help="Of --llm, in and out; no call is made that could pass it.")
-    ] = None,
-    budget_usd: Annotated[
-        float | None,
-        typer.Option(min=0, max=1e6, help="Of --llm; needs a table of prices, see docs/language-models.md."),
-    ] = None,
+    budget_seconds: BudgetSeconds = None,
+    budget_forwards: BudgetForwards = None,
+    budget_calls: BudgetCalls = None,
+    budget_tokens: BudgetTokens = None,
+    budget_usd: BudgetUsd = None,
     fast: Annotated[bool, typer.Option("--fast", help="The reads side only.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Measure anew what the notebook already knows.")] = False,
     seed: Seed = 0,
@@ -82,28 +106,74 @@ def ask(
 
     Example: neuronaut ask "what does neuron 8.481 do"
     """
-    from neuronaut.agent.config import Budget, RunConfig
+    from neuronaut.agent.config import Budget
     from neuronaut.agent.runs import ask as run_question
 
-    budget = Budget(seconds=budget_seconds, forwards=budget_forwards, tokens=budget_tokens, usd=budget_usd)
-    config = RunConfig(
+    budget = Budget(
+        seconds=budget_seconds, forwards=budget_forwards, calls=budget_calls, tokens=budget_tokens, usd=budget_usd
+    )
+    config = _config(question, model, corpus, llm, base_url, seed, budget)
+    config = config.model_copy(update={"fast": fast, "again": again})
+    raise typer.Exit(run_question(config, notebook, as_json=as_json))
+
+
+def _config(
+    question: str, model: str, corpus: str | None, llm: str | None, base_url: str | None, seed: int, budget: "Budget"
+) -> "RunConfig":
+    """What a run is asked to do, its files named by whole paths."""
+    from neuronaut.agent.config import RunConfig, placed_llm
+
+    return RunConfig(
         question=question,
         model=_absolute(model),
         corpus=_absolute(corpus) if corpus else None,
-        llm=f"scripted:{Path(llm[9:]).expanduser().resolve()}" if llm and llm.startswith("scripted:") else llm,
+        llm=placed_llm(llm),
         base_url=base_url,
         seed=seed,
-        fast=fast,
-        again=again,
         budget=budget,
     )
-    raise typer.Exit(run_question(config, notebook, as_json=as_json))
 
 
 def _absolute(name: str) -> str:
     """A path given on the command line means the same from any folder later; names of models stay as they are."""
     path = Path(name).expanduser()
     return str(path.resolve()) if name != "pocket" and (path.exists() or name.startswith((".", "~"))) else name
+
+
+@app.command()
+def chat(
+    model: Model = "pocket",
+    corpus: CorpusFile = None,
+    notebook: NotebookFile = None,
+    llm: Annotated[str | None, typer.Option("--llm", help=LLM_HELP)] = None,
+    base_url: Annotated[str | None, typer.Option("--base-url", help=BASE_URL_HELP)] = None,
+    budget_seconds: BudgetSeconds = None,
+    budget_forwards: BudgetForwards = None,
+    budget_calls: BudgetCalls = None,
+    budget_tokens: BudgetTokens = None,
+    budget_usd: BudgetUsd = None,
+    approve: Annotated[
+        Approve, typer.Option(help="Dear experiments that the language model calls for: ask, always or never.")
+    ] = Approve.ask,
+    go_on: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with an earlier conversation.")] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Talk about a model: each tool call is shown, dear experiments are run when you allow them. Stop, and go on later.
+
+    Example: neuronaut chat --llm anthropic:MODEL
+    """
+    from neuronaut.agent.chat.app import chat as talk
+    from neuronaut.agent.chat.app import go_on as talk_on
+    from neuronaut.agent.config import CONVERSATION, Budget
+
+    if go_on is not None:
+        raise typer.Exit(talk_on(go_on, notebook, approve=approve.value, as_json=as_json))
+    budget = Budget(
+        seconds=budget_seconds, forwards=budget_forwards, calls=budget_calls, tokens=budget_tokens, usd=budget_usd
+    )
+    config = _config(CONVERSATION, model, corpus, llm, base_url, seed, budget)
+    raise typer.Exit(talk(config, notebook, approve=approve.value, as_json=as_json))
 
 
 @app.command()

@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from neuronaut.tools.errors import UserError
 
+CONVERSATION = "a conversation"  # the question of a run that holds one
 Loop = Literal["full", "one-shot", "no-rivals", "random"]
-Provider = Literal["openai", "anthropic", "compatible", "scripted"]
+Provider = Literal["openai", "anthropic", "compatible", "scripted", "recorded"]
 
 
 class Budget(BaseModel):
@@ -27,7 +28,8 @@ class RunConfig(BaseModel):
     """One `ask`, as data. `model` and `corpus` are 'pocket' or paths; `llm` is provider:model or None.
 
     loop: the whole one, or one with a part taken out, to measure what the part is worth: the first hypothesis alone is
-    tested, none has rivals, or they are tested in random order instead of the most promising first.
+    tested, none has rivals, or they are tested in random order instead of the most promising first. conversation: the run
+    and the place in it where the question was asked, None where it stands alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,12 +42,14 @@ class RunConfig(BaseModel):
     fast: bool = False
     again: bool = False
     loop: Loop = "full"
+    conversation: str | None = None
     budget: Budget = Budget()
 
 
 @dataclass(frozen=True)
 class ModelName:
-    """A language model as written on the command line: `anthropic:NAME`, `openai:NAME`, `compatible:NAME`, `scripted:FILE`."""
+    """A language model as written on the command line: `anthropic:NAME`, `openai:NAME`, `compatible:NAME`, `scripted:FILE`,
+    `recorded:NOTEBOOK`."""
 
     provider: Provider
     name: str
@@ -57,9 +61,15 @@ def parse_llm(text: str) -> ModelName:
     if not name:
         raise UserError(f"--llm {text!r} names no model: write it as provider:model, for example openai:MODEL")
     match provider:
-        case "openai" | "anthropic" | "compatible" | "scripted":
+        case "openai" | "anthropic" | "compatible" | "scripted" | "recorded":
             return ModelName(provider, name)
-    raise UserError(f"--llm {text!r}: the provider must be openai, anthropic, compatible or scripted")
+    raise UserError(f"--llm {text!r}: the provider must be openai, anthropic, compatible, scripted or recorded")
+
+
+def placed_llm(text: str | None) -> str | None:
+    """The language model, where it is a file so that it means the same from any folder later."""
+    provider, _, name = (text or "").partition(":")
+    return f"{provider}:{Path(name).expanduser().resolve()}" if provider in ("scripted", "recorded") and name else text
 
 
 def corpus_path(config: RunConfig) -> Path | None:

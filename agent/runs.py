@@ -2,13 +2,16 @@
 
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from neuronaut.agent.answer import answer_of
-from neuronaut.agent.config import RunConfig, corpus_path
+from neuronaut.agent.config import CONVERSATION, RunConfig, corpus_path
 from neuronaut.agent.cost import Cost
 from neuronaut.agent.graph import run_graph
+from neuronaut.agent.llm.log import NotebookLog
 from neuronaut.agent.plan import Step, steps_of
 from neuronaut.agent.proposers.base import Proposer
 from neuronaut.agent.proposers.given import Given
@@ -31,12 +34,14 @@ from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import load_target
 from neuronaut.tools.units import Unit
 
+STOPPED = 130
+
 
 def ask(config: RunConfig, notebook_path: Path | None, *, as_json: bool) -> int:
     """Answer a question; returns the exit code: 0 answered, 1 out of budget, 130 interrupted."""
     if config.llm is None or not config.question.strip():
         parse_question(config.question)
-    _check_language_model(config)
+    check_language_model(config)
     path, say = notebook_path or default_path(), steps_on_stderr()
     check_writable(path)
     say("notebook", str(path))
@@ -50,30 +55,66 @@ def ask(config: RunConfig, notebook_path: Path | None, *, as_json: bool) -> int:
             return _show(notebook, earlier, as_json=as_json)
         size = (corpus.name, corpus.sha256, corpus.n_characters)
         run = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size)
-        session = Session(run, config, notebook, _context(target, corpus, say), [], say)
-        return _work(session, as_json=as_json)
+        session = Session(run, config, notebook, context_of(target, corpus, say), [], say)
+        return _shown(session, _work(session), as_json=as_json)
 
 
 def resume(run: str, notebook_path: Path | None, *, as_json: bool) -> int:
-    """Go on with a run. Refuses one whose weights, tokenizer or corpus are no longer the same, and a rerun."""
+    """Go on with a run. Refuses one whose weights, tokenizer or corpus are no longer the same, a rerun and a conversation."""
     path = notebook_path or default_path()
     with Notebook(path, read_only=True) as notebook:  # an unknown run makes no notebook
+        row = queries.find_run(notebook, run)
+        if row["question"] == CONVERSATION:
+            raise UserError(f"run {run} is a conversation: go on with `neuronaut chat --go-on {run}`")
+        if row["end"] is not None and row["end"]["outcome"] == "answered":
+            return _show(notebook, run, as_json=as_json)
+    with reopened(run, path) as session:
+        return _shown(session, _work(session), as_json=as_json)
+
+
+@contextmanager
+def reopened(run: str, path: Path) -> Iterator[Session]:
+    """A run that was stopped, with its inputs. Refuses one whose inputs changed since, and a rerun."""
+    with Notebook(path, read_only=True) as notebook:
         row = queries.find_run(notebook, run)
     if row["parent_run"] is not None:
         raise UserError(f"run {run} repeats run {row['parent_run']}: start it anew with `neuronaut rerun`")
     check_writable(path)
+    config, say = RunConfig.model_validate(row["config"]), steps_on_stderr()
     with Notebook(path) as notebook:
-        say = steps_on_stderr()
-        if row["end"] is not None and row["end"]["outcome"] == "answered":
-            return _show(notebook, run, as_json=as_json)
-        config = RunConfig.model_validate(row["config"])
         target, corpus = open_inputs(config, say)
         if changed := _changed(row, target, corpus):
             raise UserError(
                 f"run {run} cannot go on: its {' and '.join(changed)} changed since; ask the question again"
             )
-        session = Session(run, config, notebook, _context(target, corpus, say), [], say)
-        return _work(session, as_json=as_json)
+        yield Session(run, config, notebook, context_of(target, corpus, say), [], say)
+
+
+def answer_in(outer: Session, config: RunConfig) -> str:
+    """The run that answers a question asked inside a conversation, on the same model and text: one that was begun there and
+    stopped goes on; one that answered the same before is taken."""
+    notebook, (target, corpus) = outer.notebook, (outer.context.target, outer.context.corpus)
+    if config.llm is None:
+        read_question(config.question, target)
+    begun = queries.run_in_conversation(notebook, str(config.conversation))
+    if begun is not None and _over(notebook, begun):
+        return begun
+    if begun is None and (earlier := _earlier(notebook, config, target, corpus)) is not None:
+        outer.say("recall", f"answered before in run {earlier}")
+        return earlier
+    size = (corpus.name, corpus.sha256, corpus.n_characters)
+    run = begun or notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size)
+    session = Session(run, config, notebook, outer.context, [], outer.say)
+    if outer.gateway is not None:
+        session.gateway = outer.gateway.inside(NotebookLog(session))
+    if _work(session) == STOPPED:
+        raise KeyboardInterrupt
+    return run
+
+
+def _over(notebook: Notebook, run: str) -> bool:
+    end = queries.find_run(notebook, run)["end"]
+    return end is not None and end["outcome"] == "answered"
 
 
 def _changed(row: dict[str, Any], target: TargetModel, corpus: Corpus) -> list[str]:
@@ -98,7 +139,7 @@ def open_inputs(config: RunConfig, say: Say) -> tuple[TargetModel, Corpus]:
     return load_target(config.model), corpus
 
 
-def _context(target: TargetModel, corpus: Corpus, say: Say) -> ToolContext:
+def context_of(target: TargetModel, corpus: Corpus, say: Say) -> ToolContext:
     """What the tools work on; activations that the index keeps are not read again."""
     stored = StoredActivations.of(target, corpus, EXPLORE_TOKENS)
     if kept := stored.layers(target.spec.n_layers):
@@ -113,7 +154,7 @@ def _earlier(notebook: Notebook, config: RunConfig, target: TargetModel, corpus:
     return queries.earlier_run(notebook, config.question, weights, corpus.sha256, same, tools_sha256())
 
 
-def _check_language_model(config: RunConfig) -> None:
+def check_language_model(config: RunConfig) -> None:
     """Refuses, before anything is stored, a name, an address or a budget that cannot be used, and a missing key."""
     if config.llm is not None:
         from neuronaut.agent.llm.opened import within_budget
@@ -135,7 +176,8 @@ def _proposers(session: Session, question: Question) -> list[Proposer]:
     return found
 
 
-def _work(session: Session, *, as_json: bool) -> int:
+def _work(session: Session) -> int:
+    """Answer the question of a run; the exit code."""
     before = _spent_before(session)
     outcome, reason, code = "answered", "", 0
     try:
@@ -146,13 +188,17 @@ def _work(session: Session, *, as_json: bool) -> int:
     except BudgetSpent as error:
         outcome, reason, code = "out_of_budget", str(error), 1
     except KeyboardInterrupt:
-        outcome, reason, code = "cancelled", "interrupted; what was finished is kept", 130
+        outcome, reason, code = "cancelled", "interrupted; what was finished is kept", STOPPED
     except (ToolFailed, UserError) as error:
         session.notebook.end_run(session.run, "error", str(error), _cost(session, before))
         raise
     session.notebook.end_run(session.run, outcome, reason, _cost(session, before))
     if code:
         session.say(outcome, reason if session.unasked else f"{reason}; go on with: {_resume_command(session)}")
+    return code
+
+
+def _shown(session: Session, code: int, *, as_json: bool) -> int:
     _show(session.notebook, session.run, as_json=as_json)
     return code
 
@@ -208,7 +254,7 @@ def _spent_before(session: Session) -> tuple[float, float]:
 
 def _cost(session: Session, before: tuple[float, float]) -> dict[str, Any]:
     """What the run cost, the parts before a resume included."""
-    seconds, forwards = before[0] + time.monotonic() - session.began, before[1] + session.context.target.forwards
+    seconds, forwards = before[0] + time.monotonic() - session.began, before[1] + session.forwards
     return Cost.of(session.notebook, session.run, seconds=seconds, forwards=forwards).fields
 
 

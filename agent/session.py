@@ -53,7 +53,16 @@ class Session:
     say: Say
     began: float = field(default_factory=time.monotonic)
     gateway: "Gateway | None" = None  # to the language model, once it is asked
+    forwards_before: float = field(init=False)
     unasked: str = ""  # why a language model was not asked, where its budget was too small
+
+    def __post_init__(self) -> None:
+        self.forwards_before = self.context.target.forwards
+
+    @property
+    def forwards(self) -> float:
+        """Forward passes over one prompt since the session began."""
+        return self.context.target.forwards - self.forwards_before
 
     def experiment(
         self, tool: str, args: dict[str, Any], *, prediction: str | None = None, subject: str = "", own: bool = False
@@ -93,7 +102,7 @@ class Session:
         budget = self.config.budget
         if budget.seconds is not None and time.monotonic() - self.began > budget.seconds:
             raise BudgetSpent(f"the budget of {budget.seconds:g} seconds is spent")
-        if budget.forwards is not None and self.context.target.forwards > budget.forwards:
+        if budget.forwards is not None and self.forwards > budget.forwards:
             raise BudgetSpent(f"the budget of {budget.forwards:g} forward passes is spent")
 
 

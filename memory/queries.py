@@ -62,6 +62,20 @@ def find_run(notebook: Store, run: str) -> Row:
     return row
 
 
+def run_in_conversation(notebook: Store, place: str) -> str | None:
+    """The run that was begun at a place of a conversation (`run/place`)."""
+    found = notebook.rows(
+        sa.select(schema.run.c.id).where(schema.run.c.config.contains(f'"conversation":"{place}"', autoescape=True))
+    )
+    return str(found[0]["id"]) if found else None
+
+
+def runs_inside(notebook: Store, conversation: str) -> list[str]:
+    """The runs that were begun inside a conversation."""
+    inside = schema.run.c.config.contains(f'"conversation":"{conversation}/', autoescape=True)
+    return [str(row["id"]) for row in notebook.rows(sa.select(schema.run.c.id).where(inside).order_by(schema.run.c.id))]
+
+
 def runs(notebook: Store) -> list[Row]:
     """All runs, the newest first: question, target, corpus, when it began, how it ended (None: not yet)."""
     r, t, c = schema.run, schema.target_model, schema.corpus

@@ -205,6 +205,11 @@ class Budget:
             account.tokens += tokens
             account.micro_dollars += micro
 
+    def next_question(self) -> None:
+        """From now on each unit has its own limits anew; those of the run go on."""
+        with self._lock:
+            self._units = {}
+
     def line(self) -> str:
         """What has been spent so far, in a few words: "3 calls, 5,120 tokens (62 % cached), $0.0123"."""
         with self._lock:

@@ -56,6 +56,12 @@ class Gateway(Calls):
         pace = self.pace if self.model.billed else Pace(most=1)  # the replies of a script come in its order
         return Many(self, pace, read, mended).ask(requests, about or [None] * len(requests))
 
+    def inside(self, log: CallLog) -> "Gateway":
+        """The same language model within the same limits, for a question inside a conversation: its calls go to a log of its
+        own, and each unit has its limits anew."""
+        self.budget.next_question()
+        return Gateway(self.model, log, self.budget, self.pace)
+
 
 def mended(request: Request, reason: str) -> Request:
     """The request that asks once more, and says why the first reply could not be used."""

@@ -1,0 +1,125 @@
+"""What a conversation shows and asks: on a terminal, or as JSON lines for machines."""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from neuronaut.agent.render import render
+from neuronaut.agent.view import visible
+
+SHOWN = 30  # lines of what a tool found
+_END = re.compile(r"(?<=[.!?])\s+|\n+")
+_ID = re.compile(r"\[([0-9A-HJKMNP-TV-Z]{26})\]")
+
+
+class Screen(Protocol):
+    """The person's side of a conversation."""
+
+    def line(self) -> str | None:
+        """What the person says next; None where there is no more."""
+        ...
+
+    def allows(self, call: str) -> bool:
+        """Whether the person allows a dear experiment."""
+        ...
+
+    def show(self, kind: str, text: str) -> None:
+        """Something that happened: `said` (words of the language model), `call`, `result`, `note`."""
+        ...
+
+    def answer(self, answer: dict[str, Any]) -> None:
+        """The answer of a question."""
+        ...
+
+
+class Terminal:
+    """Words on stdout, what else happens beside them."""
+
+    def line(self) -> str | None:
+        """One line from stdin."""
+        return _read("\nyou> ")
+
+    def allows(self, call: str) -> bool:
+        """Asks; anything but y or yes is no."""
+        return (_read(f"  run {visible(call)}? it may take a minute [y/N] ") or "").strip().lower() in ("y", "yes")
+
+    def show(self, kind: str, text: str) -> None:
+        """Indented, but for the words of the language model."""
+        lines = [visible(line) for line in text.splitlines()]
+        if kind == "result" and len(lines) > SHOWN:
+            lines = [*lines[:SHOWN], f"… {len(lines) - SHOWN} more lines"]
+        mark = {"said": "", "call": "  · ", "result": "    ", "note": "  "}[kind]
+        print("\n".join(f"{mark}{line}" for line in lines), flush=True)
+
+    def answer(self, answer: dict[str, Any]) -> None:
+        """As `ask` prints it."""
+        render(answer)
+
+
+class JsonLines:
+    """One JSON object a line; what the person says comes as plain lines."""
+
+    def line(self) -> str | None:
+        """One line from stdin."""
+        self._print("listening", "")
+        return _read("")
+
+    def allows(self, call: str) -> bool:
+        """Asks as an object of type `approve`; the next line must be y or yes."""
+        self._print("approve", call)
+        return (_read("") or "").strip().lower() in ("y", "yes")
+
+    def show(self, kind: str, text: str) -> None:
+        """An object with its type and text."""
+        self._print(kind, text)
+
+    def answer(self, answer: dict[str, Any]) -> None:
+        """An object of type `answer` with what `ask --json` prints."""
+        print(json.dumps({"type": "answer", "answer": answer}, allow_nan=False), flush=True)
+
+    @staticmethod
+    def _print(kind: str, text: str) -> None:
+        print(json.dumps({"type": kind, "text": text}), flush=True)
+
+
+def _read(prompt: str) -> str | None:
+    try:
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            return input(prompt)
+        print(prompt, end="", flush=True)
+        line = sys.stdin.readline()
+        if line and prompt:
+            print(visible(line.rstrip("\n")), flush=True)  # what was piped in, so that the transcript reads well
+        return line.rstrip("\n") if line else None
+    except EOFError:
+        return None
+
+
+class Sentences:
+    """Words as they come, handed on sentence by sentence; one that cites a record which is not in the notebook is held back."""
+
+    def __init__(self, show: Callable[[str], None], known: Callable[[str], bool]) -> None:
+        self._show, self._known, self._rest = show, known, ""
+        self.held_back = 0
+
+    def hear(self, words: str) -> None:
+        """More words."""
+        self._rest += words
+        *whole, self._rest = _END.split(self._rest)
+        for sentence in whole:
+            self._pass(sentence)
+
+    def end(self) -> None:
+        """No more words come."""
+        self._pass(self._rest)
+        self._rest = ""
+
+    def _pass(self, sentence: str) -> None:
+        if not sentence.strip():
+            return
+        if all(self._known(cited) for cited in _ID.findall(sentence)):
+            self._show(sentence.strip())
+        else:
+            self.held_back += 1
