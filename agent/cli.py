@@ -26,7 +26,7 @@ app = typer.Typer(
 )
 _USAGE: Any = typer.BadParameter.__base__  # the usage errors of click, of which typer may carry its own copy
 
-LLM_HELP = "Language model that also proposes: openai:MODEL, anthropic:MODEL, compatible:MODEL or scripted:FILE."
+LLM_HELP = "Language model that also proposes: openai:MODEL, anthropic:MODEL, compatible:MODEL, scripted:FILE or recorded:NOTEBOOK."
 BASE_URL_HELP = "Address of its server; compatible:MODEL needs one, for example http://127.0.0.1:11434/v1."
 Model = Annotated[str, typer.Option("--model", help="'pocket' (embedded), a Hugging Face folder, or a hub name.")]
 CorpusFile = Annotated[

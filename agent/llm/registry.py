@@ -35,6 +35,10 @@ def open_language_model(name: ModelName, base_url: str | None = None, timeout: f
             from neuronaut.agent.llm.scripted import ScriptedModel
 
             return ScriptedModel.from_file(Path(name.name))
+        case "recorded":
+            from neuronaut.agent.llm.recorded import RecordedModel
+
+            return RecordedModel.from_file(name.name)
         case _ as never:
             assert_never(never)
 

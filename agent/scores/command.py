@@ -42,7 +42,7 @@ def score(
 
     Example: neuronaut score 8.481 --explanation "the second name" --simulator target
     """
-    from neuronaut.agent.config import Budget, RunConfig
+    from neuronaut.agent.config import Budget, RunConfig, placed_llm
     from neuronaut.agent.scores.run import Wanted
     from neuronaut.agent.scores.run import score as run_scores
 
@@ -51,7 +51,7 @@ def score(
         question=f"score {unit}" + (f" by {scores}" if scores else ""),
         model=absolute(model),
         corpus=None if corpus is None else absolute(corpus),
-        llm=f"scripted:{absolute(llm[9:])}" if llm and llm.startswith("scripted:") else llm,
+        llm=placed_llm(llm),
         base_url=base_url,
         seed=seed,
         again=again,
