@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,6 +32,9 @@ from neuronaut.tools.targets.base import Fingerprint
 PROVIDERS = ("openai", "anthropic")
 ENDS = ("whole", "refusal", "cut", "errored", "expired", "cancelled", "missing", "garbled")
 TOKENS = (1000, 400, 50)
+
+
+CONTEXT: Any = SimpleNamespace(target=SimpleNamespace(forwards=0.0))
 
 
 class Label(BaseModel):
@@ -75,7 +79,7 @@ class Lab:
     def batches(self, killed_at: str = "", **limits: Any) -> Batches:
         """As a new process opens them; `killed_at` names the step before or after which it dies, as "before sent_batch"."""
         config = RunConfig(question="q 0.1", budget=Limits(**limits), **self.config)
-        session = Session(self.run, config, self.notebook, None, [], lambda *said: self.said.append(said))  # type: ignore[arg-type]
+        session = Session(self.run, config, self.notebook, CONTEXT, [], lambda *said: self.said.append(said))  # type: ignore[arg-type]
         gateway = gateway_of(session)
         made = batches_of(gateway, NotebookLog(session))
         made.sleep = lambda _: None

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,6 +35,9 @@ from neuronaut.tools.targets.base import Fingerprint
 
 KEY = "sk-canary-0123456789"
 EMPTY = '{"hypotheses": []}'
+
+
+CONTEXT: Any = SimpleNamespace(target=SimpleNamespace(forwards=0.0))
 
 
 class Hypotheses(BaseModel):
@@ -70,7 +74,7 @@ class Lab:
 
     def gateway(self, llm: str, base_url: str | None = None, *, run: str | None = None, **limits: Any) -> Gateway:
         config = RunConfig(question="q 0.1", llm=llm, base_url=base_url, budget=Limits(**limits))
-        session = Session(run or self.run, config, self.notebook, None, [], lambda *said: self.said.append(said))  # type: ignore[arg-type]
+        session = Session(run or self.run, config, self.notebook, CONTEXT, [], lambda *said: self.said.append(said))  # type: ignore[arg-type]
         return gateway_of(session)
 
     def scripted(self, *replies: Any, **more: Any) -> Gateway:

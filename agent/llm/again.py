@@ -9,6 +9,7 @@ from typing import TypeVar
 import tenacity
 
 from neuronaut.agent.llm.base import LanguageModelError
+from neuronaut.agent.llm.limits import overloaded
 
 ATTEMPTS = 5
 LONGEST = 60.0  # seconds; a server that asks for a longer wait is given up
@@ -22,6 +23,7 @@ def asked_again(ask: Callable[[int], T]) -> T:
         stop=tenacity.stop_after_attempt(ATTEMPTS),
         retry=tenacity.retry_if_exception(lambda error: _wait(error) is not None),
         wait=lambda state: _wait(state.outcome.exception() if state.outcome else None) or 0.0,
+        before_sleep=lambda _: overloaded(),
         sleep=lambda seconds: time.sleep(seconds),
         reraise=True,
     )

@@ -76,7 +76,7 @@ class FakeBatches:
         for part in BytesParser(policy=HTTP).parsebytes(head + seen.content).walk():
             if not part.is_multipart():
                 name = part.get_param("name", header="content-disposition")
-                parts[str(name)] = bytes(part.get_payload(decode=True) or b"")  # type: ignore[arg-type]
+                parts[str(name)] = bytes(part.get_payload(decode=True) or b"")
         if set(parts) != {"file", "purpose"} or parts["purpose"] != b"batch":
             return _refused(400, "a file for a batch needs purpose 'batch'")
         return self._json({"id": self._kept(parts["file"]), "object": "file", "purpose": "batch"})
