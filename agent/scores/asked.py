@@ -1,7 +1,7 @@
 """Scores whose judge is a language model that is asked: detection, fuzz, intruder, simulation, saebench_autointerp."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -94,7 +94,8 @@ class Detection(Classified):
     def _on(self, items: Items, case: Case) -> Judged:
         windows = [*items.positives, *items.negatives]
         truth = [True] * len(items.positives) + [False] * len(items.negatives)
-        return self.classified([shown(window.text) for window in windows], truth, windows, case)
+        found = self.classified([shown(window.text) for window in windows], truth, windows, case)
+        return replace(found, notes=items.notes)
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,8 @@ class Fuzz(Classified):
         windows = [*items.positives, *items.negatives]
         marks = [*map(active_marks, items.positives), *negative]
         texts = [with_marks(window, one) for window, one in zip(windows, marks, strict=True)]
-        return self.classified(texts, [True] * len(items.positives) + [False] * len(negative), windows, case)
+        found = self.classified(texts, [True] * len(items.positives) + [False] * len(negative), windows, case)
+        return replace(found, notes=items.notes)
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ class Intruders(_Asked):
         asked.replies.check()
         pairs = [(q, said) for q, said in zip(questions, asked.found, strict=True) if said is not None]
         right = Mean([float(said == question.intruder) for question, said in pairs])
-        return Judged(right, tuple(q.windows[q.intruder].document for q, _ in pairs), asked.replies)
+        return Judged(right, tuple(q.windows[q.intruder].document for q, _ in pairs), asked.replies, notes=items.notes)
 
     def as_published(self, case: Case) -> Judged | None:
         """The same."""

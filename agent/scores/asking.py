@@ -5,7 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -25,7 +25,7 @@ class Labels(BaseModel):
     """1 for each text that fits, 0 for each that does not, in their order."""
 
     model_config = ConfigDict(extra="forbid")
-    labels: list[Literal[0, 1]]
+    labels: list[int]
 
 
 class Intruder(BaseModel):
@@ -66,10 +66,12 @@ class Asked(Generic[R]):
 
 
 def labels_of(text: str, n: int) -> list[bool]:
-    """The labels of a reply. Raises Malformed where there are not n."""
+    """The labels of a reply. Raises Malformed where there are not n, or one is neither 0 nor 1."""
     found = _read(Labels, text).labels
     if len(found) != n:
         raise Malformed(f"it has {len(found)} labels for {n} texts.")
+    if any(label not in (0, 1) for label in found):
+        raise Malformed("a label is neither 0 nor 1.")
     return [label == 1 for label in found]
 
 

@@ -8,12 +8,11 @@ from neuronaut.agent.scores.base import Case, Explanation, Judged, Name, Replies
 from neuronaut.agent.scores.simulated import simulation_number
 from neuronaut.prompts import render
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.learn.arithmetic import F1, Auroc, Mean
-from neuronaut.tools.learn.items import simulated_windows, strongest_activation
+from neuronaut.tools.learn.arithmetic import F1, Auroc, Floats, Mean
+from neuronaut.tools.learn.items import Items, simulated_windows, strongest_activation
 from neuronaut.tools.learn.judge import Judge, cosines
 from neuronaut.tools.learn.pushed import KL, WRITTEN, pushed_texts
 from neuronaut.tools.learn.subject import held_in, items_of
-from neuronaut.tools.learn.windows import Window
 from neuronaut.tools.predicates.nodes import Predicate
 
 UNRELATED = "Various unrelated sentences."
@@ -75,15 +74,15 @@ class Transluce(Simulation):
     fitted: bool = True
 
 
-def _texts(case: Case) -> tuple[list[Window], list[bool]]:
-    items = items_of(case.subject, case.seed)
-    windows = [*items.positives, *items.negatives]
-    return windows, [True] * len(items.positives) + [False] * len(items.negatives)
+def _texts(items: Items) -> list[str]:
+    return [window.text for window in (*items.positives, *items.negatives)]
 
 
-def _ranked(windows: list[Window], truth: list[bool], values: np.ndarray) -> Judged:
-    documents = tuple(window.document for window in windows)
-    return Judged(Auroc(truth, values), documents, Replies(n_ok=len(windows)))
+def _ranked(items: Items, values: Floats) -> Judged:
+    """AUROC of a value of each window, those with activation against those without."""
+    truth = [True] * len(items.positives) + [False] * len(items.negatives)
+    documents = tuple(window.document for window in (*items.positives, *items.negatives))
+    return Judged(Auroc(truth, values), documents, Replies(n_ok=len(truth)), notes=items.notes)
 
 
 @dataclass(frozen=True)
@@ -94,9 +93,9 @@ class Embedding(_Local):
 
     def judge(self, case: Case) -> Judged:
         """AUROC of the cosine."""
-        windows, truth = _texts(case)
-        found = self.judge_model.embeddings([case.explanation.text, *(window.text for window in windows)])
-        return _ranked(windows, truth, cosines(found[0], found[1:]))
+        items = items_of(case.subject, case.seed)
+        found = self.judge_model.embeddings([case.explanation.text, *_texts(items)])
+        return _ranked(items, cosines(found[0], found[1:]))
 
 
 @dataclass(frozen=True)
@@ -107,12 +106,12 @@ class Surprisal(_Local):
 
     def judge(self, case: Case) -> Judged:
         """AUROC of the cross-entropy behind unrelated words less that behind the explanation."""
-        windows, truth = _texts(case)
+        items = items_of(case.subject, case.seed)
         plain, told = (
             render("score_surprisal", explanation=text) + "\n" for text in (UNRELATED, case.explanation.text)
         )
-        losses = [self.judge_model.loss([(prefix, window.text) for window in windows]) for prefix in (plain, told)]
-        return _ranked(windows, truth, losses[0] - losses[1])
+        losses = [self.judge_model.loss([(prefix, text) for text in _texts(items)]) for prefix in (plain, told)]
+        return _ranked(items, losses[0] - losses[1])
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,12 @@ class Items:
         """The activating windows of all tenths."""
         return tuple(window for tenth in self.tenths for window in tenth)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """That there are fewer than published, where there are."""
+        n = len(self.tenths[0])
+        return () if n == PER_TENTH else (f"{n} windows of each tenth instead of {PER_TENTH}: the text holds no more",)
+
 
 @dataclass(frozen=True)
 class Question:
@@ -56,22 +62,16 @@ def tenths_of(windows: Sequence[Window]) -> list[list[Window]]:
 def choose_items(windows: Sequence[Window], seed: int, *, per_tenth: int = PER_TENTH) -> Items:
     """At most `per_tenth` windows of each tenth and as many windows in which the unit is never active, drawn at random.
 
-    Fewer of each tenth where the text holds fewer. Refuses a text without one of each tenth, or with fewer windows
-    without activation than with.
+    Fewer of each tenth where the text holds fewer. Refuses a text without ten of each kind.
     """
     rng, parts = np.random.default_rng(seed), tenths_of(windows)
-    each = min(per_tenth, *(len(part) for part in parts))
     silent = [window for window in windows if window.top == 0]
-    n_active = sum(len(part) for part in parts)
+    each = min(per_tenth, len(silent) // TENTHS, *(len(part) for part in parts))
     if each == 0:
         raise ToolRefused(
-            f"the unit is active in {n_active} windows of the text that is kept for scores, which is fewer than one a tenth "
-            f"({TENTHS}): give a longer corpus"
-        )
-    if len(silent) < each * TENTHS:
-        raise ToolRefused(
-            f"the unit is silent in {len(silent)} of {len(windows)} windows, and {each * TENTHS} are needed: it fires nearly "
-            "everywhere, or the corpus is too short"
+            f"of {len(windows)} windows of the text that is kept for scores the unit is active in {len(windows) - len(silent)}, "
+            f"and {TENTHS} are needed with activation and as many without: give a longer corpus, or it fires too rarely or "
+            "nearly everywhere"
         )
     return Items(tuple(_drawn(part, each, rng) for part in parts), _drawn(silent, each * TENTHS, rng))
 
