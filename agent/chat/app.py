@@ -70,7 +70,7 @@ class Talk:
         words.end()
         if words.held_back:
             self.screen.show(
-                "note", f"{words.held_back} of its sentences cited no record of the notebook and is held back"
+                "note", f"{words.held_back} of its sentences cited a record that is not in the notebook: held back"
             )
         turns = [*turns, as_value(said)] if said.text or said.calls else turns
         return State(**{**state, "turns": turns, "calls": [as_call(call) for call in said.calls], "results": []})
@@ -180,7 +180,10 @@ def _loop(session: Session, screen: Screen, talk: Conversation) -> None:
     waiting = _go(screen, talk, None)
     while waiting is not None:
         if waiting.kind == "leave":
-            waiting = _go(screen, talk, YES if screen.allows(waiting.call) else "no")
+            allowed = screen.allows(waiting.call)
+            if allowed is None:
+                return
+            waiting = _go(screen, talk, YES if allowed else "no")
             continue
         line = screen.line()
         if line is None or line.strip() in ("/quit", "/exit"):

@@ -21,8 +21,8 @@ class Screen(Protocol):
         """What the person says next; None where there is no more."""
         ...
 
-    def allows(self, call: str) -> bool:
-        """Whether the person allows a dear experiment."""
+    def allows(self, call: str) -> bool | None:
+        """Whether the person allows a dear experiment; None where they say nothing more."""
         ...
 
     def show(self, kind: str, text: str) -> None:
@@ -41,9 +41,9 @@ class Terminal:
         """One line from stdin."""
         return _read("\nyou> ")
 
-    def allows(self, call: str) -> bool:
+    def allows(self, call: str) -> bool | None:
         """Asks; anything but y or yes is no."""
-        return (_read(f"  run {visible(call)}? it may take a minute [y/N] ") or "").strip().lower() in ("y", "yes")
+        return _is_yes(_read(f"  run {visible(call)}? it may take a minute [y/N] "))
 
     def show(self, kind: str, text: str) -> None:
         """Indented, but for the words of the language model."""
@@ -66,10 +66,10 @@ class JsonLines:
         self._print("listening", "")
         return _read("")
 
-    def allows(self, call: str) -> bool:
+    def allows(self, call: str) -> bool | None:
         """Asks as an object of type `approve`; the next line must be y or yes."""
         self._print("approve", call)
-        return (_read("") or "").strip().lower() in ("y", "yes")
+        return _is_yes(_read(""))
 
     def show(self, kind: str, text: str) -> None:
         """An object with its type and text."""
@@ -95,6 +95,10 @@ def _read(prompt: str) -> str | None:
         return line.rstrip("\n") if line else None
     except EOFError:
         return None
+
+
+def _is_yes(line: str | None) -> bool | None:
+    return None if line is None else line.strip().lower() in ("y", "yes")
 
 
 class Sentences:
