@@ -212,6 +212,12 @@ def calls(notebook: Store, run: str) -> list[Row]:
     return [{**row, "end": ends[row["id"]][0] if ends[row["id"]] else None} for row in rows]
 
 
+def repeated(notebook: Store, calls: Iterable[str]) -> dict[str, str]:
+    """Of some calls, those that repeat one that was begun and never ended, with the id of that one."""
+    found = _grouped(notebook, schema.llm_call, "id", calls)
+    return {call: row["maybe_billed_twice"] for call, (row,) in found.items() if row["maybe_billed_twice"]}
+
+
 def batches(notebook: Store, run: str) -> list[Row]:
     """All batches of a run in order: `remote` (the provider's id, None where it was not stored), `end`, and their calls."""
     rows = _by(notebook, schema.llm_batch, run=run)

@@ -30,9 +30,8 @@ class NotebookLog:
 
     def _say_twice(self, begun: Collection[str]) -> None:
         """Say which of the calls repeat one that was begun and never ended."""
-        for stored in queries.calls(self.session.notebook, self.session.run):
-            if stored["id"] in begun and (lost := stored["maybe_billed_twice"]):
-                self.say(f"maybe billed twice: call {lost} was begun and never ended, it is sent again")
+        for lost in queries.repeated(self.session.notebook, begun).values():
+            self.say(f"maybe billed twice: call {lost} was begun and never ended, it is sent again")
 
     def say(self, line: str) -> None:
         """Show a line beside the steps of the run."""
