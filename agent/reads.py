@@ -1,13 +1,14 @@
 """The reads side of a unit: what it fires on."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from neuronaut.agent.proposers.base import Explored, Proposal
-from neuronaut.agent.proposers.pool import gathered
-from neuronaut.agent.prospects import Prospect, shorter
+from neuronaut.agent.proposers.base import Explored
+from neuronaut.agent.proposers.pool import brought, gathered
+from neuronaut.agent.prospects import Prospect, in_order, rivals_of, shorter
 from neuronaut.agent.session import Done, Session
 from neuronaut.agent.steps import add_hypothesis, fresh_block, judge, run_test
 from neuronaut.memory import queries
@@ -27,7 +28,6 @@ from neuronaut.tools.look.reads import FiringRule
 from neuronaut.tools.look.weights import promoted_pieces
 from neuronaut.tools.predicates.tree import canonical_json, predicate_from_json, walk
 from neuronaut.tools.trials.design import without
-from neuronaut.tools.trials.reads import MOST_RIVALS
 from neuronaut.tools.units import Unit
 
 EXAMPLES = 3
@@ -84,34 +84,29 @@ def propose(session: Session, unit: Unit, rule: FiringRule) -> dict[str, Prospec
         add_hypothesis(session, unit, "writes", canonical_json(story.predicate), story.author)
     if not pool.reads:
         return {}
-    authors = _authors(pool.reads)
-    done = session.experiment("compare_on_design", {"unit": unit.address, "predicates": list(authors)})
-    by = list(authors.values())
+    found = brought(pool.reads)
+    done = session.experiment("compare_on_design", {"unit": unit.address, "predicates": list(found)})
+    by = list(found.values())
     prospects: dict[str, Prospect] = {}
     compared = done.payload["predicates"][: 1 if session.config.loop == "one-shot" else None]
-    for row in sorted(compared, key=lambda row: -Prospect.of(row).promise):
-        identifier, claim = add_hypothesis(session, unit, "reads", row["predicate"], by[row["origin"]])
-        prospects.setdefault(identifier, Prospect.of(row))
+    for row in in_order(compared, [one.wish for one in by]):
+        source, origin = row["predicate"], by[row["origin"]]
+        words = found[source].words if source in found else None  # of a claim without its idle parts nobody said any
+        identifier, claim = add_hypothesis(session, unit, "reads", source, origin.authors, words)
+        prospects.setdefault(identifier, replace(Prospect.of(row), against=origin.against))
         session.say("propose", f"{claim} (F1 {row['f1']:.2f} on design)")
     return prospects
 
 
-def _authors(pool: list[Proposal]) -> dict[str, str]:
-    """Predicate (JSON) to all who brought it, the first one first."""
-    found: dict[str, dict[str, None]] = {}
-    for proposal in pool:
-        found.setdefault(canonical_json(proposal.predicate), {})[proposal.author] = None
-    return {predicate: ", ".join(authors) for predicate, authors in found.items()}
-
-
-def _test(session: Session, unit: Unit, chosen: str, ids: list[str]) -> Decision | None:
+def _test(session: Session, unit: Unit, chosen: str, ids: list[str], against: tuple[str, ...]) -> Decision | None:
     """Register a hypothesis with the first others of `ids` as rivals, test it on a fresh block and judge it.
 
-    ids: the most promising first. None when no fresh text is left (an UNRESOLVED outcome) or the experiment failed.
+    ids: the most promising first; against: as for `rivals_of`. None when no fresh text is left (an UNRESOLVED outcome) or the
+    experiment failed.
     """
     rows = {row["id"]: row for row in queries.hypotheses(session.notebook, session.run)}
     claim, others = rows[chosen], [rows[i] for i in ids if i != chosen]
-    rivals = others[:MOST_RIVALS]
+    rivals, rest = rivals_of(others, against)
     if claim["verdicts"]:
         return decide(case_from_json(claim["verdicts"][-1]["case"]))
     block = fresh_block(session, unit, "reads", list(rows.values()))
@@ -121,7 +116,7 @@ def _test(session: Session, unit: Unit, chosen: str, ids: list[str]) -> Decision
     payload = {
         "predicate": claim["predicate"],
         "rivals": [row["predicate"] for row in rivals],
-        "tried": [row["predicate"] for row in others[MOST_RIVALS:]],
+        "tried": [row["predicate"] for row in rest],
         "unit": unit.address,
         "n_claims": n_claims,
     }
@@ -197,7 +192,7 @@ def answer(session: Session, unit: Unit) -> None:
         if not waiting:
             return
         chosen, *waiting = waiting
-        decision = _test(session, unit, chosen, ids)
+        decision = _test(session, unit, chosen, ids, prospects[chosen].against)
         if decision is None:
             return
         waiting.sort(key=lambda one: one not in _as_good(session, ids, chosen))

@@ -11,14 +11,18 @@ from neuronaut.tools.predicates.words import claim_text, told_from
 from neuronaut.tools.units import Unit
 
 
-def add_hypothesis(session: Session, unit: Unit, side: str, source: str, author: str) -> tuple[str, str]:
-    """The id of a hypothesis in the notebook, and its sentence. source: its predicate as JSON."""
+def add_hypothesis(
+    session: Session, unit: Unit, side: str, source: str, author: str, words: str | None = None
+) -> tuple[str, str]:
+    """The id of a hypothesis in the notebook, and its sentence. source: its predicate as JSON; words: the author's own
+    sentence, which is kept beside it and is no claim."""
     predicate = predicate_from_json(source)
     claim = claim_text(predicate) if side == "writes" else claim_text(predicate, sign=unit.sign)
     for row in queries.hypotheses(session.notebook, session.run):
         if row["claim"] == claim and row["address"] == unit.address and row["predicate"] != source:
             claim = told_from(claim, predicate, predicate_from_json(row["predicate"]))
     fields = {"side": side, "claim": claim, "predicate": source, "complexity": complexity(predicate), "author": author}
+    fields |= {"words": words} if words else {}
     return session.notebook.add_hypothesis(session.run, unit, fields), claim
 
 

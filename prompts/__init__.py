@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from functools import cache
 from importlib import resources
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -88,7 +89,6 @@ def fenced(kind: str, text: str = "", *, caller: Callable[[], str] | None = None
     In a template: `{% call fenced("corpus") %}…{% endcall %}`.
     """
     body = (caller() if caller else text).strip("\n")
-    mark = hashlib.sha256(body.encode("utf-8", "replace")).hexdigest()[:MARK]
-    while mark in body:
-        mark = hashlib.sha256(mark.encode()).hexdigest()[:MARK]
+    hashes = (hashlib.sha256(f"{body}{n or ''}".encode("utf-8", "replace")).hexdigest() for n in count())
+    mark = next(one[:MARK] for one in hashes if one[:MARK] not in body)
     return f"<{kind} {mark}>\n{body}\n</{kind} {mark}>\n"

@@ -133,7 +133,8 @@ def test_the_hypotheses_of_all_proposers_stand_in_one_pool(lab: Lab, alone: Answ
         answer, calls = lab.reads(config)
     author = answer["claims"][0]["author"].removeprefix("grammar, ")  # one prediction, two authors
     assert author.startswith(f"{provider}:")
-    assert len(answer["claims"]) == len(calls) == 1
+    assert len(answer["claims"]) == 1
+    assert len(calls) == 2  # asked to revise, it gives nothing new
     assert judged(answer) == judged(alone)
     assert ("fires on a digit", author) in {(p["claim"], p["author"]) for p in answer["proposed"]}
     assert "fires on a digit" in {rival["claim"] for rival in answer["claims"][0]["rivals"]}
@@ -193,8 +194,8 @@ def test_a_question_tells_where_text_is_sent_who_proposed_and_what_it_cost(
         assert [server.url in line for line in err.splitlines() if "is sent explore text" in line] == [True]
         claim = answer["claims"][0]
         assert (claim["status"], claim["author"]) == ("SUPPORTED", "grammar, compatible:some-model")
-        assert answer["cost"]["llm_calls"] == len(server.requests) == 1
-        assert answer["cost"]["tokens"] == 100 + 20
+        assert answer["cost"]["llm_calls"] == len(server.requests)
+        assert answer["cost"]["tokens"] == len(server.requests) * (100 + 20)
         assert answer["cost"]["usd"] is None  # its price is not known
         assert KEY not in out + err
     assert runs.resume(answer["run"], tmp_path / "n.db", as_json=False) == 0

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuronaut.agent.llm.gateway import Malformed
-from neuronaut.agent.proposers.model import KEPT, READ, read_hypotheses
+from neuronaut.agent.proposers.replies import KEPT, READ, read_hypotheses
 from neuronaut.agent.view import visible
 from neuronaut.tools.predicates.text import parse_text
 from neuronaut.tools.predicates.tree import bounded

@@ -34,7 +34,7 @@ class Explored:
     activations: (n_windows, n_pos), the unit's sign applied. damaged: the same for damaged explore text, where cues that
     come together in natural text come apart. wide: the same for more explore text, for what takes counting only.
     promoted: tokens that its firing makes likelier, best first. refuted: canonical JSON of predicates that a test of an
-    earlier run refuted. recalled: sentences on earlier findings.
+    earlier run refuted. recalled: sentences on earlier findings. others: what other proposers have brought before.
     """
 
     unit: Unit
@@ -46,6 +46,7 @@ class Explored:
     promoted: tuple[str, ...] = ()
     refuted: tuple[str, ...] = ()
     recalled: tuple[str, ...] = ()
+    others: "tuple[Proposal, ...]" = ()
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ class Proposal:
     """A hypothesis before its registration.
 
     explore_f1, precision, coverage: on all explore text (0 for the writes side). selection_f1: on the explore documents
-    that the predicate was not fitted on. tried: predicates scored on the way, for the selection null.
+    that the predicate was not fitted on. tried: predicates scored on the way, for the selection null. words: the author's
+    own sentence, which nothing checks. wish, against: the author's order among its own hypotheses, and rivals that it wants
+    this one tested against; wishes about order, which no verdict rests on.
     """
 
     side: Side
@@ -65,6 +68,9 @@ class Proposal:
     precision: float = 0.0
     coverage: float = 0.0
     selection_f1: float = 0.0
+    words: str = ""
+    wish: int | None = None
+    against: tuple[Predicate, ...] = ()
 
 
 class Proposer(Protocol):

@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 from pydantic import BaseModel
 
+from neuronaut.agent.llm.base import plain
 from neuronaut.agent.proposers.base import Explored, Proposal, Proposer
 from neuronaut.tools.errors import ToolFailed, ToolRefused
 from neuronaut.tools.predicates.nodes import Promotes, Suppresses
 from neuronaut.tools.predicates.tree import canonical_json, predicate_from_json
 from neuronaut.tools.trials.design import MOST_COMPARED
 
-MAX_AUTHOR = 200
+MAX_AUTHOR, MAX_WORDS = 200, 400
 MOST_STORIES = 2  # about the output, of three blocks; one belongs to what is found on design text
 
 
@@ -32,7 +33,7 @@ def gathered(proposers: Sequence[Proposer], explored: Explored) -> Pool:
     for proposer in proposers:
         taken.append([])
         try:
-            found = proposer.propose(explored)
+            found = proposer.propose(replace(explored, others=tuple(one for some in taken for one in some)))
         except (TimeoutError, ToolFailed) as error:
             pool.left_out.append(f"nothing from {proposer.name!r:.80}: {error}")
             continue
@@ -56,6 +57,32 @@ def gathered(proposers: Sequence[Proposer], explored: Explored) -> Pool:
     return pool
 
 
+class Brought(NamedTuple):
+    """What a predicate was brought with. authors: all who brought it, the first one first; words: of the first who has some;
+    wish: None where several brought it."""
+
+    authors: str
+    words: str | None
+    wish: int | None
+    against: tuple[str, ...]
+
+
+def brought(pool: Sequence[Proposal]) -> dict[str, Brought]:
+    """Predicate (JSON) to what it was brought with, in the order of the pool."""
+    by: dict[str, list[Proposal]] = {}
+    for proposal in pool:
+        by.setdefault(canonical_json(proposal.predicate), []).append(proposal)
+    return {predicate: _together(some) for predicate, some in by.items()}
+
+
+def _together(some: Sequence[Proposal]) -> Brought:
+    authors = dict.fromkeys(one.author for one in some)
+    words = next((one.words for one in some if one.words), None)
+    wish = some[0].wish if len(authors) == 1 else None
+    against = dict.fromkeys(canonical_json(rival) for one in some for rival in one.against)
+    return Brought(", ".join(authors), words, wish, tuple(against))
+
+
 def testable(proposal: object) -> Proposal:
     """The proposal with its predicate checked anew. Raises ToolRefused, ValueError or RecursionError for what is none."""
     if not isinstance(proposal, Proposal):
@@ -64,9 +91,12 @@ def testable(proposal: object) -> Proposal:
         raise ToolRefused(f"{type(proposal.predicate).__name__} is no predicate")
     if not isinstance(proposal.author, str) or not proposal.author.isprintable() or len(proposal.author) > MAX_AUTHOR:
         raise ToolRefused(f"an author is a printable name of at most {MAX_AUTHOR} characters")
+    if not isinstance(proposal.words, str) or not all(isinstance(one, BaseModel) for one in proposal.against):
+        raise ToolRefused("an author's own sentence is text, and what it wants a claim tested against are predicates")
     predicate = predicate_from_json(proposal.predicate.model_dump(mode="json", warnings=False))
     for text in (canonical_json(predicate), proposal.author):
         text.encode()  # half of a surrogate pair cannot be stored
     if (proposal.side == "writes") != isinstance(predicate, Promotes | Suppresses):
         raise ToolRefused(f"{predicate.kind!r} says nothing of the side {proposal.side!r}")
-    return replace(proposal, predicate=predicate)
+    against = tuple(predicate_from_json(one.model_dump(mode="json", warnings=False)) for one in proposal.against)
+    return replace(proposal, predicate=predicate, words=plain(proposal.words, MAX_WORDS), against=against)
