@@ -3,7 +3,6 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from neuronaut.agent.config import RunConfig
 from neuronaut.agent.cost import Cost
@@ -15,7 +14,7 @@ from neuronaut.agent.scores.chosen import chosen_names, scores_of
 from neuronaut.agent.scores.explained import best_claim, given, of_other
 from neuronaut.agent.scores.measure import Compared, Scoring
 from neuronaut.agent.scores.table import named, table_lines
-from neuronaut.agent.session import BudgetSpent, Session
+from neuronaut.agent.session import BudgetSpent, Say, Session
 from neuronaut.agent.view import print_json, steps_on_stderr, visible
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import default_path
@@ -23,6 +22,7 @@ from neuronaut.memory.store import check_writable
 from neuronaut.tools.errors import ToolFailed, ToolRefused, UserError
 from neuronaut.tools.learn.judge import Judge
 from neuronaut.tools.learn.subject import Subject, other_subject, subject_of
+from neuronaut.tools.learn.windows import LENGTH
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.targets.load import check_unit, load_target
 from neuronaut.tools.units import Unit
@@ -68,12 +68,14 @@ def score(config: RunConfig, wanted: Wanted, notebook_path: Path | None, *, as_j
         run = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size)
         session = Session(run, config, notebook, context, [], say)
         gateway = None if config.llm is None else gateway_of(session)
+        if gateway is not None:
+            say("model", f"and windows of {' and '.join(subject.splits)} text, with the explanations that are judged")
         scores = scores_of(names, gateway, simulator)
         scoring = Scoring(session, subject, explanation, _compared(session, unit), wanted.published)
         return _work(scoring, scores, as_json=as_json)
 
 
-def _simulator(name: str, context: ToolContext, say: Any) -> Judge:
+def _simulator(name: str, context: ToolContext, say: Say) -> Judge:
     if name == "target":
         return Judge(context.target)
     say("simulator", f"loading {name}")
@@ -147,7 +149,8 @@ def _print(scoring: Scoring, outcome: str, reason: str, *, as_json: bool) -> Non
 def _lines(subject: Subject, explanation: Explanation, other: Compared) -> list[str]:
     found = [
         f"{subject.unit.address}: {explanation.text} ({explanation.source})",
-        f"scored on {' and '.join(subject.splits)} text, windows of 32 tokens; no explainer is shown a document of it",
+        f"scored on {' and '.join(subject.splits)} text, windows of {LENGTH} tokens; no explainer is shown a document of it"
+        + ("; claims were compared on design text before they were tested" if "design" in subject.splits else ""),
     ]
     if other.subject is not None and other.explanation is not None:
         found.append(
