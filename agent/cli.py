@@ -165,15 +165,16 @@ def chat(
     """
     from neuronaut.agent.chat.app import chat as talk
     from neuronaut.agent.chat.app import go_on as talk_on
+    from neuronaut.agent.chat.app import screen_of
     from neuronaut.agent.config import CONVERSATION, Budget
 
     if go_on is not None:
-        raise typer.Exit(talk_on(go_on, notebook, approve=approve.value, as_json=as_json))
+        raise typer.Exit(talk_on(go_on, notebook, screen_of(as_json=as_json), approve=approve.value))
     budget = Budget(
         seconds=budget_seconds, forwards=budget_forwards, calls=budget_calls, tokens=budget_tokens, usd=budget_usd
     )
     config = _config(CONVERSATION, model, corpus, llm, base_url, seed, budget)
-    raise typer.Exit(talk(config, notebook, approve=approve.value, as_json=as_json))
+    raise typer.Exit(talk(config, notebook, screen_of(as_json=as_json), approve=approve.value))
 
 
 @app.command()
@@ -363,11 +364,16 @@ def models(as_json: Json = False) -> None:
 
 
 @app.command()
-def doctor(notebook: NotebookFile = None, as_json: Json = False) -> None:
-    """Check this installation: versions, the embedded model, the notebook, keys (never shown)."""
+def doctor(
+    notebook: NotebookFile = None,
+    llm: Annotated[str | None, typer.Option("--llm", help="Try this language model with three small requests.")] = None,
+    base_url: Annotated[str | None, typer.Option("--base-url", help=BASE_URL_HELP)] = None,
+    as_json: Json = False,
+) -> None:
+    """Check this installation: versions, the embedded model, the notebook, keys (never shown); with --llm, that model."""
     from neuronaut.agent.doctor import examine
 
-    raise typer.Exit(examine(notebook, as_json=as_json))
+    raise typer.Exit(examine(notebook, as_json=as_json, llm=llm, base_url=base_url))
 
 
 def main() -> None:

@@ -17,9 +17,14 @@ Level = Literal["ok", "warning", "error"]
 SAFE_SQLITE = (3, 51, 3)  # earlier ones can lose a WAL that is reset while another connection reads it
 
 
-def examine(path: Path | None, *, as_json: bool) -> int:
-    """Print the checks; 1 if one is an error."""
-    rows = [*_packages(), _sqlite(), _pocket(), _notebook(path or default_path()), *_keys()]
+def examine(path: Path | None, *, as_json: bool, llm: str | None = None, base_url: str | None = None) -> int:
+    """Print the checks, of a language model alone where one is named; 1 if one is an error."""
+    if llm is None:
+        rows = [*_packages(), _sqlite(), _pocket(), _notebook(path or default_path()), *_keys()]
+    else:
+        from neuronaut.agent.llm.trial import examine_model
+
+        rows = examine_model(llm, base_url)
     if as_json:
         print_json([{"level": level, "what": what, "detail": detail} for level, what, detail in rows])
     else:
