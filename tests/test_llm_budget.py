@@ -1,16 +1,19 @@
 """Budgets: no schedule of calls passes a limit, nothing is withheld that is there, and the line says what was spent."""
 
+import json
 import random
+import re
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
 from neuronaut.agent.config import Budget as Limits
-from neuronaut.agent.llm.base import OutOfBudget, Reply, Request
+from neuronaut.agent.llm.base import Call, Offered, OutOfBudget, Reply, Request, Said, Told
 from neuronaut.agent.llm.budget import LEAST_REPLY, UNIT, Budget, Later, UnitSpent, most_tokens_in
+from neuronaut.agent.llm.counting import SEAMS, Counting
 from neuronaut.agent.llm.prices import Price, Prices
 
 IN, CACHED, OUT = 10.0, 1.0, 100.0
@@ -74,7 +77,7 @@ class Schedule:
                 continue
             self.count(about, 1, 0, 0.0)
             time.sleep(chance.random() * 0.0005)  # others hold theirs meanwhile
-            n_in, n_out = chance.randint(0, len(asked.prompt) // 2), chance.randint(0, held.max_tokens)
+            n_in, n_out = len(asked.prompt) // 2, chance.randint(0, held.max_tokens)
             match chance.choice(["answered", "answered", "uncounted", "lost", "failed"]):
                 case "answered":
                     cached = chance.randint(0, n_in)
@@ -191,6 +194,46 @@ def test_seconds_are_those_since_the_run_or_the_first_call_of_the_unit() -> None
     with pytest.raises(OutOfBudget, match="the budget of 60 seconds is spent") as refused:
         budget.reserve(MODEL, request(), about="8.483")
     assert not isinstance(refused.value, UnitSpent)
+
+
+# What a request can take
+
+
+def tokens_of(body: dict[str, Any]) -> int:
+    """As a tokenizer of the usual kind counts, with its marks around each part and turn."""
+    parts = [body["system"], body["prompt"], *map(str, body.get("tools", ())), *map(str, body.get("turns", ()))]
+    return sum(4 + len(re.findall(r" ?[A-Za-z]{1,5}|[0-9]{1,2}|[^A-Za-z0-9]{1,2}", part)) for part in parts)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_no_request_is_counted_too_low_and_what_was_billed_before_is_not_guessed_again(stored: bool) -> None:
+    chance, counting, saved, n = random.Random(5), Counting(), 0, 0
+    words = ("fires", "on", "the", "digit", "after", "a", "number,", "precision", "0.93", "[coverage:", "{'at':", "1}")
+
+    def text(length: int) -> str:
+        return " ".join(chance.choice(words) for _ in range(length))
+
+    systems, tool = [text(300), text(200)], Offered("look", text(20), {"type": "object", "properties": {}})
+    for _ in range(60):
+        asked = Request("propose", chance.choice(systems), text(chance.randrange(5, 200)), None, tools=(tool,))
+        for _ in range(chance.randrange(1, 5)):
+            body = asked.as_json()
+            most, guess = counting.most_in(body), most_tokens_in(body)
+            assert tokens_of(body) <= most <= guess
+            saved, n = saved + (guess - most) * bool(asked.turns), n + guess * bool(asked.turns)
+            counting.add(json.loads(json.dumps(body)) if stored else body, tokens_of(body))
+            said = Said(text(30), (Call("c1", "look", text(5)),))
+            asked = replace(asked, turns=(*asked.turns, said, Told(text(40), (("c1", text(9)),))))
+    assert saved > 0.2 * n
+
+
+def test_another_prompt_does_not_count_as_billed() -> None:
+    counting = Counting()
+    first = Request("label", "the same system " * 500, "one " * 500)
+    counting.add(first.as_json(), 2000)
+    other = replace(first, prompt="two " * 500)
+    assert counting.most_in(other.as_json()) == 2000 + SEAMS + len("two " * 500) // 2
+    assert counting.most_in(first.as_json()) == 2000 + SEAMS
 
 
 # Of a unit

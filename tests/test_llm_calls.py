@@ -20,6 +20,7 @@ from neuronaut.agent.llm.base import (
     Request,
 )
 from neuronaut.agent.llm.budget import LEAST_REPLY, most_tokens_in
+from neuronaut.agent.llm.counting import SEAMS
 from neuronaut.agent.llm.gateway import Gateway, Malformed, NoReply
 from neuronaut.agent.llm.opened import gateway_of
 from neuronaut.agent.llm.prices import Price, Prices, read_prices
@@ -290,7 +291,8 @@ def test_a_reply_may_take_no_more_than_what_is_left(lab: Lab) -> None:
     gateway.ask(request("1"), read)
     assert gateway.model.requests[0].max_tokens == 800  # type: ignore[attr-defined]
     gateway.ask(request("2"), read)
-    assert gateway.model.requests[1].max_tokens == 800 - 100  # the first took 70 + 30
+    shared = 70 + SEAMS  # the second takes no more than the first took in, but for its own words
+    assert gateway.model.requests[1].max_tokens == needed(request("1")) + 800 - (70 + 30) - shared
 
 
 def test_no_call_is_made_that_could_pass_the_dollar_budget(lab: Lab, prices: None) -> None:
@@ -306,7 +308,8 @@ def test_no_call_is_made_that_could_pass_the_dollar_budget(lab: Lab, prices: Non
 
 
 def test_what_was_spent_before_a_resume_counts(lab: Lab) -> None:
-    limit = needed(request()) + LEAST_REPLY + 99
+    second = 70 + SEAMS + len("The prompt") // 2
+    limit = (70 + 30) + second + LEAST_REPLY - 1
     assert lab.scripted("fine", tokens=limit).ask(request(), read) == "fine"
     with pytest.raises(OutOfBudget):
         lab.scripted("fine", tokens=limit).ask(request("The prompt"), read)

@@ -144,7 +144,7 @@ def test_the_replies_of_a_script_come_in_its_order(lab: Any, tmp_path: Path) -> 
 
 
 def test_in_flight_calls_pass_no_limit_and_what_they_give_back_is_used(lab: Any) -> None:
-    asked = [request(f"{n} 0.005") for n in range(12)]
+    asked = [request(f"{n} 0.04") for n in range(12)]
     most = most_tokens_in(asked[0].as_json()) + 2 + 1000
     gateway = asking(lab, tokens=2 * most + 9 * 100)
     answers = gateway.ask_all(asked, read)

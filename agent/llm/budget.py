@@ -9,10 +9,11 @@ from typing import Any
 
 from neuronaut.agent.config import Budget as Limits
 from neuronaut.agent.llm.base import LanguageModel, OutOfBudget, Reply, Request
+from neuronaut.agent.llm.counting import Counting
+from neuronaut.agent.llm.counting import most_tokens_in as most_tokens_in
 from neuronaut.agent.llm.prices import Price, Prices
 from neuronaut.tools.errors import UserError
 
-BYTES_A_TOKEN = 2  # a low guess, so that the count of tokens before a call is a high one: English text has about 4
 LEAST_REPLY = 500  # tokens; in fewer no hypothesis fits
 UNIT = Limits(calls=13, tokens=17_000)  # of one question about one neuron: both sides and their revisions
 WHOLE = Limits()
@@ -24,14 +25,6 @@ class UnitSpent(OutOfBudget):
 
 class Later(Exception):
     """Calls in flight hold what the next one may take, and may give it back."""
-
-
-def most_tokens_in(body: dict[str, Any]) -> int:
-    """More tokens than the request can take, its schema included."""
-    parts = ("system", "prompt", "schema", "turns", "tools")
-    text = "".join(str(body[part]) for part in parts if part in body).encode("utf-8", "replace")
-    not_ascii = sum(byte > 127 for byte in text)  # of other scripts a tokenizer may make one token a byte
-    return (len(text) - not_ascii) // BYTES_A_TOKEN + not_ascii
 
 
 @dataclass
@@ -84,6 +77,7 @@ class Held:
     max_tokens: int
     micro_dollars: int
     batch: bool
+    body: dict[str, Any]
 
 
 @dataclass
@@ -100,6 +94,7 @@ class Budget:
     total: Account = field(init=False)
     open: dict[str, Held] = field(default_factory=dict, init=False)  # of calls that wait in a batch, by their ids
     _units: dict[str, Account] = field(default_factory=dict, init=False)
+    _counting: Counting = field(default_factory=Counting, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _in: int = field(default=0, init=False)
     _cached: int = field(default=0, init=False)
@@ -134,9 +129,9 @@ class Budget:
     ) -> Held:
         """Hold what a call may take, of the run and of the unit that it is about. Raises OutOfBudget where a limit could be
         passed, or Later where `patient` and the reply might be longer once calls in flight have ended."""
-        tokens_in, price = most_tokens_in(request.as_json()), self.prices.of(model, batch=batch)
+        body, price = request.as_json(), self.prices.of(model, batch=batch)
         with self._lock:
-            accounts, now = self._accounts(about), self.clock()
+            accounts, now, tokens_in = self._accounts(about), self.clock(), self._counting.most_in(body)
 
             def allowance(*, held: bool) -> int:
                 return min(one.allowance(tokens_in, request.max_tokens, price, now, held=held) for one in accounts)
@@ -150,7 +145,7 @@ class Budget:
                 raise
             if patient and allowed < most:
                 raise Later
-            return self._hold(accounts, tokens_in, allowed, price, batch)
+            return self._hold(accounts, (tokens_in, allowed), price, batch, body)
 
     def begun(
         self, model: LanguageModel, body: dict[str, Any], *, about: str | None = None, batch: bool = False
@@ -158,7 +153,8 @@ class Budget:
         """Hold what a call took that was made before the run was resumed; no limit is asked."""
         with self._lock:
             price = self.prices.of(model, batch=batch)
-            return self._hold(self._accounts(about), most_tokens_in(body), int(body["max_tokens"]), price, batch)
+            most = (most_tokens_in(body), int(body["max_tokens"]))
+            return self._hold(self._accounts(about), most, price, batch, body)
 
     def _accounts(self, about: str | None) -> tuple[Account, ...]:
         if about is None:
@@ -166,8 +162,14 @@ class Budget:
         return (self.total, self._units.setdefault(about, Account(self.unit, about, self.clock())))
 
     def _hold(
-        self, accounts: tuple[Account, ...], tokens_in: int, allowed: int, price: Price | None, batch: bool
+        self,
+        accounts: tuple[Account, ...],
+        most: tuple[int, int],
+        price: Price | None,
+        batch: bool,
+        body: dict[str, Any],
     ) -> Held:
+        tokens_in, allowed = most
         micro = 0
         if price is not None:
             micro = math.ceil(tokens_in * price.tokens_in) + math.ceil(allowed * price.tokens_out)
@@ -175,7 +177,7 @@ class Budget:
             account.calls += 1
             account.held_tokens += tokens_in + allowed
             account.held_micro += micro
-        return Held(accounts, tokens_in, allowed, micro, batch)
+        return Held(accounts, tokens_in, allowed, micro, batch, body)
 
     def release(self, held: Held) -> None:
         """A call ended that was not billed."""
@@ -192,6 +194,8 @@ class Budget:
         guess = 0 if price is None else math.ceil(n_in * price.tokens_in + n_out * price.tokens_out)
         with self._lock:
             self._take(held, n_in + n_out, guess if exact is None else exact)
+            if reply is not None and reply.tokens_in is not None:
+                self._counting.add(held.body, reply.tokens_in)
             self._in += n_in
             self._cached += (reply.tokens_cached or 0) if reply else 0
             self._lost += reply is None or None in (reply.tokens_in, reply.tokens_out)

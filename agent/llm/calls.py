@@ -90,8 +90,9 @@ class Calls:
         return request.as_json() | source
 
     def sha256(self, request: Request) -> str:
-        """Of what is asked of whom: equal for requests that differ in nothing but what the budget lets a reply take."""
-        asked = {name: value for name, value in self.body(request).items() if name != "max_tokens"}
+        """Of what is asked of whom: equal for requests that differ in nothing but what the budget lets a reply take, and in
+        which files their words come from."""
+        asked = {name: value for name, value in self.body(request).items() if name not in ("max_tokens", "prompts")}
         return hashlib.sha256(json.dumps(asked, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
     def earlier(self, request: Request) -> Reply | None:
