@@ -13,7 +13,14 @@ from neuronaut.memory.ledger import canonical
 from neuronaut.memory.notebook import Notebook
 from neuronaut.tools.errors import UserError
 
-_NOT_ASKED = ("provider", "model", "source", "max_tokens")  # who was asked, and what the budget let the reply take
+_ASKED = (
+    "purpose",
+    "system",
+    "prompt",
+    "schema",
+    "turns",
+    "tools",
+)  # not who was asked, nor what the budget let a reply take
 
 
 class Speaker(NamedTuple):
@@ -100,7 +107,7 @@ def _speaker(row: dict[str, Any], request: dict[str, Any]) -> Speaker:
 
 
 def _key(request: dict[str, Any]) -> str:
-    asked = {name: value for name, value in request.items() if name not in _NOT_ASKED}
+    asked = {name: value for name, value in request.items() if name in _ASKED}
     return hashlib.sha256(canonical(asked).encode()).hexdigest()
 
 
