@@ -61,7 +61,8 @@ Heard = Callable[[str], None]  # gets the words of a reply as they come
 @dataclass(frozen=True)
 class Request:
     """A prompt, the turns that followed it, and what is wanted next: JSON of the pydantic model `reply`, or words and tool calls
-    where it is None. `max_tokens` limits the reply. What comes first is what stays the same, so that it is read from a cache."""
+    where it is None. `max_tokens` limits the reply. What comes first is what stays the same, so that it is read from a cache.
+    `prompts`: name and hash of each prompt file that its words come from, for the record."""
 
     purpose: str
     system: str
@@ -70,6 +71,7 @@ class Request:
     max_tokens: int = 4096
     turns: tuple[Turn, ...] = ()
     tools: tuple[Offered, ...] = ()
+    prompts: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The request as data, for hashing, logging and replaying."""
@@ -85,6 +87,8 @@ class Request:
             body["turns"] = [{"by": "model" if isinstance(turn, Said) else "us", **asdict(turn)} for turn in self.turns]
         if self.tools:
             body["tools"] = [asdict(tool) for tool in self.tools]
+        if self.prompts:
+            body["prompts"] = list(self.prompts)
         return body
 
 

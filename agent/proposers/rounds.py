@@ -1,6 +1,7 @@
 """The rounds of one question to a language model: it looks, proposes, is shown its mistakes on explore text, and revises."""
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,7 +13,7 @@ from neuronaut.agent.proposers.looks import offered, seen, wrong_at
 from neuronaut.agent.proposers.replies import KEPT, SAID, Hypotheses, Reading, read_hypotheses
 from neuronaut.agent.proposers.shown import LONGEST, escaped, prompt_variables
 from neuronaut.agent.session import Session
-from neuronaut.prompts import render
+from neuronaut.prompts import render, stamped
 from neuronaut.tools.errors import ToolFailed, ToolRefused
 from neuronaut.tools.predicates.nodes import Predicate
 from neuronaut.tools.predicates.tree import canonical_json
@@ -46,7 +47,10 @@ class Rounds:
 
     def __post_init__(self) -> None:
         prompt, limit = render("propose", **prompt_variables(self.explored)), self.gateway.model.max_tokens
-        self.request = Request("propose", render("propose_system"), prompt, Hypotheses, limit, tools=offered())
+        said = stamped("propose_system", "propose")
+        self.request = Request(
+            "propose", render("propose_system"), prompt, Hypotheses, limit, tools=offered(), prompts=said
+        )
 
     @property
     def rival(self) -> Proposal | None:
@@ -74,7 +78,7 @@ class Rounds:
         if best <= before or any(min(row["precision"], row["coverage"]) >= ENOUGH for row in self.scores.values()):
             return False
         self.revisions += 1
-        self._add(Told(render("revise", **found)))
+        self._tell("revise", **found)
         self._taken(self._reading())
         return True
 
@@ -110,13 +114,20 @@ class Rounds:
     def _add(self, *turns: Said | Told) -> None:
         self.request = replace(self.request, turns=(*self.request.turns, *turns))
 
+    def _tell(self, name: str, **given: Any) -> None:
+        """The next turn in the words of a prompt."""
+        self._add(Told(render(name, **given)))
+        said = tuple(dict.fromkeys((*self.request.prompts, *stamped(name))))
+        self.request = replace(self.request, prompts=said)
+
     def _reading(self) -> Reading:
         """What it replies in the end; it may look first, and mend one reply that cannot be used."""
         mended = False
         for _ in range(LOOK_ROUNDS + 3):
             reply = self.gateway.converse(self.request, about=self.explored.unit.with_sign(1).address)
             if reply.calls:
-                self._add(Said(reply.text[:MAX_SAID], reply.calls[:MOST_CALLS]), self._looked(reply.calls[:MOST_CALLS]))
+                calls = tuple(_sendable(call) for call in reply.calls[:MOST_CALLS])
+                self._add(Said(reply.text[:MAX_SAID], calls), self._looked(reply.calls[:MOST_CALLS]))
                 continue
             try:
                 reading = read_hypotheses(reply.text)
@@ -124,8 +135,8 @@ class Rounds:
                 if mended:
                     raise NoReply(f"two replies could not be used: {error}", "malformed") from None
                 mended = True
-                told = render("repair", prompt="", reason=str(error))
-                self._add(Said(reply.text[:MAX_SAID].strip() or "…"), Told(told))
+                self._add(Said(reply.text[:MAX_SAID].strip() or "…"))
+                self._tell("repair", prompt="", reason=str(error))
                 continue
             self._add(Said(reply.text if len(reply.text) <= MAX_SAID else _compact(reading)))
             return reading
@@ -195,6 +206,12 @@ class Rounds:
 
 def _numbers(row: dict[str, Any]) -> dict[str, float]:
     return {name: float(row[name]) for name in ("f1", "precision", "coverage")}
+
+
+def _sendable(call: Call) -> Call:
+    """A call as it may be sent back: services refuse other names than they would take for a tool."""
+    arguments = call.arguments if len(call.arguments) <= MAX_SAID else "{}"
+    return Call(call.id, re.sub(r"[^a-zA-Z0-9_-]", "_", call.name)[:64] or "_", arguments)
 
 
 def _compact(reading: Reading) -> str:
