@@ -18,7 +18,7 @@ from neuronaut.tools.units import Unit
 
 MOST_TOLD = 16
 NEAR_THE_BEST = 0.5  # of the best F1
-SAME_TOKEN = 2  # places of one predicate with the same current token
+SAME_TOKEN = 2  # places of one predicate with the same current token, before others
 
 Bools = NDArray[np.bool_]
 
@@ -75,8 +75,8 @@ def mistakes(context: ToolContext, args: MistakesArgs) -> ToolResult:
 
     missed: places where the neuron fires and a predicate does not hold, the strongest first. silent: where one holds and
     the neuron does not fire, the lowest activation first. wrong: the numbers of the predicates that are wrong there, from
-    0. The first `told` predicates take turns, the best one first, each with one place a document and two a token; those
-    with less than half of the best F1 are left out, since their mistakes tell little.
+    0. The first `told` predicates take turns, the best one first, each with one place a document, two a token
+    before more; those with less than half of the best F1 are left out, since their mistakes tell little.
     """
     seen = Seen.of(context, args.unit)
     tokens, activations, fires = seen.tokens, seen.activations, seen.fires
@@ -114,21 +114,20 @@ def scores(held: Bools, tokens: Tokens, activations: Array, rule: FiringRule) ->
 
 
 def _worst(wrong: Bools, order: Array, tokens: Tokens, k: int) -> list[tuple[int, int]]:
-    """At most k wrong places, the lowest in `order` first."""
-    where = np.argwhere(wrong)
-    found: list[tuple[int, int]] = []
-    documents, of_token = set[int](), Counter[int]()
+    """At most k wrong places, one a document, the lowest in `order` first; those with a token that has two already come last."""
+    where, documents, of_token = np.argwhere(wrong), set[int](), Counter[int]()
+    first, rest = list[tuple[int, int]](), list[tuple[int, int]]()
     for at in np.argsort(order[wrong], kind="stable"):
         window, pos = int(where[at][0]), int(where[at][1])
         document, token = int(tokens.documents[window]), int(tokens.ids[window, pos])
-        if document in documents or of_token[token] == SAME_TOKEN:
+        if document in documents:
             continue
         documents.add(document)
         of_token[token] += 1
-        found.append((window, pos))
-        if len(found) == k:
+        (first if of_token[token] <= SAME_TOKEN else rest).append((window, pos))
+        if len(first) == k:
             break
-    return found
+    return [*first, *rest][:k]
 
 
 def _in_turn(lists: list[list[tuple[int, int]]], k: int) -> list[tuple[int, int]]:
