@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 
 from neuronaut.agent.config import Budget as Limits
 from neuronaut.agent.config import RunConfig
+from neuronaut.agent.llm import batches as batches_module
 from neuronaut.agent.llm.base import KeyRefused, OutOfBudget, Reply, Request
 from neuronaut.agent.llm.batches import Batches, batches_of
 from neuronaut.agent.llm.budget import most_tokens_in
@@ -71,6 +73,7 @@ class Lab:
     def __init__(self, path: Path, provider: str, service: FakeBatches, url: str) -> None:
         self.notebook, self.service, self.provider = Notebook(path), service, provider
         self.said: list[tuple[str, str]] = []
+        self.clients: dict[str, Any] = {}
         fingerprint = Fingerprint("m", "w", "t", "float32", "torch", "1", "none")
         self.config = {"llm": f"{provider}:paid", "base_url": url if provider == "anthropic" else f"{url}/v1"}
         chosen = RunConfig(question="what does neuron 0.1 do", **self.config)
@@ -83,11 +86,19 @@ class Lab:
         gateway = gateway_of(session)
         made = batches_of(gateway, NotebookLog(session))
         made.sleep = lambda _: None
+        self._share_client(made)
         when, _, step = killed_at.partition(" ")
         for owner in (made.log, made.service, made):
             if step and hasattr(owner, step):
                 object.__setattr__(owner, step, dying(getattr(owner, step), when))
         return made
+
+    def _share_client(self, made: Batches) -> None:
+        """One client for all processes on the same server: to make one takes longer than all of its requests."""
+        url, service = str(self.config["base_url"]), made.service
+        if url not in self.clients:
+            self.clients[url] = service.client()  # type: ignore[attr-defined]
+        object.__setattr__(service, "client", lambda: nullcontext(self.clients[url]))
 
     def rows(self) -> list[tuple[Any, ...]]:
         """What is recorded of each call of the run, without its id and times."""
@@ -118,6 +129,8 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
     with Loopback(says('{"label": "alone"}', tokens=TOKENS), routes=[service]) as server:
         opened = Lab(tmp_path / "n.db", request.param, service, server.url)
         yield opened
+        for client in opened.clients.values():
+            client.close()
         assert verify(opened.notebook) == []
         assert KEY.encode() not in b"".join(file.read_bytes() for file in tmp_path.glob("n.db*"))
         opened.notebook.close()
@@ -220,6 +233,20 @@ def test_killed_at_any_step_and_resumed_the_rows_are_the_same(lab: Lab, step: st
     assert len(rows) == len(REQUESTS) * (2 if between else 1)
     really = len(lab.service.made)
     assert really == (2 if step in ("after create", "before sent_batch") else 1)
+
+
+def test_many_requests_go_in_several_batches_and_a_resumed_run_hands_over_the_rest(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches_module, "MOST", 5)
+    killed = lab.batches("after sent_batch")
+    with pytest.raises(Killed):
+        killed.submit(REQUESTS)
+    resumed = lab.batches()
+    assert shape(resumed.collect(resumed.submit(REQUESTS))) == EXPECTED
+    assert [len(made.items) for made in lab.service.made] == [5, 5, 5, 5, 4]
+    assert Counter(prompt_of(body) for body in lab.service.answered) == Counter(one.prompt for one in REQUESTS)
+    assert [call["maybe_billed_twice"] for call in queries.calls(lab.notebook, lab.run)] == [None] * len(REQUESTS)
 
 
 def test_what_waits_in_a_batch_is_held_and_what_was_lost_counts_in_a_resumed_run(lab: Lab) -> None:
