@@ -79,6 +79,10 @@ def reopened(run: str, path: Path) -> Iterator[Session]:
         row = queries.find_run(notebook, run)
     if row["parent_run"] is not None:
         raise UserError(f"run {run} repeats run {row['parent_run']}: start it anew with `neuronaut rerun`")
+    if row["question"].startswith("neuronaut score "):
+        raise UserError(
+            f"run {run} scores an explanation: give its `neuronaut score` command again, which asks nothing twice"
+        )
     check_writable(path)
     config, say = RunConfig.model_validate(row["config"]), steps_on_stderr()
     with Notebook(path) as notebook:

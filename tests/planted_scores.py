@@ -111,7 +111,7 @@ def marks_months(text: str) -> bool:
 def truth(request: Request) -> Any:
     """What a judge answers who knows when the unit fires."""
     lines = numbered(request)
-    match request.purpose.removeprefix("score "):
+    match request.purpose.removeprefix("score_"):
         case "detection":
             return {"labels": [int(has_month(line)) for line in lines]}
         case "fuzz":

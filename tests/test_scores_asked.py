@@ -181,7 +181,7 @@ def test_more_than_5_percent_of_failed_replies_give_no_number(score: Callable[[G
 
 def test_a_spent_budget_stops_the_score() -> None:
     gateway = asks(truth)
-    gateway.budget = Budget(gateway.budget.prices, Limits(tokens=2100))
+    gateway.budget = Budget(gateway.budget.prices, Limits(tokens=200))
     with pytest.raises(OutOfBudget):
         Detection(gateway).judge(planted_case())
 

@@ -11,6 +11,8 @@ import pytest
 
 from neuronaut.agent.scores.chosen import NAMES
 from neuronaut.agent.scores.explained import best_claim
+from neuronaut.evals.fake_provider.script import fails, says
+from neuronaut.evals.fake_provider.server import Loopback
 from neuronaut.memory import queries
 from neuronaut.memory.judge import ReadsCase, decide
 from neuronaut.memory.notebook import ExperimentSpec, Notebook
@@ -69,6 +71,7 @@ def notebook(tmp_path: Path) -> Path:
 
 
 ALL_FIT = {"labels": [1] * 5}
+KEY = "sk-canary-0123456789"
 DOG = ("--explanation", "the dog")
 
 
@@ -120,6 +123,49 @@ def test_a_score_is_an_experiment_with_its_evidence(lab: Lab, notebook: Path) ->
     assert again["cost"]["llm_calls"] == 0
     rerun = lab.command("rerun", run["id"])
     assert (rerun.code, "repeat them with `neuronaut score" in rerun.err) == (2, True)
+
+
+def test_an_unfinished_run_of_scores_goes_on_with_its_command(lab: Lab, notebook: Path) -> None:
+    argv = ("--llm", lab.script(ALL_FIT), "--scores", "detection", *DOG, "--corrected-only")
+    whole = range(60)
+    assert lab.score(*argv, "--budget-tokens", 3500).code == 1
+    with Notebook(notebook) as opened:
+        (run,) = queries.runs(opened)
+        asked = len(queries.calls(opened, run["id"]))
+    resumed = lab.command("resume", run["id"])
+    assert (resumed.code, "give its `neuronaut score` command again" in resumed.err) == (2, True)
+    answer = json.loads(lab.score(*argv, "--json").out)
+    assert 0 < asked < len(whole)
+    assert answer["cost"]["llm_calls"] == len(whole) - asked
+
+
+@pytest.mark.parametrize(
+    ("provider", "score", "reply", "n"),
+    [
+        ("openai", "saebench_autointerp", {"active": []}, 1),
+        ("anthropic", "saebench_autointerp", {"active": []}, 1),
+        ("compatible", "detection", ALL_FIT, 20),
+    ],
+)
+def test_the_services_take_the_questions_and_a_broken_one_gives_no_number(
+    lab: Lab, provider: str, score: str, reply: Any, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "NEURONAUT_LLM_KEY"):
+        monkeypatch.setenv(name, KEY)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    argv = ("--llm", f"{provider}:m", "--scores", score, "--corrected-only", *DOG, "--json", "--base-url")
+    for step, told in ((says(json.dumps(reply)), None), (fails(400, "no luck"), f"{n} never came), more than 5%")):
+        with Loopback(step, key=KEY) as server:
+            said = lab.score(*argv, server.url + ("" if provider == "anthropic" else "/v1"))
+            assert len(server.requests) >= n
+        (row,) = json.loads(said.out)["scores"]
+        assert KEY not in said.out + said.err
+        if told is None:
+            assert (said.code, row["value"], row["replies"]["n_ok"]) == (0, 0.5, n)
+        else:
+            assert said.code == 3
+            assert told in row["refused"]
+            assert "no luck" in row["refused"]
 
 
 def test_only_the_corrected_form_asks_a_quarter_less(lab: Lab) -> None:
@@ -212,7 +258,7 @@ def test_the_best_supported_claim_is_scored_and_keeps_its_verdict(lab: Lab, note
     supported(lab, notebook, {"cat": 0.8, "dog": 0.9, "men": 0.7})
     with Notebook(notebook) as opened:
         before = {row["id"]: row["status"] for row in queries.search(opened, "")}
-    row = lab.row("--llm", lab.script(ALL_FIT), "--scores", "detection")
+    row = lab.row("--llm", lab.script({"active": [1]}), "--scores", "saebench_autointerp")
     assert row["explanation"] == 'fires on " dog"'
     assert row["source"].startswith("SUPPORTED in run ")
     with Notebook(notebook) as opened:

@@ -45,6 +45,11 @@ class _Asked:
         """Provider and model."""
         return f"{self.gateway.model.provider}:{self.gateway.model.model}"
 
+    @property
+    def judge_source(self) -> str:
+        """The address that is asked, or the hash of a script."""
+        return self.gateway.model.source
+
 
 @dataclass(frozen=True)
 class Classified(_Asked):
@@ -58,7 +63,7 @@ class Classified(_Asked):
             Ask(texts_prompt(case.explanation, [texts[i] for i in group]), len(group)) for group in groups
         ]
         asked = ask_each(self.gateway, str(self.name), Labels, asks, labels_of)
-        asked.replies.check()
+        asked.check()
         said = {i: label for group, labels in zip(groups, asked.found, strict=True) if labels is not None
                 for i, label in zip(group, labels, strict=True)}  # fmt: skip
         kept = sorted(said)
@@ -145,7 +150,7 @@ class Intruders(_Asked):
             texts = [with_marks(one, marks.get(id(one), active_marks(one))) for one in question.windows]
             asks.append(Ask(render("score_intruder", texts=texts), len(texts)))
         asked = ask_each(self.gateway, "intruder", Intruder, asks, intruder_of)
-        asked.replies.check()
+        asked.check()
         pairs = [(q, said) for q, said in zip(questions, asked.found, strict=True) if said is not None]
         right = Mean([float(said == question.intruder) for question, said in pairs])
         return Judged(right, tuple(q.windows[q.intruder].document for q, _ in pairs), asked.replies, notes=items.notes)
@@ -174,7 +179,7 @@ class SimulationReplies(_Asked):
             prompt = render("score_simulation", explanation=shown(case.explanation.text), tokens=tokens)
             asks.append(Ask(prompt, len(tokens)))
         asked = ask_each(self.gateway, "simulation", Activations, asks, activations_of)
-        asked.replies.check()
+        asked.check()
         kept = [(window, said) for window, said in zip(windows, asked.found, strict=True) if said is not None]
         random = {id(window) for window in drawn}
         return simulation_number(kept, random, asked.replies)
@@ -202,7 +207,7 @@ class Saebench(_Asked):
             Ask(texts_prompt(case.explanation, [shown(w.text) for w in quiz.windows]), len(quiz.windows))
         ]
         asked = ask_each(self.gateway, "saebench", Active, asks, active_of)
-        asked.replies.check()
+        asked.check()
         said = asked.found[0]
         assert said is not None
         raw = Mean([float(one == told) for one, told in zip(said, quiz.told, strict=True)])

@@ -59,10 +59,16 @@ class Ask(Generic[R]):
 
 @dataclass(frozen=True)
 class Asked(Generic[R]):
-    """The replies in the order of the questions, None for one that failed, and how many there are of each kind."""
+    """The replies in the order of the questions, None for one that failed, and how many there are of each kind. why: of the
+    first that failed."""
 
     found: list[R | None]
     replies: Replies
+    why: str = ""
+
+    def check(self) -> None:
+        """Refuses more than 5 % of failures."""
+        self.replies.check(self.why)
 
 
 def labels_of(text: str, n: int) -> list[bool]:
@@ -126,11 +132,11 @@ def ask_each(
     for number, ask in enumerate(asks):
         alike[ask.form].append(number)
     found: list[R | None] = [None] * len(asks)
-    states: list[str] = []
+    failed: list[NoReply] = []
     for n, numbers in alike.items():
         requests = [
             Request(
-                f"score {system}", render(f"score_{system}_system"), asks[at].prompt, form, gateway.model.max_tokens
+                f"score_{system}", render(f"score_{system}_system"), asks[at].prompt, form, gateway.model.max_tokens
             )
             for at in numbers
         ]
@@ -138,11 +144,12 @@ def ask_each(
             if isinstance(reply, OutOfBudget):
                 raise reply
             if isinstance(reply, NoReply):
-                states.append(reply.state)
+                failed.append(reply)
             else:
                 found[at] = reply
-    unreadable = sum(state in UNREADABLE for state in states)
-    return Asked(found, Replies(len(asks) - len(states), unreadable, len(states) - unreadable))
+    unreadable = sum(one.state in UNREADABLE for one in failed)
+    replies = Replies(len(asks) - len(failed), unreadable, len(failed) - unreadable)
+    return Asked(found, replies, str(failed[0]) if failed else "")
 
 
 def shown(text: str) -> str:

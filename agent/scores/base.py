@@ -36,13 +36,14 @@ class Replies:
     n_parse_fail: int = 0
     n_api_fail: int = 0
 
-    def check(self) -> None:
-        """Refuses more than 5 % of failures."""
+    def check(self, why: str = "") -> None:
+        """Refuses more than 5 % of failures. why: of one of them."""
         failed = self.n_parse_fail + self.n_api_fail
         if failed > MOST_FAILED * (self.n_ok + failed):
+            told = f"; {why}" if why else ""
             raise ToolRefused(
                 f"{failed} of {self.n_ok + failed} replies failed ({self.n_parse_fail} could not be used, {self.n_api_fail} never "
-                f"came), more than {MOST_FAILED:.0%}: there is no number, since nothing is put in their place"
+                f"came), more than {MOST_FAILED:.0%}, and nothing is put in their place{told}"
             )
 
 
@@ -100,6 +101,11 @@ class Score(Protocol):
     @property
     def judge_named(self) -> str:
         """Who judges, as it is recorded."""
+        ...
+
+    @property
+    def judge_source(self) -> str:
+        """What else decides what it says: the address that is asked, the hash of a script, or of weights."""
         ...
 
     def judge(self, case: Case) -> Judged:

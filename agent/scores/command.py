@@ -48,7 +48,7 @@ def score(
 
     budget = Budget(seconds=budget_seconds, forwards=budget_forwards, tokens=budget_tokens, usd=budget_usd)
     config = RunConfig(
-        question=f"score {unit}" + (f" by {scores}" if scores else ""),
+        question=f"neuronaut score {unit}" + (f" by {scores}" if scores else ""),
         model=absolute(model),
         corpus=None if corpus is None else absolute(corpus),
         llm=placed_llm(llm),

@@ -30,9 +30,14 @@ class _Local:
 
     @property
     def judge_named(self) -> str:
-        """The local model, by its name and weights."""
+        """The local model, by its name."""
+        return self.judge_model.model.fingerprint().name
+
+    @property
+    def judge_source(self) -> str:
+        """The hash of its weights and how they are read."""
         found = self.judge_model.model.fingerprint()
-        return f"{found.name} {found.weights_sha256[:12]}"
+        return f"{found.weights_sha256} {found.tokenizer_sha256} {found.dtype} {found.processing}"
 
     def as_published(self, case: Case) -> Judged | None:
         """The same items."""
@@ -145,6 +150,7 @@ class N2G:
     judges_unit: bool = False
     name: Name = "n2g_f1"
     judge_named: str = "the predicate"
+    judge_source: str = ""
 
     def judge(self, case: Case) -> Judged:
         """F1 over the tokens of the held-out windows; the unit fires at half of its largest activation."""

@@ -80,6 +80,7 @@ class Scoring:
             "unit": self.subject.unit.address,
             "explanation": self.explanation.text,
             "judge": score.judge_named,
+            "judge_source": score.judge_source,
             "mode": score.mode,
             "published": self.published,
             "against": None if self.other.explanation is None else self.other.explanation.text,
