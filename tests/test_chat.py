@@ -147,7 +147,7 @@ def test_a_wrong_call_is_one_sentence_and_does_nothing(
 
 def test_a_sentence_that_cites_what_is_not_there_is_held_back() -> None:
     shown: list[str] = []
-    words = Sentences(shown.append, lambda identifier: identifier == "01HZX5T5R9D3N2Q8J4V6W7Y0AB")
+    words = Sentences(shown.append, lambda sentence: "AC]" not in sentence)
     for piece in (
         "It is so [01HZX5T5R9D3N2",
         "Q8J4V6W7Y0AB]. It is ",
@@ -158,6 +158,20 @@ def test_a_sentence_that_cites_what_is_not_there_is_held_back() -> None:
     words.end()
     assert shown == ["It is so [01HZX5T5R9D3N2Q8J4V6W7Y0AB].", "I think"]
     assert words.held_back == 1
+
+
+def test_a_verdict_is_named_only_beside_a_record_that_has_it(
+    talk: Talk, book: Path, neuronaut: Callable[..., Any]
+) -> None:
+    asked = json.loads(neuronaut("ask", 'test 6.457: token(" Kate")', "--fast", "--notebook", book, "--json").out)
+    claim = next(one for one in asked["claims"] if one["status"] != "SUPPORTED")
+    words = [
+        f"It is {claim['status']} [{claim['id']}].", f"It is SUPPORTED [{claim['id']}].", f"It is {claim['status']}.",
+        f"It was a question [{asked['run']}].", "It is REFUTED [01HZX5T5R9D3N2Q8J4V6W7Y0AC].",
+    ]  # fmt: skip
+    events = talk([" ".join(words)], "well?")
+    assert kinds(events, "said") == [words[0], words[3]]
+    assert any("3 of its sentences" in note for note in kinds(events, "note"))
 
 
 def test_without_a_language_model_each_line_is_a_question(talk: Talk, book: Path) -> None:

@@ -1,7 +1,6 @@
 """Tools as language models see and call them."""
 
 import json
-import random
 from typing import Any
 
 import pytest
@@ -56,44 +55,3 @@ def test_the_bounds_of_an_argument_are_said_and_kept() -> None:
     assert "from 1 to" in schema["properties"]["k"]["description"]
     with pytest.raises(ToolRefused, match="argument k"):
         called(Call("1", "top_examples", '{"unit": "8.481", "k": 100000000}'), OPEN)
-
-
-def wrong_call(rng: random.Random) -> Call:
-    """A call that no tool can take."""
-    tool = rng.choice(OPEN)
-    name, example = tool.name, json.dumps(tool.args.example)
-    match rng.randrange(6):
-        case 0:
-            return Call(
-                "1", rng.choice(["", "bash", "sql", name + " ", "../" + name, "test_reads", "x" * 10_000]), example
-            )
-        case 1:
-            return Call("1", name, rng.choice(["{", "[1]", "null", "3", '"a"', "{" * 50_000, "\ud800", '{"a": NaN']))
-        case 2:
-            return Call("1", name, json.dumps({**tool.args.example, "path": "/etc/passwd"}))
-        case 3:
-            return Call(
-                "1",
-                name,
-                json.dumps({**tool.args.example, rng.choice(["__class__", "sql", "code", "split"]): "confirm"}),
-            )
-        case 4:
-            return Call(
-                "1",
-                "top_examples",
-                json.dumps({"unit": rng.choice([None, 8, [], {}, "x", "9999.1", "8.481; DROP TABLE run"][:4])}),
-            )
-        case _:
-            return Call(
-                "1", "top_examples", json.dumps({"unit": "8.481", "k": rng.choice([-1, 0, 10**9, 1.5, "many", [1]])})
-            )
-
-
-def test_a_wrong_call_is_refused_in_one_sentence() -> None:
-    rng = random.Random(0)
-    for _ in range(300):
-        call = wrong_call(rng)
-        with pytest.raises(ToolRefused) as refusal:
-            called(call, OPEN)
-        assert 10 < len(str(refusal.value)) < 1_500
-        assert "\n" not in str(refusal.value)

@@ -1,10 +1,12 @@
 """`neuronaut chat`: one conversation over a model, its experiments and the notebook; stopped anywhere, it goes on later."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from neuronaut.agent import runs
+from neuronaut.agent.answer import answer_of
 from neuronaut.agent.chat.actions import DEAR, act, all_offered
 from neuronaut.agent.chat.graph import YES, Conversation, State, Value, conversation
 from neuronaut.agent.chat.screen import JsonLines, Screen, Sentences, Terminal
@@ -25,6 +27,8 @@ from neuronaut.tools.errors import UserError
 ASKER = "asker"  # the id of a call that the person's own line makes, where no language model takes part
 MOST_CALLS = 8  # of one turn
 REFUSED = "the person did not allow this"
+_ID = re.compile(r"\[([0-9A-HJKMNP-TV-Z]{26})\]")
+_VERDICT = re.compile(r"\b(SUPPORTED|PARTIAL|UNRESOLVED|REFUTED|ABSTAINED)\b")
 HELP = """Ask in any words (with --llm) or in those of `neuronaut ask`; for example: what does neuron 8.481 do
 test 8.481: at(1, token(" in"))    tests a hypothesis of your own
 /cost  what was spent     /findings WORDS  claims in the notebook     /show ID  a record
@@ -56,7 +60,7 @@ class Talk:
         turns = [*state["turns"], as_value(Told("", tuple((i, text) for i, text in state["results"])))][
             : len(state["turns"]) + bool(state["results"])
         ]
-        words = Sentences(lambda sentence: self.screen.show("said", sentence), self._known)
+        words = Sentences(lambda sentence: self.screen.show("said", sentence), self._stands)
         said, gateway = Said(""), gateway_of(self.session)
         request = Request(
             "talk", render("talk_system"), self._prompt(state["first"]), None, min(2_000, gateway.model.max_tokens),
@@ -70,7 +74,7 @@ class Talk:
         words.end()
         if words.held_back:
             self.screen.show(
-                "note", f"{words.held_back} of its sentences cited a record that is not in the notebook: held back"
+                "note", f"{words.held_back} of its sentences cited no record that bears them out: held back"
             )
         turns = [*turns, as_value(said)] if said.text or said.calls else turns
         return State(**{**state, "turns": turns, "calls": [as_call(call) for call in said.calls], "results": []})
@@ -105,12 +109,24 @@ class Talk:
         )
         return runs.answer_in(self.session, config)
 
-    def _known(self, identifier: str) -> bool:
+    def _stands(self, sentence: str) -> bool:
+        """Whether all records that a sentence cites exist, and each verdict that it names is that of one of them."""
+        found = [self._outcomes(cited) for cited in _ID.findall(sentence)]
+        named = set(_VERDICT.findall(sentence))
+        return None not in found and named <= {outcome for outcomes in found for outcome in outcomes or ()}
+
+    def _outcomes(self, identifier: str) -> set[str] | None:
+        """The verdicts of a record, None where there is no such record."""
         try:
-            queries.find(self.session.notebook, identifier)
+            table, row = queries.find(self.session.notebook, identifier)
         except UserError:
-            return False
-        return True
+            return None
+        if table == "run":
+            answer = answer_of(self.session.notebook, identifier)
+            return {one["status"] for one in [*answer["claims"], *answer["outcomes"]]}
+        if table == "hypothesis":
+            return {queries.states(self.session.notebook, [identifier])[identifier].upper()}
+        return {str(row["outcome"])} if table == "verdict" else set()
 
     def _prompt(self, first: str) -> str:
         spec, corpus = self.session.context.target.spec, self.session.context.corpus
@@ -125,7 +141,7 @@ def _shown(call: Value) -> str:
     return f"{plain(call['name'], 40)} {plain(call['arguments'], 200)}"
 
 
-def chat(config: RunConfig, notebook_path: Path | None, *, approve: str, as_json: bool) -> int:
+def chat(config: RunConfig, notebook_path: Path | None, screen: Screen, *, approve: str) -> int:
     """Begin a conversation; 0 when the person ends it, 130 when they stop it."""
     runs.check_language_model(config)
     path, say = notebook_path or default_path(), steps_on_stderr()
@@ -135,18 +151,19 @@ def chat(config: RunConfig, notebook_path: Path | None, *, approve: str, as_json
         size = (corpus.name, corpus.sha256, corpus.n_characters)
         run = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size)
         session = Session(run, config, notebook, runs.context_of(target, corpus, say), [], say)
-        return _talk(session, _screen(as_json), approve)
+        return _talk(session, screen, approve)
 
 
-def go_on(run: str, notebook_path: Path | None, *, approve: str, as_json: bool) -> int:
+def go_on(run: str, notebook_path: Path | None, screen: Screen, *, approve: str) -> int:
     """Go on with a conversation."""
     with runs.reopened(run, notebook_path or default_path()) as session:
         if session.config.question != CONVERSATION:
             raise UserError(f"run {run} is a question and no conversation: `neuronaut resume {run}` goes on with it")
-        return _talk(session, _screen(as_json), approve)
+        return _talk(session, screen, approve)
 
 
-def _screen(as_json: bool) -> Screen:
+def screen_of(*, as_json: bool) -> Screen:
+    """The terminal, or JSON lines."""
     return JsonLines() if as_json else Terminal()
 
 

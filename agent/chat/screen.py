@@ -11,7 +11,6 @@ from neuronaut.agent.view import visible
 
 SHOWN = 30  # lines of what a tool found
 _END = re.compile(r"(?<=[.!?])\s+|\n+")
-_ID = re.compile(r"\[([0-9A-HJKMNP-TV-Z]{26})\]")
 
 
 class Screen(Protocol):
@@ -102,10 +101,10 @@ def _is_yes(line: str | None) -> bool | None:
 
 
 class Sentences:
-    """Words as they come, handed on sentence by sentence; one that cites a record which is not in the notebook is held back."""
+    """Words as they come, handed on sentence by sentence, each whole; those that may not `stand` are held back and counted."""
 
-    def __init__(self, show: Callable[[str], None], known: Callable[[str], bool]) -> None:
-        self._show, self._known, self._rest = show, known, ""
+    def __init__(self, show: Callable[[str], None], stands: Callable[[str], bool]) -> None:
+        self._show, self._stands, self._rest = show, stands, ""
         self.held_back = 0
 
     def hear(self, words: str) -> None:
@@ -123,7 +122,7 @@ class Sentences:
     def _pass(self, sentence: str) -> None:
         if not sentence.strip():
             return
-        if all(self._known(cited) for cited in _ID.findall(sentence)):
+        if self._stands(sentence):
             self._show(sentence.strip())
         else:
             self.held_back += 1

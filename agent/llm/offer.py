@@ -72,7 +72,7 @@ def arguments_of(call: Call) -> dict[str, Any]:
         raise ToolRefused(f"{plain(call.name, 60)}: the arguments are longer than {MAX_ARGUMENTS:,} characters")
     try:
         given = json.loads(call.arguments or "{}")
-        json.dumps(given).encode()
+        json.dumps(given, ensure_ascii=False).encode()  # half of a surrogate pair cannot be stored
     except (ValueError, RecursionError):
         raise ToolRefused(f"{plain(call.name, 60)}: the arguments are not JSON") from None
     if not isinstance(given, dict):
