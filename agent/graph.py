@@ -1,8 +1,10 @@
-"""The loop as a LangGraph graph: one node a step of the answer, a checkpoint after each. The only importer of langgraph."""
+"""The loop as a LangGraph graph: one node a step of the answer, a checkpoint after each."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from neuronaut.agent.plan import Step
 from neuronaut.agent.session import Session
@@ -15,15 +17,24 @@ class State(TypedDict):
     todo: list[str]
 
 
+@contextmanager
+def saver_at(checkpoints: Path) -> Iterator[Any]:
+    """Where checkpoints are kept: plain values only, and nothing is traced anywhere."""
+    os.environ["LANGGRAPH_STRICT_MSGPACK"] = "true"
+    for name in ("LANGSMITH_TRACING", "LANGCHAIN_TRACING_V2"):
+        os.environ[name] = "false"
+    from langgraph.checkpoint.sqlite import SqliteSaver
+
+    checkpoints.parent.mkdir(parents=True, exist_ok=True)
+    with SqliteSaver.from_conn_string(str(checkpoints)) as saver:
+        yield saver
+
+
 def run_graph(session: Session, steps: dict[str, Step], checkpoints: Path) -> None:
     """Work through the steps (`8.481 reads`, …), from the last checkpoint of the run where there is one.
 
     Deleting the checkpoints loses nothing: finished experiments are found in the notebook.
     """
-    os.environ["LANGGRAPH_STRICT_MSGPACK"] = "true"
-    for name in ("LANGSMITH_TRACING", "LANGCHAIN_TRACING_V2"):
-        os.environ[name] = "false"
-    from langgraph.checkpoint.sqlite import SqliteSaver
     from langgraph.graph import END, START, StateGraph
 
     def work(state: State) -> State:
@@ -34,8 +45,7 @@ def run_graph(session: Session, steps: dict[str, Step], checkpoints: Path) -> No
     graph.add_node("work", work)
     graph.add_conditional_edges(START, lambda state: "work" if state["todo"] else END)
     graph.add_conditional_edges("work", lambda state: "work" if state["todo"] else END)
-    checkpoints.parent.mkdir(parents=True, exist_ok=True)
-    with SqliteSaver.from_conn_string(str(checkpoints)) as saver:
+    with saver_at(checkpoints) as saver:
         app = graph.compile(checkpointer=saver)
         thread = {"configurable": {"thread_id": session.run}, "recursion_limit": 100}
         known = app.get_state(thread)  # type: ignore[arg-type]

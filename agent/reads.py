@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from neuronaut.agent.proposers.base import Explored
+from neuronaut.agent.proposers.given import PERSON
 from neuronaut.agent.proposers.pool import brought, gathered
 from neuronaut.agent.prospects import Prospect, in_order, rivals_of, shorter
 from neuronaut.agent.session import Done, Session
@@ -185,6 +186,7 @@ def answer(session: Session, unit: Unit) -> None:
         return
     if session.config.loop == "random":
         waiting = [ids[int(i)] for i in np.random.default_rng(session.config.seed).permutation(len(ids))]
+    waiting = _askers_first(session, waiting)
     if session.config.loop == "no-rivals":
         ids = []
     best, proved = max(prospect.worth for prospect in prospects.values()), list[str]()
@@ -208,6 +210,12 @@ def answer(session: Session, unit: Unit) -> None:
             waiting = list(dict.fromkeys([*named, *shorter(prospects, proved, waiting)]))
         elif waiting and prospects[waiting[0]].worth < WORTH_TESTING * best:
             return
+
+
+def _askers_first(session: Session, waiting: list[str]) -> list[str]:
+    """A person who puts forward a hypothesis wants to know about that one, promising or not."""
+    rows = {row["id"]: row for row in queries.hypotheses(session.notebook, session.run)}
+    return sorted(waiting, key=lambda one: PERSON not in rows[one]["author"].split(", "))
 
 
 def _with_modes(session: Session) -> set[str]:

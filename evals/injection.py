@@ -326,7 +326,7 @@ def _judged(made: Ground, code: str, book: Path) -> None:
 
 def _outcomes(book: Path) -> dict[tuple[str, ...], str]:
     """Unit, predicate and block of each verdict to its outcome."""
-    found = {}
+    found: dict[tuple[str, ...], str] = {}
     with Notebook(book, read_only=True) as notebook:
         for one in queries.runs(notebook):
             for row in queries.hypotheses(notebook, one["id"]):

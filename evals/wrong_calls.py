@@ -16,7 +16,7 @@ from neuronaut.agent.session import Session
 from neuronaut.evals.injection import ground
 from neuronaut.memory.notebook import Notebook
 
-UNITS = (
+UNITS: tuple[Any, ...] = (
     None,
     8,
     [],

@@ -1,15 +1,16 @@
 """The conversation as a LangGraph graph: it waits for the person, lets the language model speak, and does what it calls for.
 
 The person's lines and their leave for dear experiments are interrupts, so that a conversation can be stopped at either and go on
-later. With agent/graph.py the only importer of langgraph.
+later.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypedDict, cast
+
+from neuronaut.agent.graph import saver_at
 
 Value = dict[str, Any]
 YES = "yes"
@@ -63,13 +64,7 @@ class Waiting:
 @contextmanager
 def conversation(steps: Steps, checkpoints: Path, run: str) -> Iterator["Conversation"]:
     """The conversation of a run, from its last checkpoint where there is one."""
-    os.environ["LANGGRAPH_STRICT_MSGPACK"] = "true"
-    for name in ("LANGSMITH_TRACING", "LANGCHAIN_TRACING_V2"):
-        os.environ[name] = "false"
-    from langgraph.checkpoint.sqlite import SqliteSaver
-
-    checkpoints.parent.mkdir(parents=True, exist_ok=True)
-    with SqliteSaver.from_conn_string(str(checkpoints)) as saver:
+    with saver_at(checkpoints) as saver:
         yield Conversation(_graph(steps).compile(checkpointer=saver), run)
 
 
