@@ -316,7 +316,9 @@ Results = Annotated[Path, typer.Option("--results", help="Folder of rows, tables
 @eval_app.command("run")
 def eval_run(
     suites: Annotated[list[str], typer.Argument(metavar="SUITE…", help="Names of suites, or all.")],
-    proposer: Annotated[str, typer.Option(help="Whose hypotheses are tested.")] = "grammar",
+    proposer: Annotated[
+        str, typer.Option(help="Whose hypotheses are tested; PROVIDER:MODEL asks a language model beside the search.")
+    ] = "grammar",
     loop: Annotated[str, typer.Option(help="full, one-shot, no-rivals or random.")] = "full",
     jobs: Annotated[int, typer.Option(min=1, max=256, help="Worker processes.")] = 1,
     limit: Annotated[int | None, typer.Option(min=1, max=10**6, help="Cases of each suite, instead of --size.")] = None,
@@ -328,16 +330,24 @@ def eval_run(
     results: Results = Path("eval-results"),
     scoreboard: Annotated[Path | None, typer.Option(help="Write the Markdown scoreboard here.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew what was begun or done before.")] = False,
+    base_url: Annotated[str | None, typer.Option("--base-url", help=BASE_URL_HELP)] = None,
+    budget_calls: BudgetCalls = None,
+    budget_tokens: BudgetTokens = None,
+    budget_usd: BudgetUsd = None,
     as_json: Json = False,
 ) -> None:
     """Run suites and print their scores; an interrupted run goes on with the same command. Exit 3 if cases failed.
 
+    A budget is that of each case.
+
     Example: neuronaut eval all --size smoke --jobs 2
     """
+    from neuronaut.agent.config import Budget
     from neuronaut.evals.run import Options, evaluate
 
+    budget = Budget(calls=budget_calls, tokens=budget_tokens, usd=budget_usd)
     options = Options(
-        tuple(suites), proposer, loop, jobs, limit, size, seed, seed_file, results, scoreboard, fresh
+        tuple(suites), proposer, loop, jobs, limit, size, seed, seed_file, results, scoreboard, fresh, base_url, budget
     )  # fmt: skip
     raise typer.Exit(evaluate(options, as_json=as_json))
 

@@ -6,14 +6,16 @@ from time import monotonic
 from typing import Any
 
 from neuronaut.agent import reads, writes
-from neuronaut.agent.config import Budget, Loop, RunConfig
+from neuronaut.agent.config import Loop, RunConfig
 from neuronaut.agent.cost import Cost
+from neuronaut.agent.llm.base import KeyRefused
 from neuronaut.agent.proposers.base import Proposer, Side
 from neuronaut.agent.proposers.grammar import GrammarProposer
+from neuronaut.agent.proposers.model import model_proposer
 from neuronaut.agent.session import Session
 from neuronaut.evals.batch import BatchContext
 from neuronaut.evals.proposers import proposers as named_proposers
-from neuronaut.evals.suite import Asking, Batch, Row
+from neuronaut.evals.suite import Asking, Batch, Row, Terms
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
 from neuronaut.tools.registry import ToolContext
@@ -33,18 +35,21 @@ def ask_each(
     proposers: Proposers | None = None,
     loop: Loop = "full",
     sides: Sequence[Side] = ("reads",),
+    llm: Terms | None = None,
 ) -> Iterator[dict[str, Any]]:
     """A row a unit, all in one notebook: its judged claims about when it fires (`claims`) and about the output (`writes`),
     those that were not tested, what was no hypothesis (`left_out`), outcomes, cost.
 
-    proposers: whose hypotheses are tested on a unit; None is the built-in search. Where something fails, `outcome` is
-    "failed" with the error beside it, and the next unit is asked.
+    proposers: whose hypotheses are tested on a unit; None is the built-in search. llm: the language model that proposes
+    too, its calls kept in the same notebook, with `calls`, `tokens`, `usd` and `calls_failed` of each unit. Where something
+    fails, `outcome` is "failed" with the error beside it, and the next unit is asked; a refused key ends it all.
     """
     target, corpus = context.target, context.corpus
     with Notebook(path) as notebook:
         for unit in units:
             question = f"what does neuron {unit.address} do"
-            config = RunConfig(question=question, seed=seed, fast=True, loop=loop, budget=Budget())
+            asked = {"llm": llm.name, "base_url": llm.base_url, "budget": llm.budget} if llm else {}
+            config = RunConfig(question=question, seed=seed, fast=True, loop=loop, **asked)
             size = (corpus.name, corpus.sha256, corpus.n_characters)
             run = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size)
             heard: list[tuple[str, str]] = []
@@ -53,9 +58,13 @@ def ask_each(
             try:
                 chosen: list[Proposer] = [GrammarProposer(seed=seed)] if proposers is None else proposers(unit)
                 session = Session(run, config, notebook, context, chosen, lambda *line: heard.append(line))  # noqa: B023
+                if llm is not None:
+                    session.proposers.append(model_proposer(session))
                 for side in ("reads", "writes"):
                     if side in sides:
                         (reads.answer if side == "reads" else writes.answer)(session, unit)
+            except KeyRefused:
+                raise
             except Exception as error:  # noqa: BLE001  whatever goes wrong with one case, the others are asked
                 failed = {"outcome": "failed", "error": f"{type(error).__name__}: {error}"[:500]}
             rows = queries.hypotheses(notebook, run)
@@ -75,7 +84,14 @@ def ask_each(
                 "left_out": [line for label, line in heard if label == "left out"],
                 "outcomes": [f"{row['status']} {row['reason']}" for row in queries.outcomes(notebook, run)],
                 **spent,
+                **(_asked(notebook, run, cost) if llm else {}),
             }
+
+
+def _asked(notebook: Notebook, run: str, cost: Cost) -> dict[str, Any]:
+    """What the language model was asked in a run, and how many calls brought no reply."""
+    failed = sum(call["end"] is None or call["end"]["response"] is None for call in queries.calls(notebook, run))
+    return {"calls": cost.llm_calls, "tokens": cost.tokens, "usd": cost.usd, "calls_failed": failed}
 
 
 def ask_batch(
@@ -92,7 +108,7 @@ def ask_batch(
     """
     path = asking.folder / f"{batch.name}.db"
     proposers = proposers or named_proposers(asking.proposer, context, asking.seed)
-    for row in ask_each(context, units, asking.seed, path, proposers=proposers, loop=asking.loop):
+    for row in ask_each(context, units, asking.seed, path, proposers=proposers, loop=asking.loop, llm=asking.llm):
         yield {**row, "shared_forwards": round(context.shared_forwards / max(len(context.units), 1), 6)}
 
 

@@ -138,7 +138,9 @@ def _asked(bench: Bench, unit: Unit, asking: Asking, notebook: Path) -> dict[str
     inner, *others = proposers.proposers(asking.proposer, bench.context, asking.seed)(unit)
     first = First(inner)
     chosen = [first, *others]
-    (row,) = ask_each(bench.context, [unit], asking.seed, notebook, proposers=lambda _: chosen, loop=asking.loop)
+    (row,) = ask_each(
+        bench.context, [unit], asking.seed, notebook, proposers=lambda _: chosen, loop=asking.loop, llm=asking.llm
+    )
     if "error" in row:
         raise ToolFailed(row["error"])
     tested = [predicate_from_json(claim["predicate"]) for claim in row["claims"]]

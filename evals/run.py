@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from neuronaut.agent.config import Loop
+from neuronaut.agent.config import Budget, Loop
 from neuronaut.agent.view import print_json, visible
 from neuronaut.evals import proposers, registry
 from neuronaut.evals.jobs import Job, WorkerKilled, answers
 from neuronaut.evals.progress import Progress
 from neuronaut.evals.seeds import seeds_of
 from neuronaut.evals.source import code_sha256, settings
-from neuronaut.evals.suite import Asking, Batch, Score, Size, Suite
+from neuronaut.evals.suite import Asking, Batch, Score, Size, Suite, Terms
 from neuronaut.evals.tables import write_parquet
 from neuronaut.memory import ledger
 from neuronaut.memory.evaluations import Evaluation, EvaluationKey, Evaluations
@@ -28,7 +28,10 @@ GAVE_UP, FAILED_ITEMS = 1, 3  # exit codes
 
 @dataclass(frozen=True)
 class Options:
-    """What `neuronaut eval` was asked for. limit: cases of each suite, None for those of `size`; seed None: by `seed_file`."""
+    """What `neuronaut eval` was asked for. limit: cases of each suite, None for those of `size`; seed None: by `seed_file`.
+
+    base_url, budget: of a language model that is the proposer; the budget is that of each case.
+    """
 
     suites: tuple[str, ...]
     proposer: str = "grammar"
@@ -41,6 +44,8 @@ class Options:
     results: Path = Path("eval-results")
     scoreboard: Path | None = None
     fresh: bool = False
+    base_url: str | None = None
+    budget: Budget = field(default_factory=Budget)
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def evaluate(options: Options, *, as_json: bool) -> int:
     absent, unless it is only one of `all`, which leave it out and say so.
     """
     names = registry.suite_names(options.suites)
-    proposers.check(options.proposer)
+    llm = proposers.terms(options.proposer, names, options.base_url, options.budget)
     registry.check("loop", options.loop, registry.LOOPS)
     registry.check("size", options.size, get_args(Size))
     if options.seed is not None and options.seed_file is not None:
@@ -93,9 +98,9 @@ def evaluate(options: Options, *, as_json: bool) -> int:
         raise UserError("--results is empty or the current folder: name a folder of its own for the results")
     seeds = seeds_of(names, options.seed_file) if options.seed is None else dict.fromkeys(names, options.seed)
     with _alone(options.results), Evaluations(options.results / NOTEBOOK) as notebook:
-        planned, left_out = _plan(options, names, seeds, notebook)
+        planned, left_out = _plan(options, llm, names, seeds, notebook)
         try:
-            _ask(options, planned, notebook)
+            _ask(options, llm, planned, notebook)
         except WorkerKilled as error:
             print(f"neuronaut: {error}", file=sys.stderr)
             return GAVE_UP
@@ -126,11 +131,11 @@ def result_of(notebook: Evaluations, evaluation: Evaluation, suite: Suite) -> Re
 
 
 def _plan(
-    options: Options, names: Sequence[str], seeds: Mapping[str, int], notebook: Evaluations
+    options: Options, llm: Terms | None, names: Sequence[str], seeds: Mapping[str, int], notebook: Evaluations
 ) -> tuple[list[Planned], dict[str, str]]:
     """The suites with their cases, and why others are left out."""
     planned, left_out = [], {}
-    made = settings()
+    made = settings() | proposers.record(llm)
     for name in names:
         place = registry.SUITES[name]
         suite = registry.load(place)
@@ -144,10 +149,19 @@ def _plan(
             continue
         key = EvaluationKey(name, seeds[name], options.proposer, options.loop, code_sha256())
         evaluation = notebook.begin(key, made, fresh=options.fresh)
+        _refuse_another_model(name, evaluation.settings.get("llm"), made.get("llm"))
         done = {row["case"]: row["truth_sha256"] for row in notebook.done(evaluation.id)}
         planned.append(Planned(suite, place, batches, evaluation, frozenset(done)))
         _refuse_others(planned[-1], done)
     return planned, left_out
+
+
+def _refuse_another_model(suite: str, before: object, now: object) -> None:
+    """Refuses to go on with an evaluation whose language model, script or budget was another one."""
+    if before != now:
+        raise UserError(
+            f"{suite} was begun with another address, script or budget of its language model: begin anew with --fresh"
+        )
 
 
 def _refuse_others(planned: Planned, done: Mapping[str, str]) -> None:
@@ -160,7 +174,7 @@ def _refuse_others(planned: Planned, done: Mapping[str, str]) -> None:
             )
 
 
-def _ask(options: Options, planned: Sequence[Planned], notebook: Evaluations) -> None:
+def _ask(options: Options, llm: Terms | None, planned: Sequence[Planned], notebook: Evaluations) -> None:
     """Ask the cases that have no row yet; each row is kept as it comes."""
     evaluations = {one.suite.name: one.evaluation.id for one in planned}
     jobs, trails, truths = [], {}, {}
@@ -168,7 +182,7 @@ def _ask(options: Options, planned: Sequence[Planned], notebook: Evaluations) ->
         truths[one.suite.name] = one.truths
         folder = _new_folder(options.results / "trails" / one.evaluation.id) if one.jobs else options.results
         trails[one.suite.name] = str(folder.relative_to(options.results))
-        asking = Asking(one.evaluation.key.seed, options.proposer, cast(Loop, options.loop), folder)
+        asking = Asking(one.evaluation.key.seed, options.proposer, cast(Loop, options.loop), folder, llm)
         jobs += [Job(one.suite.name, one.place, batch, wanted, asking) for batch, wanted in one.jobs]
     if not jobs:
         return

@@ -54,6 +54,7 @@ def scoreboard(notebook: Evaluations, proposer: str, loop: str, *, notes: str, n
         date=max((one.started[:10] for one in ours.values()), default="-"),
         proposer=proposer,
         loop=loop,
+        models=sorted({_model(one.settings["llm"]) for one in ours.values() if "llm" in one.settings}),
         machines=sorted({_machine(one.settings["machine"]) for one in ours.values()}),
         suites=suites,
         not_run=[name for name in registry.SUITES if name not in ours],
@@ -169,6 +170,11 @@ def _ablations(notebook: Evaluations, ours: Evaluation) -> Iterator[dict[str, An
 def _commit(evaluation: Evaluation) -> str:
     commit = evaluation.settings["commit"]
     return "-" if commit is None else f"`{commit[:12]}`{' and changes' if evaluation.settings['dirty'] else ''}"
+
+
+def _model(asked: dict[str, str]) -> str:
+    """What was asked beside the search, where, and within which limits."""
+    return visible(f"{asked['asked']} at {asked['source']}; a case: {asked['budget']}")
 
 
 def _machine(machine: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from neuronaut.agent.config import Loop
+from neuronaut.agent.config import Budget, Loop
 from neuronaut.tools.stats import clopper_pearson
 
 Size = Literal["smoke", "standard", "full"]
@@ -35,13 +35,26 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """A language model that proposes beside the search: provider:model, its address, and what each case may cost."""
+
+    name: str
+    base_url: str | None = None
+    budget: Budget = field(default_factory=Budget)
+
+
+@dataclass(frozen=True)
 class Asking:
-    """How cases are asked: whose hypotheses are tested, by which loop, and in which folder the notebooks of trails stay."""
+    """How cases are asked: whose hypotheses are tested, by which loop, and in which folder the notebooks of trails stay.
+
+    llm: the language model that proposes too, None where none does.
+    """
 
     seed: int
     proposer: str
     loop: Loop
     folder: Path
+    llm: Terms | None = None
 
 
 @dataclass(frozen=True)
