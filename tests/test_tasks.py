@@ -160,7 +160,7 @@ def test_prompts_are_equally_long_and_answers_are_single_tokens_behind_them(name
 def test_no_prompt_of_a_half_is_a_corrupted_twin_of_the_other_half(name: str, pocket: TargetModel) -> None:
     for corruption in task_named(name).corruptions:
         search, unseen = (
-            task_named(name).prompts(pocket, 120, seed=0, corruption=corruption, half=half) for half in HALVES
+            task_named(name).prompts(pocket, 48, seed=0, corruption=corruption, half=half) for half in HALVES
         )
         for one, other in ((search, unseen), (unseen, search)):
             assert not set(one.corrupted_texts) & set(other.clean_texts), corruption
