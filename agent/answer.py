@@ -39,7 +39,9 @@ def answer_of(notebook: Notebook, run: str) -> dict[str, Any]:
         "units": units,
         "claims": [_claim(h, hypotheses, experiments) for h in judged],
         "proposed": [
-            {"unit": h["address"], "claim": h["claim"], "author": h["author"]} for h in hypotheses if not h["verdicts"]
+            {"unit": h["address"], "claim": h["claim"], "author": h["author"], "author_words": h["words"]}
+            for h in hypotheses
+            if not h["verdicts"]
         ],
         "outcomes": [
             {"unit": o["address"], "side": o["side"], "status": o["status"], "reason": o["reason"]}
@@ -129,7 +131,7 @@ def _claim(
     return {
         "id": row["id"], "unit": row["address"], "sign": row["sign"], "side": row["side"], "status": verdict["outcome"],
         "reason": verdict["reason"], "claim": row["claim"], "predicate": json.loads(row["predicate"]), "complexity": row["complexity"],
-        "author": row["author"], "scores": found, "pairs": pairs, "rivals": rivals,
+        "author": row["author"], "author_words": row["words"], "scores": found, "pairs": pairs, "rivals": rivals,
         "numbers": {name: value for name, value in case.items() if name not in ("side", "bets", "rivals", "modes")},
         "evidence": [e["id"] for e in verdict["evidence"]], "rule_version": verdict["rule_version"],
     }  # fmt: skip

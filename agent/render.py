@@ -49,7 +49,8 @@ def _rows(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
         named = "" if claim["side"] == "circuit" else f"{visible(claim['unit'])} "
         body = Text(f"{named}{visible(claim['claim'])}", style="" if first else "dim")
         if claim["author"] not in BUILT_IN:
-            body.append(f" (proposed by {visible(claim['author'])})", style="dim")
+            wrote = f", who wrote: {visible(claim['author_words'])}" if claim["author_words"] else ""
+            body.append(f" (proposed by {visible(claim['author'])}{wrote})", style="dim")
         if first:
             body.append(f"\n{_numbers(claim)}", style="dim")
         if claim["reason"] != EVERYTHING_HOLDS:

@@ -48,8 +48,10 @@ def ask_each(
     with Notebook(path) as notebook:
         for unit in units:
             question = f"what does neuron {unit.address} do"
-            asked = {"llm": llm.name, "base_url": llm.base_url, "budget": llm.budget} if llm else {}
-            config = RunConfig(question=question, seed=seed, fast=True, loop=loop, **asked)
+            config = RunConfig(question=question, seed=seed, fast=True, loop=loop)
+            if llm is not None:
+                asked = {"llm": llm.name, "base_url": llm.base_url, "budget": llm.budget}
+                config = config.model_copy(update=asked)
             size = (corpus.name, corpus.sha256, corpus.n_characters)
             run = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size)
             heard: list[tuple[str, str]] = []

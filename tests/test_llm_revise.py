@@ -20,6 +20,7 @@ from neuronaut.agent.proposers.looks import LOOKS, MAX_RESULT, offered, seen
 from neuronaut.agent.proposers.model import ModelProposer, model_proposer
 from neuronaut.agent.proposers.rounds import LOOK_ROUNDS, REVISIONS
 from neuronaut.agent.prospects import MOST_NAMED, Prospect, in_order, rivals_of
+from neuronaut.agent.render import render
 from neuronaut.agent.session import Session
 from neuronaut.evals.batch import BatchContext, cached_corpus, cached_target
 from neuronaut.evals.cheating import INJECTIONS, memorised, token_label
@@ -243,14 +244,20 @@ def test_each_call_is_stored_with_the_prompts_that_it_was_made_from(revised: Any
     assert stored == [first, first, [*first, f"revise@{sha256('revise')}"]]
 
 
-def test_its_own_sentence_is_kept_and_is_not_the_claim(lab: Lab) -> None:
+def test_its_own_sentence_is_kept_and_is_not_the_claim(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     with lab.notebook() as notebook:
         session = lab.session(notebook)
         session.proposers = [lab.proposer(session, Model(reply(TRUTH)))]
         reads.answer(session, UNIT)
         (row,) = queries.hypotheses(notebook, session.run)
+        answer = answer_of(notebook, session.run)
     assert row["words"] == WORDS
     assert row["claim"] == claim_text(parse_text(TRUTH))
+    (claim,) = answer["claims"]
+    assert (claim["claim"], claim["author_words"]) == (row["claim"], WORDS)
+    render(answer)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"{UNIT.address} {claim['claim']} (proposed by scripted:m, who wrote: {WORDS})" in shown
 
 
 # What it may see
