@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check lint types imports bench clean
+.PHONY: setup demo test check lint types imports bench soak clean
 
 setup: $(STAMP)
 
@@ -37,6 +37,9 @@ imports: setup
 
 bench: setup
 	$(BIN)/python -m neuronaut.evals.speed
+
+soak: setup
+	$(BIN)/python -m neuronaut.evals.soak --out docs/soak.md
 
 clean:
 	rm -rf $(VENV) .demo build src/*.egg-info

@@ -1,5 +1,6 @@
 """One request over HTTP, for both SDKs, whose errors have the same names: theirs become ours, and the key is in none."""
 
+import logging
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ from neuronaut.agent.llm.events import Hiding
 from neuronaut.tools.errors import UserError
 
 MAX_BODY = 64_000_000  # bytes, far more than the events of any reply
+
+_HEADERS = logging.getLogger("httpcore2.http11")  # logs what a server answers, in which the key may come back
 
 Chunks = Iterator[bytes]
 Opened = Callable[[], AbstractContextManager[Any]]  # a response of an SDK whose body was not read yet
@@ -71,6 +74,7 @@ class Server:
         heard: Hiding | None,
         attempt: int,
     ) -> Reply:
+        _HEADERS.setLevel(logging.INFO)
         import httpx2  # what both SDKs speak HTTP with; where they read a body it is its errors that come
 
         try:

@@ -5,7 +5,9 @@ It checks requests as strictly as the real services do, answers as its script sa
 
 import json
 import socket
+import ssl
 import struct
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,20 +22,38 @@ FORMATS = {"/v1/responses": "responses", "/v1/chat/completions": "chat", "/v1/me
 Route = Callable[[Seen], Answer | None]
 
 
+class _Listener(ThreadingHTTPServer):
+    """Says nothing about connections that broke, which is what some scripts are for."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
 class Loopback:
     """The server, answering with each step of `script` in turn and the last one for ever. Use as a context manager.
 
-    key: the only one that is taken, None for any.
+    key: the only one that is taken, None for any. tls: speak HTTPS with this context.
     routes: asked first, for other paths than those of one reply; the first that gives an answer decides.
     """
 
-    def __init__(self, *script: Step, key: str | None = KEY, routes: Sequence[Route] = (), port: int = 0) -> None:
+    def __init__(
+        self,
+        *script: Step,
+        key: str | None = KEY,
+        routes: Sequence[Route] = (),
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.script, self.key, self.routes = list(script), key, tuple(routes)
         self.requests: list[Seen] = []
         self._closing = threading.Event()
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
-        self._server.daemon_threads = True
+        self._server = _Listener(("127.0.0.1", port), self._handler())
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     @property
