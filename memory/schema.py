@@ -168,7 +168,8 @@ llm_call = Table(
 llm_call_end = Table(
     "llm_call_end", metadata, _id(), Column("call", ForeignKey("llm_call.id"), nullable=False, unique=True), _text("answered_by", null=True),
     _text("response", null=True), _text("stop_reason", null=True), Column("tokens_in", Integer), Column("tokens_cached", Integer),
-    Column("tokens_out", Integer), Column("usd_micro", Integer), Column("seconds", Float, nullable=False), _text("error", null=True),
+    Column("tokens_written", Integer), Column("tokens_out", Integer), Column("usd_micro", Integer),
+    Column("seconds", Float, nullable=False), _text("error", null=True),
     _text("calls", null=True),  # the tools that the reply calls, as JSON
     CheckConstraint("(response is null) <> (error is null)"), CheckConstraint("calls is null or response is not null"),
 )  # fmt: skip

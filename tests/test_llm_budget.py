@@ -1,6 +1,7 @@
 """Budgets: no schedule of calls passes a limit, nothing is withheld that is there, and the line says what was spent."""
 
 import json
+import math
 import random
 import re
 import threading
@@ -16,8 +17,9 @@ from neuronaut.agent.llm.budget import LEAST_REPLY, UNIT, Budget, Later, UnitSpe
 from neuronaut.agent.llm.counting import SEAMS, Counting
 from neuronaut.agent.llm.prices import Price, Prices
 
-IN, CACHED, OUT = 10.0, 1.0, 100.0
+IN, CACHED, OUT, WRITTEN = 10.0, 1.0, 100.0, 40.0
 PRICES = Prices("2026-11-01", {"paid": Price(IN, CACHED, OUT)})
+DEAR = Prices("2026-11-01", {"paid": Price(IN, CACHED, OUT, WRITTEN)})  # to write into the cache
 
 
 class Paid:
@@ -33,8 +35,8 @@ def request(length: int = 100, max_tokens: int = 1000) -> Request:
     return Request("label", "", "x" * length, None, max_tokens)
 
 
-def reply(n_in: int | None, n_out: int | None, cached: int = 0) -> Reply:
-    return Reply("", "paid", "completed", n_in, cached, n_out)
+def reply(n_in: int | None, n_out: int | None, cached: int = 0, written: int | None = None) -> Reply:
+    return Reply("", "paid", "completed", n_in, cached, n_out, tokens_written=written)
 
 
 # Schedules
@@ -60,7 +62,8 @@ class Schedule:
             usd=chance.choice([None, 0.1, 2.0]),
         )
         self.unit = Limits(calls=chance.choice([None, 2, 9]), tokens=chance.choice([None, 2_000, 9_000]))
-        self.budget = Budget(PRICES, run=self.run, unit=self.unit)
+        self.prices, self.written = chance.choice([(PRICES, IN), (DEAR, WRITTEN)])
+        self.budget = Budget(self.prices, run=self.run, unit=self.unit)
         self.spent: dict[str, Spent] = {name: Spent() for name in ("", "a", "b", "c")}
         self.lock, self.seed, self.passed = threading.Lock(), seed, []
 
@@ -80,14 +83,16 @@ class Schedule:
             n_in, n_out = len(asked.prompt) // 2, chance.randint(0, held.max_tokens)
             match chance.choice(["answered", "answered", "uncounted", "lost", "failed"]):
                 case "answered":
-                    cached = chance.randint(0, n_in)
-                    self.count(about, 0, n_in + n_out, (n_in - cached) * IN + cached * CACHED + n_out * OUT)
-                    self.budget.settle(held, MODEL, reply(n_in, n_out, cached))
+                    cached = chance.choice([0, chance.randint(0, n_in)])
+                    written = chance.choice([n_in - cached, chance.randint(0, n_in - cached)])
+                    whole = (n_in - cached - written) * IN + cached * CACHED + written * self.written + n_out * OUT
+                    self.count(about, 0, n_in + n_out, whole)
+                    self.budget.settle(held, MODEL, reply(n_in, n_out, cached, written))
                 case "uncounted":
-                    self.count(about, 0, n_in + n_out, n_in * IN + n_out * OUT)
+                    self.count(about, 0, n_in + n_out, n_in * self.written + n_out * OUT)
                     self.budget.settle(held, MODEL, reply(None, None))
                 case "lost":
-                    self.count(about, 0, n_in + n_out, n_in * IN + n_out * OUT)
+                    self.count(about, 0, n_in + n_out, n_in * self.written + n_out * OUT)
                     self.budget.settle(held, MODEL, None)
                 case "failed":
                     self.budget.release(held)
@@ -290,7 +295,52 @@ def test_the_line_says_what_is_not_known_exactly() -> None:
     assert unpriced.line() == "1 call, 12 tokens, price unknown"
 
 
-# Prices of batches
+# Prices of what is written into the cache, and of batches
+
+
+class Claude(Paid):
+    """A model of a service that asks more for what is written into its cache."""
+
+    provider = "anthropic"
+
+
+def test_what_is_written_into_the_cache_costs_what_the_table_says_else_what_the_service_asks() -> None:
+    answered = reply(10, 2, cached=4, written=5)
+    rest = 1 * IN + 4 * CACHED + 2 * OUT
+    claude: Any = Claude()
+    assert PRICES.micro_dollars(MODEL, answered) == rest + 5 * IN
+    assert PRICES.micro_dollars(claude, answered) == math.ceil(rest + 5 * 1.25 * IN)
+    assert [DEAR.micro_dollars(model, answered) for model in (MODEL, claude)] == [rest + 5 * WRITTEN] * 2
+    assert PRICES.micro_dollars(claude, answered, batch=True) == math.ceil((rest + 5 * 1.25 * IN) / 2)
+    assert DEAR.micro_dollars(claude, answered, batch=True) == (rest + 5 * WRITTEN) / 2
+    own = Prices("", PRICES.per_million, {"paid": Price(3, 3, 3)})
+    assert own.micro_dollars(claude, answered, batch=True) == math.ceil(3 * (10 - 5 + 2) + 5 * 1.25 * 3)
+    assert PRICES.micro_dollars(claude, reply(10, 2, cached=4, written=90)) == 4 * CACHED + 6 * 12.5 + 2 * OUT
+    assert PRICES.micro_dollars(claude, reply(10, 2)) == 10 * IN + 2 * OUT
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_request_is_held_at_the_dearest_price_that_its_tokens_may_have(batch: bool) -> None:
+    asked, share = request(), 0.5 if batch else 1.0
+    claude: Any = Claude()
+    n_in = most_tokens_in(asked.as_json())
+    dear_cache = Prices("", {"paid": Price(IN, 3 * IN, OUT)})
+    for prices, model, dearest in (
+        (PRICES, MODEL, IN), (PRICES, claude, 1.25 * IN), (DEAR, claude, WRITTEN), (dear_cache, MODEL, 3 * IN)
+    ):  # fmt: skip
+        least = share * (n_in * dearest + LEAST_REPLY * OUT) / 1e6
+        for enough in (True, False):
+            limit = least + 1e-6 if enough else least - 1e-6
+            budget = Budget(prices, run=Limits(usd=limit))
+            if not enough:
+                with pytest.raises(OutOfBudget):
+                    budget.reserve(model, asked, batch=batch)
+                continue
+            held = budget.reserve(model, asked, batch=batch)
+            assert (held.max_tokens, held.micro_dollars) == (LEAST_REPLY, math.ceil(1e6 * least))
+            cached = n_in if prices is dear_cache else 0
+            dear = reply(n_in, LEAST_REPLY, cached, n_in - cached)
+            assert budget.settle(held, model, dear) == math.ceil(1e6 * least) <= 1e6 * limit
 
 
 def test_a_batch_costs_half_unless_the_table_has_a_price_of_its_own() -> None:

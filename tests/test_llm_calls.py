@@ -135,17 +135,26 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 # Rows
 
 
+@pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("provider", ["openai", "anthropic", "compatible"])
-def test_a_call_becomes_rows_with_its_tokens_and_its_price(lab: Lab, prices: None, keys: None, provider: str) -> None:
-    with Loopback(says(EMPTY, tokens=(1000, 400, 50), model="paid-2026-01-31"), key=KEY) as server:
-        gateway = lab.gateway(f"{provider}:paid", server.url if provider == "anthropic" else f"{server.url}/v1")
-        assert gateway.ask(request(), read) == EMPTY
+def test_a_call_becomes_rows_with_its_tokens_and_its_price(
+    lab: Lab, prices: None, keys: None, provider: str, streamed: bool
+) -> None:
+    heard: list[str] = []
+    with Loopback(says(EMPTY, tokens=(1000, 400, 50), written=80, model="paid-2026-01-31"), key=KEY) as server:
+        named = (f"{provider}:paid", server.url if provider == "anthropic" else f"{server.url}/v1")
+        assert lab.gateway(*named).ask(request(), read, heard.append if streamed else None) == EMPTY
+        assert "".join(heard) == EMPTY * streamed
     (call,) = lab.calls()
     stored, end = json.loads(call["request"]), call["end"]
     assert (stored["system"], stored["prompt"], stored["max_tokens"]) == ("the system prompt", "the prompt", 1000)
     assert (end["answered_by"], end["response"]) == ("paid-2026-01-31", EMPTY)
-    assert (end["tokens_in"], end["tokens_cached"], end["tokens_out"]) == (1000, 400, 50)
-    assert end["usd_micro"] == 600 * 10 + 400 * 1 + 50 * 100
+    assert [end[f"tokens_{of}"] for of in ("in", "cached", "written", "out")] == [1000, 400, 80, 50]
+    written = 80 * 10 * (1.25 if provider == "anthropic" else 1)
+    assert end["usd_micro"] == 520 * 10 + 400 * 1 + written + 50 * 100
+    resumed = lab.gateway(*named)
+    assert resumed.budget.total.micro_dollars == end["usd_micro"]
+    assert resumed.converse(request()).tokens_written == 80
 
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic", "compatible"])
@@ -393,9 +402,18 @@ def test_a_scripted_reply_costs_nothing() -> None:
     assert Prices("", {}).micro_dollars(ScriptedModel(["x"]), Reply("", "x", "", 1, 0, 1)) == 0
 
 
+def test_a_row_of_the_price_table_has_three_prices_or_four(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "prices.json"
+    path.write_text('{"date": "2026", "per_million": {"a": [10, 1, 100], "b": [10, 1, 100, 40]}}')
+    monkeypatch.setenv("NEURONAUT_PRICES", str(path))
+    assert read_prices().per_million == {"a": Price(10, 1, 100), "b": Price(10, 1, 100, 40)}
+
+
 @pytest.mark.parametrize(
     "table", ["", "[]", "{}", '{"date": 1, "per_million": {"m": [1, 2]}}', '{"date": 1, "per_million": {"m": [1, 2, -3]}}',
-              '{"date": 1, "per_million": {"m": [1, 2, NaN]}}', '{"date": 1, "per_million": {"m": "abc"}}']
+              '{"date": 1, "per_million": {"m": [1, 2, 3, 4, 5]}}', '{"date": 1, "per_million": {"m": [1, 2, 3, -4]}}',
+              '{"date": 1, "per_million": {"m": [1, 2, 3, null]}}', '{"date": 1, "per_million": {"m": [1, 2, NaN]}}',
+              '{"date": 1, "per_million": {"m": "abc"}}']
 )  # fmt: skip
 def test_a_price_table_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str) -> None:
     path = tmp_path / "prices.json"

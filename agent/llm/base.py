@@ -15,6 +15,7 @@ TIMEOUT = 300.0  # seconds for one reply: a model on this machine's processor ma
 CONNECT = 10.0  # seconds for a connection
 MAX_REPLY = 4_000_000  # characters, far more than any reply within `max_tokens`
 SECRET = 8  # characters; a shorter key, such as EMPTY for a local server, may stand in any text
+COUNTS = ("tokens_in", "tokens_cached", "tokens_written", "tokens_out")  # of a reply, as a notebook keeps them
 COMPLETE = frozenset({"stop", "end_turn", "completed", "tool_calls", "tool_use"})
 
 W = TypeVar("W", bound=BaseModel)
@@ -94,7 +95,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back. Token counts as the provider billed them, None where it does not say; `tokens_in` holds the cached ones."""
+    """What came back. Token counts as the provider billed them, None where it does not say; `tokens_in` holds those that were
+    read from the cache and those that were written to it."""
 
     text: str
     model: str
@@ -103,6 +105,7 @@ class Reply:
     tokens_cached: int | None
     tokens_out: int | None
     calls: tuple[Call, ...] = ()
+    tokens_written: int | None = None
 
 
 class LanguageModel(Protocol):

@@ -55,7 +55,7 @@ class Account:
                 raise self._spent(f"of {limits.tokens:,} tokens", may)
         if limits.usd is not None and price is not None:
             micro = math.floor(limits.usd * 1e6) - self.micro_dollars - self.held_micro * held
-            of_reply = micro - math.ceil(tokens_in * price.tokens_in)
+            of_reply = micro - math.ceil(tokens_in * price.dearest_in)
             if of_reply < least * price.tokens_out or of_reply < 0:
                 has = f"has ${max(0, micro) / 1e6:.4f} left, too little for the next call; it was not made"
                 raise self._spent(f"of ${limits.usd:g}", has)
@@ -70,7 +70,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Held:
-    """What is held for one call: a high estimate. `max_tokens` is what its reply may take."""
+    """What is held for one call: a high estimate, in dollars too. `max_tokens` is what its reply may take."""
 
     accounts: tuple[Account, ...]
     tokens_in: int
@@ -172,7 +172,7 @@ class Budget:
         tokens_in, allowed = most
         micro = 0
         if price is not None:
-            micro = math.ceil(tokens_in * price.tokens_in) + math.ceil(allowed * price.tokens_out)
+            micro = math.ceil(tokens_in * price.dearest_in) + math.ceil(allowed * price.tokens_out)
         for account in accounts:
             account.calls += 1
             account.held_tokens += tokens_in + allowed
@@ -191,7 +191,7 @@ class Budget:
         n_out = held.max_tokens if reply is None or reply.tokens_out is None else reply.tokens_out
         exact = None if reply is None else self.prices.micro_dollars(model, reply, batch=held.batch)
         price = (reply and self.prices.of(model, reply.model, held.batch)) or self.prices.of(model, batch=held.batch)
-        guess = 0 if price is None else math.ceil(n_in * price.tokens_in + n_out * price.tokens_out)
+        guess = 0 if price is None else math.ceil(n_in * price.dearest_in + n_out * price.tokens_out)
         with self._lock:
             self._take(held, n_in + n_out, guess if exact is None else exact)
             if reply is not None and reply.tokens_in is not None:

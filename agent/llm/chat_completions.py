@@ -84,14 +84,15 @@ class _Choice(BaseModel):
     finish_reason: str | None = None
 
 
-class _Cached(BaseModel):
+class _Details(BaseModel):
     cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
 
 class _Usage(BaseModel):
     prompt_tokens: int
     completion_tokens: int
-    prompt_tokens_details: _Cached | None = None
+    prompt_tokens_details: _Details | None = None
 
 
 class _Completion(BaseModel):
@@ -138,14 +139,16 @@ def _reply(found: _Completion, name: str) -> Reply:
     if not found.choices:
         raise LanguageModelError(f"{name} sent a reply without a choice", maybe_billed=True)
     choice, usage = found.choices[0], found.usage
+    told = (usage and usage.prompt_tokens_details) or _Details()
     return Reply(
         text=choice.message.content or "",
         model=found.model,
         stop_reason="refusal" if choice.message.refusal else choice.finish_reason or "unknown",
         tokens_in=usage.prompt_tokens if usage else None,
-        tokens_cached=usage.prompt_tokens_details.cached_tokens if usage and usage.prompt_tokens_details else None,
+        tokens_cached=told.cached_tokens,
         tokens_out=usage.completion_tokens if usage else None,
         calls=tuple(_call(call, n) for n, call in enumerate(choice.message.tool_calls or [], 1)),
+        tokens_written=told.cache_write_tokens,
     )
 
 
@@ -197,6 +200,8 @@ def streamed(chunks: Iterable[bytes], heard: Heard, name: str) -> Reply:
         if event.data.strip() == "[DONE]":
             if growing.finish is None:
                 raise malformed(name, "it ends without a finish reason")
+            if any(not call.function.name for call in growing.message.tool_calls or []):
+                raise malformed(name, "a call has no name")
             choice = _Choice(message=growing.message, finish_reason=growing.finish)
             return _reply(_Completion(model=growing.model, choices=[choice], usage=growing.usage), name)
         found = json_of(event, name)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from neuronaut.agent.llm.base import COMPLETE, Call, LanguageModel, Reply
+from neuronaut.agent.llm.base import COMPLETE, COUNTS, Call, LanguageModel, Reply
 from neuronaut.agent.llm.batch_log import End, Intent
 from neuronaut.agent.llm.budget import Budget
 from neuronaut.agent.session import Session
@@ -103,7 +103,7 @@ def end_row(reply: Reply | None, error: str | None, usd_micro: int | None, secon
     row: dict[str, Any] = {"error": error, "usd_micro": usd_micro, "seconds": seconds}
     if reply is not None:
         row |= {"answered_by": reply.model, "response": reply.text, "stop_reason": reply.stop_reason}
-        row |= {"tokens_in": reply.tokens_in, "tokens_cached": reply.tokens_cached, "tokens_out": reply.tokens_out}
+        row |= {name: getattr(reply, name) for name in COUNTS}
         row["calls"] = canonical([asdict(one) for one in reply.calls]) if reply.calls else None
     return row
 
@@ -116,6 +116,6 @@ def _batch_end(end: End) -> dict[str, Any]:
 
 
 def _reply(end: dict[str, Any]) -> Reply:
-    counts = (end["tokens_in"], end["tokens_cached"], end["tokens_out"])
     calls = tuple(Call(**one) for one in json.loads(end["calls"] or "[]"))
-    return Reply(end["response"], end["answered_by"], end["stop_reason"], *counts, calls)
+    counts = {name: end[name] for name in COUNTS}
+    return Reply(end["response"], end["answered_by"], end["stop_reason"], calls=calls, **counts)

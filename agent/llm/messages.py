@@ -92,15 +92,16 @@ def reply(content: bytes, name: str) -> Reply:
 
 def _reply(message: _Message) -> Reply:
     usage = message.usage
-    cached = usage.cache_read_input_tokens or 0
+    cached, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
     return Reply(
         text="".join(block.text or "" for block in message.content if block.type == "text"),
         model=message.model,
         stop_reason=message.stop_reason or "unknown",
-        tokens_in=usage.input_tokens + cached + (usage.cache_creation_input_tokens or 0),
+        tokens_in=usage.input_tokens + cached + written,
         tokens_cached=cached,
         tokens_out=usage.output_tokens,
         calls=tuple(Call(b.id, b.name, _written(b.input)) for b in message.content if b.type == "tool_use"),
+        tokens_written=written,
     )
 
 

@@ -13,15 +13,24 @@ from neuronaut.tools.errors import UserError
 
 
 class Price(NamedTuple):
-    """US dollars for a million tokens, which is micro-dollars for one."""
+    """US dollars for a million tokens, which is micro-dollars for one. tokens_written: into the cache, None where the table
+    does not say."""
 
     tokens_in: float
     tokens_cached: float
     tokens_out: float
+    tokens_written: float | None = None
+
+    @property
+    def dearest_in(self) -> float:
+        """The most that a token of a request may cost."""
+        return max(self.tokens_in, self.tokens_cached, self.tokens_written or 0.0)
 
 
-FREE = Price(0.0, 0.0, 0.0)
+FREE = Price(0.0, 0.0, 0.0, 0.0)
 BATCH = 0.5  # of the price of a single call: what both services ask for their batches
+# Of the price in: what is written into the cache. Source: https://docs.claude.com/en/docs/build-with-claude/prompt-caching
+WRITTEN = {"anthropic": 1.25}
 _DATED = re.compile(r"([-@:](\d[\d-]*|latest))?")
 
 
@@ -37,7 +46,8 @@ class Prices:
         """The price of the model that answered, before a call of the one asked for; None where it is unknown.
 
         A dated name (`gpt-x-2026-01-31`) without a price of its own has that of `gpt-x`, where `gpt-x` was asked for. In a
-        batch it is half, unless the table has a batch price of the model.
+        batch it is half, unless the table has a batch price of the model. A price of what is written into the cache is always
+        there.
         """
         if not model.billed:
             return FREE
@@ -45,9 +55,9 @@ class Prices:
         dated = name.startswith(model.model) and _DATED.fullmatch(name[len(model.model) :])
         for known in (name, model.model) if dated else (name,):
             if batch and known in self.batch_per_million:
-                return self.batch_per_million[known]
+                return _complete(self.batch_per_million[known], model.provider)
             if found := self.per_million.get(known):
-                return Price(*(dollars * BATCH for dollars in found)) if batch else found
+                return _complete(found, model.provider, BATCH if batch else 1.0)
         return None
 
     def micro_dollars(self, model: LanguageModel, reply: Reply, *, batch: bool = False) -> int | None:
@@ -58,13 +68,20 @@ class Prices:
         if price is None or reply.tokens_in is None or reply.tokens_out is None:
             return None
         cached = min(reply.tokens_cached or 0, reply.tokens_in)
-        counts = (reply.tokens_in - cached, cached, reply.tokens_out)
-        return math.ceil(sum(count * dollars for count, dollars in zip(counts, price, strict=True)))
+        written = min(reply.tokens_written or 0, reply.tokens_in - cached)
+        counts = (reply.tokens_in - cached - written, cached, reply.tokens_out, written)
+        return math.ceil(sum(count * (dollars or 0.0) for count, dollars in zip(counts, price, strict=True)))
+
+
+def _complete(price: Price, provider: str, share: float = 1.0) -> Price:
+    """So much of a price, with that of what is written into the cache: the table's, else what the service asks."""
+    written = price.tokens_in * WRITTEN.get(provider, 1.0) if price.tokens_written is None else price.tokens_written
+    return Price(*(share * one for one in (price.tokens_in, price.tokens_cached, price.tokens_out, written)))
 
 
 def read_prices() -> Prices:
     """The table that $NEURONAUT_PRICES names, JSON {"date": …, "per_million": {model: [in, cached, out]}} and, where a batch
-    does not cost half, "batch_per_million"; else an empty one."""
+    does not cost half, "batch_per_million"; else an empty one. A fourth price is of what is written into the cache."""
     path = os.environ.get("NEURONAUT_PRICES")
     if not path:
         return Prices("none", {})
@@ -76,7 +93,7 @@ def read_prices() -> Prices:
 
 
 def _rows(table: dict[str, list[float]]) -> dict[str, Price]:
-    rows = {str(name): Price(*map(float, row)) for name, row in table.items()}
+    rows = {str(name): tuple(map(float, row)) for name, row in table.items()}
     if not all(math.isfinite(dollars) and dollars >= 0 for row in rows.values() for dollars in row):
         raise ValueError("a price is negative or not a number")
-    return rows
+    return {name: Price(*row) for name, row in rows.items()}

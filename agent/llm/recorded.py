@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from neuronaut.agent.llm.base import Call, Heard, LanguageModelError, Reply, Request, plain
+from neuronaut.agent.llm.base import COUNTS, Call, Heard, LanguageModelError, Reply, Request, plain
 from neuronaut.memory import queries
 from neuronaut.memory.ledger import canonical
 from neuronaut.memory.notebook import Notebook
@@ -112,6 +112,6 @@ def _key(request: dict[str, Any]) -> str:
 
 
 def _reply(end: dict[str, Any]) -> Reply:
-    counts = (end["tokens_in"], end["tokens_cached"], end["tokens_out"])
     calls = tuple(Call(**call) for call in json.loads(end["calls"] or "[]"))
-    return Reply(end["response"], end["answered_by"], end["stop_reason"], *counts, calls)
+    counts = {name: end[name] for name in COUNTS}
+    return Reply(end["response"], end["answered_by"], end["stop_reason"], calls=calls, **counts)

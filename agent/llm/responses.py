@@ -77,14 +77,15 @@ class _Item(BaseModel):
     arguments: str = ""
 
 
-class _Cached(BaseModel):
+class _Details(BaseModel):
     cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
 
 class _Usage(BaseModel):
     input_tokens: int
     output_tokens: int
-    input_tokens_details: _Cached | None = None
+    input_tokens_details: _Details | None = None
 
 
 class _Incomplete(BaseModel):
@@ -120,15 +121,17 @@ def _reply(found: _Response, name: str) -> Reply:
     parts = [part for item in found.output if item.type == "message" for part in item.content or []]
     refused = any(part.type == "refusal" for part in parts)
     details, usage = found.incomplete_details, found.usage
+    told = (usage and usage.input_tokens_details) or _Details()
     why = details.reason if details and details.reason else found.status
     return Reply(
         text="".join(part.text or "" for part in parts if part.type == "output_text"),
         model=found.model,
         stop_reason="refusal" if refused else why,
         tokens_in=usage.input_tokens if usage else None,
-        tokens_cached=usage.input_tokens_details.cached_tokens if usage and usage.input_tokens_details else None,
+        tokens_cached=told.cached_tokens,
         tokens_out=usage.output_tokens if usage else None,
         calls=tuple(Call(i.call_id, i.name, i.arguments) for i in found.output if i.type == "function_call"),
+        tokens_written=told.cache_write_tokens,
     )
 
 

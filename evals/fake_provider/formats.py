@@ -12,7 +12,8 @@ Counts = tuple[int, int, int]  # tokens in (the cached ones included), cached, o
 class Spoken:
     """What a reply says, in no format. calls: name and arguments of each, which are JSON where they are no text.
 
-    stop: whole, cut off at the limit, refused, stopped by a filter, paused, or at the end of the context.
+    stop: whole, cut off at the limit, refused, stopped by a filter, paused, or at the end of the context. written: how many of
+    the tokens in were written into the cache.
     """
 
     text: str
@@ -20,6 +21,7 @@ class Spoken:
     stop: Stop = "whole"
     tokens: Counts | None = (100, 0, 20)
     model: str = "some-model"
+    written: int = 0
 
 
 def responses(spoken: Spoken) -> dict[str, Any]:
@@ -45,8 +47,8 @@ def responses(spoken: Spoken) -> dict[str, Any]:
     if spoken.tokens:
         n_in, cached, n_out = spoken.tokens
         body["usage"] = {
-            "input_tokens": n_in, "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0}, "output_tokens": n_out,
-            "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": n_in + n_out,
+            "input_tokens": n_in, "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": spoken.written},
+            "output_tokens": n_out, "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": n_in + n_out,
         }  # fmt: skip
     return body
 
@@ -69,7 +71,7 @@ def chat(spoken: Spoken) -> dict[str, Any]:
         n_in, cached, n_out = spoken.tokens
         body["usage"] = {
             "prompt_tokens": n_in, "completion_tokens": n_out, "total_tokens": n_in + n_out,
-            "prompt_tokens_details": {"cached_tokens": cached},
+            "prompt_tokens_details": {"cached_tokens": cached, "cache_write_tokens": spoken.written},
         }  # fmt: skip
     return body
 
@@ -77,7 +79,8 @@ def chat(spoken: Spoken) -> dict[str, Any]:
 def messages(spoken: Spoken) -> dict[str, Any]:
     """A message of Anthropic's Messages API."""
     n_in, cached, n_out = spoken.tokens or (0, 0, 0)
-    usage = {"input_tokens": n_in - cached, "cache_read_input_tokens": cached, "cache_creation_input_tokens": 0}
+    usage = {"input_tokens": n_in - cached - spoken.written, "cache_read_input_tokens": cached}
+    usage["cache_creation_input_tokens"] = spoken.written
     content: list[dict[str, Any]] = [{"type": "text", "text": spoken.text, "citations": None}] if spoken.text else []
     for n, (name, arguments) in enumerate(spoken.calls, 1):
         content.append({"type": "tool_use", "id": f"call_{n}", "name": name, "input": arguments})

@@ -57,12 +57,13 @@ def says(
     stop: Stop = "whole",
     tokens: Counts | None = (100, 0, 20),
     model: str = "",
+    written: int = 0,
     **sent: Any,
 ) -> Step:
     """A reply, in the format of the request, as a stream where it asks for one. sent: how, as fields of Answer."""
 
     def step(seen: Seen) -> Answer:
-        spoken = Spoken(text, tuple(calls), stop, tokens, model or str(seen.body["model"]))
+        spoken = Spoken(text, tuple(calls), stop, tokens, model or str(seen.body["model"]), written)
         if seen.body.get("stream"):
             content = streams.encoded(stream_of(seen, spoken))
             return Answer(content, headers=EVENTS, **{"framing": "chunked"} | sent)

@@ -139,6 +139,7 @@ CREATE TABLE llm_call_end (
   stop_reason TEXT,
   tokens_in INTEGER,
   tokens_cached INTEGER,
+  tokens_written INTEGER,
   tokens_out INTEGER,
   usd_micro INTEGER,
   seconds FLOAT NOT NULL,

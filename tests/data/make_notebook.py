@@ -87,7 +87,8 @@ def fill(path: Path) -> dict[str, str]:
         batch, items = notebook.begin_batch(run, {"provider": "scripted", "model": "m", "source": "s"}, [waiting])
         notebook.sent_batch(batch, "batch_1")
         said = {"response": "", "calls": '[{"id":"1","name":"look","arguments":"{}"}]', "seconds": 60}
-        notebook.end_batch(batch, "ended", "", {items[0]: {**said, "answered_by": "m", "stop_reason": "tool_use"}})
+        said |= {"answered_by": "m", "stop_reason": "tool_use", "tokens_in": 9, "tokens_written": 4}
+        notebook.end_batch(batch, "ended", "", {items[0]: said})
         notebook.end_run(run, "answered", "", {"seconds": 3.0, "forwards": 12.0})
         return {
             "run": run,
