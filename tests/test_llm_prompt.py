@@ -100,7 +100,7 @@ def test_the_example_of_the_prompt_is_a_reply_that_can_be_used() -> None:
     text, _ = json.JSONDecoder().raw_decode(SYSTEM[SYSTEM.index('{"hypotheses"') :])
     Hypotheses.model_validate(text)
     reading = read_hypotheses(json.dumps(text))
-    assert len(reading.predicates) == 3
+    assert len(reading.predicates) == 2
     assert reading.left_out == ()
     assert reading.against == ("2",)
 

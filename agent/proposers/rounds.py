@@ -22,7 +22,7 @@ from neuronaut.tools.predicates.words import claim_text
 REVISIONS = 2
 LOOK_ROUNDS, MOST_LOOKS, MOST_CALLS = 2, 3, 16  # rounds of a side; looks of a round; calls that are answered at all
 ENOUGH = 0.99  # precision and coverage from which there is nothing to mend
-WRONG, AROUND = 6, 10  # places of each kind that are shown, tokens before each
+WRONG, AROUND = 5, 10  # places of each kind that are shown, tokens before each
 MAX_SAID = 4_000  # characters of a reply that stay in the conversation as they were written
 
 

@@ -15,7 +15,7 @@ from neuronaut.tools.look.examples import TopExamplesArgs, choose_places
 from neuronaut.tools.look.mistakes import token_rates
 from neuronaut.tools.predicates.tree import predicate_from_json
 
-N_TOP, N_WEAKER, N_SILENT, N_RANDOM = 8, 5, 5, 2
+N_TOP, N_WEAKER, N_SILENT, N_RANDOM = 7, 5, 5, 2
 N_AS_TOKENS, N_TABLE, N_PROMOTED, N_FINDINGS = 2, 10, 8, 6
 MOST_PLACES = 1000  # documents that are looked at for weaker contexts
 BEFORE, AFTER = 16, 2  # tokens of context
