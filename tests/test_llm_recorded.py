@@ -1,5 +1,6 @@
 """A recorded run is repeated from its notebook alone: the same requests, replies, authors and hashes."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,8 @@ from neuronaut.agent.llm.opened import gateway_of
 from neuronaut.agent.llm.recorded import RecordedModel
 from neuronaut.agent.llm.registry import open_language_model
 from neuronaut.agent.session import Session
+from neuronaut.evals.fake_provider.script import says
+from neuronaut.evals.fake_provider.server import Loopback
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
 from neuronaut.tools.errors import UserError
@@ -192,6 +195,32 @@ def test_a_replay_asks_with_the_hashes_and_the_author_of_the_recording(tmp_path:
     assert [[row[name] for name in names] for row in again] == [[row[name] for name in names] for row in first]
     assert [row["end"]["response"] for row in again] == [row["end"]["response"] for row in first]
     assert [row["end"]["usd_micro"] for row in again] == [0, 0]
+
+
+def test_a_question_is_answered_again_from_its_notebook_without_a_key_or_a_server(
+    neuronaut: Any, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reply = {"hypotheses": [{"claim": "It fires there.", "predicate": "starts_word"}], "against": []}
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+    def ask(name: str, *options: str) -> dict[str, Any]:
+        asked = ("ask", "what does neuron 0.3 do", *tiny, "--fast", "--json", "--notebook", tmp_path / name, *options)
+        said = neuronaut(*asked)
+        assert said.code == 0, said.err
+        return json.loads(said.out)
+
+    with Loopback(says(json.dumps(reply)), key=None) as server, monkeypatch.context() as patch:
+        patch.setenv("OPENAI_API_KEY", "any key")
+        first = ask("first.db", "--llm", "openai:some", "--base-url", f"{server.url}/v1")
+        n_sent = len(server.requests)
+    again = ask("again.db", "--llm", f"recorded:{tmp_path / 'first.db'}")
+    assert n_sent == again["cost"]["llm_calls"] == first["cost"]["llm_calls"] > 0
+    assert "openai:some" in json.dumps(again["claims"] + again["proposed"])
+    told = ("status", "reason", "claim", "predicate", "author", "authors")
+    for part in ("claims", "proposed"):
+        facts = [[{key: one.get(key) for key in told} for one in answer[part]] for answer in (first, again)]
+        assert facts[0] == facts[1]
+    assert (again["examples"], again["outcomes"]) == (first["examples"], first["outcomes"])
 
 
 def test_a_file_means_the_same_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

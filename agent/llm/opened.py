@@ -6,6 +6,7 @@ from neuronaut.agent.llm.budget import Budget
 from neuronaut.agent.llm.gateway import Gateway
 from neuronaut.agent.llm.log import NotebookLog
 from neuronaut.agent.llm.prices import read_prices
+from neuronaut.agent.llm.recorded import RecordedModel
 from neuronaut.agent.llm.registry import open_language_model
 from neuronaut.agent.llm.scripted import ScriptedModel
 from neuronaut.agent.session import Session
@@ -29,6 +30,8 @@ def gateway_of(session: Session) -> Gateway:
         log.count(budget, model)
         if isinstance(model, ScriptedModel):
             model.given = log.n_replies()
+        elif isinstance(model, RecordedModel):
+            session.say("model", f"replies of {model.provider}:{model.model} come from {model.path}; nothing is sent")
         else:
             session.say("model", f"{model.provider}:{model.model} at {model.source} is sent explore text")
         session.gateway = Gateway(model, log, budget)
