@@ -53,12 +53,12 @@ def load(name: str) -> Experiment:
     return experiment
 
 
-def report(done: Iterable[tuple[Experiment, Result, float]], seed: int) -> str:
+def report(done: Iterable[tuple[Experiment, Result, float]], seed: int, commit: str) -> str:
     """The page that says what was run and what came out."""
     lines = [
         "# Faults by the thousand",
         "",
-        f"`make soak` on {datetime.now(UTC):%Y-%m-%d}, version {__version__}, commit {_commit()}, seed {seed}. The tests run a "
+        f"`make soak` on {datetime.now(UTC):%Y-%m-%d}, version {__version__}, commit {commit}, seed {seed}. The tests run a "
         f"{SHARE}th of each.",
         "",
         "| what | cases | failures | seconds | each must |",
@@ -102,13 +102,13 @@ def main() -> int:
     chosen = parser.parse_args()
     if unknown := set(chosen.names) - set(EXPERIMENTS):
         parser.error(f"there is no experiment {sorted(unknown)}: choose from {', '.join(EXPERIMENTS)}")
-    done = []
+    done, commit = [], _commit()
     for name in chosen.names or EXPERIMENTS:
         one, began = load(name), time.monotonic()
         result = one.run(chosen.seed, one.count)
         done.append((one, result, time.monotonic() - began))
         print(f"{one.name}: {sum(result.outcomes.values())} cases, {len(result.failures)} failures", file=sys.stderr)
-    text = report(done, chosen.seed)
+    text = report(done, chosen.seed, commit)
     if chosen.out:
         chosen.out.write_text(text, encoding="utf-8")
     else:

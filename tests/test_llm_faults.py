@@ -22,7 +22,7 @@ STREAMED = {"openai": responses.streamed, "anthropic": messages.streamed, "compa
 @pytest.mark.parametrize("name", ["http", "streams", "replies", "canaries"])
 def test_a_twentieth_of_each_experiment_passes(name: str) -> None:
     one = soak.load(name)
-    n = max(3, one.count // soak.SHARE)
+    n = max(min(30, one.count), one.count // soak.SHARE)
     result = one.run(SEED, n)
     assert result.failures == []
     assert sum(result.outcomes.values()) == n
@@ -125,9 +125,9 @@ def test_the_report_names_the_commit_the_counts_and_the_failures() -> None:
     one = soak.Experiment("some", 3, "pass", lambda seed, n: soak.Result())
     result = soak.Result(failures=["case 2 did not"])
     result.outcomes.update({"fine": 2, "not": 1})
-    text = soak.report([(one, result, 1.2)], 7)
+    text = soak.report([(one, result, 1.2)], 7, "abc123")
     assert "| some | 3 | 1 | 1 | pass |" in text
-    assert "seed 7" in text
+    assert "commit abc123, seed 7" in text
     assert "- failed: case 2 did not" in text
 
 

@@ -28,8 +28,6 @@ from neuronaut.tools.errors import UserError
 
 MAX_BODY = 64_000_000  # bytes, far more than the events of any reply
 
-_HEADERS = logging.getLogger("httpcore2.http11")  # logs what a server answers, in which the key may come back
-
 Chunks = Iterator[bytes]
 Opened = Callable[[], AbstractContextManager[Any]]  # a response of an SDK whose body was not read yet
 _ABOUT_REPLIES = ("response_format", "json_schema", "json schema", "output_config", "structured output", "grammar")
@@ -74,7 +72,11 @@ class Server:
         heard: Hiding | None,
         attempt: int,
     ) -> Reply:
-        _HEADERS.setLevel(logging.INFO)
+        for logger in (
+            "httpcore2.http11",
+            f"{self.sdk.__name__}._base_client",
+        ):  # they log headers, which may hold the key
+            logging.getLogger(logger).setLevel(logging.INFO)
         import httpx2  # what both SDKs speak HTTP with; where they read a body it is its errors that come
 
         try:
