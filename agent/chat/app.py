@@ -27,7 +27,7 @@ from neuronaut.tools.errors import UserError
 ASKER = "asker"  # the id of a call that the person's own line makes, where no language model takes part
 MOST_CALLS = 8  # of one turn
 REFUSED = "the person did not allow this"
-_ID = re.compile(r"\[([0-9A-HJKMNP-TV-Z]{26})\]")
+_ID = re.compile(r"\b[0-9A-HJKMNP-TV-Z]{26}\b")
 _VERDICT = re.compile(r"\b(SUPPORTED|PARTIAL|UNRESOLVED|REFUTED|ABSTAINED)\b")
 HELP = """Ask in any words (with --llm) or in those of `neuronaut ask`; for example: what does neuron 8.481 do
 test 8.481: at(1, token(" in"))    tests a hypothesis of your own

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from neuronaut.agent.llm import messages
-from neuronaut.agent.llm.base import CONNECT, TIMEOUT, Heard, KeyRefused, Reply, Request, address, key_of
+from neuronaut.agent.llm.base import CONNECT, TIMEOUT, Heard, Reply, Request, address, needed_key
 from neuronaut.agent.llm.batch_services import AnthropicBatches
 from neuronaut.agent.llm.exchange import Server, sendable
 
@@ -36,9 +36,7 @@ class AnthropicModel:
     def __init__(self, model: str, base_url: str | None = None, timeout: float = TIMEOUT) -> None:
         import anthropic
 
-        key = key_of(ANTHROPIC_KEY)
-        if not key:
-            raise KeyRefused(f"--llm anthropic:{model} needs a key: set the environment variable {ANTHROPIC_KEY}")
+        key = needed_key(f"anthropic:{model}", ANTHROPIC_KEY)
         self.model, self._base_url = model, base_url
         with _client(key, base_url, timeout) as client:
             self.source = address(str(client.base_url))

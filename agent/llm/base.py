@@ -174,6 +174,17 @@ def key_of(variable: str) -> str | None:
     return key or None
 
 
+def needed_key(name: str, variable: str) -> str:
+    """The key in an environment variable; where there is none, the way without one is named too."""
+    key = key_of(variable)
+    if not key:
+        raise KeyRefused(
+            f"--llm {name} needs a key: set the environment variable {variable}, or leave --llm out, since the built-in proposer "
+            "needs none"
+        )
+    return key
+
+
 def http_failure(
     name: str, status: int, reason: str, key_variable: str, again_after: float | None
 ) -> LanguageModelError | UserError:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from neuronaut.agent.llm import chat_completions, responses
-from neuronaut.agent.llm.base import CONNECT, TIMEOUT, Heard, KeyRefused, Reply, Request, address, key_of
+from neuronaut.agent.llm.base import CONNECT, TIMEOUT, Heard, Reply, Request, address, key_of, needed_key
 from neuronaut.agent.llm.batch_services import OpenAIBatches
 from neuronaut.agent.llm.exchange import Server, sendable
 
@@ -41,9 +41,7 @@ class OpenAIModel:
     billed = True
 
     def __init__(self, model: str, base_url: str | None = None, timeout: float = TIMEOUT) -> None:
-        key = key_of(OPENAI_KEY)
-        if not key:
-            raise KeyRefused(f"--llm openai:{model} needs a key: set the environment variable {OPENAI_KEY}")
+        key = needed_key(f"openai:{model}", OPENAI_KEY)
         self.model, self._base_url = model, base_url
         self.server = _server(f"openai:{model}", base_url, OPENAI_KEY, key, timeout)
         self.source = self.server.source
