@@ -43,6 +43,8 @@ EXPERIMENTS: dict[str, str] = {
     "streams": "neuronaut.evals.soak_http:STREAMS",
     "replies": "neuronaut.evals.soak_replies:REPLIES",
     "canaries": "neuronaut.evals.soak_canaries:CANARIES",
+    "calls": "neuronaut.evals.wrong_calls:CALLS",
+    "orders": "neuronaut.evals.injection:ORDERS",
 }
 
 

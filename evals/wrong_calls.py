@@ -14,6 +14,7 @@ from neuronaut.agent.config import CONVERSATION
 from neuronaut.agent.llm.base import Call
 from neuronaut.agent.session import Session
 from neuronaut.evals.injection import ground
+from neuronaut.evals.soak import Experiment, Result
 from neuronaut.memory.notebook import Notebook
 
 UNITS: tuple[Any, ...] = (
@@ -52,9 +53,9 @@ def wrong_call(rng: random.Random) -> Call:
     return Call("1", *rng.choice(wrong))
 
 
-def run(seed: int, n: int) -> list[str]:
-    """What went wrong in `n` wrong calls, a sentence each."""
-    rng, faults = random.Random(seed), []
+def run(seed: int, n: int) -> Result:
+    """How `n` wrong calls came out, and a sentence for each that was not refused as it must be."""
+    rng, result = random.Random(seed), Result()
     with tempfile.TemporaryDirectory() as name, Notebook(Path(name) / "n.db") as notebook:
         session = _session(Path(name), notebook, seed)
         for _ in range(n):
@@ -62,13 +63,14 @@ def run(seed: int, n: int) -> list[str]:
             with contextlib.redirect_stderr(io.StringIO()):
                 found = act(session, call, lambda question: _asked(session, question))
             told = f"{call.name[:40]} {call.arguments[:60]!r}"
+            result.outcomes["refused" if found.failed else "done"] += 1
             if not found.failed:
-                faults.append(f"{told} was not refused")
+                result.failures.append(f"{told} was not refused")
             if "\n" in found.text or not 20 < len(found.text) <= 1_100:
-                faults.append(f"{told} was not refused in one sentence: {found.text[:80]!r}")
+                result.failures.append(f"{told} was not refused in one sentence: {found.text[:80]!r}")
         if session.context.target.forwards:
-            faults.append(f"{session.context.target.forwards:g} forward passes were spent")
-    return faults
+            result.failures.append(f"{session.context.target.forwards:g} forward passes were spent")
+    return result
 
 
 def _asked(session: Session, question: str) -> str:
@@ -84,3 +86,6 @@ def _session(folder: Path, notebook: Notebook, seed: int) -> Session:
         run_id = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size)
         context = runs.context_of(target, corpus, lambda label, line: None)
     return Session(run_id, config, notebook, context, [], lambda label, line: None)
+
+
+CALLS = Experiment("wrong tool calls", 500, "be refused in one sentence, before any forward pass", run)
