@@ -12,6 +12,7 @@ from neuronaut.agent.config import CONVERSATION, RunConfig, corpus_path
 from neuronaut.agent.cost import Cost
 from neuronaut.agent.graph import run_graph
 from neuronaut.agent.llm.log import NotebookLog
+from neuronaut.agent.llm.opened import gateway_of, within_budget
 from neuronaut.agent.plan import Step, steps_of
 from neuronaut.agent.proposers.base import Proposer
 from neuronaut.agent.proposers.given import Given
@@ -19,7 +20,7 @@ from neuronaut.agent.questions import Question, parse_question
 from neuronaut.agent.render import render
 from neuronaut.agent.session import BudgetSpent, Say, Session, tools_sha256
 from neuronaut.agent.telling import tell
-from neuronaut.agent.understanding import read_question, understood
+from neuronaut.agent.understanding import about_of, read_question, understood
 from neuronaut.agent.view import print_json, steps_on_stderr
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
@@ -109,8 +110,10 @@ def answer_in(outer: Session, config: RunConfig) -> str:
     size = (corpus.name, corpus.sha256, corpus.n_characters)
     run = begun or notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size)
     session = Session(run, config, notebook, outer.context, [], outer.say)
-    if outer.gateway is not None:
-        session.gateway = outer.gateway.inside(NotebookLog(session))
+    if config.llm is not None:
+        log, outside = NotebookLog(session), gateway_of(outer)
+        session.gateway = outside.inside(log)
+        log.count(outside.budget, outside.model, counted=True)
     if _work(session) == STOPPED:
         raise KeyboardInterrupt
     return run
@@ -161,8 +164,6 @@ def _earlier(notebook: Notebook, config: RunConfig, target: TargetModel, corpus:
 def check_language_model(config: RunConfig) -> None:
     """Refuses, before anything is stored, a name, an address or a budget that cannot be used, and a missing key."""
     if config.llm is not None:
-        from neuronaut.agent.llm.opened import within_budget
-
         within_budget(config)
     elif config.base_url is not None:
         raise UserError("--base-url is the address of a language model: name that too, as --llm compatible:MODEL")
@@ -213,7 +214,7 @@ def _answer(session: Session) -> None:
     _recall(session, question)
     _through_graph(session, steps_of(question, fast=session.config.fast))
     if session.config.llm is not None:
-        tell(session)
+        tell(session, about_of(session, question))
 
 
 def _resume_command(session: Session) -> str:

@@ -4,6 +4,7 @@ from pydantic import ValidationError
 
 from neuronaut.agent.answer import answer_of
 from neuronaut.agent.llm.base import OutOfBudget, Request, plain
+from neuronaut.agent.llm.budget import UnitSpent
 from neuronaut.agent.llm.gateway import Malformed, NoReply
 from neuronaut.agent.llm.opened import gateway_of
 from neuronaut.agent.session import Session
@@ -11,8 +12,9 @@ from neuronaut.agent.words import PURPOSE, Telling, fault_of, read_telling, resu
 from neuronaut.prompts import render
 
 
-def tell(session: Session) -> None:
-    """Ask the language model of a run to tell what it found; the reply stays in the notebook, and `words_of` reads it.
+def tell(session: Session, about: str) -> None:
+    """Ask the language model of a run to tell what it found, within the limits of what the question is about; the reply stays
+    in the notebook, and `words_of` reads it.
 
     Where none comes, that is said, and the answer stands without.
     """
@@ -25,9 +27,9 @@ def tell(session: Session) -> None:
     prompt = render("tell", question=answer["question"], target=answer["target"]["name"], results=lines)
     request = Request(PURPOSE, render("tell_system"), prompt, Telling, min(1_000, gateway.model.max_tokens))
     try:
-        told = gateway.ask(request, _read)
+        told = gateway.ask(request, _read, about=about)
     except OutOfBudget as error:
-        session.unasked = str(error)
+        session.unasked = "" if isinstance(error, UnitSpent) else str(error)
         session.say("model", f"the answer is not told in words: {error}")
     except NoReply as error:
         session.say("model", f"the answer is not told in words: {error}")

@@ -59,12 +59,19 @@ def understood(session: Session) -> Question:
         if isinstance(error, ToolRefused) or session.config.llm is None or not text.strip():
             raise
         reason = str(error)
+    gateway = gateway_of(session)
     try:
-        question = gateway_of(session).ask(_request(session, text), lambda reply: _read(reply, target))
+        question = gateway.ask(_request(session, text), lambda reply: _read(reply, target), about=session.run)
     except (NoReply, OutOfBudget) as error:
         raise NotUnderstood(f"{reason}; the language model could not put it into such words either ({error})") from None
     session.say("asked", f"taken as: {question.text}")
+    gateway.budget.turned_out(session.run, about_of(session, question))
     return replace(question, text=text)
+
+
+def about_of(session: Session, question: Question) -> str:
+    """Whose own limits the calls of a question are counted under: its unit, its run where it has none."""
+    return session.run if question.unit is None else question.unit.with_sign(1).address
 
 
 def _request(session: Session, text: str) -> Request:

@@ -267,6 +267,36 @@ def test_a_limit_that_the_user_gave_takes_the_place_of_those_of_a_unit(own: dict
     assert budget.total.calls == 14
 
 
+def test_each_question_of_a_conversation_has_the_limits_of_a_unit_anew_and_those_of_the_run_go_on() -> None:
+    budget = Budget(PRICES, run=Limits(calls=5), unit=Limits(calls=2))
+    for _ in range(2):
+        for _ in range(2):
+            budget.settle(budget.reserve(MODEL, request(), about="8.481"), MODEL, reply(100, 20))
+        with pytest.raises(UnitSpent):
+            budget.reserve(MODEL, request(), about="8.481")
+        budget.next_question()
+    budget.settle(budget.reserve(MODEL, request(), about="8.481"), MODEL, reply(100, 20))
+    with pytest.raises(OutOfBudget, match="the budget of 5 calls is spent") as refused:
+        budget.reserve(MODEL, request(), about="8.481")
+    assert not isinstance(refused.value, UnitSpent)
+
+
+def test_what_was_asked_before_the_unit_was_known_counts_for_the_unit() -> None:
+    budget = Budget(PRICES, unit=Limits(calls=3, tokens=9_000))
+    for about in ("the question", "8.481"):
+        budget.settle(budget.reserve(MODEL, request(), about=about), MODEL, reply(4_000, 100))
+    budget.turned_out("the question", "8.481")
+    with pytest.raises(UnitSpent, match=r"the budget of 9,000 tokens for 8\.481 has 800 left"):
+        budget.reserve(MODEL, request(1_000), about="8.481")
+    budget.settle(budget.reserve(MODEL, request(), about="8.482"), MODEL, reply(100, 20))
+    budget.turned_out("8.481", "8.481")
+    budget.turned_out("nothing asked", "8.481")
+    budget.settle(budget.reserve(MODEL, request(0, 100), about="8.481"), MODEL, reply(10, 10))
+    with pytest.raises(UnitSpent, match="the budget of 3 calls"):
+        budget.reserve(MODEL, request(0, 100), about="8.481")
+    assert (budget.total.calls, budget.total.tokens) == (4, 2 * 4_100 + 120 + 20)
+
+
 # What is said
 
 

@@ -32,13 +32,17 @@ class Account:
     """What has been spent under some limits, and what is held for calls in flight."""
 
     limits: Limits
-    of: str = ""  # the unit; "" is the run
+    of: str = ""  # the unit, or the question where it has none; "" is the run
     began: float = 0.0
     calls: int = 0
     tokens: int = 0
     micro_dollars: int = 0
     held_tokens: int = 0
     held_micro: int = 0
+    tokens_in: int = 0
+    tokens_cached: int = 0
+    lost: int = 0  # calls whose tokens are not known
+    unpriced: int = 0
 
     def allowance(self, tokens_in: int, wanted: int, price: Price | None, now: float, *, held: bool = True) -> int:
         """How many tokens a reply may take of the `wanted` ones; `held`: besides what is held. Raises OutOfBudget where too
@@ -61,6 +65,12 @@ class Account:
                 raise self._spent(f"of ${limits.usd:g}", has)
             allowed = min(allowed, math.floor(of_reply / price.tokens_out)) if price.tokens_out else allowed
         return allowed
+
+    def add(self, other: "Account") -> None:
+        """What was spent under another account is spent under this one."""
+        self.began = min(self.began, other.began)
+        for name in ("calls", "tokens", "micro_dollars", "tokens_in", "tokens_cached", "lost", "unpriced"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def _spent(self, limit: str, why: str) -> OutOfBudget:
         if self.of:
@@ -96,10 +106,6 @@ class Budget:
     _units: dict[str, Account] = field(default_factory=dict, init=False)
     _counting: Counting = field(default_factory=Counting, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
-    _in: int = field(default=0, init=False)
-    _cached: int = field(default=0, init=False)
-    _lost: int = field(default=0, init=False)
-    _unpriced: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self.total = Account(self.run, began=self.clock())
@@ -148,13 +154,21 @@ class Budget:
             return self._hold(accounts, (tokens_in, allowed), price, batch, body)
 
     def begun(
-        self, model: LanguageModel, body: dict[str, Any], *, about: str | None = None, batch: bool = False
+        self,
+        model: LanguageModel,
+        body: dict[str, Any],
+        *,
+        about: str | None = None,
+        batch: bool = False,
+        counted: bool = False,
     ) -> Held:
-        """Hold what a call took that was made before the run was resumed; no limit is asked."""
+        """Hold what a call took that was made before the run was resumed; no limit is asked. counted: by the run, and now by
+        what it is about."""
         with self._lock:
+            accounts = self._accounts(about)[1 if counted else 0 :]
             price = self.prices.of(model, batch=batch)
             most = (most_tokens_in(body), int(body["max_tokens"]))
-            return self._hold(self._accounts(about), most, price, batch, body)
+            return self._hold(accounts, most, price, batch, body)
 
     def _accounts(self, about: str | None) -> tuple[Account, ...]:
         if about is None:
@@ -196,10 +210,11 @@ class Budget:
             self._take(held, n_in + n_out, guess if exact is None else exact)
             if reply is not None and reply.tokens_in is not None:
                 self._counting.add(held.body, reply.tokens_in)
-            self._in += n_in
-            self._cached += (reply.tokens_cached or 0) if reply else 0
-            self._lost += reply is None or None in (reply.tokens_in, reply.tokens_out)
-            self._unpriced += price is None
+            for account in held.accounts:
+                account.tokens_in += n_in
+                account.tokens_cached += (reply.tokens_cached or 0) if reply else 0
+                account.lost += reply is None or None in (reply.tokens_in, reply.tokens_out)
+                account.unpriced += price is None
         return exact
 
     def _take(self, held: Held, tokens: int, micro: int) -> None:
@@ -214,11 +229,20 @@ class Budget:
         with self._lock:
             self._units = {}
 
+    def turned_out(self, about: str, unit: str) -> None:
+        """What was asked about something, while it was not known to be this unit, was asked about the unit."""
+        with self._lock:
+            asked, account = self._units.pop(about, None), self._accounts(unit)[-1]
+            if asked is not None:
+                account.add(asked)
+
     def line(self) -> str:
         """What has been spent so far, in a few words: "3 calls, 5,120 tokens (62 % cached), $0.0123"."""
         with self._lock:
-            most = "at most " if self._lost else ""
-            calls = f"{self.total.calls:,} call" + ("" if self.total.calls == 1 else "s")
-            cached = f" ({100 * self._cached // self._in} % cached)" if self._cached and self._in else ""
-            paid = "price unknown" if self._unpriced else f"{most}${self.total.micro_dollars / 1e6:.4f}"
-            return f"{calls}, {most}{self.total.tokens:,} tokens{cached}, {paid}"
+            total = self.total
+            most = "at most " if total.lost else ""
+            calls = f"{total.calls:,} call" + ("" if total.calls == 1 else "s")
+            share = 100 * total.tokens_cached // total.tokens_in if total.tokens_in else 0
+            cached = f" ({share} % cached)" if total.tokens_cached else ""
+            paid = "price unknown" if total.unpriced else f"{most}${total.micro_dollars / 1e6:.4f}"
+            return f"{calls}, {most}{total.tokens:,} tokens{cached}, {paid}"

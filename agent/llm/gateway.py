@@ -18,7 +18,8 @@ R = TypeVar("R")
 
 @dataclass
 class Gateway(Calls):
-    """Asks one language model within its budget. `about` names the unit whose own limits a call is counted under as well.
+    """Asks one language model within its budget. `about` names the unit, or the run of a question without one, whose own
+    limits a call is counted under as well.
 
     Each way to ask raises NoReply, OutOfBudget (nothing sent), or UserError where only the user can mend it.
     """

@@ -48,17 +48,22 @@ class NotebookLog:
         row = queries.earlier_reply(self.session.notebook, request_sha256, COMPLETE)
         return None if row is None else _reply(row)
 
+    def _calls(self) -> list[dict[str, Any]]:
+        """Those of the run, and where it is a conversation those of the questions inside it."""
+        notebook, run = self.session.notebook, self.session.run
+        return [call for one in (run, *queries.runs_inside(notebook, run)) for call in queries.calls(notebook, one)]
+
     def n_replies(self) -> int:
         """How many replies this run has got."""
-        calls = queries.calls(self.session.notebook, self.session.run)
-        return sum(call["end"] is not None and call["end"]["response"] is not None for call in calls)
+        return sum(call["end"] is not None and call["end"]["response"] is not None for call in self._calls())
 
-    def count(self, budget: Budget, model: LanguageModel) -> None:
-        """Add to the budget what this run spent before it was resumed; what waits in a batch is held."""
+    def count(self, budget: Budget, model: LanguageModel, *, counted: bool = False) -> None:
+        """Add to the budget what this run spent before it was resumed; what waits in a batch is held. counted: by the
+        conversation that it is inside, and now by what it is about."""
         waiting = {call["id"] for batch in self.batches() if batch["remote"] for call in batch["calls"]}
-        for call in queries.calls(self.session.notebook, self.session.run):
-            end, batch = call["end"], call["batch"] is not None
-            held = budget.begun(model, json.loads(call["request"]), about=call["about"], batch=batch)
+        for call in self._calls():
+            end, batch, body = call["end"], call["batch"] is not None, json.loads(call["request"])
+            held = budget.begun(model, body, about=call["about"], batch=batch, counted=counted)
             if end is None and call["id"] in waiting:
                 budget.open[call["id"]] = held
             elif end is not None and end["response"] is None and end["usd_micro"] == 0:
