@@ -22,7 +22,7 @@ STREAMED = {"openai": responses.streamed, "anthropic": messages.streamed, "compa
 @pytest.mark.parametrize("name", ["http", "streams", "replies", "canaries"])
 def test_a_twentieth_of_each_experiment_passes(name: str) -> None:
     one = soak.load(name)
-    n = max(min(30, one.count), one.count // soak.SHARE)
+    n = max(min(10, one.count), one.count // soak.SHARE)
     result = one.run(SEED, n)
     assert result.failures == []
     assert sum(result.outcomes.values()) == n
