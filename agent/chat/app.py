@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +68,13 @@ class Talk:
             "talk", render("talk_system"), self._prompt(state["first"]), None, min(2_000, gateway.model.max_tokens),
             as_turns(turns), all_offered(),
         )  # fmt: skip
-        try:
-            reply = gateway.converse(request, words.hear)
-            said = Said(reply.text, reply.calls[:MOST_CALLS])
-        except (NoReply, OutOfBudget) as error:
-            self.screen.show("note", f"no reply: {error}")
-        words.end()
+        with _held_back(self.session):
+            try:
+                reply = gateway.converse(request, words.hear)
+                said = Said(reply.text, reply.calls[:MOST_CALLS])
+            except (NoReply, OutOfBudget) as error:
+                self.screen.show("note", f"no reply: {error}")
+            words.end()
         if words.held_back:
             self.screen.show(
                 "note", f"{words.held_back} of its sentences cited no record that bears them out: held back"
@@ -135,6 +138,19 @@ class Talk:
             f"{spec.d_mlp - 1}."
         )
         return render("talk", target=target, corpus=corpus.name, line=first)
+
+
+@contextmanager
+def _held_back(session: Session) -> Iterator[None]:
+    """Steps are said after the words of a reply, not between them."""
+    say, waiting = session.say, list[tuple[str, str]]()
+    session.say = lambda label, line: waiting.append((label, line))
+    try:
+        yield
+    finally:
+        session.say = say
+        for one in waiting:
+            say(*one)
 
 
 def _shown(call: Value) -> str:
