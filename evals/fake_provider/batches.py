@@ -32,7 +32,8 @@ class Made:
 
 @dataclass
 class FakeBatches:
-    """A route. decide: what becomes of a request body; a batch ends at its look number `looks`, with `status` (OpenAI's)."""
+    """A route. decide: what becomes of a request body; a batch ends at its look number `looks`, with `status`, of which
+    Anthropic knows only that a batch is being cancelled."""
 
     decide: Callable[[dict[str, Any]], Outcome]
     looks: int = 2
@@ -141,17 +142,18 @@ class FakeBatches:
         return self._new(items, self._anthropic)
 
     def _anthropic(self, made: Made) -> Answer:
-        ended, n = made.looks >= self.looks, len(made.items)
+        ended, ends = made.looks >= self.looks, [self.decide(asked) for asked in made.items.values()]
         counts = {
-            "processing": 0 if ended else n,
-            "succeeded": n if ended else 0,
-            "errored": 0,
-            "canceled": 0,
-            "expired": 0,
+            "processing": 0 if ended else len(ends),
+            "succeeded": ended * sum(isinstance(end, Spoken) for end in ends),
+            "errored": ended * ends.count("errored"),
+            "canceled": ended * ends.count("cancelled"),
+            "expired": ended * ends.count("expired"),
         }
+        status = "ended" if ended else "canceling" if self.status == "cancelled" else "in_progress"
         return self._json(
             {
-                "id": made.remote, "type": "message_batch", "processing_status": "ended" if ended else "in_progress",
+                "id": made.remote, "type": "message_batch", "processing_status": status,
                 "request_counts": counts, "results_url": "http://127.0.0.2:1/elsewhere" if ended else None,
             }
         )  # fmt: skip
