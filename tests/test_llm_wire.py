@@ -2,11 +2,15 @@
 
 import logging
 import os
+import shutil
 import socket
+import ssl
+import subprocess
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +26,7 @@ from neuronaut.agent.llm.base import (
     Request,
     plain,
 )
+from neuronaut.agent.llm.exchange import certificates
 from neuronaut.agent.llm.registry import open_language_model
 from neuronaut.evals.fake_provider.checks import why_refused
 from neuronaut.evals.fake_provider.script import Answer, fails, says, sends
@@ -313,3 +318,39 @@ def test_an_address_with_a_password_is_refused_and_not_repeated(url: str) -> Non
 def test_text_of_a_server_is_shown_in_one_short_line() -> None:
     assert plain("a\x1b[31m\n\nb\u202ec\x9b", 50) == "a [31m b c"
     assert plain("x" * 1000, 50) == "x" * 49 + "…"
+
+
+# Certificates
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of this machine that only who names its file trusts, and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("the openssl command is not there: without it no certificate can be made")
+    file = tmp_path_factory.mktemp("certificate") / "certificate.pem"
+    made = ["-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=here", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command = ["openssl", "req", *made, "-days", "2", "-keyout", file.with_name("key.pem"), "-out", file]
+    subprocess.run(command, check=True, capture_output=True)
+    return file
+
+
+def test_a_server_is_trusted_by_the_certificates_that_the_environment_names_at_the_time(
+    provider: str, keys: None, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, certificate.with_name("key.pem"))
+    with Loopback(says('{"hypotheses": []}'), key=KEY, tls=context) as server:
+        url = server.url.replace("http:", "https:") + ("" if provider == "anthropic" else "/v1")
+        model = open_language_model(parse_llm(f"{provider}:some-model"), url, 5.0)
+        for _ in range(2):
+            with monkeypatch.context() as named:
+                named.setenv("SSL_CERT_FILE", str(certificate))
+                assert model.ask(REQUEST).text == '{"hypotheses": []}'
+            with pytest.raises(LanguageModelError, match="certificate"):
+                model.ask(REQUEST)
+        assert len(server.requests) == 2
+
+
+def test_certificates_are_read_once() -> None:
+    assert certificates() is certificates()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from neuronaut.agent.llm import messages
 from neuronaut.agent.llm.base import CONNECT, TIMEOUT, Heard, Reply, Request, address, needed_key
 from neuronaut.agent.llm.batch_services import AnthropicBatches
-from neuronaut.agent.llm.exchange import Server, sendable
+from neuronaut.agent.llm.exchange import Server, certificates, sendable
 
 if TYPE_CHECKING:
     import anthropic
@@ -22,7 +22,7 @@ def _client(key: str, base_url: str | None, timeout: float) -> "anthropic.Anthro
         max_retries=0,
         timeout=anthropic.Timeout(timeout, connect=CONNECT),
         open_telemetry=False,  # nothing goes where the user did not name
-        http_client=anthropic.DefaultHttpxClient(follow_redirects=False),
+        http_client=anthropic.DefaultHttpxClient(follow_redirects=False, verify=certificates()),
     )
 
 

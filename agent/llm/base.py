@@ -4,6 +4,7 @@ import os
 import unicodedata
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -83,7 +84,7 @@ class Request:
             "max_tokens": self.max_tokens,
         }
         if self.reply is not None:
-            body["schema"] = self.reply.model_json_schema()
+            body["schema"] = schema_of(self)
         if self.turns:
             body["turns"] = [{"by": "model" if isinstance(turn, Said) else "us", **asdict(turn)} for turn in self.turns]
         if self.tools:
@@ -163,7 +164,13 @@ class OutOfBudget(Exception):
 
 def schema_of(request: Request) -> dict[str, Any]:
     """The JSON schema of the reply that a request wants; any object where it wants words."""
-    return {} if request.reply is None else request.reply.model_json_schema()
+    return {} if request.reply is None else _schema(request.reply)
+
+
+@cache
+def _schema(form: type[BaseModel]) -> dict[str, Any]:
+    """Made once, and only read: each request of many is hashed with it."""
+    return form.model_json_schema()
 
 
 def key_of(variable: str) -> str | None:

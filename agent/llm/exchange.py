@@ -1,11 +1,13 @@
 """One request over HTTP, for both SDKs, whose errors have the same names: theirs become ours, and the key is in none."""
 
 import logging
+import os
 import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -32,6 +34,18 @@ Chunks = Iterator[bytes]
 Opened = Callable[[], AbstractContextManager[Any]]  # a response of an SDK whose body was not read yet
 _ABOUT_REPLIES = ("response_format", "json_schema", "json schema", "output_config", "structured output", "grammar")
 _ABOUT_TOOLS = ("tool",)
+
+
+def certificates() -> ssl.SSLContext:
+    """Those that both SDKs trust, read once: it takes longer than a short request, and each request has a client of its own."""
+    return _certificates(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+@cache
+def _certificates(*_named: str | None) -> ssl.SSLContext:
+    import httpx2
+
+    return httpx2.create_ssl_context()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from neuronaut.agent.llm import chat_completions, responses
 from neuronaut.agent.llm.base import CONNECT, TIMEOUT, Heard, Reply, Request, address, key_of, needed_key
 from neuronaut.agent.llm.batch_services import OpenAIBatches
-from neuronaut.agent.llm.exchange import Server, sendable
+from neuronaut.agent.llm.exchange import Server, certificates, sendable
 
 if TYPE_CHECKING:
     import openai
@@ -22,7 +22,8 @@ def _client(key: str, base_url: str | None, timeout: float) -> "openai.OpenAI":
         base_url=base_url,
         max_retries=0,
         timeout=openai.Timeout(timeout, connect=CONNECT),
-        http_client=openai.DefaultHttpxClient(follow_redirects=False),  # text goes to the named server only
+        # text goes to the named server only
+        http_client=openai.DefaultHttpxClient(follow_redirects=False, verify=certificates()),
     )
 
 
