@@ -1,0 +1,99 @@
+"""The command groups `index` and `eval`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from neuronaut.agent.options import BaseUrl, BudgetCalls, BudgetTokens, BudgetUsd, CorpusFile, Json, Model
+
+index_app = typer.Typer(help="What is read once for a model and a corpus, and kept.", no_args_is_help=True)
+
+
+@index_app.command("build")
+def index_build(model: Model = "pocket", corpus: CorpusFile = None, as_json: Json = False) -> None:
+    """Read the explore text once, for all neurons; `ask` is faster afterwards, with the same answers.
+
+    An interrupted build goes on where it stopped.
+    """
+    from neuronaut.agent.indexing import build
+
+    build(model, corpus, as_json=as_json)
+
+
+@index_app.command("status")
+def index_status(model: Model = "pocket", corpus: CorpusFile = None, as_json: Json = False) -> None:
+    """What is kept for a model and a corpus, and where."""
+    from neuronaut.agent.indexing import status
+
+    status(model, corpus, as_json=as_json)
+
+
+class _RunByDefault(TyperGroup):
+    """`eval SUITE…` is `eval run SUITE…`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = args and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if named or not args else ["run", *args])
+
+
+eval_app = typer.Typer(
+    cls=_RunByDefault,
+    help="Is the assistant right? Cases whose truth is known. `eval SUITE…` is short for `eval run SUITE…`.",
+    no_args_is_help=True,
+    subcommand_metavar="SUITE… | compare A B",
+)
+Results = Annotated[Path, typer.Option("--results", help="Folder of rows, tables and trails.")]
+
+
+@eval_app.command("run")
+def eval_run(
+    suites: Annotated[list[str], typer.Argument(metavar="SUITE…", help="Names of suites, or all.")],
+    proposer: Annotated[
+        str, typer.Option(help="Whose hypotheses are tested; PROVIDER:MODEL asks a language model beside the search.")
+    ] = "grammar",
+    loop: Annotated[str, typer.Option(help="full, one-shot, no-rivals or random.")] = "full",
+    jobs: Annotated[int, typer.Option(min=1, max=256, help="Worker processes.")] = 1,
+    limit: Annotated[int | None, typer.Option(min=1, max=10**6, help="Cases of each suite, instead of --size.")] = None,
+    size: Annotated[str, typer.Option(help="smoke, standard or full.")] = "standard",
+    seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Of all suites, instead of their own.")] = None,
+    seed_file: Annotated[
+        Path | None, typer.Option(help='JSON of suites and seeds, {"planted": 7}, instead of the development seeds.')
+    ] = None,
+    results: Results = Path("eval-results"),
+    scoreboard: Annotated[Path | None, typer.Option(help="Write the Markdown scoreboard here.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew what was begun or done before.")] = False,
+    base_url: BaseUrl = None,
+    budget_calls: BudgetCalls = None,
+    budget_tokens: BudgetTokens = None,
+    budget_usd: BudgetUsd = None,
+    as_json: Json = False,
+) -> None:
+    """Run suites and print their scores; an interrupted run goes on with the same command. Exit 3 if cases failed.
+
+    A budget is that of each case.
+
+    Example: neuronaut eval all --size smoke --jobs 2
+    """
+    from neuronaut.agent.config import Budget
+    from neuronaut.evals.run import Options, evaluate
+
+    budget = Budget(calls=budget_calls, tokens=budget_tokens, usd=budget_usd)
+    options = Options(
+        tuple(suites), proposer, loop, jobs, limit, size, seed, seed_file, results, scoreboard, fresh, base_url, budget
+    )  # fmt: skip
+    raise typer.Exit(evaluate(options, as_json=as_json))
+
+
+@eval_app.command("compare")
+def eval_compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="Evaluation id, results folder or Parquet file.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The same.")],
+    results: Results = Path("eval-results"),
+    as_json: Json = False,
+) -> None:
+    """Paired differences B - A over the cases that both have, with 95 % bootstrap intervals."""
+    from neuronaut.evals.compare import compare
+
+    compare(first, second, results, as_json=as_json)

@@ -1,0 +1,87 @@
+"""The options that commands share, and what a run is asked to do by them."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from neuronaut.agent.config import Budget, RunConfig
+
+LLM_HELP = "Language model that also proposes: openai:MODEL, anthropic:MODEL, compatible:MODEL, scripted:FILE or recorded:NOTEBOOK."
+BASE_URL_HELP = "Address of its server; compatible:MODEL needs one, for example http://127.0.0.1:11434/v1."
+Model = Annotated[str, typer.Option("--model", help="'pocket' (embedded), a Hugging Face folder, or a hub name.")]
+CorpusFile = Annotated[
+    str | None, typer.Option("--corpus", help="Text to study on: .txt, .jsonl, .jsonl.gz or a folder.")
+]
+NotebookFile = Annotated[
+    Path | None, typer.Option("--notebook", envvar="NEURONAUT_NOTEBOOK", help="The SQLite file of findings.")
+]
+Llm = Annotated[str | None, typer.Option("--llm", help=LLM_HELP)]
+BaseUrl = Annotated[str | None, typer.Option("--base-url", help=BASE_URL_HELP)]
+Again = Annotated[bool, typer.Option("--again", help="Measure anew what the notebook already knows.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=2**32 - 1, help="Random seed; the same seed gives the same answer.")
+]
+
+BudgetSeconds = Annotated[
+    float | None, typer.Option("--budget-seconds", min=1, max=1e9, help="Stop before the next step after so long.")
+]
+BudgetForwards = Annotated[
+    float | None, typer.Option("--budget-forwards", min=1, max=1e12, help="Stop after so many forward passes.")
+]
+BudgetCalls = Annotated[int | None, typer.Option("--budget-calls", min=1, max=10**9, help="Of --llm: calls at most.")]
+BudgetTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--budget-tokens", min=1, max=10**12, help="Of --llm, in and out; no call is made that could pass it."
+    ),
+]
+BudgetUsd = Annotated[
+    float | None,
+    typer.Option(
+        "--budget-usd", min=0, max=1e6, help="Of --llm; needs a table of prices, see docs/language-models.md."
+    ),
+]
+
+
+class Approve(StrEnum):
+    """Whether dear experiments need leave."""
+
+    ask = "ask"
+    always = "always"
+    never = "never"
+
+
+def limits(
+    seconds: float | None, forwards: float | None, calls: int | None, tokens: int | None, usd: float | None
+) -> "Budget":
+    """The budget that the options give."""
+    from neuronaut.agent.config import Budget
+
+    return Budget(seconds=seconds, forwards=forwards, calls=calls, tokens=tokens, usd=usd)
+
+
+def run_config(
+    question: str, model: str, corpus: str | None, llm: str | None, base_url: str | None, seed: int, budget: "Budget"
+) -> "RunConfig":
+    """What a run is asked to do, its files named by whole paths."""
+    from neuronaut.agent.config import RunConfig, placed_llm
+
+    return RunConfig(
+        question=question,
+        model=absolute(model),
+        corpus=absolute(corpus) if corpus else None,
+        llm=placed_llm(llm),
+        base_url=base_url,
+        seed=seed,
+        budget=budget,
+    )
+
+
+def absolute(name: str) -> str:
+    """A path given on the command line means the same from any folder later; names of models stay as they are."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if name != "pocket" and (path.exists() or name.startswith((".", "~"))) else name
