@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from neuronaut.agent import reads, runs
 from neuronaut.agent.answer import answer_of
 from neuronaut.agent.config import Budget, RunConfig
+from neuronaut.agent.proposers import grammar
 from neuronaut.agent.proposers.base import Explored, Proposal, Proposer
 from neuronaut.agent.proposers.grammar import GrammarProposer
 from neuronaut.agent.proposers.model import model_proposer
@@ -24,6 +26,7 @@ from neuronaut.tools.errors import UserError
 from neuronaut.tools.predicates.text import parse_text
 from neuronaut.tools.predicates.tree import canonical_json
 from neuronaut.tools.registry import ToolContext
+from neuronaut.tools.targets.base import Run
 from neuronaut.tools.targets.load import load_target
 from neuronaut.tools.units import Unit
 
@@ -40,16 +43,32 @@ def reply(*predicates: str, claim: str = "it fires there") -> str:
 
 
 class Remembered:
-    """The built-in proposer, which searches once."""
+    """The built-in proposer, which searches once for each unit."""
 
     name = "grammar"
 
     def __init__(self) -> None:
-        self.found: list[Proposal] = []
+        self.found: dict[Unit, list[Proposal]] = {}
 
     def propose(self, explored: Explored) -> list[Proposal]:
-        self.found = self.found or GrammarProposer(seed=0).propose(explored)
-        return self.found
+        if explored.unit not in self.found:
+            self.found[explored.unit] = GrammarProposer(seed=0).propose(explored)
+        return self.found[explored.unit]
+
+
+def remembering(run: Callable[..., Run]) -> Callable[..., Run]:
+    """A target's way to run that runs each text once: what it reads there is the same in every question."""
+    known: dict[Any, Run] = {}
+
+    def remembered(ids: torch.Tensor, **asked: Any) -> Run:
+        if set(asked) - {"read", "stop"}:
+            return run(ids, **asked)
+        key = (ids.shape, ids.numpy().tobytes(), frozenset(asked.get("read", ())), asked.get("stop"))
+        if key not in known:
+            known[key] = run(ids, **asked)
+        return known[key]
+
+    return remembered
 
 
 class Lab:
@@ -59,7 +78,9 @@ class Lab:
         self.model, self.corpus = str(real_data / "models/stories260K"), str(folder / "stories.jsonl")
         stories = (real_data / "corpora/tinystories.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
         Path(self.corpus).write_text("".join(stories[:N_STORIES]), encoding="utf-8")
-        self.context = ToolContext(load_target(self.model), load_corpus(Path(self.corpus)))
+        target = load_target(self.model)
+        target.run = remembering(target.run)  # type: ignore[method-assign]
+        self.context = ToolContext(target, load_corpus(Path(self.corpus)))
         self.folder, self.asked, self.built_in = folder, 0, Remembered()
 
     def config(
@@ -179,8 +200,10 @@ def test_a_model_that_cannot_be_used_leaves_the_answer_of_the_others(lab: Lab, a
 
 @pytest.fixture
 def opened(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Questions of the command line are asked to the target that is loaded already."""
+    """Questions of the command line are asked to the target that is loaded already, and searched about once."""
     monkeypatch.setattr(runs, "open_inputs", lambda *_: (lab.context.target, lab.context.corpus))
+    monkeypatch.setattr(runs, "context_of", lambda *_: lab.context)
+    monkeypatch.setattr(grammar, "GrammarProposer", lambda seed: lab.built_in)
 
 
 def test_a_question_tells_where_text_is_sent_who_proposed_and_what_it_cost(
