@@ -190,7 +190,18 @@ def registry() -> dict[str, Tool]:
     """All tools by name."""
     from neuronaut.tools.circuits import compare, find, trial  # noqa: F401
     from neuronaut.tools.intervene import ablate, attribution, effects, importance, patch, path, steer, swap  # noqa: F401  the tools register themselves
-    from neuronaut.tools.look import capture, card, decompose, examples, head_tokens, heads, lens, mistakes, tuned_lens, weights  # noqa: F401
+    from neuronaut.tools.look import (  # noqa: F401
+        capture,
+        card,
+        decompose,
+        examples,
+        head_tokens,
+        heads,
+        lens,
+        mistakes,
+        tuned_lens,
+        weights,
+    )
     from neuronaut.tools.programs import tools as programs  # noqa: F401
     from neuronaut.tools.tasks import listed  # noqa: F401
     from neuronaut.tools.trials import attends, design, reads, role, writes  # noqa: F401
