@@ -125,14 +125,20 @@ def test_a_question_of_its_own_hypothesis_names_unit_side_and_predicate() -> Non
         parse_question("test 8.481: import os")
 
 
-def test_the_askers_hypothesis_is_judged_first_and_named_as_theirs(neuronaut: Command, book: Path) -> None:
-    said = neuronaut("ask", 'test 6.457: token(" Kate", " Eva")', "--notebook", book, "--json")
+def test_the_askers_hypothesis_is_judged_first_and_named_as_theirs(
+    neuronaut: Command, tiny: tuple[str, ...], book: Path
+) -> None:
+    said = neuronaut("ask", "test 0.7: starts_word", *tiny, "--notebook", book, "--json")
     assert said.code == 0
     with Notebook(book, read_only=True) as notebook:
         [run] = queries.runs(notebook)
         tests = [e for e in queries.experiments(notebook, run["id"]) if e["prediction"]]
         tested = {p["id"]: h for h in queries.hypotheses(notebook, run["id"]) for p in h["predictions"]}
-    assert PERSON in tested[tests[0]["prediction"]]["author"]
+    authors = [tested[test["prediction"]]["author"] for test in tests]
+    assert authors[0] == PERSON
+    assert "grammar" in authors[1:]  # whose own fits better, and would come first
+    found = {row["author"]: verdict["case"]["f1"] for row in tested.values() for verdict in row["verdicts"]}
+    assert found["grammar"] > found[PERSON]
 
 
 def test_a_tool_that_opens_test_text_is_no_question(neuronaut: Command, book: Path) -> None:
