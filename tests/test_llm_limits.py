@@ -14,6 +14,8 @@ import pytest
 from neuronaut.agent.config import Budget as Limits
 from neuronaut.agent.llm import budget
 from neuronaut.agent.llm.scripted import ScriptedModel
+from neuronaut.agent.proposers import grammar
+from neuronaut.agent.proposers.base import Explored, Proposal
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
 
@@ -43,8 +45,18 @@ def llm(tmp_path: Path) -> Callable[..., tuple[str, ...]]:
     return script
 
 
+class Silent:
+    """Stands for the search, which takes longer than all that is tested here."""
+
+    name = "grammar"
+
+    def propose(self, explored: Explored) -> list[Proposal]:
+        return []
+
+
 @pytest.fixture
-def ask(neuronaut: Command, tiny: tuple[str, ...], book: Path) -> Command:
+def ask(neuronaut: Command, tiny: tuple[str, ...], book: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    monkeypatch.setattr(grammar, "GrammarProposer", lambda seed: Silent())
     return lambda question, *more: neuronaut("ask", question, *tiny, *more, "--notebook", book, "--json", "--fast")
 
 
