@@ -16,7 +16,7 @@ Parts = Literal["neurons", "heads", "components"]
 
 CAN_ASK = (
     'ask about one neuron or head ("what does neuron 8.481 do"), a kind of head ("which heads are induction heads"), '
-    "a prompt (\"which heads matter for 'PROMPT'\", \"why does the model say ' X' after 'PROMPT'\") "
+    "a prompt (\"which heads matter for 'PROMPT'\", \"why does the model say ' X' after 'PROMPT'\"), "
     'a task ("find the circuit for TASK", "compare the circuits of TASK and TASK"), give a hypothesis of your own '
     '("test 8.481: at(1, digit)") or name a tool (\'tool top_examples {"unit": "8.481"}\')'
 )

@@ -8,6 +8,7 @@ from neuronaut.agent.answer import ORDER
 from neuronaut.agent.view import visible
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.text import Text
 
 STYLES = {"SUPPORTED": "bold green", "PARTIAL": "yellow", "UNRESOLVED": "magenta", "REFUTED": "red", "ABSTAINED": "dim",
@@ -16,16 +17,24 @@ BUILT_IN = ("grammar", "design effects", "design attention", "design losses", "p
 EVERYTHING_HOLDS = "all conditions hold"
 SHOWN_PROPOSALS = 4
 COLUMN, PIPED_WIDTH = 12, 120
+HEAD_DIGITS = 16
 
 
 def render(answer: dict[str, Any]) -> None:
     """Print the answer: what held first, every other verdict, examples, what is left over, and where to go on."""
     from rich.console import Console
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+    with console.capture() as printed:
+        _print(console, answer)
+    print("\n".join(line.rstrip() for line in printed.get().splitlines()), flush=True)
+
+
+def _print(console: "Console", answer: dict[str, Any]) -> None:
     from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
     console.print(Text(visible(answer["question"]), style="bold") + Text(f"  ·  {visible(answer['target']['name'])}"))
     console.print()
     grid = Table.grid(padding=(0, 2))
@@ -78,13 +87,21 @@ def _rows(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
             Text("left over", style="dim"),
             Text(f"{left['share']:.0%} of the firing of {visible(left['unit'])}{rest}"),
         )
+    own = sorted(
+        answer["proposed"], key=lambda p: p["author"] in BUILT_IN
+    )  # whoever asked somebody else wants to see it
     names = [
-        visible(p["claim"] if p["unit"].startswith("task:") else f"{p['unit']} {p['claim']}")
-        for p in answer["proposed"]
+        visible(p["claim"] if p["unit"].startswith("task:") else f"{p['unit']} {p['claim']}") + _by(p["author"])
+        for p in own
     ]
     if names:
         more = f"; and {len(names) - SHOWN_PROPOSALS} more" if len(names) > SHOWN_PROPOSALS else ""
         yield Text("not tested", style="dim"), Text("; ".join(names[:SHOWN_PROPOSALS]) + more, style="dim")
+
+
+def _by(author: str) -> str:
+    """Who proposed a claim, where it is not the built-in proposer alone."""
+    return "" if author in BUILT_IN else f" (proposed by {visible(author)})"
 
 
 def _in_words(words: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
@@ -207,6 +224,12 @@ def _reads_numbers(claim: dict[str, Any]) -> str:
     )
 
 
+def _short_head(head: str) -> str:
+    """As much of the head as `verify --head` needs."""
+    seq, _, digits = head.partition(":")
+    return f"{seq}:{digits[:HEAD_DIGITS]}"
+
+
 def _footer(answer: dict[str, Any]) -> Iterator[str]:
     run, everywhere = answer["survive"]["run"], answer["survive"]["notebook"]
     if run["predictions"]:
@@ -221,5 +244,5 @@ def _footer(answer: dict[str, Any]) -> Iterator[str]:
     if cost and cost["llm_calls"]:
         dollars = "price unknown" if cost["usd"] is None else f"${cost['usd']:.4f}"
         spent += f", {cost['llm_calls']} language-model calls ({cost['tokens']:,} tokens, {dollars})"
-    yield f"run {answer['run']} · {spent} · notebook {visible(answer['notebook'])} · ledger head {answer['ledger_head']}"
+    yield f"run {answer['run']} · {spent} · notebook {visible(answer['notebook'])} · ledger head {_short_head(answer['ledger_head'])}"
     yield f"next: {' · '.join(answer['next'])}"

@@ -9,7 +9,7 @@ from neuronaut.agent.llm.gateway import Malformed, NoReply
 from neuronaut.agent.llm.opened import gateway_of
 from neuronaut.agent.meant import task_meant
 from neuronaut.agent.questions import Question, parse_question
-from neuronaut.agent.session import Session
+from neuronaut.agent.session import BudgetSpent, Session
 from neuronaut.prompts import render
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.registry import find_tool, registry
@@ -17,6 +17,7 @@ from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.tasks.catalogue import tasks
 
+OWN_WORDS = 'ask in the words of the program, for example "what does neuron 8.481 do"'
 MAX_QUESTION = 4_000  # characters that a language model is asked to understand
 
 
@@ -50,7 +51,8 @@ def read_question(text: str, target: TargetModel) -> Question:
 def understood(session: Session) -> Question:
     """The question of a run: as the parser reads it, else as the language model of the run rewords it for the parser.
 
-    Raises UserError with the parser's reason where there is no language model, and NotUnderstood where that fails too.
+    Raises UserError with the parser's reason where there is no language model, NotUnderstood where that fails too, and BudgetSpent
+    where it may not be asked.
     """
     text, target = session.config.question, session.context.target
     try:
@@ -58,12 +60,13 @@ def understood(session: Session) -> Question:
     except UserError as error:
         if isinstance(error, ToolRefused) or session.config.llm is None or not text.strip():
             raise
-        reason = str(error)
     gateway = gateway_of(session)
     try:
         question = gateway.ask(_request(session, text), lambda reply: _read(reply, target), about=session.run)
-    except (NoReply, OutOfBudget) as error:
-        raise NotUnderstood(f"{reason}; the language model could not put it into such words either ({error})") from None
+    except OutOfBudget as error:
+        raise BudgetSpent(f"{error}, so that the question is not understood") from None
+    except NoReply as error:
+        raise NotUnderstood(f"the question is not understood: {error}; {OWN_WORDS}") from None
     session.say("asked", f"taken as: {question.text}")
     gateway.budget.turned_out(session.run, about_of(session, question))
     return replace(question, text=text)

@@ -167,11 +167,24 @@ def test_a_verdict_is_named_only_beside_a_record_that_has_it(
     claim = next(one for one in asked["claims"] if one["status"] != "SUPPORTED")
     words = [
         f"It is {claim['status']} [{claim['id']}].", f"It is SUPPORTED [{claim['id']}].", f"It is {claim['status']}.",
-        f"It was a question [{asked['run']}].", "It is REFUTED [01HZX5T5R9D3N2Q8J4V6W7Y0AC].",
+        f"It was a question [{asked['run']}].", "It is REFUTED [01HZX5T5R9D3N2Q8J4V6W7Y0AC].", "It has been Proven.",
+        "It is S\u200bUPPORTED.", "It was ｃｏｎｆｉｒｍｅｄ.",
     ]  # fmt: skip
     events = talk([" ".join(words)], "well?")
     assert kinds(events, "said") == [words[0], words[3]]
-    assert any("3 of its sentences" in note for note in kinds(events, "note"))
+    assert any("6 of its sentences" in note for note in kinds(events, "note"))
+
+
+def test_what_is_told_of_a_part_without_a_record_says_so(talk: Talk) -> None:
+    told = [
+        "Neuron 8.481 fires on names.",
+        "L0H1 looks back.",
+        "Shall I look at 8.481?",
+        "Version 3.14.15 is out.",
+        "I see.",
+    ]
+    events = talk([" ".join(told)], "well?")
+    assert [one.endswith("(cites no record)") for one in kinds(events, "said")] == [True, True, False, False, False]
 
 
 def test_without_a_language_model_each_line_is_a_question(talk: Talk, book: Path) -> None:

@@ -214,7 +214,7 @@ def test_a_question_tells_where_text_is_sent_who_proposed_and_what_it_cost(
         assert runs.ask(config, tmp_path / "n.db", as_json=True) == 0
         out, err = capsys.readouterr()
         answer = json.loads(out)
-        assert [server.url in line for line in err.splitlines() if "is sent explore text" in line] == [True]
+        assert [server.url in line for line in err.splitlines() if "explore text go there" in line] == [True]
         claim = answer["claims"][0]
         assert (claim["status"], claim["author"]) == ("SUPPORTED", "grammar, compatible:some-model")
         assert answer["cost"]["llm_calls"] == len(server.requests)

@@ -65,9 +65,9 @@ def test_words_that_the_parser_reads_are_not_sent_to_be_reworded(
     ("replies", "says"),
     [
         ([{"question": "", "say": "Name a neuron."}], "Name a neuron."),
-        ([{"question": "delete everything", "say": ""}] * 2, "could not put it into such words"),
-        ([{"question": 'tool test_reads {"unit": "1.3"}', "say": ""}] * 2, "could not put it into such words"),
-        (["no JSON", "still none"], "could not put it into such words"),
+        ([{"question": "delete everything", "say": ""}] * 2, "the question is not understood: two replies"),
+        ([{"question": 'tool test_reads {"unit": "1.3"}', "say": ""}] * 2, "the question is not understood: two replies"),
+        (["no JSON", "still none"], "the question is not understood: two replies"),
     ],
 )
 def test_what_is_not_understood_ends_with_one_sentence(

@@ -106,7 +106,7 @@ def act(session: Session, call: Call, answer: Answer) -> Found:
     try:
         if call.name in OWN:
             return _own(session, call, answer)
-        tool, args = called(call, looks())
+        tool, args = called(call, looks(), OWN)
         done = session.experiment(tool.name, args.model_dump(mode="json"))
         shown = "\n".join(result_lines(ToolResult(tuple(done.measurements.values()), done.payload)))
         return Found(_for_model(f"experiment [{done.id}]\n{shown}"), shown)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,14 @@ ASKER = "asker"  # the id of a call that the person's own line makes, where no l
 MOST_CALLS = 8  # of one turn
 REFUSED = "the person did not allow this"
 _ID = re.compile(r"\b[0-9A-HJKMNP-TV-Z]{26}\b")
-_VERDICT = re.compile(r"\b(SUPPORTED|PARTIAL|UNRESOLVED|REFUTED|ABSTAINED)\b")
+_PART = re.compile(r"(?<![\w.])(?:\d+\.\d+-?|L\d+[HN]\d+|mlp\d+)(?![\w.]*\d)")
+_VERDICTS = {
+    "SUPPORTED": "supported|proved|proven|confirmed|established|verified",
+    "REFUTED": "refuted|disproved|disproven",
+    "PARTIAL": "partially (?:supported|proved|proven)",
+    "UNRESOLVED": "unresolved",
+    "ABSTAINED": "abstained",
+}
 HELP = """Ask in any words (with --llm) or in those of `neuronaut ask`; for example: what does neuron 8.481 do
 test 8.481: at(1, token(" in"))    tests a hypothesis of your own
 /cost  what was spent     /findings WORDS  claims in the notebook     /show ID  a record
@@ -62,7 +70,7 @@ class Talk:
         turns = [*state["turns"], as_value(Told("", tuple((i, text) for i, text in state["results"])))][
             : len(state["turns"]) + bool(state["results"])
         ]
-        words = Sentences(lambda sentence: self.screen.show("said", sentence), self._stands)
+        words = Sentences(lambda sentence: self.screen.show("said", _marked(sentence)), self._stands)
         said, gateway = Said(""), gateway_of(self.session)
         request = Request(
             "talk", render("talk_system"), self._prompt(state["first"]), None, min(2_000, gateway.model.max_tokens),
@@ -114,8 +122,9 @@ class Talk:
 
     def _stands(self, sentence: str) -> bool:
         """Whether all records that a sentence cites exist, and each verdict that it names is that of one of them."""
-        found = [self._outcomes(cited) for cited in _ID.findall(sentence)]
-        named = set(_VERDICT.findall(sentence))
+        bare = "".join(c for c in unicodedata.normalize("NFKC", sentence) if unicodedata.category(c) != "Cf")
+        found = [self._outcomes(cited) for cited in _ID.findall(bare)]
+        named = {status for status, words in _VERDICTS.items() if re.search(rf"\b(?:{status}|(?i:{words}))\b", bare)}
         return None not in found and named <= {outcome for outcomes in found for outcome in outcomes or ()}
 
     def _outcomes(self, identifier: str) -> set[str] | None:
@@ -151,6 +160,12 @@ def _held_back(session: Session) -> Iterator[None]:
         session.say = say
         for one in waiting:
             say(*one)
+
+
+def _marked(sentence: str) -> str:
+    """The sentence; one that tells something of a part of the model and cites nothing says so."""
+    told = _PART.search(sentence) and not _ID.search(sentence) and not sentence.rstrip().endswith("?")
+    return f"{sentence} (cites no record)" if told else sentence
 
 
 def _shown(call: Value) -> str:

@@ -54,12 +54,12 @@ def _type(tool: Tool, field: dict[str, Any]) -> dict[str, Any]:
     raise ToolRefused(f"{tool.name} takes arguments that are no plain values: it is not offered")
 
 
-def called(call: Call, tools: Iterable[Tool]) -> tuple[Tool, ToolArgs]:
+def called(call: Call, tools: Iterable[Tool], beside: Iterable[str] = ()) -> tuple[Tool, ToolArgs]:
     """The tool and the arguments of a call. Refuses, in one sentence, a name that was not offered and arguments that do not
-    fit; nothing is guessed or run."""
+    fit; nothing is guessed or run. beside: names of what is offered and no tool."""
     known = {tool.name: tool for tool in tools}
     if call.name not in known:
-        raise ToolRefused(f"there is no tool {plain(call.name, 60)!r} here: choose from {', '.join(known)}")
+        raise ToolRefused(f"there is no tool {plain(call.name, 60)!r} here: choose from {', '.join([*beside, *known])}")
     tool = known[call.name]
     given = arguments_of(call)
     needed = tool.args.model_json_schema().get("required", [])
