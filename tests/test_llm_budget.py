@@ -14,7 +14,7 @@ import pytest
 from neuronaut.agent.config import Budget as Limits
 from neuronaut.agent.llm.base import Call, Offered, OutOfBudget, Reply, Request, Said, Told
 from neuronaut.agent.llm.budget import LEAST_REPLY, UNIT, Budget, Later, UnitSpent, most_tokens_in
-from neuronaut.agent.llm.counting import SEAMS, Counting
+from neuronaut.agent.llm.counting import SEAMS, Counting, counted
 from neuronaut.agent.llm.prices import Price, Prices
 
 IN, CACHED, OUT, WRITTEN = 10.0, 1.0, 100.0, 40.0
@@ -384,3 +384,24 @@ def test_a_batch_costs_half_unless_the_table_has_a_price_of_its_own() -> None:
     dated = Reply("", "paid-2026-01-31", "", 10, 4, 2)
     assert own.micro_dollars(MODEL, dated, batch=True) == 3 * 12
     assert PRICES.micro_dollars(MODEL, dated, batch=True) == whole / 2
+
+
+# Counts that cannot be
+
+
+@pytest.mark.parametrize("reported", [-1, -(10**30), 10**30, 10**9 + 1])
+def test_counts_that_cannot_be_are_paid_as_if_they_were_missing(reported: int) -> None:
+    lied, silent = Budget(PRICES), Budget(PRICES)
+    for budget, n in ((lied, reported), (silent, None)):
+        budget.settle(budget.reserve(MODEL, request()), MODEL, reply(n, n, n))  # type: ignore[arg-type]
+    assert lied.total == replace(silent.total, began=lied.total.began)
+    assert lied.total.tokens == most_tokens_in(request().as_json()) + 1000
+    assert lied.line().startswith("1 call, at most ")
+
+
+def test_a_count_is_taken_up_to_four_times_the_high_guess_and_what_a_service_may_add() -> None:
+    body = request(60_000).as_json()
+    most = 4 * (60_000 // 2) + 20_000
+    assert counted(reply(most, 5, most), body) == reply(most, 5, most)
+    assert counted(reply(most + 1, 5, 7), body) == reply(None, 5, 7)
+    assert counted(reply(1000, 5, 1001, 1000), body) == reply(1000, 5, None, 1000)  # type: ignore[arg-type]

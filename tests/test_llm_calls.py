@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from neuronaut.agent.config import Budget as Limits
 from neuronaut.agent.config import RunConfig
 from neuronaut.agent.llm.base import (
+    COUNTS,
     Heard,
     KeyRefused,
     LanguageModelError,
@@ -421,3 +422,13 @@ def test_a_price_table_that_is_none_is_refused(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("NEURONAUT_PRICES", str(path))
     with pytest.raises(UserError, match="cannot be read"):
         read_prices()
+
+
+@pytest.mark.parametrize("count", [10**30, -5])
+def test_a_reply_whose_counts_cannot_be_is_used_and_stored_without_them(lab: Lab, count: int, prices: None) -> None:
+    gateway = lab.scripted(Reply("fine", "paid", "completed", count, count, count, tokens_written=count))
+    assert gateway.ask(request(), read) == "fine"
+    [call] = lab.calls()
+    assert {call["end"][name] for name in COUNTS} == {None}
+    assert call["end"]["usd_micro"] is None
+    assert gateway.budget.total.tokens == needed(request()) + 1000

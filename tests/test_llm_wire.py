@@ -1,5 +1,6 @@
 """Both SDKs, over HTTP on this machine: what they send, what is read of a reply, and which failure says what."""
 
+import json
 import logging
 import os
 import shutil
@@ -17,6 +18,7 @@ import pytest
 from pydantic import BaseModel
 
 from neuronaut.agent.config import parse_llm
+from neuronaut.agent.llm import messages
 from neuronaut.agent.llm.again import again_after
 from neuronaut.agent.llm.base import (
     COMPLETE,
@@ -28,8 +30,10 @@ from neuronaut.agent.llm.base import (
 )
 from neuronaut.agent.llm.exchange import certificates
 from neuronaut.agent.llm.registry import open_language_model
+from neuronaut.evals.fake_provider import formats
 from neuronaut.evals.fake_provider.checks import why_refused
-from neuronaut.evals.fake_provider.script import Answer, fails, says, sends
+from neuronaut.evals.fake_provider.formats import Spoken
+from neuronaut.evals.fake_provider.script import Answer, Seen, body_of, fails, says, sends
 from neuronaut.evals.fake_provider.server import Loopback
 from neuronaut.tools.errors import UserError
 
@@ -354,3 +358,41 @@ def test_a_server_is_trusted_by_the_certificates_that_the_environment_names_at_t
 
 def test_certificates_are_read_once() -> None:
     assert certificates() is certificates()
+
+
+IMPOSSIBLE = (10**30, -1, -(10**30), 2.5, 1e999, True, "12", [], None, 10**9 + 1)
+
+
+def counts_of(reported: Any) -> dict[str, Any]:
+    """A reply whose counts, in any format, are all the same."""
+    parts = {"cached_tokens": reported, "cache_write_tokens": reported}
+    names = ("input_tokens", "output_tokens", "prompt_tokens", "completion_tokens")
+    of_cache = {"cache_read_input_tokens": reported, "cache_creation_input_tokens": reported}
+    return dict.fromkeys(names, reported) | of_cache | {"input_tokens_details": parts, "prompt_tokens_details": parts}
+
+
+def reports(reported: Any) -> Callable[[Seen], Answer]:
+    """A step whose reply has these counts."""
+    return lambda seen: Answer(json.dumps(body_of(seen, Spoken("words")) | {"usage": counts_of(reported)}).encode())
+
+
+@pytest.mark.parametrize("reported", IMPOSSIBLE, ids=repr)
+def test_a_count_that_cannot_be_is_taken_as_missing_and_the_reply_is_kept(opened: Open, reported: Any) -> None:
+    _, model = opened(reports(reported))
+    reply = model.ask(REQUEST)
+    assert (reply.text, reply.tokens_in, reply.tokens_out) == ("words", None, None)
+    assert (reply.tokens_cached, reply.tokens_written) in ((None, None), (0, 0) if reported is None else (None, None))
+
+
+@pytest.mark.parametrize("reported", [0, 7, 7.0, 10**8])
+def test_a_count_that_can_be_is_taken_as_it_is(opened: Open, provider: str, reported: Any) -> None:
+    _, model = opened(reports(reported))
+    reply = model.ask(REQUEST)
+    n_in = 3 * reported if provider == "anthropic" else reported  # which counts the cache apart
+    assert (reply.tokens_in, reply.tokens_cached, reply.tokens_out) == (n_in, reported, reported)
+
+
+def test_one_part_of_the_tokens_that_cannot_be_leaves_their_sum_unknown() -> None:
+    usage = {"input_tokens": 5, "output_tokens": 6, "cache_read_input_tokens": -5}
+    reply = messages.reply(json.dumps({**formats.messages(Spoken("words")), "usage": usage}).encode(), "x")
+    assert (reply.tokens_in, reply.tokens_cached, reply.tokens_out) == (None, None, 6)

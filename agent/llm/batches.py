@@ -10,6 +10,7 @@ from neuronaut.agent.llm.batch_log import BatchLog, End, Failure, Intent, Row
 from neuronaut.agent.llm.batch_services import BatchService, Progress
 from neuronaut.agent.llm.budget import Held
 from neuronaut.agent.llm.calls import Calls, NoReply, storable, whole
+from neuronaut.agent.llm.counting import counted
 from neuronaut.agent.llm.openai import OpenAIModel
 from neuronaut.tools.errors import UserError
 
@@ -136,6 +137,8 @@ class Batches:
         if isinstance(outcome, Failure) and not outcome.billed:
             budget.release(held)
             return End(outcome, 0)
+        if isinstance(outcome, Reply):
+            outcome = counted(outcome, held.body)
         reply = outcome if isinstance(outcome, Reply) else None
         return End(outcome, budget.settle(held, self.calls.model, reply))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from neuronaut.agent.config import Budget as Limits
 from neuronaut.agent.llm.base import LanguageModel, OutOfBudget, Reply, Request
-from neuronaut.agent.llm.counting import Counting
+from neuronaut.agent.llm.counting import Counting, counted
 from neuronaut.agent.llm.counting import most_tokens_in as most_tokens_in
 from neuronaut.agent.llm.prices import Price, Prices
 from neuronaut.tools.errors import UserError
@@ -201,6 +201,7 @@ class Budget:
     def settle(self, held: Held, model: LanguageModel, reply: Reply | None) -> int | None:
         """A call ended that was billed, or may have been and was lost (`reply` is None). The exact price in millionths of a
         dollar, None where it is unknown."""
+        reply = reply and counted(reply, held.body)
         n_in = held.tokens_in if reply is None or reply.tokens_in is None else reply.tokens_in
         n_out = held.max_tokens if reply is None or reply.tokens_out is None else reply.tokens_out
         exact = None if reply is None else self.prices.micro_dollars(model, reply, batch=held.batch)

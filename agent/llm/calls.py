@@ -18,6 +18,7 @@ from neuronaut.agent.llm.base import (
     plain,
 )
 from neuronaut.agent.llm.budget import Budget, Held
+from neuronaut.agent.llm.counting import counted
 from neuronaut.tools.errors import UserError
 
 State = Literal["refused", "cut off", "filtered", "not whole", "malformed", "failed", "expired", "cancelled"]
@@ -115,6 +116,8 @@ class Calls:
 
     def end(self, begun: Begun, outcome: Outcome) -> Reply:
         """Settle and record the call. Its reply, or raises NoReply, or the UserError that came back."""
+        if isinstance(outcome, Reply):
+            outcome = counted(outcome, begun.held.body)
         seconds, reply = time.monotonic() - begun.at, outcome if isinstance(outcome, Reply) else None
         if isinstance(outcome, Reply) or (isinstance(outcome, LanguageModelError) and outcome.maybe_billed):
             price = self.budget.settle(begun.held, self.model, reply)

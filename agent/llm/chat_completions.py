@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from neuronaut.agent.llm.base import Call, Heard, LanguageModelError, Reply, Request, Said, schema_of, wire
+from neuronaut.agent.llm.counting import Count
 from neuronaut.agent.llm.events import cut, events, json_of, malformed, told_error
 from neuronaut.agent.llm.schemas import strict_schema
 
@@ -85,13 +86,13 @@ class _Choice(BaseModel):
 
 
 class _Details(BaseModel):
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
+    cached_tokens: Count = None
+    cache_write_tokens: Count = None
 
 
 class _Usage(BaseModel):
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: Count
+    completion_tokens: Count
     prompt_tokens_details: _Details | None = None
 
 

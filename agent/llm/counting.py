@@ -2,13 +2,43 @@
 
 import json
 from collections import deque
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from neuronaut.agent.llm.base import Reply
 
 BYTES_A_TOKEN = 2  # a low guess, so that the count of tokens before a call is a high one: English text has about 4
 PARTS = ("system", "prompt", "schema", "tools")
 SEAMS = 16  # tokens; a text that is cut into parts may have a few more than as a whole
 KEPT = 16  # requests that were billed
+MOST_COUNTED = 10**9  # tokens; no context holds as many
+FAR = 4  # times the high guess: two tokens for each byte of English
+HIDDEN = 20_000  # tokens that a service may add to a request: instructions about tools and formats
+
+
+def count_of(reported: object) -> int | None:
+    """A count of tokens as a service reports it, a whole number; None for one that cannot be."""
+    if isinstance(reported, bool) or not isinstance(reported, int | float):
+        return None
+    return int(reported) if 0 <= reported <= MOST_COUNTED and reported == int(reported) else None
+
+
+Count = Annotated[int | None, BeforeValidator(count_of)]
+
+
+def counted(reply: Reply, body: dict[str, Any]) -> Reply:
+    """The reply without counts that its request cannot have; they are taken as missing, so that the high guess stands."""
+    most = FAR * most_tokens_in(body) + HIDDEN
+    n_in, n_out = count_of(reply.tokens_in), count_of(reply.tokens_out)
+    n_in = None if n_in is not None and n_in > most else n_in
+    within = most if n_in is None else n_in
+    cached, written = (
+        None if part is None or part > within else part
+        for part in map(count_of, (reply.tokens_cached, reply.tokens_written))
+    )
+    return replace(reply, tokens_in=n_in, tokens_out=n_out, tokens_cached=cached, tokens_written=written)
 
 
 def most_tokens_in(body: dict[str, Any]) -> int:

@@ -4,10 +4,11 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 from neuronaut.agent.llm.base import Call, Heard, Reply, Request, Said, schema_of, wire
 from neuronaut.agent.llm.chat_completions import readable
+from neuronaut.agent.llm.counting import Count
 from neuronaut.agent.llm.events import cut, events, json_of, malformed, text_of, told_error
 from neuronaut.agent.llm.schemas import strict_schema
 
@@ -72,10 +73,16 @@ class _Block(BaseModel):
 
 
 class _Usage(BaseModel):
-    input_tokens: int
-    output_tokens: int
-    cache_creation_input_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
+    input_tokens: Count
+    output_tokens: Count
+    cache_creation_input_tokens: Count = 0
+    cache_read_input_tokens: Count = 0
+
+    @field_validator("cache_creation_input_tokens", "cache_read_input_tokens", mode="before")
+    @classmethod
+    def _none(cls, reported: object) -> object:
+        """null is none of them; what is no count stays unknown."""
+        return 0 if reported is None else reported
 
 
 class _Message(BaseModel):
@@ -92,12 +99,13 @@ def reply(content: bytes, name: str) -> Reply:
 
 def _reply(message: _Message) -> Reply:
     usage = message.usage
-    cached, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
+    cached, written = usage.cache_read_input_tokens, usage.cache_creation_input_tokens
+    parts = [part for part in (usage.input_tokens, cached, written) if part is not None]
     return Reply(
         text="".join(block.text or "" for block in message.content if block.type == "text"),
         model=message.model,
         stop_reason=message.stop_reason or "unknown",
-        tokens_in=usage.input_tokens + cached + written,
+        tokens_in=sum(parts) if len(parts) == 3 else None,
         tokens_cached=cached,
         tokens_out=usage.output_tokens,
         calls=tuple(Call(b.id, b.name, _written(b.input)) for b in message.content if b.type == "tool_use"),

@@ -16,6 +16,7 @@ from neuronaut.agent.llm.base import (
     schema_of,
     wire,
 )
+from neuronaut.agent.llm.counting import Count
 from neuronaut.agent.llm.events import cut, events, json_of, malformed, text_of, told_error
 from neuronaut.agent.llm.schemas import strict_schema
 
@@ -78,13 +79,13 @@ class _Item(BaseModel):
 
 
 class _Details(BaseModel):
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
+    cached_tokens: Count = None
+    cache_write_tokens: Count = None
 
 
 class _Usage(BaseModel):
-    input_tokens: int
-    output_tokens: int
+    input_tokens: Count
+    output_tokens: Count
     input_tokens_details: _Details | None = None
 
 
