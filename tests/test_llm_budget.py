@@ -15,7 +15,7 @@ from neuronaut.agent.config import Budget as Limits
 from neuronaut.agent.llm.base import Call, Offered, OutOfBudget, Reply, Request, Said, Told
 from neuronaut.agent.llm.budget import LEAST_REPLY, UNIT, Budget, Later, UnitSpent, most_tokens_in
 from neuronaut.agent.llm.counting import SEAMS, Counting, counted
-from neuronaut.agent.llm.prices import Price, Prices
+from neuronaut.agent.llm.prices import Price, Prices, dollars
 
 IN, CACHED, OUT, WRITTEN = 10.0, 1.0, 100.0, 40.0
 PRICES = Prices("2026-11-01", {"paid": Price(IN, CACHED, OUT)})
@@ -405,3 +405,26 @@ def test_a_count_is_taken_up_to_four_times_the_high_guess_and_what_a_service_may
     assert counted(reply(most, 5, most), body) == reply(most, 5, most)
     assert counted(reply(most + 1, 5, 7), body) == reply(None, 5, 7)
     assert counted(reply(1000, 5, 1001, 1000), body) == reply(1000, 5, None, 1000)  # type: ignore[arg-type]
+
+
+# Money
+
+
+@pytest.mark.parametrize(
+    ("usd", "shown"),
+    [(0.0, "$0.0000"), (1e-5, "$0.00001"), (1.2e-6, "$0.0000012"), (0.00015, "$0.00015"), (0.0123, "$0.0123"), (2, "$2.0000"),
+     (1234.5, "$1,234.5000"), (0.00016049, "$0.00016"), (9.99e-5, "$0.0001")],
+)  # fmt: skip
+def test_a_sum_of_money_is_shown_with_digits_that_say_something(usd: float, shown: str) -> None:
+    assert dollars(usd) == shown
+    assert float(shown.strip("$").replace(",", "")) == pytest.approx(usd, rel=0.05, abs=0)
+
+
+def test_a_tiny_budget_is_said_in_dollars_and_one_call_in_the_singular() -> None:
+    with pytest.raises(OutOfBudget, match=r"the budget of \$0\.00001 has \$0\.00001 left, too little") as spent:
+        Budget(PRICES, run=Limits(usd=0.00001)).reserve(MODEL, request())
+    assert "e-" not in str(spent.value)
+    budget = Budget(PRICES, run=Limits(calls=1))
+    budget.reserve(MODEL, request())
+    with pytest.raises(OutOfBudget, match="the budget of 1 call is spent"):
+        budget.reserve(MODEL, request())

@@ -11,12 +11,16 @@ from neuronaut.agent.config import Budget as Limits
 from neuronaut.agent.llm.base import LanguageModel, OutOfBudget, Reply, Request
 from neuronaut.agent.llm.counting import Counting, counted
 from neuronaut.agent.llm.counting import most_tokens_in as most_tokens_in
-from neuronaut.agent.llm.prices import Price, Prices
+from neuronaut.agent.llm.prices import Price, Prices, dollars
 from neuronaut.tools.errors import UserError
 
 LEAST_REPLY = 500  # tokens; in fewer no hypothesis fits
 UNIT = Limits(calls=13, tokens=17_000)  # of one question about one neuron: both sides and their revisions
 WHOLE = Limits()
+
+
+def _calls(n: int) -> str:
+    return "call" if n == 1 else "calls"
 
 
 class UnitSpent(OutOfBudget):
@@ -49,7 +53,7 @@ class Account:
         few are left for one."""
         least, allowed, limits = min(LEAST_REPLY, wanted), wanted, self.limits
         if limits.calls is not None and self.calls >= limits.calls:
-            raise self._spent(f"of {limits.calls:,} calls", "is spent; the next one was not made")
+            raise self._spent(f"of {limits.calls:,} {_calls(limits.calls)}", "is spent; the next one was not made")
         if limits.seconds is not None and now - self.began >= limits.seconds:
             raise self._spent(f"of {limits.seconds:g} seconds", "is spent; the next call was not made")
         if limits.tokens is not None:
@@ -61,8 +65,8 @@ class Account:
             micro = math.floor(limits.usd * 1e6) - self.micro_dollars - self.held_micro * held
             of_reply = micro - math.ceil(tokens_in * price.dearest_in)
             if of_reply < least * price.tokens_out or of_reply < 0:
-                has = f"has ${max(0, micro) / 1e6:.4f} left, too little for the next call; it was not made"
-                raise self._spent(f"of ${limits.usd:g}", has)
+                has = f"has {dollars(max(0, micro) / 1e6)} left, too little for the next call; it was not made"
+                raise self._spent(f"of {dollars(limits.usd)}", has)
             allowed = min(allowed, math.floor(of_reply / price.tokens_out)) if price.tokens_out else allowed
         return allowed
 
@@ -242,8 +246,8 @@ class Budget:
         with self._lock:
             total = self.total
             most = "at most " if total.lost else ""
-            calls = f"{total.calls:,} call" + ("" if total.calls == 1 else "s")
+            calls = f"{total.calls:,} {_calls(total.calls)}"
             share = 100 * total.tokens_cached // total.tokens_in if total.tokens_in else 0
             cached = f" ({share} % cached)" if total.tokens_cached else ""
-            paid = "price unknown" if total.unpriced else f"{most}${total.micro_dollars / 1e6:.4f}"
+            paid = "price unknown" if total.unpriced else f"{most}{dollars(total.micro_dollars / 1e6)}"
             return f"{calls}, {most}{total.tokens:,} tokens{cached}, {paid}"

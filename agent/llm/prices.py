@@ -31,6 +31,7 @@ FREE = Price(0.0, 0.0, 0.0, 0.0)
 BATCH = 0.5  # of the price of a single call: what both services ask for their batches
 # Of the price in: what is written into the cache. Source: https://docs.claude.com/en/docs/build-with-claude/prompt-caching
 WRITTEN = {"anthropic": 1.25}
+DIGITS = 4  # of a sum of money after the point, more where it is smaller
 _DATED = re.compile(r"([-@:](\d[\d-]*|latest))?")
 
 
@@ -77,6 +78,13 @@ def _complete(price: Price, provider: str, share: float = 1.0) -> Price:
     """So much of a price, with that of what is written into the cache: the table's, else what the service asks."""
     written = price.tokens_in * WRITTEN.get(provider, 1.0) if price.tokens_written is None else price.tokens_written
     return Price(*(share * one for one in (price.tokens_in, price.tokens_cached, price.tokens_out, written)))
+
+
+def dollars(usd: float) -> str:
+    """A sum of money with at least two digits that say something: "$0.0123", "$0.00001"."""
+    more = 1 - math.floor(math.log10(usd)) if usd > 0 else 0
+    whole, _, rest = f"{usd:,.{max(DIGITS, more)}f}".partition(".")
+    return f"${whole}.{rest[:DIGITS]}{rest[DIGITS:].rstrip('0')}"
 
 
 def read_prices() -> Prices:
