@@ -151,7 +151,10 @@ def test_what_was_asked_before_a_kill_counts_for_the_unit_of_a_resumed_run(
     said = neuronaut("resume", run, "--notebook", book, "--json")
     assert about(book) == {words: Counter({"own": 2, "0.3": 6})}  # one of them lost, so that none is left to tell
     assert "not told in words: the budget of 8 calls for 0.3 is spent" in said.err
-    assert (said.code, json.loads(said.out)["cost"]["maybe_billed_twice"]) == (0, 1)
+    cost = json.loads(said.out)["cost"]
+    assert (said.code, cost["maybe_billed_twice"], cost["uncounted"]) == (0, 1, 1)
+    shown = neuronaut("show", run, "--notebook", book).out
+    assert f"(at most {cost['tokens']:,} tokens, price unknown, 1 maybe billed twice)" in shown
 
 
 # A conversation

@@ -66,7 +66,10 @@ def test_words_that_the_parser_reads_are_not_sent_to_be_reworded(
     [
         ([{"question": "", "say": "Name a neuron."}], "Name a neuron."),
         ([{"question": "delete everything", "say": ""}] * 2, "the question is not understood: two replies"),
-        ([{"question": 'tool test_reads {"unit": "1.3"}', "say": ""}] * 2, "the question is not understood: two replies"),
+        (
+            [{"question": 'tool test_reads {"unit": "1.3"}', "say": ""}] * 2,
+            "the question is not understood: two replies",
+        ),
         (["no JSON", "still none"], "the question is not understood: two replies"),
     ],
 )
