@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from neuronaut.agent.answer import ORDER
+from neuronaut.agent.cost import asked
 from neuronaut.agent.view import visible
 
 if TYPE_CHECKING:
@@ -242,7 +243,6 @@ def _footer(answer: dict[str, Any]) -> Iterator[str]:
     if cost and cost["seconds"] is not None:
         spent = f"{cost['seconds']:.0f} s, {spent}"
     if cost and cost["llm_calls"]:
-        dollars = "price unknown" if cost["usd"] is None else f"${cost['usd']:.4f}"
-        spent += f", {cost['llm_calls']} language-model calls ({cost['tokens']:,} tokens, {dollars})"
+        spent += f", {asked(cost)}"
     yield f"run {answer['run']} · {spent} · notebook {visible(answer['notebook'])} · ledger head {_short_head(answer['ledger_head'])}"
     yield f"next: {' · '.join(answer['next'])}"

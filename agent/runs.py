@@ -260,7 +260,8 @@ def _spent_before(session: Session) -> tuple[float, float]:
 def _cost(session: Session, before: tuple[float, float]) -> dict[str, Any]:
     """What the run cost, the parts before a resume included."""
     seconds, forwards = before[0] + time.monotonic() - session.began, before[1] + session.forwards
-    return Cost.of(session.notebook, session.run, seconds=seconds, forwards=forwards).fields
+    priced = session.gateway is None or session.gateway.priced
+    return Cost.of(session.notebook, session.run, seconds=seconds, forwards=forwards, priced=priced).fields
 
 
 def _show(notebook: Notebook, run: str, *, as_json: bool) -> int:

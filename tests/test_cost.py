@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from neuronaut.agent.cost import Cost
+from neuronaut.agent.cost import asked as asked_in_words
+from neuronaut.evals.fake_provider.script import fails
+from neuronaut.evals.fake_provider.server import Loopback
 from neuronaut.evals.loop import ask_each
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
@@ -16,8 +19,8 @@ from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.targets.load import load_target
 from neuronaut.tools.units import Unit
 
-FIELDS = {"seconds", "forwards", "tokens", "llm_calls", "maybe_billed_twice", "usd"}
-NOT_ASKED = {"tokens": 0, "llm_calls": 0, "maybe_billed_twice": 0, "usd": 0.0}
+FIELDS = {"seconds", "forwards", "tokens", "llm_calls", "uncounted", "maybe_billed_twice", "usd"}
+NOT_ASKED = {"tokens": 0, "llm_calls": 0, "uncounted": 0, "maybe_billed_twice": 0, "usd": 0.0}
 
 
 @pytest.fixture
@@ -97,6 +100,59 @@ def test_calls_of_a_language_model_are_counted_with_their_price(tiny: tuple[str,
             notebook.end_call(call, {**reply, "usd_micro": price, "tokens_in": tokens, "tokens_out": 1})
         priced = Cost.of(notebook, run, seconds=1.0, forwards=2.0)
         assert (priced.llm_calls, priced.tokens, priced.usd) == (2, 44, 1.75)
-        notebook.begin_call(run, {**request, "request_sha256": "s" * 64})
-        assert Cost.of(notebook, run, seconds=1.0, forwards=2.0).usd is None
         assert set(priced.fields) == FIELDS
+
+
+ASKED = {"system": "s" * 100, "prompt": "p" * 300, "max_tokens": 700}
+MOST_IN = (100 + 300) // 2  # two bytes a token
+
+
+def ended(**known: Any) -> dict[str, Any]:
+    return {"response": "{}", "answered_by": "m", "stop_reason": "stop", "seconds": 1, "usd_micro": 50, **known}
+
+
+@pytest.mark.parametrize(
+    ("end", "tokens", "uncounted", "usd"),
+    [(None, MOST_IN + 700, 1, None),  # it was begun and never ended
+     ({"error": "lost", "usd_micro": None, "seconds": 1}, MOST_IN + 700, 1, None),
+     ({"error": "HTTP 500", "usd_micro": 0, "seconds": 1}, 0, 0, 5e-5),
+     (ended(tokens_in=9, tokens_out=None, usd_micro=None), 709, 1, None),
+     (ended(tokens_in=None, tokens_out=9, usd_micro=None), MOST_IN + 9, 1, None),
+     (ended(tokens_in=0, tokens_out=0), 0, 0, 1e-4)],
+)  # fmt: skip
+def test_a_call_whose_tokens_are_not_known_counts_at_its_high_estimate(
+    end: Any, tokens: int, uncounted: int, usd: float | None, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    request = {"purpose": "propose", "provider": "openai", "model": "m", "request": json.dumps(ASKED)}
+    with Notebook(tmp_path / "calls.db") as notebook:
+        run = notebook.start_run({"question": "q", "seed": 0}, load_target(tiny[1]).fingerprint(), ("c", "s", 1))
+        for sha, one in (("r", ended(tokens_in=40, tokens_out=2)), ("s", end)):
+            call = notebook.begin_call(run, {**request, "request_sha256": sha * 64})
+            if one is not None:
+                notebook.end_call(call, one)
+        cost = Cost.of(notebook, run, seconds=1.0, forwards=2.0)
+        assert (cost.tokens, cost.uncounted, cost.usd) == (42 + tokens, uncounted, usd)
+        unknown = Cost.of(notebook, run, seconds=1.0, forwards=2.0, priced=False).usd
+        assert unknown == (None if end and end.get("error") == "HTTP 500" else usd)
+
+
+def test_what_was_asked_is_said_with_what_is_not_known() -> None:
+    one = Cost(1.0, tokens=5120, llm_calls=1, usd=0.0123)
+    assert asked_in_words(one.fields) == "1 language-model call (5,120 tokens, $0.0123)"
+    more = Cost(1.0, tokens=5120, llm_calls=3, uncounted=1, maybe_billed_twice=2, usd=None)
+    assert asked_in_words(more.fields) == (
+        "3 language-model calls (at most 5,120 tokens, price unknown, 2 maybe billed twice)"
+    )
+
+
+def test_a_run_whose_calls_all_failed_at_an_unknown_price_says_so_in_each_place(
+    tiny: tuple[str, ...], neuronaut: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with Loopback(fails(400), key=None) as server:
+        llm = ("--llm", "compatible:m", "--base-url", f"{server.url}/v1")
+        said = neuronaut("ask", "what does neuron 1.7- do", *tiny, "--fast", *llm)
+    assert server.requests
+    assert ", 0 tokens, price unknown" in said.err
+    assert "(0 tokens, price unknown)" in said.out
+    assert "$" not in said.err + said.out

@@ -320,6 +320,9 @@ def test_the_line_says_what_is_not_known_exactly() -> None:
     tokens = most_tokens_in(request().as_json()) + 1000
     micro = most_tokens_in(request().as_json()) * IN + 1000 * OUT
     assert budget.line() == f"2 calls, at most {tokens:,} tokens, at most ${micro / 1e6:.4f}"
+    failed = Budget(Prices("none", {}))
+    failed.release(failed.reserve(MODEL, request()))
+    assert failed.line() == "1 call, 0 tokens, price unknown"
     unpriced = Budget(Prices("none", {}))
     unpriced.settle(unpriced.reserve(MODEL, request()), MODEL, reply(10, 2))
     assert unpriced.line() == "1 call, 12 tokens, price unknown"

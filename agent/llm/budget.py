@@ -92,6 +92,7 @@ class Held:
     micro_dollars: int
     batch: bool
     body: dict[str, Any]
+    priced: bool
 
 
 @dataclass
@@ -195,12 +196,14 @@ class Budget:
             account.calls += 1
             account.held_tokens += tokens_in + allowed
             account.held_micro += micro
-        return Held(accounts, tokens_in, allowed, micro, batch, body)
+        return Held(accounts, tokens_in, allowed, micro, batch, body, price is not None)
 
     def release(self, held: Held) -> None:
         """A call ended that was not billed."""
         with self._lock:
             self._take(held, 0, 0)
+            for account in held.accounts:
+                account.unpriced += not held.priced
 
     def settle(self, held: Held, model: LanguageModel, reply: Reply | None) -> int | None:
         """A call ended that was billed, or may have been and was lost (`reply` is None). The exact price in millionths of a

@@ -85,6 +85,11 @@ class Calls:
     log: CallLog
     budget: Budget
 
+    @property
+    def priced(self) -> bool:
+        """Whether the price of the language model is known."""
+        return self.budget.prices.of(self.model) is not None
+
     def body(self, request: Request) -> dict[str, Any]:
         """What is asked of whom, as it is recorded."""
         source = {"provider": self.model.provider, "model": self.model.model, "source": self.model.source}
