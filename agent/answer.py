@@ -63,7 +63,7 @@ def answer_of(notebook: Notebook, run: str) -> dict[str, Any]:
         "cost": cost,
         "notebook": str(notebook.path),
         "ledger_head": notebook.head(),
-        "next": [f"neuronaut {what}{_place(notebook)}" for what in _next(run, done)],
+        "next": [f"neuronaut {what}{_place(notebook)}" for what in _next(run, row["question"], done)],
     }
     return answer | {"words": words_of(notebook, answer)}
 
@@ -74,9 +74,10 @@ def _measured(done: list[dict[str, Any]], *, looks_only: bool) -> list[dict[str,
     return found or [looked(e) for e in done if looks_only]
 
 
-def _next(run: str, done: list[dict[str, Any]]) -> list[str]:
+def _next(run: str, question: str, done: list[dict[str, Any]]) -> list[str]:
     drawn = any(e["result"].get("figures") for e in done)
-    return [f"show {run}" + " --figures FOLDER" * drawn, f"rerun {run}", "verify"]
+    again = [] if question.startswith("neuronaut score ") else [f"rerun {run}"]  # scores are repeated by their command
+    return [f"show {run}" + " --figures FOLDER" * drawn, *again, "verify"]
 
 
 def _place(notebook: Notebook) -> str:
