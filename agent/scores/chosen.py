@@ -28,7 +28,8 @@ LOCAL: dict[Name, Callable[[Judge], Score]] = {
 
 
 def chosen_names(text: str | None, *, llm: bool, simulator: bool, predicate: bool) -> tuple[Name, ...]:
-    """The names in `text`, or all for which there is a judge. Refuses an unknown name, and one without a judge."""
+    """The names in `text`, or all for which there is a judge. Refuses an unknown name, one without a judge, and n2g_f1 without a
+    predicate."""
     judged = [
         name
         for name in NAMES
@@ -47,6 +48,11 @@ def chosen_names(text: str | None, *, llm: bool, simulator: bool, predicate: boo
         if name in named and name not in judged and name != "n2g_f1":
             needs = " or ".join(way for way, having in (("--llm", ASKED), ("--simulator", LOCAL)) if name in having)
             raise UserError(f"{name} needs a judge: name one with {needs}")
+    if "n2g_f1" in named and not predicate:
+        raise UserError(
+            "n2g_f1 is computed from a predicate, and --explanation is none: write it in the predicate language, for example "
+            "token(' and'), or leave n2g_f1 out"
+        )
     return tuple(name for name in NAMES if name in named)
 
 
