@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from neuronaut.agent.scores.chosen import NAMES
@@ -18,8 +19,11 @@ from neuronaut.memory.judge import ReadsCase, decide
 from neuronaut.memory.notebook import ExperimentSpec, Notebook
 from neuronaut.memory.verify import verify
 from neuronaut.tools.corpus import load_corpus
+from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.learn.subject import items_of, other_subject, shown_windows, subject_of
 from neuronaut.tools.learn.windows import documents_of
+from neuronaut.tools.look.examples import EXPLORE_TOKENS
+from neuronaut.tools.look.reads import NO_SIDE, TOO_RARE
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.targets.base import TargetModel
@@ -121,6 +125,8 @@ def test_a_score_is_an_experiment_with_its_evidence(lab: Lab, notebook: Path) ->
     again = json.loads(lab.score(*argv, "--json").out)
     assert again["scores"] == [row]
     assert again["cost"]["llm_calls"] == 0
+    following = json.loads(lab.command("show", run["id"], "--json").out)["next"]
+    assert [line.split()[1] for line in following] == ["show", "verify"]  # not rerun, which is refused
     rerun = lab.command("rerun", run["id"])
     assert (rerun.code, "repeat them with `neuronaut score" in rerun.err) == (2, True)
 
@@ -153,7 +159,8 @@ def test_the_services_take_the_questions_and_a_broken_one_gives_no_number(
     for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "NEURONAUT_LLM_KEY"):
         monkeypatch.setenv(name, KEY)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    argv = ("--llm", f"{provider}:m", "--scores", score, "--corrected-only", *DOG, "--json", "--base-url")
+    options = ("--corrected-only", *DOG, "--budget-calls", 1000, "--json", "--base-url")
+    argv = ("--llm", f"{provider}:m", "--scores", score, *options)
     for step, told in ((says(json.dumps(reply)), None), (fails(400, "no luck"), f"{n} never came), more than 5%")):
         with Loopback(step, key=KEY) as server:
             said = lab.score(*argv, server.url + ("" if provider == "anthropic" else "/v1"))
@@ -212,12 +219,15 @@ def test_local_judges_score_beside_each_other_and_one_that_cannot_says_why(lab: 
         assert verify(opened) == []
 
 
-def test_replies_that_cannot_be_read_give_no_number(lab: Lab) -> None:
+def test_replies_that_cannot_be_read_give_no_number(lab: Lab, notebook: Path) -> None:
     said = lab.score("--llm", lab.script("no labels"), "--scores", "detection", *DOG)
     assert said.code == 3
     assert (
         "detection: no number: 20 of 20 replies failed (20 could not be used, 0 never came), more than 5%" in said.out
     )
+    with Notebook(notebook) as opened:
+        (run,) = queries.runs(opened)
+    assert "rerun" not in lab.command("show", run["id"]).out
 
 
 def test_out_of_its_budget_the_command_says_so(lab: Lab) -> None:
@@ -286,6 +296,9 @@ def test_a_claim_about_other_weights_is_none_about_this_unit(lab: Lab, notebook:
         ((*DOG, "--scores", "detection"), "detection needs a judge: name one with --llm"),
         ((*DOG, "--scores", "surprisal"), "surprisal needs a judge: name one with --simulator"),
         ((*DOG, "--scores", "simulation"), "name one with --llm or --simulator"),
+        ((*DOG, "--scores", "n2g_f1"), "n2g_f1 is computed from a predicate, and --explanation is none"),
+        ((*DOG, "--scores", "embedding,n2g_f1", "--simulator", "target"), "or leave n2g_f1 out"),
+        (("--explanation", "digit(", "--scores", "n2g_f1"), "write it in the predicate language"),
         ((*DOG, "--scores", "detect"), f"'detect' is no score: choose from {', '.join(NAMES)}"),
         (("--explanation", " ", "--simulator", "target"), "--explanation is empty"),
         (("--explanation", "x" * 3000, "--simulator", "target"), "3,000 characters"),
@@ -300,14 +313,48 @@ def test_what_cannot_be_scored_is_refused_in_a_sentence(
     said = lab.score(*argv)
     assert (said.code, said.out) == (2, "")
     assert reason in said.err
+    assert "loading" not in said.err
     assert not notebook.exists()
 
 
 @pytest.mark.parametrize(
     ("unit", "reason"),
-    [("L0H1", "only neurons"), ("9.1", "layer 9 does not exist"), ("dog", "names no unit"), ("1.36", "does not exist")],
+    [
+        ("L0H1", "only neurons"),
+        ("9.1", "layer 9 does not exist"),
+        ("dog", "names no unit"),
+        ("1.36", "hardly ever above 0"),
+    ],
 )
 def test_a_unit_that_cannot_be_scored_is_refused(lab: Lab, notebook: Path, unit: str, reason: str) -> None:
     said = lab.score("--simulator", "target", *DOG, unit=unit)
     assert said.code == 2
     assert reason in said.err
+
+
+def test_a_head_is_refused_before_anything_is_loaded(lab: Lab, notebook: Path) -> None:
+    said = lab.score("--simulator", "target", *DOG, unit="L0H1")
+    assert (said.code, "loading" in said.err, notebook.exists()) == (2, False, False)
+
+
+def test_a_side_that_never_rises_above_0_is_told_with_the_other_side_where_that_can_be_scored(lab: Lab) -> None:
+    unit, context = Unit.parse("1.36"), lab.context
+    tokens = context.sample("explore", EXPLORE_TOKENS)
+    activations = np.where(tokens.scored, context.activations(unit, "explore", n_tokens=EXPLORE_TOKENS), -np.inf)
+    maxima = [activations[tokens.documents == document].max() for document in np.unique(tokens.documents)]
+    assert np.median(sorted(maxima)[-20:]) <= 0
+    with pytest.raises(ToolRefused, match=r"name its other side, 1\.36-, or another neuron"):
+        subject_of(context, unit)
+    assert subject_of(context, unit.with_sign(-1)).unit.address == "1.36-"
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"), [(NO_SIDE, "hardly ever above 0"), (TOO_RARE, "active in fewer than 20 documents")]
+)
+def test_a_unit_without_a_rule_on_either_side_is_not_sent_to_the_other(
+    lab: Lab, reason: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neuronaut.tools.learn.subject.rule_of", lambda *_: reason)
+    with pytest.raises(ToolRefused, match=told) as refused:
+        subject_of(lab.context, UNIT)
+    assert str(refused.value).endswith("; name another neuron")

@@ -9,13 +9,13 @@ from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.learn.items import PER_TENTH, Items, choose_items
 from neuronaut.tools.learn.windows import Window, windows_of
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
-from neuronaut.tools.look.reads import FiringRule
+from neuronaut.tools.look.reads import MIN_ACTIVE_DOCUMENTS, NO_SIDE, TOP_DOCUMENTS, FiringRule
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import Predicate
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.trials.nulls import other_units
-from neuronaut.tools.trials.reads import needed_rule
+from neuronaut.tools.trials.reads import rule_of
 from neuronaut.tools.units import Unit
 
 SCORED: tuple[Split, ...] = ("audit", "design")  # the second where the first is too short; no explainer is shown either
@@ -38,17 +38,37 @@ def subject_of(context: ToolContext, unit: Unit, rule: FiringRule | None = None)
 
     Refuses a head, and a unit without a firing rule.
     """
-    if unit.kind != "neuron":
-        raise ToolRefused(
-            f"{unit.address} is a {unit.kind}: only neurons have one activation a token, which scores need"
-        )
-    rule = rule or needed_rule(context, unit)
+    check_neuron(unit)
+    rule = rule or _rule(context, unit)
     windows: list[Window] = []
     for number, split in enumerate(SCORED, start=1):
         windows += windows_of(context.tokens(split), context.activations(unit, split), rule, split)
         if _enough(windows):
             return Subject(unit, rule, tuple(windows), SCORED[:number])
     return Subject(unit, rule, tuple(windows), SCORED)
+
+
+def check_neuron(unit: Unit) -> None:
+    """Refuses what is no neuron."""
+    if unit.kind != "neuron":
+        raise ToolRefused(
+            f"{unit.address} is a {unit.kind}: only neurons have one activation a token, which scores need"
+        )
+
+
+def _rule(context: ToolContext, unit: Unit) -> FiringRule:
+    """The firing rule. Refuses a unit that has none, and says whether its other side has one."""
+    rule, other = rule_of(context, unit), unit.with_sign(-1 if unit.sign > 0 else 1)
+    if isinstance(rule, FiringRule):
+        return rule
+    if rule == NO_SIDE:
+        beyond = "above" if unit.sign > 0 else "below"
+        why = f"its activation is hardly ever {beyond} 0 (in the median of the {TOP_DOCUMENTS} documents where it goes furthest, it is not)"
+    else:
+        why = f"it is active in fewer than {MIN_ACTIVE_DOCUMENTS} documents, too few for a score"
+    both = isinstance(rule_of(context, other), FiringRule)
+    instead = f"name its other side, {other.address}, or another neuron" if both else "name another neuron"
+    raise ToolRefused(f"{unit.address} cannot be scored: on explore text {why}; {instead}")
 
 
 def _enough(windows: list[Window]) -> bool:
