@@ -31,10 +31,10 @@ class NotebookLog:
     def _say_twice(self, begun: Collection[str]) -> None:
         """Say which of the calls repeat one that was begun and never ended."""
         for lost in queries.repeated(self.session.notebook, begun).values():
-            self.say(f"maybe billed twice: call {lost} was begun and never ended, it is sent again")
+            self.session.say("model", f"maybe billed twice: call {lost} was begun and never ended, it is sent again")
 
     def say(self, line: str) -> None:
-        """Show a line beside the steps of the run."""
+        """Show a line beside the steps of the run: after each call, what has been spent."""
         self.session.say("model", line)
 
     def end_call(
