@@ -7,12 +7,15 @@ from pathlib import Path
 from neuronaut.agent.config import RunConfig
 from neuronaut.agent.cost import Cost
 from neuronaut.agent.llm.base import OutOfBudget
-from neuronaut.agent.llm.opened import gateway_of, within_budget
-from neuronaut.agent.runs import open_inputs
-from neuronaut.agent.scores.base import Explanation, Score
+from neuronaut.agent.llm.gateway import Gateway
+from neuronaut.agent.llm.opened import gateway_of
+from neuronaut.agent.runs import check_language_model, open_inputs
+from neuronaut.agent.scores.base import Case, Explanation, Score
 from neuronaut.agent.scores.chosen import chosen_names, scores_of
 from neuronaut.agent.scores.explained import best_claim, given, of_other
 from neuronaut.agent.scores.measure import Compared, Scoring
+from neuronaut.agent.scores.quiet import quiet, telling_spent
+from neuronaut.agent.scores.rehearsed import Cases, announced
 from neuronaut.agent.scores.table import named, table_lines
 from neuronaut.agent.session import BudgetSpent, Say, Session
 from neuronaut.agent.view import print_json, steps_on_stderr, visible
@@ -21,7 +24,7 @@ from neuronaut.memory.place import default_path
 from neuronaut.memory.store import check_writable
 from neuronaut.tools.errors import ToolFailed, ToolRefused, UserError
 from neuronaut.tools.learn.judge import Judge
-from neuronaut.tools.learn.subject import Subject, other_subject, subject_of
+from neuronaut.tools.learn.subject import Subject, check_neuron, other_subject, subject_of
 from neuronaut.tools.learn.windows import LENGTH
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.targets.load import check_unit, load_target
@@ -42,37 +45,45 @@ class Wanted:
 def score(config: RunConfig, wanted: Wanted, notebook_path: Path | None, *, as_json: bool) -> int:
     """Measure, record and print; the exit code: 0 all have a number, 1 out of budget, 3 some have none, 130 interrupted."""
     unit = Unit.parse(wanted.unit)
+    check_neuron(unit)
     explanation = None if wanted.explanation is None else given(wanted.explanation, unit)
     has_judge = {"llm": config.llm is not None, "simulator": wanted.simulator is not None}
     chosen_names(wanted.scores, **has_judge, predicate=explanation is None or explanation.predicate is not None)
-    if config.llm is not None:
-        within_budget(config)
-    elif config.base_url is not None:
-        raise UserError("--base-url is the address of a language model: name that too, as --llm compatible:MODEL")
+    check_language_model(config)
     path, say = notebook_path or default_path(), steps_on_stderr()
     check_writable(path)
     target, corpus = open_inputs(config, say)
     check_unit(target.spec, unit)
     context = ToolContext(target, corpus)
     with Notebook(path) as notebook:
-        if explanation is None:
-            explanation = best_claim(notebook, target.fingerprint().weights_sha256, unit)
-        if explanation is None:
-            raise UserError(
-                f"the notebook supports no claim about when {unit.address} fires: ask about it first, or give --explanation"
-            )
+        explanation = explanation or _claim(notebook, context, unit)
         names = chosen_names(wanted.scores, **has_judge, predicate=explanation.predicate is not None)
-        subject = subject_of(context, unit)
+        own = Case(context, subject_of(context, unit), explanation, config.seed)
+        other = _compared(notebook, own)
+        if config.llm is not None:
+            say("model", announced(config, notebook, names, Cases(own, other, wanted.published)))
         simulator = None if wanted.simulator is None else _simulator(wanted.simulator, context, say)
         size = (corpus.name, corpus.sha256, corpus.n_characters)
         run = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size)
         session = Session(run, config, notebook, context, [], say)
-        gateway = None if config.llm is None else gateway_of(session)
-        if gateway is not None:
-            say("model", f"and windows of {' and '.join(subject.splits)} text, with the explanations that are judged")
-        scores = scores_of(names, gateway, simulator)
-        scoring = Scoring(session, subject, explanation, _compared(session, unit), wanted.published)
-        return _work(scoring, scores, as_json=as_json)
+        gateway = None if config.llm is None else _gateway(session, own.subject)
+        scoring = Scoring(session, own.subject, explanation, other, wanted.published)
+        return _work(scoring, scores_of(names, gateway, simulator), gateway, as_json=as_json)
+
+
+def _gateway(session: Session, subject: Subject) -> Gateway:
+    gateway = quiet(gateway_of(session), session)
+    session.say("model", f"and windows of {' and '.join(subject.splits)} text, with the explanations that are judged")
+    return gateway
+
+
+def _claim(notebook: Notebook, context: ToolContext, unit: Unit) -> Explanation:
+    claim = best_claim(notebook, context.target.fingerprint().weights_sha256, unit)
+    if claim is None:
+        raise UserError(
+            f"the notebook supports no claim about when {unit.address} fires: ask about it first, or give --explanation"
+        )
+    return claim
 
 
 def _simulator(name: str, context: ToolContext, say: Say) -> Judge:
@@ -82,16 +93,16 @@ def _simulator(name: str, context: ToolContext, say: Say) -> Judge:
     return Judge(load_target(name))
 
 
-def _compared(session: Session, unit: Unit) -> Compared:
+def _compared(notebook: Notebook, own: Case) -> Compared:
     """Another unit of the layer, for the baselines."""
     try:
-        other = other_subject(session.context, unit, session.config.seed)
+        other = other_subject(own.context, own.subject.unit, own.seed)
     except ToolRefused as error:
         return Compared(refused=str(error))
-    return Compared(other, of_other(session.notebook, session.context, other))
+    return Compared(other, of_other(notebook, own.context, other))
 
 
-def _work(scoring: Scoring, scores: list[Score], *, as_json: bool) -> int:
+def _work(scoring: Scoring, scores: list[Score], gateway: Gateway | None, *, as_json: bool) -> int:
     session = scoring.session
     session.say("run", f"{session.run}; the same command again asks nothing twice")
     outcome, reason, code = "answered", "", 0
@@ -99,7 +110,8 @@ def _work(scoring: Scoring, scores: list[Score], *, as_json: bool) -> int:
         for one in scores:
             session.check_budget()
             session.say("score", f"{one.name} by {one.judge_named}")
-            row = scoring.score(one)
+            with telling_spent(gateway, session.say):
+                row = scoring.score(one)
             session.say("score", f"{named(row)}: {row['refused'] or format(row['value'], '.3f')}")
     except (OutOfBudget, BudgetSpent) as error:
         outcome, reason, code = "out_of_budget", str(error), 1
