@@ -113,6 +113,17 @@ def test_a_cut_reply_is_an_error_and_says_so(doctor: Doctor) -> None:
     assert "stopped with" in doctor(says('{"number"', stop="cut"), *GOOD[1:])["structured reply"][1]
 
 
+def test_colours_of_a_server_leave_nothing_behind(doctor: Doctor) -> None:
+    red = "\x1b[31mred\x1b[0m"
+    rows = [
+        *doctor(says(red), says(calls=[(red, {"a": 1})]), GOOD[2]).values(),
+        *doctor(fails(500, red)).values(),
+        *doctor(says('{"number": 7}', model=red), *GOOD[1:]).values(),
+    ]
+    assert sum("red" in detail for _, detail in rows) == 4
+    assert not any(left in detail for _, detail in rows for left in ("[31m", "[0m", "\x1b", "u001b"))
+
+
 def test_it_fits_one_screen_and_a_script_is_not_asked(neuronaut: Callable[..., Any], tmp_path: Path) -> None:
     script = tmp_path / "script.json"
     script.write_text('["x"]')

@@ -1,6 +1,7 @@
 """What the agent needs of a language model: a structured reply, its token counts, and errors that say who can mend them."""
 
 import os
+import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,6 +20,13 @@ SECRET = 8  # characters; a shorter key, such as EMPTY for a local server, may s
 COUNTS = ("tokens_in", "tokens_cached", "tokens_written", "tokens_out")  # of a reply, as a notebook keeps them
 COMPLETE = frozenset({"stop", "end_turn", "completed", "tool_calls", "tool_use"})
 
+_ORDERS = (
+    re.compile(  # to a terminal. Source: ECMA-48, sections 5.3 to 5.6; a string ends with ST, or with BEL as in xterm
+        r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"  # control sequences, such as colours
+        r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"  # strings, such as titles
+        r"|\x1b[ -/]*[0-~]?"
+    )
+)
 W = TypeVar("W", bound=BaseModel)
 
 
@@ -255,7 +263,9 @@ def address(url: str) -> str:
 
 
 def plain(text: str, limit: int) -> str:
-    """The text in one line of at most `limit` characters, control and direction characters replaced by spaces."""
-    kept = "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text[: 4 * limit])
+    """The text in one line of at most `limit` characters, without orders to a terminal; control and direction characters are
+    replaced by spaces."""
+    shown = _ORDERS.sub("", text[: 4 * limit])
+    kept = "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in shown)
     line = " ".join(kept.split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"

@@ -85,7 +85,8 @@ class Trial:
                 "it calls a tool with arguments that are not JSON: a conversation will not work well"
             ) from None
         if called != [("note", {"number": 7})]:
-            said = f"calls {plain(str(called), 80)}" if called else "calls no tool"
+            written = plain(", ".join(f"{call.name}({call.arguments})" for call in reply.calls), 80)
+            said = f"calls {written}" if called else "calls no tool"
             raise Failed(f"asked to call one tool it {said}: `ask` works with it, a conversation will not")
         return "ok", "tool call", "note(number=7)"
 
