@@ -277,6 +277,33 @@ def test_text_is_not_sent_on_to_another_server(opened: Open) -> None:
         assert other.requests == []
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "shown"),
+    [("https://me:pass@example.org:8443/a", "", "https://example.org:8443/a"), ("", "", "http://127.0.0.1:{port}"),
+     ("/elsewhere", "?token=abc123#frag", "http://127.0.0.1:{port}/elsewhere"), ("//example.org", "", "http://example.org"),
+     (f"https://example.org/{KEY}", "", "https://example.org/[key]")],
+)  # fmt: skip
+def test_a_redirection_names_the_address_to_give_instead(
+    opened: Open, provider: str, start: str, end: str, shown: str
+) -> None:
+    server, model = opened(lambda seen: Answer(b"", 308, {"location": start + seen.path + end}))
+    with pytest.raises(LanguageModelError) as caught:
+        model.ask(REQUEST)
+    to = shown.format(port=server.url.rpartition(":")[2]) + ("" if provider == "anthropic" else "/v1")
+    assert f" redirects to {to} (HTTP 308), which is not followed: " in str(caught.value)
+    assert "give that address as --base-url" in str(caught.value)
+    assert not any(secret in str(caught.value) for secret in ("pass@", "abc123", KEY))
+    assert (len(server.requests), caught.value.maybe_billed) == (1, False)
+
+
+@pytest.mark.parametrize("headers", [{}, {"location": "http://[no"}, {"location": "/login\x1b[31m"}])
+def test_a_redirection_to_no_address_or_to_another_page_is_told_in_one_line(opened: Open, headers: Any) -> None:
+    _, model = opened(lambda _: Answer(b"", 302, headers))
+    with pytest.raises(LanguageModelError, match="HTTP 302") as caught:
+        model.ask(REQUEST)
+    assert "\x1b" not in str(caught.value)
+
+
 def test_a_missing_key_is_named(provider: str) -> None:
     if provider == "compatible":
         assert open_language_model(parse_llm("compatible:m"), "http://127.0.0.1:9/v1").provider == "compatible"
@@ -320,7 +347,7 @@ def test_an_address_with_a_password_is_refused_and_not_repeated(url: str) -> Non
 
 
 def test_text_of_a_server_is_shown_in_one_short_line() -> None:
-    assert plain("a\x1b[31m\n\nb\u202ec\x9b", 50) == "a [31m b c"
+    assert plain("a\x1b[31m\n\nb\u202ec\x9b", 50) == "a b c"
     assert plain("x" * 1000, 50) == "x" * 49 + "…"
 
 
@@ -358,6 +385,21 @@ def test_a_server_is_trusted_by_the_certificates_that_the_environment_names_at_t
 
 def test_certificates_are_read_once() -> None:
     assert certificates() is certificates()
+
+
+@pytest.mark.parametrize(
+    "order",
+    ["\x1b[31m", "\x1b[2J", "\x1b[?25l", "\x1b[38;2;1;2;3m", "\x9b1m", "\x1b]0;title\x07", "\x1b]8;;http://x\x1b\\", "\x1bc",
+     "\x1b(B", "\x1bP1$r\x1b\\", "\x9d0;t\x9c"],
+)  # fmt: skip
+def test_orders_to_a_terminal_are_taken_out_whole(order: str) -> None:
+    assert plain(f"a{order}b", 20) == "ab"
+    assert plain(f"[31m {order}{order}]0;", 20) == "[31m ]0;"  # what only looks like one is left
+
+
+@pytest.mark.parametrize("order", ["\x1b", "\x1b[", "\x1b[31", "\x1b]0;never ends"])
+def test_an_order_that_never_ends_hides_no_words(order: str) -> None:
+    assert plain(f"all of it {order}", 60) == f"all of it {order[2:]}".replace("31", "").strip()
 
 
 IMPOSSIBLE = (10**30, -1, -(10**30), 2.5, 1e999, True, "12", [], None, 10**9 + 1)

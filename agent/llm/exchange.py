@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from types import ModuleType
 from typing import Any
+from urllib.parse import urljoin
 
 from neuronaut.agent.llm.again import again_after, asked_again
 from neuronaut.agent.llm.base import (
@@ -18,6 +19,7 @@ from neuronaut.agent.llm.base import (
     Heard,
     LanguageModelError,
     Reply,
+    address,
     broken_connection,
     hidden,
     http_failure,
@@ -104,6 +106,8 @@ class Server:
                 return reply
         except self.sdk.APIStatusError as error:
             reason = self._hidden(said(error.body, error.message))
+            if to := _redirected(error.response, self.source):
+                raise self._elsewhere(error.status_code, to) from None
             wait = again_after(error.status_code, error.response.headers, attempt)
             raise self._refused(error.status_code, reason, wait) from None
         except LanguageModelError as error:
@@ -131,6 +135,13 @@ class Server:
             self._hidden(str(error)), maybe_billed=error.maybe_billed, again_after=error.again_after
         )
 
+    def _elsewhere(self, status: int, to: str) -> LanguageModelError:
+        """The error for a redirection, which could hand text and key to anyone."""
+        return LanguageModelError(
+            f"{self.name} at {self.source} redirects to {plain(self._hidden(to), 200)} (HTTP {status}), which is not followed: "
+            "if that is where text should go, give that address as --base-url"
+        )
+
     def _refused(self, status: int, reason: str, wait: float | None) -> LanguageModelError | UserError:
         """The error for an HTTP status; older local servers know no JSON schema, or no tools."""
         said_low = reason.lower()
@@ -154,6 +165,17 @@ class Server:
                 )
             found = found.__cause__ or found.__context__
         return broken_connection(self.name, self.source, error.__cause__ or error)
+
+
+def _redirected(response: Any, source: str) -> str:
+    """The address that a redirection names, as --base-url takes it and without secrets; "" where there is none."""
+    location = response.headers.get("location", "") if 300 <= response.status_code < 400 else ""
+    asked = str(response.request.url)
+    try:
+        to = address(urljoin(asked, location)) if location else ""
+    except ValueError:  # no address
+        return ""
+    return to.removesuffix(address(asked).removeprefix(source.rstrip("/")))
 
 
 def sendable(body: Any) -> Any:
