@@ -1,6 +1,7 @@
 """Each call is a row before it is sent and after it ended; budgets hold before a call is made; no key reaches the notebook."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +25,7 @@ from neuronaut.agent.llm.budget import LEAST_REPLY, most_tokens_in
 from neuronaut.agent.llm.counting import SEAMS
 from neuronaut.agent.llm.gateway import Gateway, Malformed, NoReply
 from neuronaut.agent.llm.opened import gateway_of
-from neuronaut.agent.llm.prices import Price, Prices, read_prices
+from neuronaut.agent.llm.prices import EXAMPLE, Price, Prices, read_prices
 from neuronaut.agent.llm.scripted import ScriptedModel
 from neuronaut.agent.session import Session
 from neuronaut.evals.fake_provider.script import fails, says, sends
@@ -410,17 +411,48 @@ def test_a_row_of_the_price_table_has_three_prices_or_four(tmp_path: Path, monke
     assert read_prices().per_million == {"a": Price(10, 1, 100), "b": Price(10, 1, 100, 40)}
 
 
+def of_model(row: str) -> str:
+    return '{"date": "2026", "per_million": {"m": ' + row + "}}"
+
+
 @pytest.mark.parametrize(
-    "table", ["", "[]", "{}", '{"date": 1, "per_million": {"m": [1, 2]}}', '{"date": 1, "per_million": {"m": [1, 2, -3]}}',
-              '{"date": 1, "per_million": {"m": [1, 2, 3, 4, 5]}}', '{"date": 1, "per_million": {"m": [1, 2, 3, -4]}}',
-              '{"date": 1, "per_million": {"m": [1, 2, 3, null]}}', '{"date": 1, "per_million": {"m": [1, 2, NaN]}}',
-              '{"date": 1, "per_million": {"m": "abc"}}']
+    ("table", "why"),
+    [("", r"is not JSON \(line 1, column 1\)"), ('{"date": 1,\n x}', r"is not JSON \(line 2, column 2\)"),
+     ("[" * 100_000, "is not JSON"), ("\ud800", "is not JSON"), ("[]", "holds a list instead of an object"),
+     ("3", "holds a number instead of an object"), ("{}", "has no date"), ('{"per_million": {}}', "has no date"),
+     ('{"date": null, "per_million": {}}', "has no date"), ('{"date": "2026"}', "per_million is missing"),
+     ('{"date": "2026", "per_million": [["m", 1, 2, 3]]}', "holds a list under per_million instead of an object"),
+     ('{"date": "2026", "per_million": {}, "batch_per_million": "half"}', "holds a text under batch_per_million"),
+     (of_model("[1, 2]"), "has 2 numbers as the price of 'm' in per_million instead of 3 or 4"),
+     (of_model("[1]"), "has 1 number as"), (of_model("[1, 2, 3, 4, 5]"), "has 5 numbers as"),
+     (of_model('{"in": 1}'), "has an object as the price of 'm' in per_million instead of a list"),
+     (of_model("7"), "has a number as"), (of_model('"abc"'), "has a text as"),
+     (of_model('[1, "2", 3]'), "has a text in the price of 'm' in per_million instead of a number"),
+     (of_model("[1, 2, 3, null]"), "has null in"), (of_model("[1, 2, true]"), "has true in"),
+     (of_model("[1, 2, -3]"), "that is not from 0 to"), (of_model("[1, 2, NaN]"), "that is not from 0 to"),
+     (of_model("[1, 2, 1e999]"), "that is not from 0 to"), (of_model(f"[1, 2, {10**400}]"), "that is not from 0 to")],
+    ids=lambda text: text[:40],
 )  # fmt: skip
-def test_a_price_table_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str) -> None:
+def test_a_price_table_that_is_wrong_is_refused_with_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str, why: str
+) -> None:
     path = tmp_path / "prices.json"
-    path.write_text(table)
+    path.write_bytes(table.encode("utf-8", "surrogatepass"))
     monkeypatch.setenv("NEURONAUT_PRICES", str(path))
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=why) as refused:
+        read_prices()
+    assert str(refused.value).endswith(EXAMPLE)
+    assert not re.search("Error|object is|__|NoneType|'int'|float", str(refused.value))
+    path.write_text(EXAMPLE)
+    assert read_prices().per_million == {"MODEL": Price(3.0, 0.3, 15.0)}
+
+
+@pytest.mark.parametrize(("name", "why"), [("none.json", "no such file"), ("", "is a directory")])
+def test_a_price_table_that_is_not_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, why: str
+) -> None:
+    monkeypatch.setenv("NEURONAUT_PRICES", str(tmp_path / name))
+    with pytest.raises(UserError, match=rf"cannot be read \({why}.*\): NEURONAUT_PRICES must name a JSON file"):
         read_prices()
 
 

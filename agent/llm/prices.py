@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from neuronaut.agent.llm.base import LanguageModel, Reply
+from neuronaut.agent.llm.base import LanguageModel, Reply, plain
 from neuronaut.tools.errors import UserError
 
 
@@ -31,6 +31,8 @@ FREE = Price(0.0, 0.0, 0.0, 0.0)
 BATCH = 0.5  # of the price of a single call: what both services ask for their batches
 # Of the price in: what is written into the cache. Source: https://docs.claude.com/en/docs/build-with-claude/prompt-caching
 WRITTEN = {"anthropic": 1.25}
+DEAREST = 1_000_000  # dollars for a million tokens
+EXAMPLE = '{"date": "2026-11-01", "per_million": {"MODEL": [3.0, 0.3, 15.0]}}'
 DIGITS = 4  # of a sum of money after the point, more where it is smaller
 _DATED = re.compile(r"([-@:](\d[\d-]*|latest))?")
 
@@ -95,13 +97,59 @@ def read_prices() -> Prices:
         return Prices("none", {})
     try:
         table = json.loads(Path(path).read_text(encoding="utf-8"))
-        return Prices(str(table["date"]), _rows(table["per_million"]), _rows(table.get("batch_per_million", {})))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"the price table {path!r} cannot be read ({error}): see docs/language-models.md") from None
+    except OSError as error:
+        why = (error.strerror or "it cannot be opened").lower()
+        raise UserError(
+            f"the price table {path!r} cannot be read ({why}): NEURONAUT_PRICES must name a JSON file, or be unset"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise _wrong(path, f"is not JSON (line {error.lineno}, column {error.colno})") from None
+    except (ValueError, RecursionError):
+        raise _wrong(path, "is not JSON") from None
+    if not isinstance(table, dict):
+        raise _wrong(path, f"holds {_kind(table)} instead of an object")
+    date = table.get("date")
+    if isinstance(date, bool) or not isinstance(date, str | int) or date == "":
+        raise _wrong(path, "has no date")
+    if "per_million" not in table:
+        raise _wrong(path, "has no prices: per_million is missing")
+    return Prices(str(date), *(_rows(path, name, table.get(name, {})) for name in ("per_million", "batch_per_million")))
 
 
-def _rows(table: dict[str, list[float]]) -> dict[str, Price]:
-    rows = {str(name): tuple(map(float, row)) for name, row in table.items()}
-    if not all(math.isfinite(dollars) and dollars >= 0 for row in rows.values() for dollars in row):
-        raise ValueError("a price is negative or not a number")
-    return {name: Price(*row) for name, row in rows.items()}
+def _rows(path: str, name: str, table: object) -> dict[str, Price]:
+    """The prices by model. Refuses any that are wrong."""
+    if not isinstance(table, dict):
+        raise _wrong(path, f"holds {_kind(table)} under {name} instead of an object")
+    for model, row in table.items():
+        of = f"the price of {plain(model, 60)!r} in {name}"
+        if not isinstance(row, list):
+            raise _wrong(path, f"has {_kind(row)} as {of} instead of a list")
+        if len(row) not in (3, 4):
+            raise _wrong(path, f"has {len(row)} {'number' if len(row) == 1 else 'numbers'} as {of} instead of 3 or 4")
+        for one in row:
+            if isinstance(one, bool) or not isinstance(one, int | float):
+                raise _wrong(path, f"has {_kind(one)} in {of} instead of a number")
+            if not 0 <= one <= DEAREST:
+                raise _wrong(path, f"has a number in {of} that is not from 0 to {DEAREST:,}")
+    return {model: Price(*map(float, row)) for model, row in table.items()}
+
+
+def _kind(value: object) -> str:
+    """What a JSON value is, in plain words."""
+    match value:
+        case None | bool():
+            return json.dumps(value)
+        case str():
+            return "a text"
+        case list():
+            return "a list"
+        case dict():
+            return "an object"
+    return "a number"
+
+
+def _wrong(path: str, why: str) -> UserError:
+    """The error for a table that is not as it should be."""
+    return UserError(
+        f"the price table {path!r} {why}: write dollars for a million tokens in, in from the cache, and out, as in {EXAMPLE}"
+    )
