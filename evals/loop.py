@@ -73,7 +73,7 @@ def ask_each(
             judged = [row for row in rows if row["verdicts"]]
             mutual = _shared(context) - shared
             spent = {"seconds": monotonic() - began, "forwards": round(target.forwards - before - mutual, 6)}
-            cost = Cost.of(notebook, run, **spent)
+            cost = Cost.of(notebook, run, seconds=spent["seconds"], forwards=spent["forwards"])
             notebook.end_run(run, "error" if "error" in failed else "answered", failed.get("error", ""), cost.fields)
             yield {
                 **failed,
