@@ -9,6 +9,7 @@ import pytest
 from neuronaut.agent.llm.base import COMPLETE, Call, LanguageModelError, Request
 from neuronaut.agent.llm.scripted import ScriptedModel
 from neuronaut.tools.errors import UserError
+from neuronaut.tools.registry import find_tool
 
 REQUEST = Request("talk", "the system prompt", "the prompt")
 
@@ -72,3 +73,19 @@ def test_a_file_that_is_no_list_of_replies_is_refused(tmp_path: Path, content: s
     path.write_text(content)
     with pytest.raises(UserError, match=r"list of replies|at least one reply"):
         ScriptedModel.from_file(path)
+
+
+def test_the_example_of_a_call_can_be_made(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as refused:
+        scripted(tmp_path, {"calls": "x"})
+    example = str(refused.value).partition("write each as ")[2]
+    [call] = scripted(tmp_path, {"calls": [json.loads(example)]}).ask(REQUEST).calls
+    registered = find_tool(call.name)
+    assert registered.parse(json.loads(call.arguments)).model_dump()["unit"] == "8.481"
+
+
+@pytest.mark.parametrize("entry", [None, 1, 2.5, True, ["x"]])
+def test_an_entry_that_is_no_reply_is_refused_with_its_place(tmp_path: Path, entry: Any) -> None:
+    with pytest.raises(UserError, match=r"reply 2 of the script .* which is none: write an object, a text") as refused:
+        scripted(tmp_path, "words", entry)
+    assert f" is {json.dumps(entry)}, " in str(refused.value)

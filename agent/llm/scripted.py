@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from neuronaut.agent.llm.base import Call, Heard, LanguageModelError, Reply, Request, Said
+from neuronaut.agent.llm.base import Call, Heard, LanguageModelError, Reply, Request, Said, plain
 from neuronaut.tools.errors import UserError
 
 Scripted = str | Said | LanguageModelError
@@ -65,13 +65,18 @@ def read_script(path: Path) -> list[Scripted]:
 def _entry(entry: Any, place: int, path: Path) -> Scripted:
     if isinstance(entry, str):
         return entry
-    if not (isinstance(entry, dict) and "calls" in entry and entry.keys() <= {"text", "calls"}):
+    if not isinstance(entry, dict):
+        raise UserError(
+            f"reply {place} of the script {str(path)!r} is {plain(json.dumps(entry), 40)}, which is none: write an object, a "
+            'text, or {"text": …, "calls": […]}'
+        )
+    if not ("calls" in entry and entry.keys() <= {"text", "calls"}):
         return json.dumps(entry)
     text, calls = entry.get("text", ""), entry["calls"]
     if not (isinstance(text, str) and isinstance(calls, list) and all(_is_call(call) for call in calls)):
         raise UserError(
             f"reply {place} of the script {str(path)!r} has calls that are none: write each as "
-            '{"name": "ask", "arguments": {…}}'
+            '{"name": "top_examples", "arguments": {"unit": "8.481"}}'
         )
     return Said(text, tuple(_call(call, f"call_{place}_{n}") for n, call in enumerate(calls, 1)))
 
