@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,8 +13,14 @@ from typing import Any
 
 import pytest
 
+from neuronaut.agent.config import parse_llm
+from neuronaut.agent.llm.base import Request
+from neuronaut.agent.llm.registry import open_language_model
+from neuronaut.evals.fake_provider import __main__ as by_hand
 from neuronaut.evals.fake_provider.script import Answer, Seen, fails, says
 from neuronaut.evals.fake_provider.server import Loopback
+from neuronaut.evals.fake_provider.trial import check
+from neuronaut.prompts import render
 
 KEY = "sk-canary-0123456789"
 PROVIDERS = ("openai", "anthropic", "compatible")
@@ -154,6 +161,72 @@ def test_the_fake_provider_can_be_started_by_hand(
             server.send_signal(signal.SIGINT)
     assert server.returncode == 0
     assert [line.split()[0] for line in said.out.splitlines()] == ["ok"] * 6 + ["warning"]  # of the price
+
+
+@pytest.mark.parametrize("entries", [["Hello."], [{"hypotheses": []}, "and more"]])
+def test_the_fake_provider_passes_the_checks_without_using_up_its_script(
+    provider: str, entries: list[Any], neuronaut: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "NEURONAUT_LLM_KEY"):
+        monkeypatch.setenv(name, KEY)
+    script = tmp_path / "script.json"
+    script.write_text(json.dumps(entries))
+    with by_hand.opened(script, "0") as server:
+        url = server.url if provider == "anthropic" else f"{server.url}/v1"
+        model = open_language_model(parse_llm(f"{provider}:m"), url)
+        for entry in entries:
+            said = neuronaut("doctor", "--llm", f"{provider}:m", "--base-url", url)
+            assert [line.split()[0] for line in said.out.splitlines()] == ["ok"] * 6 + ["warning"]  # of the price
+            text = model.ask(Request("talk", "another system prompt", "the prompt")).text
+            assert text == (entry if isinstance(entry, str) else json.dumps(entry))
+        assert len(server.requests) == 4 * len(entries)
+
+
+def test_a_script_that_begins_with_an_answer_answers_the_checks_itself(tmp_path: Path) -> None:
+    script = tmp_path / "script.json"
+    script.write_text(json.dumps([{"number": 8}]))
+    with by_hand.opened(script, "0") as server:
+        seen = Seen("responses", {}, {"model": "m", "input": "x", "instructions": render("check_system")})
+        assert b'{\\"number\\": 8}' in server.answer(seen).content
+
+
+def test_a_request_without_a_system_prompt_in_its_place_is_none_of_the_checks() -> None:
+    bodies: list[dict[str, Any]] = [
+        {},
+        {"instructions": 3, "messages": [], "system": []},
+        {"messages": [3], "system": "x"},
+    ]
+    assert [check(Seen(kind, {}, body)) for body in bodies for kind in ("responses", "chat", "messages", "")] == [
+        None
+    ] * 12
+
+
+def refused_by_hand(
+    script: Path, port: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> str:
+    monkeypatch.setattr(sys, "argv", ["fake_provider", "--script", str(script), "--port", port])
+    assert by_hand.main() == 2
+    said = capsys.readouterr().err
+    assert (said.count("\n"), said[:7]) == (1, "error: ")
+    return said
+
+
+def test_a_busy_port_no_port_and_a_script_without_replies_are_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, empty = tmp_path / "script.json", tmp_path / "empty.json"
+    script.write_text('["x"]')
+    empty.write_text("[]")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        said = refused_by_hand(script, port, capsys, monkeypatch)
+        assert f"port {port} cannot be opened (another program has it): give another, or leave --port out" in said
+    for wrong in ("70000", "-1", "abc", "", "9" * 5000, "1.5"):
+        said = refused_by_hand(script, wrong, capsys, monkeypatch)
+        assert f"--port {wrong!r} is no port: give a number from 0 to 65535" in said
+    said = refused_by_hand(empty, "0", capsys, monkeypatch)
+    assert 'holds no reply: write at least one, for example ["Hello."]' in said
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", "x"])

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import json
 import sys
 import threading
@@ -12,6 +13,7 @@ from neuronaut.agent.llm.base import LanguageModelError
 from neuronaut.agent.llm.scripted import Scripted, read_script
 from neuronaut.evals.fake_provider.script import Step, fails, says
 from neuronaut.evals.fake_provider.server import Loopback
+from neuronaut.evals.fake_provider.trial import answers_itself, check
 from neuronaut.tools.errors import UserError
 
 
@@ -32,18 +34,36 @@ def _given(arguments: str) -> Any:
         return arguments
 
 
+def opened(path: Path, port: str) -> Loopback:
+    """The server with a script. Refuses a script or a port that cannot be used."""
+    script = read_script(path)
+    if not script:
+        raise UserError(f'the script {str(path)!r} holds no reply: write at least one, for example ["Hello."]')
+    if not (port.isascii() and port.isdecimal() and len(port) < 6 and int(port) < 65536):
+        raise UserError(f"--port {port!r} is no port: give a number from 0 to 65535, or leave it out for a free one")
+    try:
+        aside = None if answers_itself(script) else check
+        return Loopback(*map(step, script), key=None, port=int(port), aside=aside)
+    except OSError as error:
+        why = (
+            "another program has it"
+            if error.errno == errno.EADDRINUSE
+            else (error.strerror or "no reason given").lower()
+        )
+        raise UserError(
+            f"port {port} cannot be opened ({why}): give another, or leave --port out for a free one"
+        ) from None
+
+
 def main() -> int:
-    """Serve until Ctrl-C; 2 where the script cannot be used."""
+    """Serve until Ctrl-C; 2 where the script or the port cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m neuronaut.evals.fake_provider", description=__doc__)
     parser.add_argument("--script", type=Path, required=True, help="A JSON list of replies; the last is repeated.")
-    parser.add_argument("--port", type=int, default=0, help="A free one where it is left out.")
+    parser.add_argument("--port", default="0", help="A free one where it is left out.")
     chosen = parser.parse_args()
     try:
-        steps = [step(reply) for reply in read_script(chosen.script)]
-        if not steps or not 0 <= chosen.port < 65536:
-            raise UserError("give at least one reply, and a port from 0 to 65535")
-        server = Loopback(*steps, key=None, port=chosen.port)
-    except (UserError, OSError) as error:
+        server = opened(chosen.script, chosen.port)
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     with server:

@@ -37,6 +37,7 @@ class Loopback:
 
     key: the only one that is taken, None for any. tls: speak HTTPS with this context.
     routes: asked first, for other paths than those of one reply; the first that gives an answer decides.
+    aside: gives the step for a request that uses up none of the script, None for others.
     """
 
     def __init__(
@@ -44,10 +45,12 @@ class Loopback:
         *script: Step,
         key: str | None = KEY,
         routes: Sequence[Route] = (),
+        aside: Callable[[Seen], Step | None] | None = None,
         port: int = 0,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.script, self.key, self.routes = list(script), key, tuple(routes)
+        self._aside, self._n_scripted = aside, 0
         self.requests: list[Seen] = []
         self._closing = threading.Event()
         self._lock = threading.Lock()
@@ -75,7 +78,10 @@ class Loopback:
         """The script's answer to a request that the real service would take."""
         with self._lock:
             self.requests.append(seen)
-            step = self.script[min(len(self.requests), len(self.script)) - 1]
+            step = self._aside(seen) if self._aside else None
+            if step is None:
+                self._n_scripted += 1
+                step = self.script[min(self._n_scripted, len(self.script)) - 1]
         sent = seen.headers.get("x-api-key") or seen.headers.get("authorization", "").removeprefix("Bearer ")
         if self.key is not None and sent != self.key:
             return fails(401, f"Incorrect API key provided: {sent}")(seen)
