@@ -33,6 +33,9 @@ def gateway_of(session: Session) -> Gateway:
         elif isinstance(model, RecordedModel):
             session.say("model", f"replies of {model.provider}:{model.model} come from {model.path}; nothing is sent")
         else:
-            session.say("model", f"{model.provider}:{model.model} at {model.source} is asked: the question and explore text go there")
+            session.say(
+                "model",
+                f"{model.provider}:{model.model} at {model.source} is asked: the question and explore text go there",
+            )
         session.gateway = Gateway(model, log, budget)
     return session.gateway
