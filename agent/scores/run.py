@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neuronaut.agent.config import RunConfig
-from neuronaut.agent.cost import Cost
+from neuronaut.agent.cost import Cost, asked
 from neuronaut.agent.llm.base import OutOfBudget
 from neuronaut.agent.llm.gateway import Gateway
 from neuronaut.agent.llm.opened import gateway_of
@@ -131,7 +131,8 @@ def _work(scoring: Scoring, scores: list[Score], gateway: Gateway | None, *, as_
 
 def _cost(session: Session) -> Cost:
     seconds = time.monotonic() - session.began
-    return Cost.of(session.notebook, session.run, seconds=seconds, forwards=session.context.target.forwards)
+    forwards, priced = session.context.target.forwards, session.gateway is None or session.gateway.priced
+    return Cost.of(session.notebook, session.run, seconds=seconds, forwards=forwards, priced=priced)
 
 
 def _print(scoring: Scoring, outcome: str, reason: str, *, as_json: bool) -> None:
@@ -153,8 +154,7 @@ def _print(scoring: Scoring, outcome: str, reason: str, *, as_json: bool) -> Non
     print()
     spent = f"{cost['seconds']:.0f} s, {cost['forwards']:.0f} forward passes"
     if cost["llm_calls"]:
-        dollars = "price unknown" if cost["usd"] is None else f"${cost['usd']:.4f}"
-        spent += f", {cost['llm_calls']} language-model calls ({cost['tokens']:,} tokens, {dollars})"
+        spent += f", {asked(cost)}"
     print(f"run {session.run} · {spent} · a score is no verdict and changes none")
 
 
