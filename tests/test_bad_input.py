@@ -210,7 +210,7 @@ def a_folder(path: Path) -> None:
 
 
 NOTEBOOKS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "newer": (newer, "was made by a newer neuronaut (schema 99, this one knows 3): upgrade"),
+    "newer": (newer, "was made by a newer neuronaut (schema 99, this one knows 4): upgrade"),
     "damaged in the middle": (damaged_in_the_middle, "is damaged: restore a copy or give another --notebook"),
     "cut": (lambda path: path.write_bytes(path.read_bytes()[:50_000]), "is damaged: restore a copy"),
     "without its first page": (
@@ -307,12 +307,13 @@ def test_a_notebook_that_may_only_be_read(
     folder.chmod(0o555)
     before = copy.read_bytes()
     with nobody():
-        for argv in (("ask", "neuron 1.8", *tiny), ("resume", kept[1]), ("rerun", kept[1])):
+        for argv in (("ask", "neuron 1.8", *tiny), ("rerun", kept[1])):
             assert "cannot be written to: change its permissions" in refusal(neuronaut(*argv, "--notebook", copy))
         new = refusal(neuronaut("ask", "neuron 1.8", *tiny, "--notebook", folder / "new.db"))
         assert "is no folder that can be written to; give another --notebook" in new
         assert neuronaut("verify", "--notebook", copy).code == 0
         assert neuronaut("show", kept[1], "--json", "--notebook", copy).code == 0
+        assert neuronaut("resume", kept[1], "--json", "--notebook", copy).code == 0, "an answered run is shown again"
     assert copy.read_bytes() == before
     assert [file.name for file in folder.iterdir()] == [copy.name]
 
