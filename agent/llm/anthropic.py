@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from neuronaut.agent.llm import messages
 from neuronaut.agent.llm.base import CONNECT, TIMEOUT, Heard, Reply, Request, address, needed_key
 from neuronaut.agent.llm.batch_services import AnthropicBatches
-from neuronaut.agent.llm.exchange import Server, certificates, sendable
+from neuronaut.agent.llm.exchange import Server, certificates
 
 if TYPE_CHECKING:
     import anthropic
@@ -48,16 +48,9 @@ class AnthropicModel:
 
     def ask(self, request: Request, heard: Heard | None = None) -> Reply:
         """One reply, its words heard as they come. Raises LanguageModelError, or UserError where only the user can mend it."""
-        server, body = self.server, sendable(messages.body(request, self.model))
-        if heard is not None:
-            body["stream"] = True
         with self.client() as client:
-            return server.ask(
-                lambda: client.messages.with_streaming_response.create(**body),
-                lambda content: messages.reply(content, server.name),
-                lambda chunks, heard: messages.streamed(chunks, heard, server.name),
-                heard,
-            )
+            create = client.messages.with_streaming_response.create
+            return self.server.tell(create, messages, request, self.model, heard)
 
     def batches(self) -> AnthropicBatches:
         """Its batches."""

@@ -9,7 +9,9 @@ from pydantic import BaseModel
 from neuronaut.agent.llm.base import Call, Heard, LanguageModelError, Reply, Request, Said, schema_of, wire
 from neuronaut.agent.llm.counting import Count
 from neuronaut.agent.llm.events import cut, events, json_of, malformed, told_error
-from neuronaut.agent.llm.schemas import strict_schema
+from neuronaut.agent.llm.schemas import strict_function, strict_schema
+
+STREAMED: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
 
 
 def body(request: Request, model: str) -> dict[str, Any]:
@@ -19,18 +21,7 @@ def body(request: Request, model: str) -> dict[str, Any]:
         form = {"name": request.purpose, "schema": strict_schema(schema_of(request)), "strict": True}
         asked["response_format"] = {"type": "json_schema", "json_schema": form}
     if request.tools:
-        asked["tools"] = [
-            {
-                "type": "function",
-                "function": {
-                    "name": tool.name,
-                    "description": tool.description,
-                    "parameters": strict_schema(tool.arguments),
-                    "strict": True,
-                },
-            }
-            for tool in request.tools
-        ]
+        asked["tools"] = [{"type": "function", "function": strict_function(tool)} for tool in request.tools]
     return asked
 
 

@@ -4,12 +4,12 @@ import logging
 import os
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urljoin
 
 from neuronaut.agent.llm.again import again_after, asked_again
@@ -19,6 +19,7 @@ from neuronaut.agent.llm.base import (
     Heard,
     LanguageModelError,
     Reply,
+    Request,
     address,
     broken_connection,
     hidden,
@@ -60,6 +61,18 @@ class Server:
     key_variable: str
     key: str
     timeout: float
+
+    def tell(
+        self, create: Callable[..., Any], form: "Format", request: Request, model: str, heard: Heard | None
+    ) -> Reply:
+        """The reply to a request in the format of a service; `create` is the SDK's method that opens its endpoint."""
+        body = sendable(form.body(request, model)) | (form.STREAMED if heard is not None else {})
+        return self.ask(
+            lambda: create(**body),
+            lambda content: form.reply(content, self.name),
+            lambda chunks, heard: form.streamed(chunks, heard, self.name),
+            heard,
+        )
 
     def ask(
         self,
@@ -176,6 +189,24 @@ def _redirected(response: Any, source: str) -> str:
     except ValueError:  # no address
         return ""
     return to.removesuffix(address(asked).removeprefix(source.rstrip("/")))
+
+
+class Format(Protocol):
+    """What a module for one format of requests and replies holds."""
+
+    STREAMED: dict[str, Any]
+
+    def body(self, request: Request, model: str) -> dict[str, Any]:
+        """What is sent."""
+        ...
+
+    def reply(self, content: bytes, name: str) -> Reply:
+        """The reply that a body holds."""
+        ...
+
+    def streamed(self, chunks: Iterable[bytes], heard: Heard, name: str) -> Reply:
+        """The reply that a stream ends with."""
+        ...
 
 
 def sendable(body: Any) -> Any:

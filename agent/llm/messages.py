@@ -10,9 +10,11 @@ from neuronaut.agent.llm.base import Call, Heard, Reply, Request, Said, schema_o
 from neuronaut.agent.llm.chat_completions import readable
 from neuronaut.agent.llm.counting import Count
 from neuronaut.agent.llm.events import cut, events, json_of, malformed, text_of, told_error
-from neuronaut.agent.llm.schemas import strict_schema
+from neuronaut.agent.llm.schemas import strict_function, strict_schema
 
 CACHED = {"type": "ephemeral"}
+
+STREAMED: dict[str, Any] = {"stream": True}
 
 
 def body(request: Request, model: str) -> dict[str, Any]:
@@ -33,15 +35,7 @@ def body(request: Request, model: str) -> dict[str, Any]:
         form = {"type": "json_schema", "schema": strict_schema(schema_of(request))}
         asked["output_config"] = {"format": form}
     if request.tools:
-        asked["tools"] = [
-            {
-                "name": tool.name,
-                "description": tool.description,
-                "input_schema": strict_schema(tool.arguments),
-                "strict": True,
-            }
-            for tool in request.tools
-        ]
+        asked["tools"] = [strict_function(tool, "input_schema") for tool in request.tools]
     return asked
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from neuronaut.agent.llm import chat_completions, responses
 from neuronaut.agent.llm.base import CONNECT, TIMEOUT, Heard, Reply, Request, address, key_of, needed_key
 from neuronaut.agent.llm.batch_services import OpenAIBatches
-from neuronaut.agent.llm.exchange import Server, certificates, sendable
+from neuronaut.agent.llm.exchange import Server, certificates
 
 if TYPE_CHECKING:
     import openai
@@ -53,16 +53,9 @@ class OpenAIModel:
 
     def ask(self, request: Request, heard: Heard | None = None) -> Reply:
         """One reply, its words heard as they come. Raises LanguageModelError, or UserError where only the user can mend it."""
-        server, body = self.server, sendable(responses.body(request, self.model))
-        if heard is not None:
-            body["stream"] = True
         with self.client() as client:
-            return server.ask(
-                lambda: client.responses.with_streaming_response.create(**body),
-                lambda content: responses.reply(content, server.name),
-                lambda chunks, heard: responses.streamed(chunks, heard, server.name),
-                heard,
-            )
+            create = client.responses.with_streaming_response.create
+            return self.server.tell(create, responses, request, self.model, heard)
 
     def batches(self) -> OpenAIBatches:
         """Its batches."""
@@ -88,13 +81,6 @@ class CompatibleModel:
 
     def ask(self, request: Request, heard: Heard | None = None) -> Reply:
         """One reply, its words heard as they come. Raises LanguageModelError, or UserError where only the user can mend it."""
-        server, body = self.server, sendable(chat_completions.body(request, self.model))
-        if heard is not None:
-            body |= {"stream": True, "stream_options": {"include_usage": True}}
         with self.client() as client:
-            return server.ask(
-                lambda: client.chat.completions.with_streaming_response.create(**body),
-                lambda content: chat_completions.reply(content, server.name),
-                lambda chunks, heard: chat_completions.streamed(chunks, heard, server.name),
-                heard,
-            )
+            create = client.chat.completions.with_streaming_response.create
+            return self.server.tell(create, chat_completions, request, self.model, heard)

@@ -18,7 +18,9 @@ from neuronaut.agent.llm.base import (
 )
 from neuronaut.agent.llm.counting import Count
 from neuronaut.agent.llm.events import cut, events, json_of, malformed, text_of, told_error
-from neuronaut.agent.llm.schemas import strict_schema
+from neuronaut.agent.llm.schemas import strict_function, strict_schema
+
+STREAMED: dict[str, Any] = {"stream": True}
 
 
 def body(request: Request, model: str) -> dict[str, Any]:
@@ -38,16 +40,7 @@ def body(request: Request, model: str) -> dict[str, Any]:
         form = {"type": "json_schema", "name": request.purpose, "schema": strict_schema(schema_of(request))}
         asked["text"] = {"format": form | {"strict": True}}
     if request.tools:
-        asked["tools"] = [
-            {
-                "type": "function",
-                "name": tool.name,
-                "description": tool.description,
-                "parameters": strict_schema(tool.arguments),
-                "strict": True,
-            }
-            for tool in request.tools
-        ]
+        asked["tools"] = [{"type": "function", **strict_function(tool)} for tool in request.tools]
     return asked
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from neuronaut.agent.llm.base import Offered
+
 _STANDS = frozenset({"type", "properties", "items", "anyOf", "enum", "const", "$ref", "$defs", "description", "title"})
 _GOES = frozenset({"default", "required", "additionalProperties", "discriminator"})
 
@@ -32,3 +34,13 @@ def _strict(key: str, value: Any) -> Any:
         case "anyOf":
             return [strict_schema(one) for one in value]
     return value
+
+
+def strict_function(tool: Offered, schema: str = "parameters") -> dict[str, Any]:
+    """A tool as strict function calling takes it; schema: what a service calls the form of its arguments."""
+    return {
+        "name": tool.name,
+        "description": tool.description,
+        schema: strict_schema(tool.arguments),
+        "strict": True,
+    }

@@ -1,5 +1,6 @@
 """What a language model may look at before it proposes: a closed list of tools on explore text, for the unit in question."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -24,7 +25,7 @@ EXCERPT = 30  # characters from which a text is taken for a piece of a document
 HELD_BACK: tuple[Split, ...] = ("design", "confirm", "audit")
 
 
-class Look(BaseModel):
+class Look(BaseModel, ABC):
     """Arguments of one look, with its bounds; the docstring of each is what the language model reads of it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -34,9 +35,9 @@ class Look(BaseModel):
         """Of the registered tool."""
         return {"unit": explored.unit.address, **self.model_dump()}
 
+    @abstractmethod
     def lines(self, explored: Explored, payload: dict[str, Any]) -> list[str]:
         """The result as text, one line each."""
-        raise NotImplementedError
 
 
 class Contexts(Look):

@@ -1,5 +1,6 @@
 """Scores whose judge is a language model that is asked: detection, fuzz, intruder, simulation, saebench_autointerp."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -52,7 +53,7 @@ class _Asked:
 
 
 @dataclass(frozen=True)
-class Classified(_Asked):
+class Classified(_Asked, ABC):
     """Balanced accuracy of labels that are given to windows, five together, with or without marks."""
 
     def classified(self, texts: Sequence[str], truth: Sequence[bool], windows: Sequence[Window], case: Case) -> Judged:
@@ -71,9 +72,9 @@ class Classified(_Asked):
         return Judged(number, tuple(windows[i].document for i in kept), asked.replies)
 
     @property
+    @abstractmethod
     def name(self) -> Name:
         """The name of the score."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

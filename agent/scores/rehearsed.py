@@ -31,11 +31,11 @@ class Kept:
 
     def begin_call(self, *_: Any, **__: Any) -> str:
         """Never: nothing is sent."""
-        raise NotImplementedError
+        raise AssertionError("a rehearsal sends nothing")
 
     def end_call(self, *_: Any, **__: Any) -> None:
         """Never: nothing is sent."""
-        raise NotImplementedError
+        raise AssertionError("a rehearsal sends nothing")
 
     def say(self, line: str) -> None:
         """Nothing: nothing is spent."""
