@@ -3,16 +3,19 @@
 import json
 import re
 import runpy
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from neuronaut.agent.scores import run
 from neuronaut.evals.fake_provider.script import says
 from neuronaut.evals.fake_provider.server import Loopback
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
+from neuronaut.tools.learn.subject import subject_of
 
 _made = runpy.run_path(str(Path(__file__).with_name("test_scores_command.py")))
 Lab, ALL_FIT, DOG, KEY = (_made[name] for name in ("Lab", "ALL_FIT", "DOG", "KEY"))
@@ -59,14 +62,27 @@ def test_as_many_questions_are_announced_as_are_then_asked(
     said = lab.score("--llm", lab.script(reply), "--scores", scores, *DOG, *options)
     assert said.code == 0, said.err
     with Notebook(notebook) as opened:
-        (run,) = queries.runs(opened)
-        bodies = [json.loads(call["request"]) for call in queries.calls(opened, run["id"])]
+        (only,) = queries.runs(opened)
+        bodies = [json.loads(call["request"]) for call in queries.calls(opened, only["id"])]
     parts = (str(body[part]) for body in bodies for part in ("system", "prompt", "schema"))
     guessed = sum(len(part.encode()) for part in parts) / 2 + 100 * n
     asked, tokens = numbers(said.err)
     assert asked == len(bodies) == n
     assert tokens == pytest.approx(guessed, rel=0.05)
     assert said.err.index("questions at most") < said.err.index("score  ")
+
+
+def test_the_time_in_which_text_is_read_before_the_first_score_counts(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*args: Any) -> Any:
+        time.sleep(0.5)
+        return subject_of(*args)
+
+    monkeypatch.setattr(run, "subject_of", slow)
+    began = time.monotonic()
+    said = lab.score("--llm", lab.script({"active": [1]}), "--scores", "saebench_autointerp", *DOG, "--json")
+    assert 0.5 <= json.loads(said.out)["cost"]["seconds"] <= time.monotonic() - began
 
 
 def test_what_is_known_is_not_announced_again(lab: Any) -> None:

@@ -54,7 +54,7 @@ def score(config: RunConfig, wanted: Wanted, notebook_path: Path | None, *, as_j
     check_writable(path)
     target, corpus = open_inputs(config, say)
     check_unit(target.spec, unit)
-    context = ToolContext(target, corpus)
+    context, began = ToolContext(target, corpus), time.monotonic()  # what is read before the first score counts too
     with Notebook(path) as notebook:
         explanation = explanation or _claim(notebook, context, unit)
         names = chosen_names(wanted.scores, **has_judge, predicate=explanation.predicate is not None)
@@ -65,7 +65,7 @@ def score(config: RunConfig, wanted: Wanted, notebook_path: Path | None, *, as_j
         simulator = None if wanted.simulator is None else _simulator(wanted.simulator, context, say)
         size = (corpus.name, corpus.sha256, corpus.n_characters)
         run = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size)
-        session = Session(run, config, notebook, context, [], say)
+        session = Session(run, config, notebook, context, [], say, began=began)
         gateway = None if config.llm is None else _gateway(session, own.subject)
         scoring = Scoring(session, own.subject, explanation, other, wanted.published)
         return _work(scoring, scores_of(names, gateway, simulator), gateway, as_json=as_json)
