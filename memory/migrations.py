@@ -12,7 +12,7 @@ from neuronaut.tools.errors import UserError
 
 FOLDER = Path(__file__).parent / "sql"
 # 1 is sql/0001_tables.sql; a released one is never edited.
-MIGRATIONS: tuple[tuple[int, str], ...] = ((1, "tables"), (2, "evaluations"), (3, "causes"), (4, "batches"))
+MIGRATIONS: tuple[tuple[int, str], ...] = ((1, "tables"), (2, "evaluations"), (3, "causes"), (4, "batches"), (5, "items"))
 
 
 @cache

@@ -71,10 +71,16 @@ run_end = Table(
     "run_end", metadata, _id(), _ref("run", "run"), _text("outcome"), _text("reason"), _text("cost"), _text("ended"),
     CheckConstraint("outcome in ('answered','gave_up','out_of_budget','cancelled','error')"),
 )  # fmt: skip
+dictionary = Table(
+    "dictionary", metadata, _id(), _text("name"), _text("sha256"), _text("architecture"), _text("site"),
+    Column("layer", Integer, nullable=False), Column("width", Integer, nullable=False), UniqueConstraint("name", "sha256"),
+)  # fmt: skip
 unit = Table(
     "unit", metadata, _id(), _ref("target", "target_model"), _text("kind"), Column("layer", Integer, nullable=False),
     Column("index", Integer, nullable=False), Column("sign", Integer, nullable=False), _text("address"),
+    _ref("dictionary", "dictionary", null=True),
     UniqueConstraint("target", "address"), CheckConstraint("sign in (1, -1)"),
+    CheckConstraint("(kind = 'feature') = (dictionary is not null)"),
 )  # fmt: skip
 hypothesis = Table(
     "hypothesis", metadata, _id(), _ref("run", "run"), _ref("unit", "unit"), _ref("parent", "hypothesis", null=True),
@@ -185,6 +191,20 @@ evaluation_row = Table(
     "evaluation_row", metadata, _id(), _ref("evaluation", "evaluation"), _text("case"), _text("family"), _text("outcome"), _text("row"),
     UniqueConstraint("evaluation", "case"), CheckConstraint("outcome in ('ok','failed','not attempted')"),
 )  # fmt: skip
+batch = Table(
+    "batch", metadata, Column("run", ForeignKey("run.id"), primary_key=True), _text("wanted"),
+    CheckConstraint("wanted in ('go','pause','stop')"),
+)  # fmt: skip
+item = Table(
+    "item", metadata, _id(), _ref("run", "run"), Column("rank", Integer, nullable=False), _text("address"),
+    _text("null_kind", null=True),  # of a planted null unit, which takes the values of the unit at the address
+    _text("state"), Column("attempt", Integer, nullable=False), _text("owner", null=True), Column("lease_until", Float),
+    _ref("asked", "run", null=True), _text("reason", null=True),  # asked: the run that answers for it
+    UniqueConstraint("run", "rank"), CheckConstraint("state in ('waiting','leased','done','failed','skipped')"),
+    CheckConstraint("(state = 'leased') = (owner is not null)"), CheckConstraint("(state = 'leased') = (lease_until is not null)"),
+    CheckConstraint("state <> 'done' or asked is not null"),
+    CheckConstraint("(state in ('failed','skipped')) = (reason is not null)"),
+)  # fmt: skip
 ledger = Table(
     "ledger", metadata, Column("seq", Integer, primary_key=True), Column("table_name", String(40), nullable=False), _text("row_id"),
     _text("row_sha256"), _text("prev_sha256"), _text("sha256"),
@@ -201,12 +221,13 @@ schema_migration = Table(
 for _column in (
     hypothesis.c.run, hypothesis.c.unit, prediction.c.hypothesis, experiment.c.run, experiment.c.key, evidence.c.experiment,
     verdict.c.prediction, outcome.c.run, run_end.c.run, llm_call.c.run, llm_call.c.request_sha256, llm_call.c.batch,
-    llm_batch.c.run,
+    llm_batch.c.run, item.c.run,
 ):  # fmt: skip
     Index(f"{_column.table.name}_by_{_column.name}", _column)
 
+WORKING = ("batch", "item")  # what is being worked on: the only rows that change; what came of it are records
 RECORDS: tuple[Table, ...] = tuple(
-    t for t in metadata.sorted_tables if t.name not in ("ledger", "schema_migration", "allowed_transition")
+    t for t in metadata.sorted_tables if t.name not in ("ledger", "schema_migration", "allowed_transition", *WORKING)
 )
 
 
@@ -230,7 +251,7 @@ def sqlite_statements() -> list[str]:
         made.append(str(CreateTable(table).compile(dialect=sqlite.dialect())))
         made += [str(CreateIndex(index).compile(dialect=sqlite.dialect())) for index in sorted(table.indexes, key=str)]
     for table in metadata.sorted_tables:
-        made += append_only_triggers(table)
+        made += append_only_triggers(table) if table.name not in WORKING else []
     made += [f"INSERT INTO allowed_transition VALUES ('{a}', '{b}')" for a, b in TRANSITIONS]
     return [
         "\n".join(line.rstrip() for line in statement.strip().expandtabs(2).splitlines() if line.strip())
