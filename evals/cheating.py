@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from neuronaut.agent.proposers.base import Explored, Proposal, Proposer
 from neuronaut.agent.proposers.grammar import GrammarProposer
-from neuronaut.evals.batch import BatchContext
 from neuronaut.evals.truths import SIMPLE, Draws
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import fast_f1
@@ -21,6 +20,7 @@ from neuronaut.tools.predicates.nodes import AllOf, AnyOf, At, Predicate, Token
 from neuronaut.tools.predicates.tree import predicate_from_json
 from neuronaut.tools.predicates.words import claim_text
 from neuronaut.tools.registry import ToolContext
+from neuronaut.tools.together import BatchContext
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.trials.reads import needed_rule
 from neuronaut.tools.units import Unit

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from neuronaut.agent.proposers.base import Proposer
-from neuronaut.evals.batch import BatchContext
 from neuronaut.evals.cheating import CHEATS, INJECTIONS, Crasher, oracle, story_teller
 from neuronaut.evals.loop import ask_each, supported
 from neuronaut.evals.planted import places
@@ -32,6 +31,7 @@ from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import Predicate
 from neuronaut.tools.predicates.tree import canonical_json, predicate_from_json
 from neuronaut.tools.registry import ToolContext
+from neuronaut.tools.together import BatchContext
 from neuronaut.tools.units import Unit
 
 FALSE = 0.8  # a SUPPORTED claim whose F1 with the truth on audit text is lower is false

@@ -13,12 +13,12 @@ from neuronaut.agent.proposers.base import Proposer, Side
 from neuronaut.agent.proposers.grammar import GrammarProposer
 from neuronaut.agent.proposers.model import model_proposer
 from neuronaut.agent.session import Session
-from neuronaut.evals.batch import BatchContext
 from neuronaut.evals.proposers import proposers as named_proposers
 from neuronaut.evals.suite import Asking, Batch, Row, Terms
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
 from neuronaut.tools.registry import ToolContext
+from neuronaut.tools.together import BatchContext
 from neuronaut.tools.units import Unit
 
 Proposers = Callable[[Unit], list[Proposer]]

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuronaut.evals.overlay import Function
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import firing_rule
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.targets.base import TargetModel
+from neuronaut.tools.targets.overlay import Function
 from neuronaut.tools.trials.dose import Plain, choose_places, plain_run, vector_effect
 from neuronaut.tools.trials.writes import Direction, null_vectors, own_tokens, seen_tokens, unigram
 from neuronaut.tools.units import Unit

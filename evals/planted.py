@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuronaut.evals.batch import BatchContext, cached_corpus, cached_target
+from neuronaut.evals.batch import cached_corpus, cached_target
 from neuronaut.evals.loop import ask_batch, supported
-from neuronaut.evals.overlay import NOISE, Overlay
+from neuronaut.evals.overlay import NOISE
 from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size, median_interval, share
 from neuronaut.evals.truths import FAMILIES, Truth, draw_truths, families, truth_f1
 from neuronaut.tools.predicates.evaluate import holds, strength
@@ -18,6 +18,8 @@ from neuronaut.tools.predicates.tree import predicate_from_json
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.stats import average_precision
 from neuronaut.tools.targets.base import TargetModel
+from neuronaut.tools.targets.overlay import Overlay
+from neuronaut.tools.together import BatchContext
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.units import Unit
 

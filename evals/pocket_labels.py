@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuronaut.evals import proposers
-from neuronaut.evals.batch import BatchContext, cached_corpus, cached_target
+from neuronaut.evals.batch import cached_corpus, cached_target
 from neuronaut.evals.loop import ask_batch, supported
 from neuronaut.evals.pocket.labels import NAMES, token_labels
 from neuronaut.evals.pocket.world import corpus_documents
@@ -25,6 +25,7 @@ from neuronaut.tools.corpus import Corpus
 from neuronaut.tools.errors import ToolFailed
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.tree import predicate_from_json
+from neuronaut.tools.together import BatchContext
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.trials.reads import needed_rule
 from neuronaut.tools.units import Unit

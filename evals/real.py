@@ -15,7 +15,6 @@ import numpy as np
 
 from neuronaut.evals import proposers
 from neuronaut.evals.baselines import Bench, First
-from neuronaut.evals.batch import BatchContext
 from neuronaut.evals.figure import curve_svg
 from neuronaut.evals.loop import ask_each
 from neuronaut.evals.real_scores import SIZES, lines, scores_at
@@ -28,6 +27,7 @@ from neuronaut.tools.look.reads import firing_rule
 from neuronaut.tools.predicates.tree import canonical_json, predicate_from_json
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.targets.load import load_target
+from neuronaut.tools.together import BatchContext
 from neuronaut.tools.units import Sign, Unit
 
 MODEL, CORPUS = "models/stories260K", "corpora/tinystories.jsonl"

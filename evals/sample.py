@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from neuronaut.evals.batch import BatchContext
 from neuronaut.evals.loop import supported
 from neuronaut.evals.suite import Row, Score, share
 from neuronaut.tools.corpus import Corpus
@@ -13,6 +12,7 @@ from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import firing_rule
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.targets.base import TargetModel
+from neuronaut.tools.together import BatchContext
 from neuronaut.tools.units import Unit
 
 SIZES = (5, 20, 100)  # items

@@ -17,13 +17,14 @@ import torch
 from safetensors.torch import load_file, save
 from scipy.stats import bootstrap
 
-from neuronaut.evals.batch import BatchContext, cached_corpus, cached_target
+from neuronaut.evals.batch import cached_corpus, cached_target
 from neuronaut.evals.loop import ask_batch, supported
 from neuronaut.evals.sample import SIZES, live_sample, small_claims
 from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size
 from neuronaut.tools.files import cache_folder, write_whole
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import POCKET, load_target
+from neuronaut.tools.together import BatchContext
 from neuronaut.tools.units import Unit
 
 Kind = Literal["trained", "random-init", "row-shuffled"]

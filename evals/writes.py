@@ -8,11 +8,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from neuronaut.evals.batch import BatchContext
 from neuronaut.evals.loop import ask_each, supported
-from neuronaut.evals.nulls import null_of
 from neuronaut.evals.outputs import Output, draw_output
-from neuronaut.evals.overlay import FromPredicate, Function, Overlay
+from neuronaut.evals.overlay import FromPredicate
 from neuronaut.evals.sample import live_units
 from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size, share
 from neuronaut.evals.truths import SIMPLE, Truth, draw_truths, truth_f1
@@ -23,6 +21,9 @@ from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.tree import canonical_json, predicate_from_json
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.targets.load import load_target
+from neuronaut.tools.targets.overlay import Function, Overlay
+from neuronaut.tools.together import BatchContext
+from neuronaut.tools.trials.null_units import null_of
 from neuronaut.tools.trials.writes import Direction
 from neuronaut.tools.units import Unit
 

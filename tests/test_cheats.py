@@ -9,12 +9,10 @@ import pytest
 
 from neuronaut.agent.proposers.base import Explored, Proposal, Proposer
 from neuronaut.agent.proposers.pool import gathered
-from neuronaut.evals.batch import BatchContext
 from neuronaut.evals.cheating import CHEATS, Cheat, Crasher, Says, malformed, memorised, mined
 from neuronaut.evals.cheats import ASKED, SUITE, injected, judged, on_null
 from neuronaut.evals.loop import ask_each, supported
-from neuronaut.evals.nulls import null_of
-from neuronaut.evals.overlay import FromPredicate, Overlay
+from neuronaut.evals.overlay import FromPredicate
 from neuronaut.evals.truths import truth_f1
 from neuronaut.evals.writes import Planted
 from neuronaut.memory.notebook import Notebook
@@ -28,6 +26,9 @@ from neuronaut.tools.predicates.text import parse_text
 from neuronaut.tools.predicates.tree import canonical_json
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.targets.load import load_target
+from neuronaut.tools.targets.overlay import Overlay
+from neuronaut.tools.together import BatchContext
+from neuronaut.tools.trials.null_units import null_of
 from neuronaut.tools.trials.reads import needed_rule
 from neuronaut.tools.units import Unit
 

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from neuronaut.evals.overlay import FromPredicate, Overlay
+from neuronaut.evals.overlay import FromPredicate
 from neuronaut.tools.circuits.wires import Wires
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.predicates.text import parse_text
 from neuronaut.tools.targets.base import EdgeStart, Edit, Site
 from neuronaut.tools.targets.load import POCKET, load_target
+from neuronaut.tools.targets.overlay import Overlay
 from neuronaut.tools.units import Unit
 
 _made = runpy.run_path(str(Path(__file__).with_name("tiny_models.py")))

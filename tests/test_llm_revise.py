@@ -22,11 +22,11 @@ from neuronaut.agent.proposers.rounds import LOOK_ROUNDS, REVISIONS
 from neuronaut.agent.prospects import MOST_NAMED, Prospect, in_order, rivals_of
 from neuronaut.agent.render import render
 from neuronaut.agent.session import Session
-from neuronaut.evals.batch import BatchContext, cached_corpus, cached_target
+from neuronaut.evals.batch import cached_corpus, cached_target
 from neuronaut.evals.cheating import INJECTIONS, memorised, token_label
 from neuronaut.evals.fake_provider.script import Step, says
 from neuronaut.evals.fake_provider.server import KEY, Loopback
-from neuronaut.evals.overlay import FromPredicate, Overlay
+from neuronaut.evals.overlay import FromPredicate
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.verify import verify
@@ -39,6 +39,8 @@ from neuronaut.tools.predicates.text import parse_text
 from neuronaut.tools.predicates.tree import canonical_json
 from neuronaut.tools.predicates.words import claim_text
 from neuronaut.tools.registry import find_tool
+from neuronaut.tools.targets.overlay import Overlay
+from neuronaut.tools.together import BatchContext
 from neuronaut.tools.trials.reads import MOST_RIVALS
 from neuronaut.tools.units import Unit
 

@@ -10,15 +10,11 @@ from neuronaut.agent.proposers.grammar import GrammarProposer
 from neuronaut.evals.loop import supported
 from neuronaut.evals.nulls import (
     KINDS,
-    MAX_NAMED,
     SUITE,
     Kind,
-    Null,
     SwappedLabels,
-    named_share,
-    null_of,
 )
-from neuronaut.evals.overlay import FromPredicate, Overlay
+from neuronaut.evals.overlay import FromPredicate
 from neuronaut.evals.suite import Asking
 from neuronaut.tools.corpus import Corpus, pocket_corpus
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
@@ -26,8 +22,10 @@ from neuronaut.tools.look.reads import firing_rule
 from neuronaut.tools.predicates.text import parse_text
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.targets.load import load_target
+from neuronaut.tools.targets.overlay import Overlay
 from neuronaut.tools.tokens import Tokens, tokens_from_ids
 from neuronaut.tools.trials.dealt import LAST, SMOOTH
+from neuronaut.tools.trials.null_units import MAX_NAMED, Null, named_share, null_of
 from neuronaut.tools.units import Unit
 
 UNIT = Unit("neuron", 0, 17)

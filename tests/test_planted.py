@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from neuronaut.evals.batch import BatchContext
 from neuronaut.evals.loop import supported
 from neuronaut.evals.outside import Twist
-from neuronaut.evals.overlay import FromPredicate, Overlay
+from neuronaut.evals.overlay import FromPredicate
 from neuronaut.evals.planted import SUITE, judged, of_modes
 from neuronaut.evals.suite import Asking, Batch, Case
 from neuronaut.evals.truths import FAMILIES, Draws, Family, Truth, best_tokens, families, inadmissible, truth_f1
@@ -29,6 +28,8 @@ from neuronaut.tools.predicates.tree import canonical_json
 from neuronaut.tools.registry import ToolContext, find_tool
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
 from neuronaut.tools.targets.load import load_target
+from neuronaut.tools.targets.overlay import Overlay
+from neuronaut.tools.together import BatchContext
 from neuronaut.tools.tokens import tokens_from_ids
 from neuronaut.tools.trials.dealt import prefix_keys, recent_keys, uniform
 from neuronaut.tools.units import Unit

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from neuronaut.evals import real
 from neuronaut.evals.baselines import GRID, Bench
-from neuronaut.evals.batch import BatchContext
 from neuronaut.evals.figure import Line, curve_svg
 from neuronaut.evals.heldout import NO_TOKEN, Firing, Places, passes, qualities
 from neuronaut.evals.lookup import WIDTHS, Keys, entries, fit_tables
-from neuronaut.evals.overlay import FromPredicate, Overlay
+from neuronaut.evals.overlay import FromPredicate
 from neuronaut.evals.real_scores import SIZES, beyond, lines, reached, scores_at
 from neuronaut.evals.suite import Asking, Batch, Case, Row
 from neuronaut.evals.trie import Probe, Windows, cut, find_patterns, trie_items
@@ -26,6 +25,8 @@ from neuronaut.tools.look.reads import FiringRule
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.targets.load import load_target
+from neuronaut.tools.targets.overlay import Overlay
+from neuronaut.tools.together import BatchContext
 from neuronaut.tools.tokens import PAD, Tokens, Vocabulary, tokens_from_ids
 from neuronaut.tools.trials.reads import needed_rule
 from neuronaut.tools.units import Unit

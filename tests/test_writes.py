@@ -9,7 +9,7 @@ import torch
 
 from neuronaut.evals.loop import ask_each
 from neuronaut.evals.outputs import APART, LEAST, Output, draw_output, near_tokens, token_direction
-from neuronaut.evals.overlay import FromPredicate, Overlay
+from neuronaut.evals.overlay import FromPredicate
 from neuronaut.evals.suite import Row
 from neuronaut.evals.writes import KINDS, SUITE, Planted, judged, planted_case, planted_context
 from neuronaut.tools.corpus import Corpus, pocket_corpus
@@ -18,6 +18,7 @@ from neuronaut.tools.predicates.tree import canonical_json
 from neuronaut.tools.registry import ToolContext, find_tool
 from neuronaut.tools.targets.base import Edit, Site
 from neuronaut.tools.targets.load import load_target
+from neuronaut.tools.targets.overlay import Overlay
 from neuronaut.tools.trials.writes import moved_most, null_vectors, seen_tokens, unigram
 from neuronaut.tools.units import Unit
 
