@@ -198,7 +198,9 @@ batch = Table(
 item = Table(
     "item", metadata, _id(), _ref("run", "run"), Column("rank", Integer, nullable=False), _text("address"),
     _text("null_kind", null=True),  # of a planted null unit, which takes the values of the unit at the address
-    _text("state"), Column("attempt", Integer, nullable=False), _text("owner", null=True), Column("lease_until", Float),
+    _text("beside"),  # items of one value are read in one pass over the text
+    _text("state"), Column("attempt", Integer, nullable=False), Column("steps", Integer, nullable=False),
+    _text("owner", null=True), Column("lease_until", Float),
     _ref("asked", "run", null=True), _text("reason", null=True),  # asked: the run that answers for it
     UniqueConstraint("run", "rank"), CheckConstraint("state in ('waiting','leased','done','failed','skipped')"),
     CheckConstraint("(state = 'leased') = (owner is not null)"), CheckConstraint("(state = 'leased') = (lease_until is not null)"),
