@@ -39,10 +39,11 @@ def now() -> str:
 
 
 class Store:
-    """An open notebook file. Use as a context manager, or close it."""
+    """An open notebook file. Use as a context manager, or close it. Threads may share one: they take turns."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path, self.read_only = path, read_only
+        self._turn, self._undone = threading.RLock(), False
         check_place(path, read_only=read_only)
         self._begin = "BEGIN"
         self._engine = self._connect()
@@ -99,8 +100,9 @@ class Store:
 
     def close(self) -> None:
         """Close the file."""
-        self._db.close()
-        self._engine.dispose()
+        with self._turn:
+            self._db.close()
+            self._engine.dispose()
 
     def __enter__(self) -> Self:
         return self
@@ -111,27 +113,47 @@ class Store:
     # Transactions
 
     @contextlib.contextmanager
-    def _transaction(self, begin: str) -> Iterator[None]:
-        self._begin = begin
-        with self._db.begin():
-            yield
+    def together(self) -> Iterator[None]:
+        """What is recorded inside is one transaction: all of it is kept, or nothing. Reads inside see it.
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        if self.read_only:
-            raise UserError(f"the notebook {str(self.path)!r} is open for reading only")
-        with sqlite_errors(self.path), self._transaction("BEGIN IMMEDIATE"):
+        An error inside undoes it all, also one that is caught there. Other threads wait meanwhile.
+        """
+        with self._writing():
             yield
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
         """Reads inside see one state of the notebook, whatever another process writes meanwhile."""
-        with sqlite_errors(self.path):
-            if self._db.in_transaction():
+        with sqlite_errors(self.path), self._turn:
+            with self._joined() if self._db.in_transaction() else self._transaction("BEGIN"):
                 yield
-            else:
-                with self._transaction("BEGIN"):
-                    yield
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        if self.read_only:
+            raise UserError(f"the notebook {str(self.path)!r} is open for reading only")
+        with sqlite_errors(self.path), self._turn:
+            if self._db.in_transaction() and self._begin == "BEGIN":
+                raise RuntimeError("a snapshot is for reading: end it before anything is recorded")
+            with self._joined() if self._db.in_transaction() else self._transaction("BEGIN IMMEDIATE"):
+                yield
+
+    @contextlib.contextmanager
+    def _transaction(self, begin: str) -> Iterator[None]:
+        self._begin, self._undone = begin, False
+        with self._db.begin():
+            yield
+            if self._undone and begin != "BEGIN":
+                raise RuntimeError("a record of this transaction failed, so that nothing of it is kept")
+
+    @contextlib.contextmanager
+    def _joined(self) -> Iterator[None]:
+        """A part of the transaction that this thread has begun."""
+        try:
+            yield
+        except BaseException:
+            self._undone = True
+            raise
 
     # Rows
 
@@ -149,7 +171,7 @@ class Store:
     def file_problems(self, *, quick: bool = False) -> list[str]:
         """What SQLite itself finds wrong with the file; empty when nothing. `quick` leaves out the indexes."""
         check = "PRAGMA quick_check(1)" if quick else "PRAGMA integrity_check(10)"
-        with sqlite_errors(self.path):
+        with sqlite_errors(self.path), self._turn:
             try:
                 rows = self._execute(check)
             except sqlite3.DatabaseError as error:  # the check itself breaks off at some torn tables
