@@ -223,9 +223,11 @@ schema_migration = Table(
 for _column in (
     hypothesis.c.run, hypothesis.c.unit, prediction.c.hypothesis, experiment.c.run, experiment.c.key, evidence.c.experiment,
     verdict.c.prediction, outcome.c.run, run_end.c.run, llm_call.c.run, llm_call.c.request_sha256, llm_call.c.batch,
-    llm_batch.c.run, item.c.run,
+    llm_batch.c.run,
 ):  # fmt: skip
     Index(f"{_column.table.name}_by_{_column.name}", _column)
+Index("item_by_rank", item.c.run, item.c.state, item.c.rank)
+Index("item_by_beside", item.c.run, item.c.state, item.c.beside, item.c.rank)
 
 WORKING = ("batch", "item")  # what is being worked on: the only rows that change; what came of it are records
 RECORDS: tuple[Table, ...] = tuple(

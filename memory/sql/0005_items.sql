@@ -82,4 +82,6 @@ CREATE TABLE item (
   FOREIGN KEY(asked) REFERENCES run (id)
 )
 
-CREATE INDEX item_by_run ON item (run)
+CREATE INDEX item_by_beside ON item (run, state, beside, rank)
+
+CREATE INDEX item_by_rank ON item (run, state, rank)
