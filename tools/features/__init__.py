@@ -1,0 +1,1 @@
+"""Dictionaries of features: sparse autoencoders and transcoders."""
