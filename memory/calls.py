@@ -6,10 +6,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from neuronaut.memory import schema
-from neuronaut.memory.store import Store, new_id, now
+from neuronaut.memory.items import Items
+from neuronaut.memory.store import new_id, now
 
 
-class Calls(Store):
+class Calls(Items):
     """What is recorded of language-model calls; a call without an end was killed, or waits in a batch."""
 
     def begin_call(self, run: str, row: Mapping[str, Any]) -> str:
