@@ -22,7 +22,7 @@ def _by(notebook: Store, table: sa.Table, **where: Any) -> list[Row]:
     return notebook.rows(statement.order_by(*table.primary_key))
 
 
-def _grouped(notebook: Store, table: sa.Table, column: str, values: Iterable[str]) -> dict[str, list[Row]]:
+def grouped(notebook: Store, table: sa.Table, column: str, values: Iterable[str]) -> dict[str, list[Row]]:
     """The rows of a table by the value of one column, each list in the order of the keys; [] for a value without rows."""
     found: dict[str, list[Row]] = defaultdict(list)
     wanted = list(dict.fromkeys(values))
@@ -82,7 +82,7 @@ def runs(notebook: Store) -> list[Row]:
     joined = sa.join(r, t, t.c.id == r.c.target).join(c, c.c.id == r.c.corpus)
     columns = (r.c.id, r.c.question, r.c.parent_run, r.c.started, t.c.name.label("target"), c.c.name.label("corpus"))
     rows = notebook.rows(sa.select(*columns).select_from(joined).order_by(r.c.id.desc()))
-    ends = _grouped(notebook, schema.run_end, "run", (row["id"] for row in rows))
+    ends = grouped(notebook, schema.run_end, "run", (row["id"] for row in rows))
     return [{**row, "outcome": ends[row["id"]][-1]["outcome"] if ends[row["id"]] else None} for row in rows]
 
 
@@ -92,7 +92,7 @@ def hypotheses(notebook: Store, run: str) -> list[Row]:
     statement = sa.select(h, u.c.address, u.c.sign).join(u, u.c.id == h.c.unit).where(h.c.run == run).order_by(h.c.id)
     rows = notebook.rows(statement)
     status = states(notebook, [row["id"] for row in rows])
-    predictions = _grouped(notebook, schema.prediction, "hypothesis", status)
+    predictions = grouped(notebook, schema.prediction, "hypothesis", status)
     of_prediction = verdicts(notebook, [p["id"] for ps in predictions.values() for p in ps])
     for row in rows:
         row["status"] = status[row["id"]]
@@ -130,10 +130,10 @@ def e_values(notebook: Store, run: str | None = None) -> list[float]:
 
 def verdicts(notebook: Store, predictions: list[str]) -> dict[str, list[Row]]:
     """The verdicts on each prediction, each with its case and the evidence that it cites."""
-    found = _grouped(notebook, schema.verdict, "prediction", predictions)
+    found = grouped(notebook, schema.verdict, "prediction", predictions)
     ids = [v["id"] for vs in found.values() for v in vs]
-    cited = _grouped(notebook, schema.verdict_evidence, "verdict", ids)
-    evidence = _grouped(notebook, schema.evidence, "id", (c["evidence"] for cs in cited.values() for c in cs))
+    cited = grouped(notebook, schema.verdict_evidence, "verdict", ids)
+    evidence = grouped(notebook, schema.evidence, "id", (c["evidence"] for cs in cited.values() for c in cs))
     for rows in found.values():
         for row in rows:
             row["case"] = _json(row["case"], f"verdict {row['id']}")
@@ -143,7 +143,7 @@ def verdicts(notebook: Store, predictions: list[str]) -> dict[str, list[Row]]:
 
 def states(notebook: Store, hypotheses: list[str]) -> dict[str, str]:
     """The latest status of each hypothesis."""
-    moves = _grouped(notebook, schema.hypothesis_status, "hypothesis", hypotheses)
+    moves = grouped(notebook, schema.hypothesis_status, "hypothesis", hypotheses)
     return {one: str(_last(moves[one], f"the status of hypothesis {one}")["to_state"]) for one in hypotheses}
 
 
@@ -166,10 +166,10 @@ def experiments(notebook: Store, run: str) -> list[Row]:
     """All experiments of a run in order, with their ends, evidence and results."""
     rows = _by(notebook, schema.experiment, run=run)
     ids = [row["id"] for row in rows]
-    ends = _grouped(notebook, schema.experiment_end, "experiment", ids)
-    evidence = _grouped(notebook, schema.evidence, "experiment", ids)
+    ends = grouped(notebook, schema.experiment_end, "experiment", ids)
+    evidence = grouped(notebook, schema.evidence, "experiment", ids)
     kept = (end["result"] for found in ends.values() for end in found if end["result"])
-    results = _grouped(notebook, schema.artifact, "id", kept)
+    results = grouped(notebook, schema.artifact, "id", kept)
     for row in rows:
         row["args"] = _json(row["args"], f"experiment {row['id']}")
         row["end"] = ends[row["id"]][0] if ends[row["id"]] else None
@@ -201,20 +201,20 @@ def looks(notebook: Store, run: str, tools: Collection[str]) -> dict[tuple[str, 
 
 def tool_sources(notebook: Store, predictions: list[str]) -> dict[str, set[str]]:
     """The hashes of the tool sources with which each prediction was tested."""
-    tests = _grouped(notebook, schema.experiment, "prediction", predictions)
+    tests = grouped(notebook, schema.experiment, "prediction", predictions)
     return {one: {row["tool_sha256"] for row in tests[one]} for one in predictions}
 
 
 def calls(notebook: Store, run: str) -> list[Row]:
     """All language-model calls of a run with their ends (None: begun and never ended)."""
     rows = _by(notebook, schema.llm_call, run=run)
-    ends = _grouped(notebook, schema.llm_call_end, "call", (row["id"] for row in rows))
+    ends = grouped(notebook, schema.llm_call_end, "call", (row["id"] for row in rows))
     return [{**row, "end": ends[row["id"]][0] if ends[row["id"]] else None} for row in rows]
 
 
 def repeated(notebook: Store, calls: Iterable[str]) -> dict[str, str]:
     """Of some calls, those that repeat one that was begun and never ended, with the id of that one."""
-    found = _grouped(notebook, schema.llm_call, "id", calls)
+    found = grouped(notebook, schema.llm_call, "id", calls)
     return {call: row["maybe_billed_twice"] for call, (row,) in found.items() if row["maybe_billed_twice"]}
 
 
@@ -222,8 +222,8 @@ def batches(notebook: Store, run: str) -> list[Row]:
     """All batches of a run in order: `remote` (the provider's id, None where it was not stored), `end`, and their calls."""
     rows = _by(notebook, schema.llm_batch, run=run)
     ids = [row["id"] for row in rows]
-    sent = _grouped(notebook, schema.llm_batch_sent, "batch", ids)
-    ends = _grouped(notebook, schema.llm_batch_end, "batch", ids)
+    sent = grouped(notebook, schema.llm_batch_sent, "batch", ids)
+    ends = grouped(notebook, schema.llm_batch_end, "batch", ids)
     of: dict[str | None, list[Row]] = defaultdict(list)
     for call in calls(notebook, run) if rows else ():
         of[call["batch"]].append(call)
