@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from neuronaut.tools.errors import UserError
 
 CONVERSATION = "a conversation"  # the question of a run that holds one
-Loop = Literal["full", "one-shot", "no-rivals", "random"]
+Loop = Literal["full", "one-shot", "no-rivals", "random", "fast"]
 Provider = Literal["openai", "anthropic", "compatible", "scripted", "recorded"]
 
 
@@ -28,8 +28,9 @@ class RunConfig(BaseModel):
     """One `ask`, as data. `model` and `corpus` are 'pocket' or paths; `llm` is provider:model or None.
 
     loop: the whole one, or one with a part taken out, to measure what the part is worth: the first hypothesis alone is
-    tested, none has rivals, or they are tested in random order instead of the most promising first. conversation: the run
-    and the place in it where the question was asked, None where it stands alone.
+    tested, none has rivals, or they are tested in random order instead of the most promising first; fast: one hypothesis of
+    a shorter search. conversation: the run and the place in it where the question was asked, None where it stands alone.
+    batch: the same of a unit of a batch, whose own run has what it labels in `labelling`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,6 +44,8 @@ class RunConfig(BaseModel):
     again: bool = False
     loop: Loop = "full"
     conversation: str | None = None
+    batch: str | None = None
+    labelling: dict[str, Any] | None = None
     budget: Budget = Budget()
 
 
