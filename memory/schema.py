@@ -226,6 +226,7 @@ for _column in (
     llm_batch.c.run,
 ):  # fmt: skip
     Index(f"{_column.table.name}_by_{_column.name}", _column)
+Index("item_by_asked", item.c.asked)
 Index("item_by_rank", item.c.run, item.c.state, item.c.rank)
 Index("item_by_beside", item.c.run, item.c.state, item.c.beside, item.c.rank)
 

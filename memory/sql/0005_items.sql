@@ -82,6 +82,8 @@ CREATE TABLE item (
   FOREIGN KEY(asked) REFERENCES run (id)
 )
 
+CREATE INDEX item_by_asked ON item (asked)
+
 CREATE INDEX item_by_beside ON item (run, state, beside, rank)
 
 CREATE INDEX item_by_rank ON item (run, state, rank)
