@@ -6,10 +6,12 @@ from typing import Literal, Self, assert_never
 
 from neuronaut.tools.errors import UserError
 
-Kind = Literal["neuron", "head", "task"]
+Kind = Literal["neuron", "head", "feature", "task"]
 Sign = Literal[1, -1]
 
 TASK = "task:"
+SAE = "sae:"
+_FEATURE = re.compile(r"sae:([A-Za-z0-9][A-Za-z0-9_.-]{0,63})/(\d{1,9})")
 _FORMS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     ("head", re.compile(r"L(\d+)\.?H(\d+)|head\s+L?(\d+)[.\s]H?(\d+)", re.IGNORECASE)),
     ("neuron", re.compile(r"L(\d+)\.?N(\d+)|(?:neuron\s+)?L?(\d+)\.N?(\d+)", re.IGNORECASE)),
@@ -18,8 +20,9 @@ _FORMS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
 
 @dataclass(frozen=True, order=True)
 class Unit:
-    """One neuron or head, or what a circuit is for: a task. `sign` -1 asks about the neuron's activations below its
-    median, printed `8.481-`. name: of the task, whose layer and index are 0."""
+    """One neuron, head or feature of a dictionary, or what a circuit is for: a task. `sign` -1 asks about the neuron's
+    activations below its median, printed `8.481-`. name: of the dictionary, which knows the layer (0 here), or of the task,
+    whose layer and index are 0."""
 
     kind: Kind
     layer: int
@@ -33,8 +36,14 @@ class Unit:
         return cls("task", 0, 0, name=name)
 
     @classmethod
+    def of_feature(cls, dictionary: str, index: int, sign: Sign = 1) -> Self:
+        """A feature of a dictionary, by the name under which it is registered."""
+        return cls("feature", 0, index, sign, dictionary)
+
+    @classmethod
     def parse(cls, text: str) -> Self:
-        """The unit that `text` names: `8.481`, `neuron 8.481`, `L8.N481`, `head 8.3`, `L8H3`; a trailing `-` is sign -1; `task:NAME`.
+        """The unit that `text` names: `8.481`, `neuron 8.481`, `L8.N481`, `head 8.3`, `L8H3`, `sae:NAME/12`; a trailing `-` is
+        sign -1; `task:NAME`.
 
         Refuses: anything else, in one sentence.
         """
@@ -43,11 +52,15 @@ class Unit:
         body, sign = text.strip(), 1
         if body.endswith(("-", "+")):
             body, sign = body[:-1].rstrip(), (-1 if body.endswith("-") else 1)
+        if match := _FEATURE.fullmatch(body):
+            return cls.of_feature(match[1], int(match[2]), -1 if sign < 0 else 1)
         for kind, form in _FORMS:
             if match := form.fullmatch(body):
                 layer, index = (int(group) for group in match.groups() if group is not None)
                 return cls(kind, layer, index, -1 if sign < 0 else 1)
-        raise UserError(f"{text!r} names no unit: write a neuron as 8.481 and a head as L8H3 or 'head 8.3'")
+        raise UserError(
+            f"{text!r} names no unit: write a neuron as 8.481, a head as L8H3 or 'head 8.3', a feature as sae:NAME/12"
+        )
 
     @property
     def address(self) -> str:
@@ -58,6 +71,8 @@ class Unit:
                 return f"{self.layer}.{self.index}{minus}"
             case "head":
                 return f"L{self.layer}H{self.index}{minus}"
+            case "feature":
+                return f"{SAE}{self.name}/{self.index}{minus}"
             case "task":
                 return f"{TASK}{self.name}"
             case _ as never:

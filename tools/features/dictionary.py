@@ -165,14 +165,16 @@ class Dictionary:
 
     @cached_property
     def _row_norms(self) -> Tensor:
-        return self.weights["W_dec"].norm(dim=-1)
+        with torch.inference_mode(False):  # so that gradients may go through what is kept
+            return self.weights["W_dec"].norm(dim=-1)
 
     @cached_property
     def directions(self) -> Tensor:
         """(width, d_out) what a feature adds to the output per unit of activation, up to the scale of its input where the
         input is normalized."""
         rows = self.weights["W_dec"]
-        return rows / self._row_norms[:, None] if self.layout.rescales else rows
+        with torch.inference_mode(False):
+            return rows / self._row_norms[:, None] if self.layout.rescales else rows
 
     def decode(self, features: Tensor, x: Tensor | None = None) -> Tensor:
         """(…, d_out) the output of features (…, width). x (…, d_in): their input, needed where it is normalized, centred or

@@ -1,15 +1,16 @@
 """The seam between an interpretability question and the engine that runs the model."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
+from neuronaut.tools.features.dictionary import Dictionary
 from neuronaut.tools.tokens import Tokens, Vocabulary
 from neuronaut.tools.units import Unit
 
-SiteName = Literal["resid_pre", "attn_out", "mlp_out", "resid_post", "neurons", "heads", "pattern"]
+SiteName = Literal["resid_pre", "attn_out", "mlp_out", "resid_post", "neurons", "heads", "pattern", "features"]
 
 
 @dataclass(frozen=True, order=True)
@@ -18,21 +19,25 @@ class Site:
 
     resid_pre, attn_out, mlp_out, resid_post: (batch, pos, d_model); what is written is what the residual stream receives.
     neurons: (batch, pos, d_mlp), after the activation (gated: act(gate) * up). heads: (batch, pos, n_heads, d_head), the
-    mixed values before W_O. pattern: (batch, n_heads, query, key), read only.
+    mixed values before W_O. pattern: (batch, n_heads, query, key), read only. features: (batch, pos, width) of a dictionary
+    that reads this layer, or (batch, pos, n_columns) of some; what is edited moves its output by their decoder rows, and
+    what the dictionary leaves unexplained stays.
     """
 
     name: SiteName
     layer: int
+    dictionary: str = ""
+    columns: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.layer}.{self.name}"
+        return f"{self.layer}.{self.name}" + (f" of {self.dictionary}" if self.dictionary else "")
 
 
 @dataclass(frozen=True)
 class Edit:
     """A change of one activation, as a value that can be logged and replayed.
 
-    index: the neuron or head; None is the whole site. positions: (batch, pos) bool, None is everywhere.
+    index: the neuron, head or feature; None is the whole site. positions: (batch, pos) bool, None is everywhere.
     value: a number or a tensor that broadcasts to the selected activation (batch, pos[, width]); `set` replaces,
     `add` adds, `scale` multiplies.
     """
@@ -132,6 +137,11 @@ class TargetModel(Protocol):
     def vocabulary(self) -> Vocabulary: ...
 
     @property
+    def dictionaries(self) -> Mapping[str, Dictionary]:
+        """Those whose features can be read and edited, by name."""
+        ...
+
+    @property
     def forwards(self) -> float:
         """Sequences sent through all layers so far; a run through part of the layers counts its share."""
         ...
@@ -212,11 +222,12 @@ class TargetModel(Protocol):
         ...
 
     def read_vector(self, unit: Unit) -> Tensor:
-        """(d_model,) the direction of the normed residual that drives a neuron (gated: its gate)."""
+        """(d_model,) the direction of the normed residual that drives a neuron (gated: its gate); of a feature the encoder
+        column, a direction of what its dictionary reads. Refuses one that reads something else than the residual stream."""
         ...
 
     def write_vector(self, unit: Unit) -> Tensor:
-        """(d_model,) what a neuron adds to the residual stream per unit of activation."""
+        """(d_model,) what a neuron or feature adds to the residual stream per unit of activation."""
         ...
 
     def read_vectors(self, layer: int) -> Tensor:

@@ -38,6 +38,8 @@ def check_layer(spec: ModelSpec, layer: int) -> None:
 
 
 def _check_edit(spec: ModelSpec, edit: Edit) -> None:
+    if edit.site.name == "features":
+        return  # by what its dictionary holds
     if edit.site.name == "pattern":
         raise ToolRefused("the attention pattern can be read but not edited")
     width = {"neurons": spec.d_mlp, "heads": spec.n_heads}.get(edit.site.name, spec.d_model)

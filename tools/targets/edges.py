@@ -12,13 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from neuronaut.tools.circuits.wires import PARTS, Wires
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.targets.base import AttentionWeights, EdgeGradients, EdgeStart, Edit, ModelSpec, Site
 from neuronaut.tools.targets.carried import Carried
-from neuronaut.tools.targets.hooks import Visit, after, before, differentiated
+from neuronaut.tools.targets.hooks import Removable, Visit, after, before, differentiated
 from neuronaut.tools.targets.layers import Layer
 from neuronaut.tools.targets.notes import Wrote, editing, edits_at, filling, keeping, leaf, noting
 from neuronaut.tools.targets.receivers import (
@@ -43,7 +42,7 @@ class Insides:
     last_norm: nn.Module
     model: Any
     weights: Callable[[int], AttentionWeights]
-    hook: Callable[[Site, Visit], RemovableHandle]
+    hook: Callable[[Site, Visit], Removable]
     only_layers: Callable[..., contextlib.AbstractContextManager[None]]
     tolerance: float
 

@@ -1,7 +1,7 @@
 """Reading and editing activations through plain torch hooks, and layers that are not run."""
 
 from collections.abc import Callable
-from typing import Any, assert_never
+from typing import Any, NamedTuple, Protocol, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,25 @@ class Skipped(nn.Module):
 
 
 Visit = Callable[[Tensor], Tensor]
+
+
+class Removable(Protocol):
+    """A hook that can be taken out again."""
+
+    def remove(self) -> None:
+        """Takes it out."""
+        ...
+
+
+class RemovedTogether(NamedTuple):
+    """Several hooks that are taken out together."""
+
+    hooks: tuple[Removable, ...]
+
+    def remove(self) -> None:
+        """Takes all out."""
+        for hook in self.hooks:
+            hook.remove()
 
 
 def before(module: nn.Module, visit: Visit) -> RemovableHandle:

@@ -8,8 +8,11 @@ from neuronaut.tools.targets.folder import PICKLES, ModelFolder
 from neuronaut.tools.units import Unit
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import torch
 
+    from neuronaut.tools.features.dictionary import Dictionary
     from neuronaut.tools.targets.base import ModelSpec, TargetModel
 
 POCKET = Path(__file__).parent / "pocket"
@@ -46,20 +49,54 @@ def _from_hub(name: str) -> Path:
         ) from None
 
 
-def load_target(name: str | Path, *, dtype: "torch.dtype | None" = None) -> "TargetModel":
-    """The target that `name` means, on the CPU; dtype None is float32. Importing the engine takes seconds; nothing else does it."""
+def load_target(
+    name: str | Path, *, dtype: "torch.dtype | None" = None, dictionaries: "Sequence[str]" = ()
+) -> "TargetModel":
+    """The target that `name` means, on the CPU; dtype None is float32. Importing the engine takes seconds; nothing else does it.
+
+    dictionaries: NAME=FOLDER or FOLDER of each; those that are shipped with the model are there without being named.
+    """
     folder = open_folder(name)
     import torch
 
+    from neuronaut.tools.features.saelens import read_dictionary
     from neuronaut.tools.targets.transformer_lens import TransformerLensTarget
 
-    return TransformerLensTarget(folder, dtype=dtype or torch.float32)
+    read = [read_dictionary(path, called) for called, path in (named_folder(text) for text in dictionaries)]
+    shipped = sorted(folder.path.glob("dictionaries/*/cfg.json"))
+    taken = {dictionary.name for dictionary in read}
+    read += [read_dictionary(file.parent) for file in shipped if file.parent.name not in taken]
+    target = TransformerLensTarget(folder, dtype=dtype or torch.float32)
+    for dictionary in read:
+        target.add_dictionary(dictionary)
+    return target
 
 
-def check_unit(spec: "ModelSpec", unit: Unit) -> None:
-    """Refuses a unit that the model does not have, and says which there are."""
+def named_folder(text: str) -> tuple[str | None, Path]:
+    """Name and folder of `NAME=FOLDER`, or the folder alone, which gives its own name."""
+    before, equals, after = text.partition("=")
+    if equals and not Path(text).expanduser().exists():
+        return before, Path(after).expanduser()
+    return None, Path(text).expanduser()
+
+
+def dictionary_named(dictionaries: "Mapping[str, Dictionary]", name: str) -> "Dictionary":
+    """The dictionary registered under a name. Refuses an unknown name, and says which there are."""
+    if name not in dictionaries:
+        known = f"there are {', '.join(sorted(dictionaries))}" if dictionaries else "none is"
+        raise ToolRefused(f"no dictionary is called {name!r} ({known}): register one with --dictionary {name}=FOLDER")
+    return dictionaries[name]
+
+
+def check_unit(spec: "ModelSpec", unit: Unit, dictionaries: "Mapping[str, Dictionary] | None" = None) -> None:
+    """Refuses a unit that the model does not have, and says which there are. dictionaries: those of the target."""
     if unit.kind == "task":
         raise ToolRefused(f"{unit.address} is a task and no part of the model: name a neuron, such as 8.481, or a head")
+    if unit.kind == "feature":
+        width = dictionary_named(dictionaries or {}, unit.name).width
+        if unit.index >= width:
+            raise ToolRefused(f"feature {unit.address} does not exist: {unit.name} has features 0 to {width - 1}")
+        return
     if not 0 <= unit.layer < spec.n_layers:
         raise ToolRefused(f"layer {unit.layer} does not exist: {spec.name} has layers 0 to {spec.n_layers - 1}")
     width = spec.d_mlp if unit.kind == "neuron" else spec.n_heads

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neuronaut.tools.features.dictionary import Dictionary
 from neuronaut.tools.targets.base import (
     AttentionWeights,
     EdgeGradients,
@@ -182,6 +183,11 @@ class Overlay:
     def spec(self) -> ModelSpec:
         """The target's."""
         return self._target.spec
+
+    @property
+    def dictionaries(self) -> Mapping[str, Dictionary]:
+        """The target's; they see what is planted."""
+        return self._target.dictionaries
 
     @property
     def vocabulary(self) -> Vocabulary:

@@ -5,16 +5,16 @@ forward pass, and layers outside [start, stop) are not run at all.
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any, assert_never
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from neuronaut.tools.errors import ToolRefused, UserError
+from neuronaut.tools.features.dictionary import Dictionary
 from neuronaut.tools.targets.attention import attention_weights_of
 from neuronaut.tools.targets.base import (
     AttentionWeights,
@@ -30,8 +30,10 @@ from neuronaut.tools.targets.branches import branched
 from neuronaut.tools.targets.bridge import load_bridge
 from neuronaut.tools.targets.checks import check_layer, check_run
 from neuronaut.tools.targets.edges import EdgeRuns, Insides
+from neuronaut.tools.targets.feature_hooks import Attached, check_features, check_fits, visits
 from neuronaut.tools.targets.folder import ModelFolder
 from neuronaut.tools.targets.hooks import (
+    Removable,
     Skipped,
     Stopped,
     Visit,
@@ -43,6 +45,8 @@ from neuronaut.tools.targets.hooks import (
     visitor,
 )
 from neuronaut.tools.targets.layers import PROBED, fault_of, fuse_activations, gain_of, layer_of, unwrap
+from neuronaut.tools.targets.load import dictionary_named
+from neuronaut.tools.targets.sites import read_vectors_at, site_of, write_vectors_at
 from neuronaut.tools.tokens import Tokens, Vocabulary
 from neuronaut.tools.units import Unit
 
@@ -57,6 +61,7 @@ class TransformerLensTarget:
         self._folder = folder
         self._dtype = dtype
         self.forwards = 0.0
+        self._dictionaries: dict[str, Dictionary] = {}
         bridge, self._fast_attention = load_bridge(folder, dtype)
         self._cfg = bridge.cfg
         self._layers = [layer_of(block, folder.name) for block in bridge.blocks]
@@ -69,6 +74,21 @@ class TransformerLensTarget:
         self._attend(self._fast_attention)
         self._refuse_strange_layers()
         self.forwards = 0.0
+
+    @property
+    def dictionaries(self) -> Mapping[str, Dictionary]:
+        """Those that were added."""
+        return self._dictionaries
+
+    def add_dictionary(self, dictionary: Dictionary) -> None:
+        """Lets the features of a dictionary be read and edited. Refuses one of another model, and a name that is taken."""
+        if dictionary.name in self._dictionaries:
+            raise UserError(
+                f"two dictionaries are called {dictionary.name!r}: register one of them under another name, with "
+                "--dictionary NAME=FOLDER"
+            )
+        check_fits(dictionary, self.spec, self.fingerprint, self._layers)
+        self._dictionaries[dictionary.name] = dictionary
 
     def _refuse_strange_layers(self) -> None:
         """A short run of an architecture that was never seen may show that its sites are not what they are called."""
@@ -152,7 +172,7 @@ class TransformerLensTarget:
         Refuses: sites outside the layers that are run, logits together with stop, an edit of the attention pattern.
         """
         first, last = 0 if start is None else start[0], len(self._layers) if stop is None else stop
-        check_run(self.spec, ids, edits, read=read, first=first, last=last)
+        self._check(ids, edits, read=read, first=first, last=last)
         if logits and stop is not None:
             raise ToolRefused("logits need all layers: leave out stop")
         found: dict[Site, Tensor] = {}
@@ -161,21 +181,48 @@ class TransformerLensTarget:
                 self._attend("eager")
                 stack.callback(self._attend, self._fast_attention)
             stack.enter_context(self._only_layers(start, last, stop_there=not logits))
-            for site in dict.fromkeys([*(edit.site for edit in edits), *read]):
-                here = [edit for edit in edits if edit.site == site]
-                stack.callback(self._hook(site, visitor(site, here, found if site in read else None)).remove)
+            self._visit(stack, read, edits, found)
             output = None
             with contextlib.suppress(Stopped):
                 output = self._model(ids, use_cache=False).logits
         self.forwards += len(ids) * (last - first) / len(self._layers)
         return Run(found, output)
 
+    def _check(
+        self, ids: Tensor, edits: Sequence[Edit], read: Collection[Site] = (), first: int = 0, last: int | None = None
+    ) -> None:
+        last = len(self._layers) if last is None else last
+        check_run(self.spec, ids, edits, read=read, first=first, last=last)
+        check_features(self._dictionaries, read, edits, last=last)
+
+    def _visit(
+        self, stack: contextlib.ExitStack, read: Collection[Site], edits: Sequence[Edit], found: dict[Site, Tensor]
+    ) -> None:
+        """Edits and reads; where there are features, those of plain sites are edited before and read after them."""
+        sites = dict.fromkeys([*(edit.site for edit in edits), *read])
+        names = dict.fromkeys(site.dictionary for site in sites if site.name == "features")
+        plain = [site for site in sites if site.name != "features"]
+        for site in plain:
+            here = [edit for edit in edits if edit.site == site]
+            if here or not names:
+                keep = found if site in read and not names else None
+                stack.callback(self._hook(site, visitor(site, here, keep)).remove)
+        of = {name: visits(edits, read, name, found) for name in names}
+        for name in sorted(names, key=lambda name: not of[name].edits):
+            stack.callback(self._attached(name).hooked(of[name].columns, of[name].visit).remove)
+        for site in plain if names else ():
+            if site in read:
+                stack.callback(self._hook(site, visitor(site, [], found)).remove)
+
     @torch.inference_mode()
     def branches(self, ids: Tensor, edits: Sequence[Edit], *, keep: int = 1) -> Tensor:
         """(n_edits, keep, d_vocab) logits at the end of the prompt; see TargetModel.branches."""
-        check_run(self.spec, ids, edits)
+        self._check(ids, edits)
         if len(ids) != 1:
             raise ToolRefused(f"branches leave one prompt, not {len(ids)}")
+        if any(edit.site.name == "features" for edit in edits):
+            runs = [self.run(ids, edits=[edit], logits=True).logits for edit in edits]
+            return torch.cat([logits[:, -keep:] for logits in runs if logits is not None])
         found = branched(self._insides, ids, edits, keep)
         self.forwards += found.forwards
         return found.logits
@@ -185,7 +232,7 @@ class TransformerLensTarget:
     ) -> dict[Site, tuple[Tensor, Tensor]]:
         """Each site and the gradient of the score there; see TargetModel.gradients. Refuses the attention pattern."""
         entry = Site("resid_pre", 0)
-        check_run(self.spec, ids, edits, read=read)
+        self._check(ids, edits, read=read)
         if any(site.name == "pattern" for site in read):
             raise ToolRefused("no gradient is taken at the attention pattern: choose another site")
         found: dict[Site, Tensor] = {}
@@ -203,7 +250,7 @@ class TransformerLensTarget:
 
     def senders(self, ids: Tensor, *, edits: Sequence[Edit] = ()) -> Tensor:
         """(batch, n_senders, pos, d_model); see TargetModel.senders."""
-        check_run(self.spec, ids, edits)
+        self._check(ids, edits)
         found = self._edges.senders(ids, edits)
         self.forwards += len(ids)
         return found
@@ -224,7 +271,7 @@ class TransformerLensTarget:
         Refuses edges that do not exist, edges into layers that are not run, shapes that do not fit.
         """
         n_layers, first = len(self._layers), 0 if start is None else start.layer
-        check_run(self.spec, ids, edits, first=first)
+        self._check(ids, edits, first=first)
         carried = self._edges.carried(ids, other, cut, positions, first)
         found = self._edges.run(ids, carried, start=start, edits=edits, keep=keep)
         self.forwards += len(ids) * (n_layers - first) / n_layers
@@ -234,7 +281,7 @@ class TransformerLensTarget:
         self, ids: Tensor, score: Callable[[Tensor], Tensor], *, edits: Sequence[Edit] = (), keep: int = 1
     ) -> EdgeGradients:
         """What senders write and the gradients at receivers; see TargetModel.edge_gradients."""
-        check_run(self.spec, ids, edits)
+        self._check(ids, edits)
         found = self._edges.gradients(ids, score, edits, keep)
         self.forwards += 3 * len(ids)
         return found
@@ -277,7 +324,10 @@ class TransformerLensTarget:
             for at in range(first):
                 self._blocks[at] = originals[at]
 
-    def _hook(self, site: Site, visit: Visit) -> RemovableHandle:
+    def _attached(self, name: str) -> Attached:
+        return Attached(dictionary_named(self._dictionaries, name), self.spec, self._layers, self._hook)
+
+    def _hook(self, site: Site, visit: Visit) -> Removable:
         """Calls `visit` with the activation of the site and puts what it returns in its place."""
         layer = self._layers[site.layer]
         match site.name:
@@ -296,16 +346,18 @@ class TransformerLensTarget:
                 return before(layer.heads_in, lambda x: visit(x.reshape(*x.shape[:2], *shape)).flatten(-2))
             case "pattern":
                 return layer.attention.register_forward_hook(lambda _, args, output: seen(visit(output[1])))
+            case "features":
+                return self._attached(site.dictionary).hooked(site.columns or None, visit)
             case _ as never:
                 assert_never(never)
 
     def read_vector(self, unit: Unit) -> Tensor:
-        """(d_model,) column of the input weights (gated: of the gate)."""
-        return self.read_vectors(unit.layer)[unit.index]
+        """(d_model,) column of the input weights (gated: of the gate), or of the encoder."""
+        return read_vectors_at(self, site_of(self, unit))[unit.index]
 
     def write_vector(self, unit: Unit) -> Tensor:
-        """(d_model,) row of the output weights."""
-        return self.write_vectors(unit.layer)[unit.index]
+        """(d_model,) row of the output weights, or of the decoder."""
+        return write_vectors_at(self, site_of(self, unit))[unit.index]
 
     def read_vectors(self, layer: int) -> Tensor:
         """(d_mlp, d_model) of all neurons of a layer."""
