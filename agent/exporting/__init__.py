@@ -1,0 +1,1 @@
+"""Findings as files that others read, and others' explanations as hypotheses to be tested."""
