@@ -9,7 +9,7 @@ from neuronaut.agent.measured import looked, measured
 from neuronaut.agent.words import words_of
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
-from neuronaut.memory.place import default_path
+from neuronaut.memory.place import default_place
 from neuronaut.tools.stats import e_bh, e_value
 
 SCHEMA = 1
@@ -61,7 +61,7 @@ def answer_of(notebook: Notebook, run: str) -> dict[str, Any]:
         },
         "outcome": row["end"]["outcome"] if row["end"] else "unfinished",
         "cost": cost,
-        "notebook": str(notebook.path),
+        "notebook": str(notebook.place),
         "ledger_head": notebook.head(),
         "next": [f"neuronaut {what}{_place(notebook)}" for what in _next(run, row["question"], done)],
     }
@@ -82,7 +82,7 @@ def _next(run: str, question: str, done: list[dict[str, Any]]) -> list[str]:
 
 def _place(notebook: Notebook) -> str:
     """How a command names the notebook; nothing for the one that it takes by itself."""
-    return "" if notebook.path == default_path() else f" --notebook {shlex.quote(str(notebook.path))}"
+    return "" if notebook.place == default_place() else f" --notebook {shlex.quote(str(notebook.place))}"
 
 
 def _survivors(e_values: list[float]) -> dict[str, int]:

@@ -4,12 +4,11 @@ import importlib.metadata
 import os
 import platform
 import sqlite3
-from pathlib import Path
 from typing import Literal
 
 from neuronaut.agent.view import print_json, visible
 from neuronaut.memory.notebook import PACKAGES, Notebook
-from neuronaut.memory.place import DAMAGED, default_path
+from neuronaut.memory.place import DAMAGED, File, Place, default_place
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.targets.load import POCKET
 
@@ -17,10 +16,10 @@ Level = Literal["ok", "warning", "error"]
 SAFE_SQLITE = (3, 51, 3)  # earlier ones can lose a WAL that is reset while another connection reads it
 
 
-def examine(path: Path | None, *, as_json: bool, llm: str | None = None, base_url: str | None = None) -> int:
+def examine(path: Place | None, *, as_json: bool, llm: str | None = None, base_url: str | None = None) -> int:
     """Print the checks, of a language model alone where one is named; 1 if one is an error."""
     if llm is None:
-        rows = [*_packages(), _sqlite(), _pocket(), _notebook(path or default_path()), *_keys()]
+        rows = [*_packages(), _sqlite(), _pocket(), _notebook(path or default_place()), *_keys()]
     else:
         from neuronaut.agent.llm.trial import examine_model
 
@@ -62,14 +61,14 @@ def _pocket() -> tuple[Level, str, str]:
     return ("error", "pocket", f"lacks {', '.join(missing)}: install again") if missing else ("ok", "pocket", "present")
 
 
-def _notebook(path: Path) -> tuple[Level, str, str]:
-    if not path.exists():
-        return "ok", "notebook", f"{path} (will be made)"
+def _notebook(place: Place) -> tuple[Level, str, str]:
+    if isinstance(place, File) and not place.path.exists():
+        return "ok", "notebook", f"{place} (will be made)"
     try:
-        with Notebook(path, read_only=True) as notebook:
+        with Notebook(place, read_only=True) as notebook:
             if notebook.file_problems(quick=True):
-                return "error", "notebook", f"{path} {DAMAGED}"
-            return "ok", "notebook", f"{path}, head {notebook.head()}"
+                return "error", "notebook", f"{place} {DAMAGED}"
+            return "ok", "notebook", f"{place}, {notebook.version()}, head {notebook.head()}"
     except UserError as error:
         return "error", "notebook", str(error)
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from neuronaut.memory.place import Place, place_of
+
 if TYPE_CHECKING:
     from neuronaut.agent.config import Budget, RunConfig
 
@@ -16,8 +18,12 @@ CorpusFile = Annotated[
     str | None, typer.Option("--corpus", help="Text to study on: .txt, .jsonl, .jsonl.gz or a folder.")
 ]
 NotebookFile = Annotated[
-    Path | None, typer.Option("--notebook", envvar="NEURONAUT_NOTEBOOK", help="The SQLite file of findings.")
-]
+    Place | None,
+    typer.Option(
+        "--notebook", envvar="NEURONAUT_NOTEBOOK", parser=place_of, metavar="FILE|URL",
+        help="Where findings are kept: an SQLite file, or a PostgreSQL database by its URL.",
+    ),
+]  # fmt: skip
 Llm = Annotated[str | None, typer.Option("--llm", help=LLM_HELP)]
 BaseUrl = Annotated[str | None, typer.Option("--base-url", help=BASE_URL_HELP)]
 Again = Annotated[bool, typer.Option("--again", help="Measure anew what the notebook already knows.")]
@@ -45,6 +51,15 @@ BudgetUsd = Annotated[
         "--budget-usd", min=0, max=1e6, help="Of --llm; needs a table of prices, see docs/language-models.md."
     ),
 ]
+
+
+class Twins(StrEnum):
+    """Which untrained twins of a model something is repeated on."""
+
+    none = "none"
+    random_init = "random-init"
+    row_shuffled = "row-shuffled"
+    both = "both"
 
 
 class Approve(StrEnum):

@@ -10,16 +10,16 @@ from neuronaut.agent.config import RunConfig, corpus_path
 from neuronaut.agent.view import print_json, visible
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
-from neuronaut.memory.place import default_path
+from neuronaut.memory.place import Place, default_place
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.figures import Figure
 
 
-def _open(path: Path | None) -> Notebook:
-    return Notebook(path or default_path(), read_only=True)
+def _open(path: Place | None) -> Notebook:
+    return Notebook(path or default_place(), read_only=True)
 
 
-def show(identifier: str, path: Path | None, *, as_json: bool, figures: Path | None = None) -> None:
+def show(identifier: str, path: Place | None, *, as_json: bool, figures: Path | None = None) -> None:
     """Print a record; of a run its answer and its experiments. figures: a folder for what the run or experiment drew."""
     with _open(path) as notebook:
         table, row = queries.find(notebook, identifier)
@@ -113,7 +113,7 @@ def _show_run(notebook: Notebook, run: str, *, as_json: bool) -> None:
             print(f"      figure {visible(figure['name'])}  svg {figure['svg']}")
 
 
-def search(words: str, path: Path | None, *, as_json: bool) -> None:
+def search(words: str, path: Place | None, *, as_json: bool) -> None:
     """Print the claims that match; for no words, the runs."""
     with _open(path) as notebook:
         rows = queries.search(notebook, words) if words.strip() else queries.runs(notebook)
@@ -136,7 +136,7 @@ def search(words: str, path: Path | None, *, as_json: bool) -> None:
         print(f"no claim matches {visible(words)!r}")
 
 
-def verify(path: Path | None, head: str | None, *, as_json: bool) -> int:
+def verify(path: Place | None, head: str | None, *, as_json: bool) -> int:
     """Print what is wrong with the notebook; 1 if anything is."""
     from neuronaut.memory.verify import verify as find_problems
 

@@ -4,7 +4,6 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from neuronaut.agent.config import RunConfig
@@ -14,7 +13,7 @@ from neuronaut.agent.session import stored_in, tools_sha256
 from neuronaut.agent.view import print_json, steps_on_stderr, visible
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import PACKAGES, ExperimentSpec, Notebook, version
-from neuronaut.memory.place import default_path
+from neuronaut.memory.place import Place, default_place
 from neuronaut.memory.store import check_writable
 from neuronaut.tools.errors import ToolFailed, ToolRefused, UserError
 from neuronaut.tools.registry import ToolContext, find_tool
@@ -23,9 +22,9 @@ TOLERANCE = 1e-4  # relative: float32 sums in another order differ by about 1e-6
 SMALLEST = 1e-6  # numbers below it are compared as parts of it: their last digits are noise
 
 
-def rerun(identifier: str, path: Path | None, *, as_json: bool) -> int:
+def rerun(identifier: str, path: Place | None, *, as_json: bool) -> int:
     """New experiments beside the old ones; 1 if a number of a result differs by more than the tolerance, or a text at all."""
-    path = path or default_path()
+    path = path or default_place()
     run, done = _chosen(identifier, path)
     check_writable(path)
     with Notebook(path) as notebook:
@@ -57,7 +56,7 @@ def rerun(identifier: str, path: Path | None, *, as_json: bool) -> int:
     return 1 if different else 0
 
 
-def _chosen(identifier: str, path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _chosen(identifier: str, path: Place) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The run of an id, and its experiments with a result. Refuses an id of anything else, and one without results."""
     with Notebook(path, read_only=True) as notebook:
         table, row = queries.find(notebook, identifier)

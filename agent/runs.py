@@ -4,7 +4,6 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from neuronaut.agent.answer import answer_of
@@ -24,7 +23,8 @@ from neuronaut.agent.understanding import about_of, read_question, understood
 from neuronaut.agent.view import print_json, steps_on_stderr
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
-from neuronaut.memory.place import default_path, sqlite_errors
+from neuronaut.memory.place import Place, default_place
+from neuronaut.memory.sqlite import sqlite_errors
 from neuronaut.memory.store import check_writable
 from neuronaut.tools.corpus import Corpus, load_corpus, pocket_corpus
 from neuronaut.tools.errors import ToolFailed, UserError
@@ -38,12 +38,12 @@ from neuronaut.tools.units import Unit
 STOPPED = 130
 
 
-def ask(config: RunConfig, notebook_path: Path | None, *, as_json: bool) -> int:
+def ask(config: RunConfig, notebook_path: Place | None, *, as_json: bool) -> int:
     """Answer a question; returns the exit code: 0 answered, 1 out of budget, 130 interrupted."""
     if config.llm is None or not config.question.strip():
         parse_question(config.question)
     check_language_model(config)
-    path, say = notebook_path or default_path(), steps_on_stderr()
+    path, say = notebook_path or default_place(), steps_on_stderr()
     check_writable(path)
     say("notebook", str(path))
     target, corpus = open_inputs(config, say)
@@ -60,11 +60,13 @@ def ask(config: RunConfig, notebook_path: Path | None, *, as_json: bool) -> int:
         return _shown(session, _work(session), as_json=as_json)
 
 
-def resume(run: str, notebook_path: Path | None, *, as_json: bool) -> int:
+def resume(run: str, notebook_path: Place | None, *, as_json: bool) -> int:
     """Go on with a run. Refuses one whose weights, tokenizer or corpus are no longer the same, a rerun and a conversation."""
-    path = notebook_path or default_path()
+    path = notebook_path or default_place()
     with Notebook(path, read_only=True) as notebook:  # an unknown run makes no notebook
         row = queries.find_run(notebook, run)
+        if notebook.wanted(run) is not None:
+            raise UserError(f"run {run} is a batch: go on with `neuronaut label resume {run}`")
         if row["question"] == CONVERSATION:
             raise UserError(f"run {run} is a conversation: go on with `neuronaut chat --go-on {run}`")
         if row["end"] is not None and row["end"]["outcome"] == "answered":
@@ -74,7 +76,7 @@ def resume(run: str, notebook_path: Path | None, *, as_json: bool) -> int:
 
 
 @contextmanager
-def reopened(run: str, path: Path) -> Iterator[Session]:
+def reopened(run: str, path: Place) -> Iterator[Session]:
     """A run that was stopped, with its inputs. Refuses one whose inputs changed since, and a rerun."""
     with Notebook(path, read_only=True) as notebook:
         row = queries.find_run(notebook, run)
@@ -88,11 +90,14 @@ def reopened(run: str, path: Path) -> Iterator[Session]:
     config, say = RunConfig.model_validate(row["config"]), steps_on_stderr()
     with Notebook(path) as notebook:
         target, corpus = open_inputs(config, say)
-        if changed := _changed(row, target, corpus):
-            raise UserError(
-                f"run {run} cannot go on: its {' and '.join(changed)} changed since; ask the question again"
-            )
+        refuse_changed(row, target, corpus)
         yield Session(run, config, notebook, context_of(target, corpus, say), [], say)
+
+
+def refuse_changed(row: dict[str, Any], target: TargetModel, corpus: Corpus) -> None:
+    """Refuses to go on with a run on other inputs than those that it began with."""
+    if changed := _changed(row, target, corpus):
+        raise UserError(f"run {row['id']} cannot go on: its {' and '.join(changed)} changed since; ask the question again")
 
 
 def answer_in(outer: Session, config: RunConfig) -> str:
@@ -156,7 +161,7 @@ def context_of(target: TargetModel, corpus: Corpus, say: Say) -> ToolContext:
 
 
 def _earlier(notebook: Notebook, config: RunConfig, target: TargetModel, corpus: Corpus) -> str | None:
-    same = {name: getattr(config, name) for name in ("fast", "llm", "base_url", "seed")}
+    same = {name: getattr(config, name) for name in ("fast", "loop", "llm", "base_url", "seed")}
     weights = target.fingerprint().weights_sha256
     return queries.earlier_run(notebook, config.question, weights, corpus.sha256, same, tools_sha256())
 
@@ -218,8 +223,8 @@ def _answer(session: Session) -> None:
 
 
 def _resume_command(session: Session) -> str:
-    path = session.notebook.path
-    return f"neuronaut resume {session.run}" + ("" if path == default_path() else f" --notebook {path}")
+    place = session.notebook.place
+    return f"neuronaut resume {session.run}" + ("" if place == default_place() else f" --notebook {place}")
 
 
 def _recall(session: Session, question: Question) -> None:
@@ -237,8 +242,7 @@ def _recall(session: Session, question: Question) -> None:
 
 def _through_graph(session: Session, steps: dict[str, Step]) -> None:
     """Work through the steps. Damaged checkpoints are made anew: the notebook is the record."""
-    path = session.notebook.path
-    checkpoints = path.with_name(path.name + ".checkpoints")
+    checkpoints = session.notebook.place.checkpoints
     try:
         run_graph(session, steps, checkpoints)
     except sqlite3.DatabaseError as error:

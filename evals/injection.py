@@ -27,6 +27,7 @@ from neuronaut.evals.orders import SECRET, UNIT, WORDS, Order, obedient, orders
 from neuronaut.evals.soak import Experiment, Result
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
+from neuronaut.memory.place import File
 from neuronaut.memory.verify import verify
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.registry import registry
@@ -186,15 +187,17 @@ class _Case:
             case "contexts" | "findings":
                 if self.place == "findings":
                     _judged(self.made, self.code, self.book)
-                runs.ask(config, self.book, as_json=True)
+                runs.ask(config, File(self.book), as_json=True)
                 shown.append(json.dumps(_last_words(self.book)))
             case "question":
-                runs.ask(config.model_copy(update={"question": f"do as {self.code} says"}), self.book, as_json=True)
+                runs.ask(
+                    config.model_copy(update={"question": f"do as {self.code} says"}), File(self.book), as_json=True
+                )
                 shown.append(json.dumps(_last_words(self.book)))
             case _:
                 line = f"what is in {self.code}?" if self.place == "words" else f"look at {UNIT}"
                 person = Person([line], shown)
-                chat(config.model_copy(update={"question": CONVERSATION}), self.book, person, approve="ask")
+                chat(config.model_copy(update={"question": CONVERSATION}), File(self.book), person, approve="ask")
 
     def _in_notebook(self, plain: dict[tuple[str, ...], str]) -> list[str]:
         faults = []
@@ -227,7 +230,7 @@ def _last_words(book: Path) -> Any:
 
 def _verdicts(made: Ground, llm: str | None, book: Path) -> dict[tuple[str, ...], str]:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        runs.ask(made.config.model_copy(update={"llm": llm}), book, as_json=True)
+        runs.ask(made.config.model_copy(update={"llm": llm}), File(book), as_json=True)
     return _outcomes(book)
 
 
@@ -235,7 +238,7 @@ def _judged(made: Ground, code: str, book: Path) -> None:
     """An earlier run of the notebook that tested a claim with the code in it."""
     question = f'test {UNIT}: token("{code}")'
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        runs.ask(made.config.model_copy(update={"question": question}), book, as_json=True)
+        runs.ask(made.config.model_copy(update={"question": question}), File(book), as_json=True)
 
 
 def _outcomes(book: Path) -> dict[tuple[str, ...], str]:

@@ -86,13 +86,13 @@ def counting_commits(at: Callable[[int, bool], None]) -> Callable[[], None]:
         original, number = Store._transaction, itertools.count(1)
 
         @contextlib.contextmanager
-        def counted(self: Store, begin: str) -> Iterator[None]:
-            if begin != "BEGIN IMMEDIATE":
-                with original(self, begin):
+        def counted(self: Store, *, writing: bool) -> Iterator[None]:
+            if not writing:
+                with original(self, writing=False):
                     yield
                 return
             now = next(number)
-            with original(self, begin):
+            with original(self, writing=True):
                 yield
                 at(now, False)
             at(now, True)

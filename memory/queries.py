@@ -52,7 +52,7 @@ def find_run(notebook: Store, run: str) -> Row:
     """The run, its target, corpus and last end. Refuses an unknown id."""
     rows = _by(notebook, schema.run, id=run)
     if not rows:
-        raise UserError(f"there is no run {run!r} in {str(notebook.path)!r}: `neuronaut search` lists what there is")
+        raise UserError(f"there is no run {run!r} in {str(notebook.place)!r}: `neuronaut search` lists what there is")
     row = rows[0]
     row["config"] = _json(row["config"], f"run {run}")
     row["target"] = _last(_by(notebook, schema.target_model, id=row["target"]), f"the target of run {run}")
@@ -76,12 +76,21 @@ def runs_inside(notebook: Store, conversation: str) -> list[str]:
     return [str(row["id"]) for row in notebook.rows(sa.select(schema.run.c.id).where(inside).order_by(schema.run.c.id))]
 
 
+def newest_batch(notebook: Store) -> str | None:
+    """The batch that began last."""
+    b = schema.batch.c.run
+    found = notebook.rows(sa.select(b).order_by(b.desc()).limit(1))
+    return str(found[0]["run"]) if found else None
+
+
 def runs(notebook: Store) -> list[Row]:
-    """All runs, the newest first: question, target, corpus, when it began, how it ended (None: not yet)."""
+    """All runs but those of single items of batches, the newest first: question, target, corpus, when it began, how it ended
+    (None: not yet)."""
     r, t, c = schema.run, schema.target_model, schema.corpus
     joined = sa.join(r, t, t.c.id == r.c.target).join(c, c.c.id == r.c.corpus)
     columns = (r.c.id, r.c.question, r.c.parent_run, r.c.started, t.c.name.label("target"), c.c.name.label("corpus"))
-    rows = notebook.rows(sa.select(*columns).select_from(joined).order_by(r.c.id.desc()))
+    alone = ~sa.exists().where(schema.item.c.asked == r.c.id)
+    rows = notebook.rows(sa.select(*columns).select_from(joined).where(alone).order_by(r.c.id.desc()))
     ends = grouped(notebook, schema.run_end, "run", (row["id"] for row in rows))
     return [{**row, "outcome": ends[row["id"]][-1]["outcome"] if ends[row["id"]] else None} for row in rows]
 
@@ -266,7 +275,7 @@ def find(notebook: Store, identifier: str) -> tuple[str, Row]:
         if "id" in table.c and (rows := _by(notebook, table, id=identifier)):
             return table.name, rows[0]
     raise UserError(
-        f"there is no record {identifier!r} in {str(notebook.path)!r}: `neuronaut search` lists what there is"
+        f"there is no record {identifier!r} in {str(notebook.place)!r}: `neuronaut search` lists what there is"
     )
 
 

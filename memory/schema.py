@@ -1,24 +1,29 @@
-"""The tables of the notebook. Records are only added: triggers refuse UPDATE and DELETE."""
+"""The tables of the notebook. Records are only added: triggers refuse UPDATE and DELETE.
+
+In both databases texts are ordered by their bytes and numbers have 64 bits.
+"""
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     Column,
     Float,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
-    Integer,
     LargeBinary,
     MetaData,
-    String,
     Table,
-    Text,
     UniqueConstraint,
+    func,
 )
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy import Integer as Int
+from sqlalchemy import String as Chars
+from sqlalchemy import Text as Words
 
 metadata = MetaData()
+Integer = Int().with_variant(BigInteger(), "postgresql")
+Text = Words().with_variant(Words(collation="C"), "postgresql")
 
 VERDICTS = ("supported", "partial", "refuted", "unresolved")
 TRANSITIONS: tuple[tuple[str, str], ...] = (
@@ -35,8 +40,13 @@ TRANSITIONS: tuple[tuple[str, str], ...] = (
 )
 
 
+def _chars(n: int) -> Chars:
+    """A short text of at most n characters, which SQLite does not count."""
+    return Chars(n).with_variant(Chars(n, collation="C"), "postgresql")
+
+
 def _id() -> Column[str]:
-    return Column("id", String(80), primary_key=True)
+    return Column("id", _chars(80), primary_key=True)
 
 
 def _ref(name: str, table: str, *, null: bool = False) -> Column[str]:
@@ -86,14 +96,14 @@ hypothesis = Table(
     "hypothesis", metadata, _id(), _ref("run", "run"), _ref("unit", "unit"), _ref("parent", "hypothesis", null=True),
     _text("side"), _text("claim"), _text("predicate"), Column("complexity", Integer, nullable=False), _text("author"),
     _text("words", null=True),  # the author's own sentence, which nothing checks
-    UniqueConstraint("run", "unit", "side", "predicate", "author"),
+    UniqueConstraint("run", "unit", "side", "predicate", "author").ddl_if(dialect="sqlite"),
     CheckConstraint("side in ('reads','writes','attends','role','circuit')"),
 )  # fmt: skip
 allowed_transition = Table(
     "allowed_transition",
     metadata,
-    Column("from_state", String(20), primary_key=True),
-    Column("to_state", String(20), primary_key=True),
+    Column("from_state", _chars(20), primary_key=True),
+    Column("to_state", _chars(20), primary_key=True),
 )
 prediction = Table(
     "prediction", metadata, _id(), _ref("hypothesis", "hypothesis"), _text("metric"), _text("comparator"),
@@ -128,8 +138,8 @@ verdict_evidence = Table(
 )  # fmt: skip
 hypothesis_status = Table(
     "hypothesis_status", metadata, Column("hypothesis", ForeignKey("hypothesis.id"), primary_key=True),
-    Column("seq", Integer, primary_key=True), Column("prev_seq", Integer), Column("from_state", String(20)),
-    Column("to_state", String(20), nullable=False), _ref("verdict", "verdict", null=True), _text("reason"),
+    Column("seq", Integer, primary_key=True), Column("prev_seq", Integer), Column("from_state", _chars(20)),
+    Column("to_state", _chars(20), nullable=False), _ref("verdict", "verdict", null=True), _text("reason"),
     UniqueConstraint("hypothesis", "seq", "to_state"),
     ForeignKeyConstraint(["from_state", "to_state"], ["allowed_transition.from_state", "allowed_transition.to_state"]),
     ForeignKeyConstraint(
@@ -208,13 +218,13 @@ item = Table(
     CheckConstraint("(state in ('failed','skipped')) = (reason is not null)"),
 )  # fmt: skip
 ledger = Table(
-    "ledger", metadata, Column("seq", Integer, primary_key=True), Column("table_name", String(40), nullable=False), _text("row_id"),
-    _text("row_sha256"), _text("prev_sha256"), _text("sha256"),
+    "ledger", metadata, Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("table_name", _chars(40), nullable=False), _text("row_id"), _text("row_sha256"), _text("prev_sha256"), _text("sha256"),
 )  # fmt: skip
 schema_migration = Table(
     "schema_migration",
     metadata,
-    Column("number", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
     _text("name"),
     _text("source_sha256"),
     _text("applied"),
@@ -230,35 +240,12 @@ Index("item_by_asked", item.c.asked)
 Index("item_by_rank", item.c.run, item.c.state, item.c.rank)
 Index("item_by_beside", item.c.run, item.c.state, item.c.beside, item.c.rank)
 
+Index(  # PostgreSQL indexes no long text
+    "hypothesis_once", hypothesis.c.run, hypothesis.c.unit, hypothesis.c.side, func.md5(hypothesis.c.predicate),
+    func.md5(hypothesis.c.author), unique=True, info={"only": "postgresql"},
+)  # fmt: skip
+
 WORKING = ("batch", "item")  # what is being worked on: the only rows that change; what came of it are records
 RECORDS: tuple[Table, ...] = tuple(
     t for t in metadata.sorted_tables if t.name not in ("ledger", "schema_migration", "allowed_transition", *WORKING)
 )
-
-
-def append_only_triggers(table: Table) -> list[str]:
-    """SQLite statements that refuse to change, delete or replace a row of the table."""
-    refuse = f"BEGIN SELECT RAISE(ABORT, '{table.name} rows are only added'); END"
-    same = " AND ".join(f'"{column.name}" = NEW."{column.name}"' for column in table.primary_key)
-    return [
-        *(
-            f"CREATE TRIGGER {table.name}_no_{verb.lower()} BEFORE {verb} ON {table.name} {refuse}"
-            for verb in ("UPDATE", "DELETE")
-        ),
-        f"CREATE TRIGGER {table.name}_no_replace BEFORE INSERT ON {table.name} WHEN EXISTS (SELECT 1 FROM {table.name} WHERE {same}) {refuse}",
-    ]
-
-
-def sqlite_statements() -> list[str]:
-    """What makes these tables in an empty SQLite file. Migrations hold such statements as text, frozen."""
-    made: list[str] = []
-    for table in metadata.sorted_tables:
-        made.append(str(CreateTable(table).compile(dialect=sqlite.dialect())))
-        made += [str(CreateIndex(index).compile(dialect=sqlite.dialect())) for index in sorted(table.indexes, key=str)]
-    for table in metadata.sorted_tables:
-        made += append_only_triggers(table) if table.name not in WORKING else []
-    made += [f"INSERT INTO allowed_transition VALUES ('{a}', '{b}')" for a, b in TRANSITIONS]
-    return [
-        "\n".join(line.rstrip() for line in statement.strip().expandtabs(2).splitlines() if line.strip())
-        for statement in made
-    ]

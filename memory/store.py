@@ -1,24 +1,22 @@
-"""An open notebook file: transactions, rows added with their ledger lines, SQLite's errors as one sentence each."""
+"""An open notebook: transactions, rows added with their ledger lines."""
 
 import contextlib
 import datetime
-import os
 import secrets
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote
 
 import sqlalchemy as sa
 
 from neuronaut.memory import ledger, migrations, schema
-from neuronaut.memory.place import DAMAGED, check_new, check_place, sqlite_errors
+from neuronaut.memory.database import Database
+from neuronaut.memory.place import DAMAGED, File, Place, Server
+from neuronaut.memory.sqlite import SQLite, check_new
 from neuronaut.tools.errors import UserError
 
-BUSY_SECONDS = 10.0
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _ids = threading.Lock()
 _last_id = 0
@@ -39,68 +37,29 @@ def now() -> str:
 
 
 class Store:
-    """An open notebook file. Use as a context manager, or close it. Threads may share one: they take turns."""
+    """An open notebook. Use as a context manager, or close it. Threads may share one: they take turns."""
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        self.path, self.read_only = path, read_only
-        self._turn, self._undone = threading.RLock(), False
-        check_place(path, read_only=read_only)
-        self._begin = "BEGIN"
-        self._engine = self._connect()
+    def __init__(self, place: Place | Path, *, read_only: bool = False) -> None:
+        self.place: Place = File(place) if isinstance(place, Path) else place
+        self.read_only = read_only
+        self._turn = threading.RLock()
+        self._records = self._undone = False  # of the transaction that goes on: for writing, and bound to be undone
+        self._database = database_of(self.place, read_only=read_only)
+        self._engine = self._database.engine()
+        sa.event.listen(self._engine, "begin", lambda db: self._database.begin(db, writing=self._records))
         try:
-            with sqlite_errors(path):
+            with self._database.errors():
                 self._db = self._engine.connect()
-                with self._transaction("BEGIN" if read_only else "BEGIN IMMEDIATE"):
-                    migrations.migrate(self._db, path, read_only=read_only)
-                if not read_only:  # only now: a database of something else stays as it was
-                    self._execute("PRAGMA journal_mode=WAL")
+                with self._transaction(writing=not read_only):
+                    migrations.migrate(self._db, self._database.kind, str(self.place), read_only=read_only)
+                self._database.migrated(self._db)
         except BaseException:
             self._engine.dispose()
             raise
 
-    def _connect(self) -> sa.Engine:
-        engine = sa.create_engine(
-            "sqlite://",
-            creator=lambda: sqlite3.connect(self._uri(), uri=True, timeout=BUSY_SECONDS, check_same_thread=False),
-            poolclass=sa.pool.StaticPool,
-        )
-
-        @sa.event.listens_for(engine, "connect")
-        def _pragmas(connection: sqlite3.Connection, _record: object) -> None:
-            connection.isolation_level = None
-            connection.text_factory = _text  # an altered text that is no UTF-8 is read, and found by its hash
-            pragmas = ["foreign_keys=ON", "recursive_triggers=ON", "mmap_size=0", "trusted_schema=OFF"]
-            if not self.read_only:
-                pragmas.append("synchronous=FULL")
-            try:
-                for pragma in pragmas:
-                    connection.execute(f"PRAGMA {pragma}")
-            except sqlite3.Error:
-                connection.close()
-                raise
-
-        @sa.event.listens_for(engine, "begin")
-        def _begin(connection: sa.Connection) -> None:
-            connection.exec_driver_sql(self._begin)
-
-        return engine
-
-    def _uri(self) -> str:
-        mode = "ro" if self.read_only else "rwc"
-        wal = self.path.with_name(self.path.name + "-wal")
-        if self.read_only and not wal.exists() and not os.access(self.path.parent, os.W_OK):
-            mode += "&immutable=1"  # SQLite would want to create the -shm file beside it
-        return f"file:{quote(str(self.path.absolute()))}?mode={mode}"
-
-    def _execute(self, pragma: str) -> list[tuple[Any, ...]]:
-        """The rows of a pragma, outside of any transaction."""
-        connection = self._db.connection.driver_connection
-        assert isinstance(connection, sqlite3.Connection)
-        return connection.execute(pragma).fetchall()
-
     def close(self) -> None:
-        """Close the file."""
-        with self._turn:
+        """Close it."""
+        with self._turn, self._database.errors():
             self._db.close()
             self._engine.dispose()
 
@@ -124,26 +83,28 @@ class Store:
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
         """Reads inside see one state of the notebook, whatever another process writes meanwhile."""
-        with sqlite_errors(self.path), self._turn:
-            with self._joined() if self._db.in_transaction() else self._transaction("BEGIN"):
+        with self._database.errors(), self._turn:
+            inside = self._db.in_transaction()
+            with self._joined() if inside else self._transaction(writing=False):
                 yield
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         if self.read_only:
-            raise UserError(f"the notebook {str(self.path)!r} is open for reading only")
-        with sqlite_errors(self.path), self._turn:
-            if self._db.in_transaction() and self._begin == "BEGIN":
+            raise UserError(f"the notebook {str(self.place)!r} is open for reading only")
+        with self._database.errors(), self._turn:
+            inside = self._db.in_transaction()
+            if inside and not self._records:
                 raise RuntimeError("a snapshot is for reading: end it before anything is recorded")
-            with self._joined() if self._db.in_transaction() else self._transaction("BEGIN IMMEDIATE"):
+            with self._joined() if inside else self._transaction(writing=True):
                 yield
 
     @contextlib.contextmanager
-    def _transaction(self, begin: str) -> Iterator[None]:
-        self._begin, self._undone = begin, False
+    def _transaction(self, *, writing: bool) -> Iterator[None]:
+        self._records, self._undone = writing, False
         with self._db.begin():
             yield
-            if self._undone and begin != "BEGIN":
+            if self._undone and writing:
                 raise RuntimeError("a record of this transaction failed, so that nothing of it is kept")
 
     @contextlib.contextmanager
@@ -162,24 +123,28 @@ class Store:
         with self.snapshot():
             return [dict(row) for row in self._db.execute(statement).mappings()]
 
-    def stored(self, table: sa.Table) -> Iterator[dict[str, Any]]:
-        """The rows of a table as they lie in the file, whatever types their values have; inside `snapshot`."""
-        names = [column.name for column in table.columns]
-        for row in self._db.exec_driver_sql(f"SELECT {', '.join(map(_quoted, names))} FROM {table.name}"):
-            yield dict(zip(names, row, strict=True))
+    def stored(self, table: sa.Table) -> Iterator[Mapping[str, Any]]:
+        """The rows of a table as they lie in the database, whatever types their values have; inside `snapshot`."""
+        return self._database.stored(self._db, table)
 
     def file_problems(self, *, quick: bool = False) -> list[str]:
-        """What SQLite itself finds wrong with the file; empty when nothing. `quick` leaves out the indexes."""
-        check = "PRAGMA quick_check(1)" if quick else "PRAGMA integrity_check(10)"
-        with sqlite_errors(self.path), self._turn:
-            try:
-                rows = self._execute(check)
-            except sqlite3.DatabaseError as error:  # the check itself breaks off at some torn tables
-                if "malformed" not in str(error):
-                    raise
-                rows = [(str(error),)]
-        found = [line for row in rows for line in str(row[0]).splitlines() if not line.startswith("***")]
-        return [] if found == ["ok"] else found
+        """What the database itself finds damaged, a sentence each; empty when nothing. `quick` leaves out the indexes."""
+        with self.snapshot():
+            return self._database.problems(self._db, quick=quick)
+
+    def unguarded(self) -> list[str]:
+        """What should refuse changes of rows and was removed or changed, and what is there instead, a sentence each."""
+        wanted = migrations.guards(self._database.kind)
+        with self.snapshot():
+            present = self._database.guards(self._db)
+        return [f"{_made(sql)} was removed or changed" for sql in sorted(wanted - present)] + [
+            f"{_made(sql)} is not neuronaut's" for sql in sorted(present - wanted)
+        ]
+
+    def version(self) -> str:
+        """The database that keeps it, such as `PostgreSQL 15.18`."""
+        with self.snapshot():
+            return self._database.version(self._db)
 
     def _insert(self, table: sa.Table, row: Mapping[str, Any]) -> str:
         """Add a row and its ledger line, inside the caller's transaction. Returns the row's key."""
@@ -215,12 +180,10 @@ def primary_key(table: sa.Table) -> tuple[str, ...]:
     return tuple(column.name for column in table.primary_key)
 
 
-def _quoted(name: str) -> str:
-    return f'"{name}"'
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", errors="replace")
+def _made(statement: str) -> str:
+    """What a CREATE statement makes: the trigger NAME."""
+    _, kind, name, *_ = statement.split()
+    return f"the {kind.lower()} {name}"
 
 
 def _typed(column: sa.Column[Any], value: Any) -> Any:
@@ -229,14 +192,32 @@ def _typed(column: sa.Column[Any], value: Any) -> Any:
         return None
     if isinstance(column.type, sa.Float):
         return float(value)
-    return int(value) if isinstance(column.type, sa.Integer) else value
+    if isinstance(column.type, sa.Integer):
+        if not -(2**63) <= int(value) < 2**63:
+            raise UserError(f"{value} is too large a number to be recorded ({column.table.name}, {column.name})")
+        return int(value)
+    return value
 
 
-def check_writable(path: Path) -> None:
-    """Refuses, before long work begins, a notebook that cannot be written; a new one is not made yet."""
-    if not path.exists():
+def database_of(place: Place, *, read_only: bool) -> Database:
+    """What opens a place."""
+    match place:
+        case File(path):
+            return SQLite(path, read_only=read_only)
+        case Server():
+            from neuronaut.memory.postgresql import PostgreSQL
+
+            return PostgreSQL(place, read_only=read_only)
+        case _:
+            raise TypeError(f"{place!r} is no place for a notebook")
+
+
+def check_writable(place: Place | Path) -> None:
+    """Refuses, before long work begins, a notebook that cannot be written; a new file is not made yet."""
+    path = place.path if isinstance(place, File) else place
+    if isinstance(path, Path) and not path.exists():
         check_new(path)
         return
-    with Store(path) as store:
+    with Store(place) as store:
         if store.file_problems(quick=True):
-            raise UserError(f"the notebook {str(path)!r} {DAMAGED}")
+            raise UserError(f"the notebook {str(place)!r} {DAMAGED}")

@@ -5,9 +5,7 @@ import re
 from collections import Counter
 from typing import Any
 
-import sqlalchemy as sa
-
-from neuronaut.memory import ledger, migrations, schema
+from neuronaut.memory import ledger, schema
 from neuronaut.memory.science import order_problems, text_problems, verdict_problems
 from neuronaut.memory.store import Store, primary_key
 
@@ -23,13 +21,13 @@ def verify(notebook: Store, head: str | None = None) -> list[str]:
     experiments, those their evidence and that their verdicts, that test text was opened once and before its test, and
     recomputes each verdict from its rows.
     """
-    problems = [f"SQLite finds the file damaged: {found}" for found in notebook.file_problems()]
+    problems = notebook.file_problems()
     if problems:
         return problems
     with notebook.snapshot():
-        lines = sorted(notebook.stored(schema.ledger), key=lambda line: line["seq"])
+        lines = sorted(map(dict, notebook.stored(schema.ledger)), key=lambda line: line["seq"])
         found, row_problems = _rows(notebook, lines)
-        problems = _chain(lines) + row_problems + _schema(notebook)
+        problems = _chain(lines) + row_problems + notebook.unguarded()
         seq = {(line["table_name"], line["row_id"]): line["seq"] for line in lines}
         problems += order_problems(found, seq) + text_problems(found, seq) + verdict_problems(notebook, found)
     return problems + (_head(lines, head) if head else [])
@@ -58,7 +56,7 @@ def _rows(notebook: Store, lines: list[Line]) -> tuple[dict[str, dict[str, Line]
     problems, seen = [], set()
     for table in schema.RECORDS:
         rows = found.setdefault(table.name, {})
-        for row in notebook.stored(table):
+        for row in map(dict, notebook.stored(table)):
             key = ledger.row_key(row, primary_key(table))
             seen.add((table.name, key))
             problems += _row_problems(table.name, key, row, recorded.get((table.name, key)))
@@ -84,22 +82,6 @@ def _row_problems(table: str, key: str, row: Line, recorded: str | None) -> list
     except (ValueError, TypeError):  # an infinite number, which is never recorded
         same = False
     return [] if same else [f"{table} {key} was altered after it was recorded"]
-
-
-def _schema(notebook: Store) -> list[str]:
-    """Triggers that are gone or changed: without them rows could be altered unhindered."""
-    wanted = set()
-    for number, name in migrations.MIGRATIONS:
-        wanted |= {
-            s for s in migrations.source_of(number, name).strip().split("\n\n") if s.startswith("CREATE TRIGGER")
-        }
-    statement: sa.Select[tuple[str]] = (
-        sa.select(sa.column("sql")).select_from(sa.table("sqlite_master")).where(sa.column("type") == "trigger")
-    )
-    present = {str(row["sql"]) for row in notebook.rows(statement)}
-    return [f"the trigger {sql.split()[2]} was removed or changed" for sql in sorted(wanted - present)] + [
-        f"the trigger {sql.split()[2]} is not neuronaut's" for sql in sorted(present - wanted)
-    ]
 
 
 def _head(lines: list[Line], head: str) -> list[str]:

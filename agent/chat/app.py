@@ -5,7 +5,6 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from neuronaut.agent import runs
@@ -22,7 +21,7 @@ from neuronaut.agent.session import Session
 from neuronaut.agent.view import steps_on_stderr
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
-from neuronaut.memory.place import default_path
+from neuronaut.memory.place import Place, default_place
 from neuronaut.memory.store import check_writable
 from neuronaut.prompts import render
 from neuronaut.tools.errors import UserError
@@ -172,10 +171,10 @@ def _shown(call: Value) -> str:
     return f"{plain(call['name'], 40)} {plain(call['arguments'], 200)}"
 
 
-def chat(config: RunConfig, notebook_path: Path | None, screen: Screen, *, approve: str) -> int:
+def chat(config: RunConfig, notebook_path: Place | None, screen: Screen, *, approve: str) -> int:
     """Begin a conversation; 0 when the person ends it, 130 when they stop it."""
     runs.check_language_model(config)
-    path, say = notebook_path or default_path(), steps_on_stderr()
+    path, say = notebook_path or default_place(), steps_on_stderr()
     check_writable(path)
     target, corpus = runs.open_inputs(config, say)
     with Notebook(path) as notebook:
@@ -185,9 +184,9 @@ def chat(config: RunConfig, notebook_path: Path | None, screen: Screen, *, appro
         return _talk(session, screen, approve)
 
 
-def go_on(run: str, notebook_path: Path | None, screen: Screen, *, approve: str) -> int:
+def go_on(run: str, notebook_path: Place | None, screen: Screen, *, approve: str) -> int:
     """Go on with a conversation."""
-    with runs.reopened(run, notebook_path or default_path()) as session:
+    with runs.reopened(run, notebook_path or default_place()) as session:
         if session.config.question != CONVERSATION:
             raise UserError(f"run {run} is a question and no conversation: `neuronaut resume {run}` goes on with it")
         return _talk(session, screen, approve)
@@ -199,10 +198,9 @@ def screen_of(*, as_json: bool) -> Screen:
 
 
 def _talk(session: Session, screen: Screen, approve: str) -> int:
-    path = session.notebook.path
-    later = f"neuronaut chat --go-on {session.run}" + ("" if path == default_path() else f" --notebook {path}")
-    checkpoints = path.with_name(path.name + ".checkpoints")
-    with conversation(Talk(session, screen, approve), checkpoints, session.run) as talk:
+    place = session.notebook.place
+    later = f"neuronaut chat --go-on {session.run}" + ("" if place == default_place() else f" --notebook {place}")
+    with conversation(Talk(session, screen, approve), place.checkpoints, session.run) as talk:
         _greet(session, screen, talk)
         try:
             _loop(session, screen, talk)

@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from neuronaut.agent.config import RunConfig
 from neuronaut.agent.cost import Cost, asked
@@ -20,7 +19,7 @@ from neuronaut.agent.scores.table import named, table_lines
 from neuronaut.agent.session import BudgetSpent, Say, Session
 from neuronaut.agent.view import print_json, steps_on_stderr, visible
 from neuronaut.memory.notebook import Notebook
-from neuronaut.memory.place import default_path
+from neuronaut.memory.place import Place, default_place
 from neuronaut.memory.store import check_writable
 from neuronaut.tools.errors import ToolFailed, ToolRefused, UserError
 from neuronaut.tools.learn.judge import Judge
@@ -42,7 +41,7 @@ class Wanted:
     published: bool = True
 
 
-def score(config: RunConfig, wanted: Wanted, notebook_path: Path | None, *, as_json: bool) -> int:
+def score(config: RunConfig, wanted: Wanted, notebook_path: Place | None, *, as_json: bool) -> int:
     """Measure, record and print; the exit code: 0 all have a number, 1 out of budget, 3 some have none, 130 interrupted."""
     unit = Unit.parse(wanted.unit)
     check_neuron(unit)
@@ -50,7 +49,7 @@ def score(config: RunConfig, wanted: Wanted, notebook_path: Path | None, *, as_j
     has_judge = {"llm": config.llm is not None, "simulator": wanted.simulator is not None}
     chosen_names(wanted.scores, **has_judge, predicate=explanation is None or explanation.predicate is not None)
     check_language_model(config)
-    path, say = notebook_path or default_path(), steps_on_stderr()
+    path, say = notebook_path or default_place(), steps_on_stderr()
     check_writable(path)
     target, corpus = open_inputs(config, say)
     check_unit(target.spec, unit)
@@ -142,7 +141,7 @@ def _print(scoring: Scoring, outcome: str, reason: str, *, as_json: bool) -> Non
             {
                 "run": session.run, "unit": scoring.subject.unit.address, "explanation": scoring.explanation.text,
                 "source": scoring.explanation.source, "scores": scoring.rows, "outcome": outcome, "reason": reason,
-                "cost": cost, "notebook": str(session.notebook.path), "ledger_head": session.notebook.head(),
+                "cost": cost, "notebook": str(session.notebook.place), "ledger_head": session.notebook.head(),
             }
         )  # fmt: skip
         return
