@@ -1,7 +1,7 @@
 """Scores whose judge is a language model that is asked: detection, fuzz, intruder, simulation, saebench_autointerp."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -20,12 +20,12 @@ from neuronaut.agent.scores.asking import (
     labels_of,
     shown,
 )
-from neuronaut.agent.scores.base import Case, Explanation, Judged, Name
+from neuronaut.agent.scores.base import Case, Explanation, Judged, Labelled, Name
 from neuronaut.agent.scores.simulated import simulation_number
 from neuronaut.prompts import render
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.learn.arithmetic import BalancedAccuracy, Mean
-from neuronaut.tools.learn.items import Items, intruder_questions, quiz_of, simulated_windows, with_shown
+from neuronaut.tools.learn.items import TENTHS, Items, intruder_questions, quiz_of, simulated_windows, with_shown
 from neuronaut.tools.learn.marks import Marks, active_marks, marked, matched_marks, published_marks
 from neuronaut.tools.learn.subject import items_of, shown_windows
 from neuronaut.tools.learn.windows import Window
@@ -69,12 +69,25 @@ class Classified(_Asked, ABC):
                 for i, label in zip(group, labels, strict=True)}  # fmt: skip
         kept = sorted(said)
         number = BalancedAccuracy([truth[i] for i in kept], [said[i] for i in kept])
-        return Judged(number, tuple(windows[i].document for i in kept), asked.replies)
+        documents = tuple(windows[i].document for i in kept)
+        return Judged(number, documents, asked.replies, items=_labelled(windows, truth, said))
 
     @property
     @abstractmethod
     def name(self) -> Name:
         """The name of the score."""
+
+
+def _labelled(windows: Sequence[Window], truth: Sequence[bool], said: Mapping[int, bool]) -> tuple[Labelled, ...]:
+    """The windows with their labels; the active ones come first, by tenths of equal count."""
+    each = max(1, sum(truth) // TENTHS)
+    return tuple(
+        Labelled(
+            one.document, one.pieces, tuple(round(float(a), 5) for a in one.activations), active, said.get(i),
+            i // each if active else None,
+        )
+        for i, (one, active) in enumerate(zip(windows, truth, strict=True))
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -58,10 +58,24 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Labelled:
+    """A window that was judged. tenth: of the unit's activating windows, 0 the weakest; None of a window without activation.
+    said: None where no reply could be used."""
+
+    document: int
+    pieces: tuple[str, ...]
+    activations: tuple[float, ...]
+    active: bool
+    said: bool | None
+    tenth: int | None
+
+
+@dataclass(frozen=True)
 class Judged:
     """The number of what a judge said, and the document of each item. published: the same items, as the reference code counts.
 
-    beside: other numbers of the same items. notes: what a reader should know.
+    beside: other numbers of the same items. notes: what a reader should know. items: of a judge who labels windows, each
+    window in order with its label.
     """
 
     number: Number
@@ -70,6 +84,7 @@ class Judged:
     published: Number | None = None
     beside: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    items: tuple[Labelled, ...] = ()
 
 
 class Score(Protocol):

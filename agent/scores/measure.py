@@ -51,7 +51,7 @@ class Scoring:
         started = notebook.begin_experiment(run, spec, fresh=self.session.config.again)
         if started.finished is not None:
             row: Row = started.finished["payload"]
-            self.rows.append(row)
+            self.rows.append(_printed(row))
             return row
         began, forwards = time.monotonic(), self.session.context.target.forwards
 
@@ -72,7 +72,7 @@ class Scoring:
             subjects = [(self.explanation.text, one) for one in measured]
             notebook.end_experiment(started.id, stored, spent=spent(), evidence=subjects)
             row = stored["payload"]
-        self.rows.append(row)
+        self.rows.append(_printed(row))
         return row
 
     def _spec(self, score: Score) -> ExperimentSpec:
@@ -101,6 +101,7 @@ class Scoring:
             "published": self._as_published(score, case, judged) if self.published else None,
             "shuffled": None if score.judges_unit else self._shuffled(score), "random_unit": self._random_unit(score),
             "beside": judged.beside, "notes": list(judged.notes),
+            **({"items": [asdict(one) for one in judged.items]} if judged.items else {}),
         }  # fmt: skip
         return row, tuple(_measurements(row))
 
@@ -144,6 +145,11 @@ class Scoring:
             return _told(self._estimated(judged.documents, judged.number), judged) | {"refused": None}
         except (ToolRefused, ToolFailed) as error:
             return {"refused": str(error)}
+
+
+def _printed(row: Row) -> Row:
+    """The row without its items, which the notebook has."""
+    return {name: value for name, value in row.items() if name != "items"}
 
 
 def _told(found: Estimate, judged: Judged) -> Row:
