@@ -8,6 +8,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from neuronaut.memory import queries, schema
+from neuronaut.memory.notebook import ExperimentSpec, Notebook
 from neuronaut.memory.store import Store
 from neuronaut.tools.errors import UserError
 
@@ -15,6 +16,7 @@ Row = dict[str, Any]
 Kind = Literal["labels", "claims"]
 Nulls = Literal["without", "only", "with"]
 RUNS = 100  # that are read together: what is held at a time does not grow with the notebook
+EXAMPLES = {"k": 3, "context": 12, "band": "top", "seed": 0}  # what a run looks at before it proposes
 ORDER = ("SUPPORTED", "PARTIAL", "UNRESOLVED", "REFUTED")  # of one side the first of these is its label
 SCORES = ("f1", "precision", "coverage", "delta")  # with an interval; delta: nats, of the writes side
 NUMBERS = ("base_rate", "ap", "r", "e")
@@ -252,3 +254,42 @@ def _unit_columns() -> tuple[sa.ColumnElement[Any], ...]:
     u, d = schema.unit.c, schema.dictionary.c
     named = (d.name.label("dictionary"), d.sha256.label("dictionary_sha256"))
     return (u.address, u.kind, u.layer, u["index"], u.sign, *named)
+
+
+# What a unit did on explore text
+
+
+def looked(notebook: Notebook, run: str, address: str) -> dict[str, Row]:
+    """The payloads of `top_examples` and `firing` for a unit, by tool: those of the run, else those of an earlier run on the
+    same model and text by the same tools. A tool that was not used is missing."""
+    e, end, kept = schema.experiment, schema.experiment_end, schema.artifact
+    joined = e.join(end, end.c.experiment == e.c.id).join(kept, kept.c.id == end.c.result)
+    wanted = ("top_examples", "firing")
+    statement = (
+        sa.select(e.c.tool, e.c.args, kept.c.content).select_from(joined).where(e.c.run == run, e.c.tool.in_(wanted))
+    )
+    found = {
+        row["tool"]: json.loads(row["content"])["payload"]
+        for row in notebook.rows(statement.order_by(e.c.id))
+        if json.loads(row["args"])["unit"] == address
+    }
+    if missing := [tool for tool in wanted if tool not in found]:
+        source = notebook.rows(sa.select(e.c.tool_sha256).where(e.c.run == run).order_by(e.c.id).limit(1))
+        for tool in missing if source else ():
+            args = {"unit": address} if tool == "firing" else {"unit": address, **EXAMPLES}
+            if done := notebook.finished(run, ExperimentSpec(tool, source[0]["tool_sha256"], args)):
+                found[tool] = (done.finished or {})["payload"]
+    return found
+
+
+def labelled_windows(notebook: Store, tools: tuple[str, ...], run: str | None = None) -> Iterator[tuple[str, Row, Row]]:
+    """Tool, model and payload of each finished score of some tools that keeps its windows, the oldest first; of one run, or of
+    all. One payload is held at a time."""
+    e, r, t, end = schema.experiment, schema.run, schema.target_model, schema.experiment_end
+    joined = e.join(end, end.c.experiment == e.c.id).join(r, r.c.id == e.c.run).join(t, t.c.id == r.c.target)
+    columns = (e.c.id, e.c.tool, end.c.result, t.c.name, t.c.weights_sha256)
+    statement = sa.select(*columns).select_from(joined).where(e.c.tool.in_(tools), end.c.outcome == "ok")
+    for row in notebook.rows((statement if run is None else statement.where(e.c.run == run)).order_by(e.c.id)):
+        payload = json.loads(queries.artifact(notebook, row["result"]))["payload"]
+        if "items" in payload:
+            yield row["tool"], {"model": row["name"], "model_sha256": row["weights_sha256"]}, payload

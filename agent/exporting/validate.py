@@ -87,7 +87,7 @@ def _lines(
     file: Path, place: Path, source: Path, features: set[str], ids: set[tuple[str, str]], *, kind: str
 ) -> Iterator[str]:
     n, n_bytes, keys = 0, 0, None
-    for n, line in _numbered(file):  # noqa: B007
+    for n, line in _numbered(file):
         where = f"{place}:{n}"
         if isinstance(line, ValueError):
             yield f"{where}: {line}"
