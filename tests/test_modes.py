@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neuronaut.agent.proposers.atoms import Counts, Tally, Target
 from neuronaut.agent.proposers.contexts import context_atoms
+from neuronaut.agent.proposers.counts import Counts, Inside, Tally, Target
 from neuronaut.agent.proposers.features import FAR, Features
 from neuronaut.agent.proposers.grammar import search
 from neuronaut.evals.overlay import FromPredicate
@@ -145,7 +145,9 @@ def test_the_leaves_about_earlier_tokens_say_what_their_predicates_say(tokens: T
     features = Features.of(tokens)
     fires = np.asarray(features.at_places(truth), dtype=np.float64)
     target = Target.of(fires, features.documents, 0.5, 0.0)
-    atoms = context_atoms(features, np.arange(len(features)), target, beside=Counts(), tally=Tally())
+    atoms = context_atoms(
+        features, Inside.of(np.ones(len(features), dtype=bool), target), beside=Counts(), tally=Tally()
+    )
     for atom in atoms:
         assert (atom.mask == features.at_places(holds(atom.node, tokens))).all()
     assert max(target.counts(atom.mask).f1 for atom in atoms) > 0.9

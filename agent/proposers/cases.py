@@ -1,16 +1,15 @@
 """One unit on one text, as the search sees it: documents to fit on, and documents that only select."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from neuronaut.agent.proposers.atoms import Floats, Mask, Target
 from neuronaut.agent.proposers.base import Explored, Firing
+from neuronaut.agent.proposers.counts import Floats, Mask, Target
 from neuronaut.agent.proposers.features import Features
-from neuronaut.tools.tokens import PAD, Tokens
+from neuronaut.agent.proposers.joining import joined_tokens, joined_values
+from neuronaut.tools.tokens import Tokens
 
 SELECTED_ON = 0.4  # share of the explore documents that only select
 MAX_PLACES = 90_000  # tokens searched; of more text whole documents are left out by lot
@@ -107,28 +106,9 @@ def _drawn(tokens: Tokens, seed: int) -> NDArray[np.intp]:
     return np.flatnonzero(np.isin(codes, kept))
 
 
-_Scalar = TypeVar("_Scalar", bound=np.generic)
-_Observed = tuple[Tokens, NDArray[np.float32]]
-
-
-def joined(explored: Explored) -> _Observed:
+def joined(explored: Explored) -> tuple[Tokens, NDArray[np.float32]]:
     """Explore text and its damaged windows as one, padded to the longest window."""
-    parts = [part for part in ((explored.tokens, explored.activations), explored.damaged) if part is not None]
-    if len(parts) == 1:
-        return parts[0]
-    width = max(part[0].ids.shape[1] for part in parts)
-
-    def wide(grids: Iterable[NDArray[_Scalar]], fill: int) -> NDArray[_Scalar]:
-        padded = (np.pad(grid, ((0, 0), (0, width - grid.shape[1])), constant_values=fill) for grid in grids)
-        return np.concatenate(list(padded))
-
-    texts = [part[0] for part in parts]
-    tokens = Tokens(
-        wide((text.ids for text in texts), PAD),
-        wide((text.starts for text in texts), 0),
-        wide((text.ends for text in texts), 0),
-        np.concatenate([text.documents for text in texts]),
-        tuple(string for text in texts for string in text.texts),
-        texts[0].vocabulary,
-    )
-    return tokens, wide((part[1] for part in parts), 0)
+    if explored.damaged is None:
+        return explored.tokens, explored.activations
+    tokens, activations = explored.damaged
+    return joined_tokens((explored.tokens, tokens)), joined_values((explored.activations, activations))

@@ -1,10 +1,9 @@
 """A formula that the search grew, made lean: without idle parts and wrong keys, its sets chosen anew on all text."""
 
-from dataclasses import replace
-
 import numpy as np
 
-from neuronaut.agent.proposers.atoms import Tally, Target, best_sets, right_keys, set_atom
+from neuronaut.agent.proposers.atoms import best_sets, right_keys, set_atom
+from neuronaut.agent.proposers.counts import Inside, Tally, Target
 from neuronaut.agent.proposers.features import Features
 from neuronaut.agent.proposers.search import LIMITS, MIN_GAIN, Beam, Clause, Formula
 
@@ -42,14 +41,12 @@ def cleaned(formula: Formula, features: Features, target: Target) -> Formula:
             if not atom.family or atom.negated:
                 continue
             family = features.families[atom.family]
-            inside = np.flatnonzero(best.clauses[number].mask & (target.counted > 0))
-            right = right_keys(family, inside, target, KEY_RATE)
+            right = right_keys(family, Inside.of(best.clauses[number].mask, target), KEY_RATE)
             kept = np.intersect1d(right, atom.keys)
             if not 0 < len(kept) < len(atom.keys):
                 continue
             atoms = (*best.clauses[number].atoms[:at], set_atom(family, kept), *best.clauses[number].atoms[at + 1 :])
-            clean = Clause(atoms, np.logical_and.reduce([one.mask for one in atoms]))
-            candidate = Formula.of([*best.clauses[:number], clean, *best.clauses[number + 1 :]])
+            candidate = Formula.of([*best.clauses[:number], Clause.of(atoms), *best.clauses[number + 1 :]])
             if target.counts(candidate.mask).f1 > target.counts(best.mask).f1 - MIN_GAIN:
                 best = candidate
     return best
@@ -64,8 +61,7 @@ def _smaller(formula: Formula) -> list[Formula]:
             found.append(Formula.of(others))
         for drop in range(len(clause.atoms) if len(clause.atoms) > 1 else 0):
             atoms = clause.atoms[:drop] + clause.atoms[drop + 1 :]
-            shorter = Clause(atoms, np.logical_and.reduce([atom.mask for atom in atoms]))
-            found.append(Formula.of([*formula.clauses[:at], shorter, *formula.clauses[at + 1 :]]))
+            found.append(Formula.of([*formula.clauses[:at], Clause.of(atoms), *formula.clauses[at + 1 :]]))
     return found
 
 
@@ -88,9 +84,7 @@ def _cut(clause: Clause, features: Features, limit: int, beam: Beam) -> Clause:
             others = np.logical_and.reduce(
                 [np.ones(len(features), dtype=bool), *(o.mask for o in atoms[:at] + atoms[at + 1 :])]
             )
-            inside = np.flatnonzero(others & (beam.target.counted > 0))
-            sets = best_sets(
-                features.families[atom.family], inside, beam.target, (limit,), beside=beam.beside, tally=beam.tally
-            )
-            atoms[at] = sets[0] if sets else atom
-    return replace(clause, atoms=tuple(atoms), mask=np.logical_and.reduce([atom.mask for atom in atoms]))
+            inside = Inside.of(others, beam.target)
+            sets = best_sets(features.families[atom.family], inside, (limit,), beside=beam.beside, tally=beam.tally)
+            atoms[at] = next(iter(sets), atom)
+    return Clause.of(atoms)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from neuronaut.agent.proposers.atoms import Counts
+from neuronaut.agent.proposers.counts import Counts
 from neuronaut.tools.predicates.nodes import Predicate
 from neuronaut.tools.predicates.tree import complexity
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from neuronaut.agent.proposers.atoms import Mask, Tally, Target
 from neuronaut.agent.proposers.base import Explored, Firing, Proposal
 from neuronaut.agent.proposers.cases import Case, joined
+from neuronaut.agent.proposers.counts import Mask, Tally, Target
 from neuronaut.agent.proposers.features import Features
 from neuronaut.agent.proposers.finish import finished, fitted_again
 from neuronaut.agent.proposers.found import Found

@@ -3,9 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from neuronaut.agent.proposers.atoms import Target, set_atom
+from neuronaut.agent.proposers.atoms import set_atom
 from neuronaut.agent.proposers.base import Firing
-from neuronaut.agent.proposers.features import Family, Features
+from neuronaut.agent.proposers.counts import Target
+from neuronaut.agent.proposers.families import Family
+from neuronaut.agent.proposers.features import Features
 from neuronaut.agent.proposers.found import Found
 from neuronaut.agent.proposers.search import MIN_GAIN
 from neuronaut.agent.proposers.tables import FOLDS, Counted, Table, best_tables

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from neuronaut.agent.proposers.atoms import Tally, set_atom
+from neuronaut.agent.proposers.atoms import set_atom
 from neuronaut.agent.proposers.cases import Case
+from neuronaut.agent.proposers.counts import Tally
 from neuronaut.agent.proposers.finish import finished
 from neuronaut.agent.proposers.found import Found
 from neuronaut.agent.proposers.search import Clause, Formula, formulas
@@ -57,7 +58,7 @@ def _louder(first: Formula, case: Case) -> list[Formula]:
     if high[at - 1] - low[at - 1] < LOUDER * case.height:
         return []
     loud = set_atom(family, keys[order[:at]])
-    return [Formula.of([Clause((loud,), loud.mask)])]
+    return [Formula.of([Clause.of([loud])])]
 
 
 def modes_of(first: Formula, case: Case, tally: Tally) -> Found | None:

@@ -3,22 +3,13 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from neuronaut.agent.proposers.atoms import (
-    ITEM_PENALTY,
-    Atom,
-    Counts,
-    Mask,
-    Tally,
-    Target,
-    best_exclusion,
-    best_range,
-    best_sets,
-)
+from neuronaut.agent.proposers.atoms import ITEM_PENALTY, Atom, Leaf, Scored, best_exclusion, best_range, best_sets
 from neuronaut.agent.proposers.contexts import context_atoms, within_atoms
+from neuronaut.agent.proposers.counts import Counts, Inside, Mask, Tally, Target, f1_of, packed, sizes
 from neuronaut.agent.proposers.features import Features
 from neuronaut.tools.predicates import nodes, tree
 from neuronaut.tools.predicates.nodes import Predicate
@@ -40,20 +31,32 @@ def _spliced(node: Predicate, kind: type[nodes.AllOf] | type[nodes.AnyOf]) -> tu
 
 @dataclass(frozen=True)
 class Clause:
-    """A conjunction of atoms with its (n_places,) mask."""
+    """A conjunction of atoms. where: (n_places,) places among which it holds where its last atom does."""
 
     atoms: tuple[Atom, ...]
-    mask: Mask = field(repr=False, compare=False)
+    where: Mask = field(repr=False, compare=False)
+
+    @classmethod
+    def of(cls, atoms: Iterable[Atom]) -> "Clause":
+        """The conjunction of some atoms, one or more."""
+        parts = tuple(atoms)
+        return cls(parts, np.logical_and.reduce([atom.mask for atom in parts]))
+
+    @cached_property
+    def mask(self) -> Mask:
+        """(n_places,) where it holds; made when it is asked for."""
+        return self.where & self.atoms[-1].mask if self.atoms else self.where
 
     @property
     def cost(self) -> int:
         """Items of its complexity."""
         return sum(atom.cost for atom in self.atoms)
 
-    @property
-    def label(self) -> tuple[object, ...]:
+    @cached_property
+    def label(self) -> str:
         """Equal for clauses of the same atoms in any order."""
-        return tuple(sorted((atom.label for atom in self.atoms), key=repr))
+        labels = sorted(atom.label for atom in self.atoms)
+        return f"({', '.join(labels)}{',' * (len(labels) == 1)})"
 
     @property
     def node(self) -> Predicate:
@@ -63,7 +66,7 @@ class Clause:
 
     def and_also(self, atom: Atom) -> "Clause":
         """The conjunction with one more atom."""
-        return Clause((*self.atoms, atom), self.mask & atom.mask)
+        return Clause((*self.atoms, atom), self.mask)
 
 
 def exact(predicate: Predicate) -> bool:
@@ -121,6 +124,7 @@ class Beam:
     tally: Tally
     width: int = 8
     depth: int = 3
+    known: dict[str, float] = field(default_factory=dict, repr=False)  # scores by label
 
     def clauses(self) -> list[Clause]:
         """Every clause that stood in the beam, best first."""
@@ -136,14 +140,20 @@ class Beam:
 
     def score(self, clause: Clause) -> float:
         """F1 of the union with what is covered, less the price of the clause."""
-        return self.target.counts(clause.mask).plus(self.beside).f1 - ITEM_PENALTY * clause.cost
+        if clause.label not in self.known:
+            self._note(clause, self.target.counts(clause.mask))
+        return self.known[clause.label]
+
+    def _note(self, clause: Clause, counts: Counts) -> None:
+        """Remembers the score of a clause by what it finds."""
+        self.known.setdefault(clause.label, counts.plus(self.beside).f1 - ITEM_PENALTY * clause.cost)
 
     def _rank(self, clause: Clause) -> tuple[float, str]:
-        return -round(self.score(clause), 9), repr(clause.label)
+        return -round(self.score(clause), 9), clause.label
 
     def _best(self, clauses: Iterable[Clause]) -> list[Clause]:
         """The `width` best of different clauses, at most _ALIKE of them about the same families."""
-        unique = {clause.label: clause for clause in clauses if clause.mask.any()}
+        unique = {clause.label: clause for clause in clauses}
         kept: list[Clause] = []
         alike: dict[frozenset[str], int] = {}
         for clause in sorted(unique.values(), key=self._rank):
@@ -157,60 +167,64 @@ class Beam:
 
     def _extended(self, state: Clause) -> list[Clause]:
         """The clause with each of the best further atoms that bring anything."""
-        longer = [state.and_also(atom) for atom in self._atoms(state)]
-        least = self.score(state) if state.atoms else 0.0
-        return [clause for clause in longer if self.score(clause) > least]
+        least, longer = self.score(state) if state.atoms else 0.0, []
+        for atom, counts in self._atoms(state).items():
+            clause = state.and_also(atom)
+            self._note(clause, counts)
+            if self.score(clause) > least:
+                longer.append(clause)
+        return longer
 
-    def _atoms(self, state: Clause) -> list[Atom]:
-        inside = np.flatnonzero(state.mask & (self.target.counted > 0))
-        if not len(inside) or not self.target.fires[inside].any():
-            return []
+    def _atoms(self, state: Clause) -> Scored:
+        inside = Inside.of(state.mask, self.target)
+        if not len(inside.firing):
+            return {}
         used = {atom.family for atom in state.atoms}
-        atoms: list[Atom] = []
+        atoms: Scored = {}
         for name, family in self.features.families.items():
             if name not in used:
-                atoms += best_sets(family, inside, self.target, LIMITS, beside=self.beside, tally=self.tally)
+                atoms |= best_sets(family, inside, LIMITS, beside=self.beside, tally=self.tally)
         if state.atoms:
             for name in _EXCLUDED_BY:
-                atoms += best_exclusion(
-                    self.features.families[name], inside, self.target, beside=self.beside, tally=self.tally
-                )
-        if not any(isinstance(atom.node, nodes.Position) for atom in state.atoms):
-            atoms += best_range(self.features, inside, self.target, beside=self.beside, tally=self.tally)
+                atoms |= best_exclusion(self.features.families[name], inside, beside=self.beside, tally=self.tally)
+        if not any(isinstance(atom, Leaf) and isinstance(atom.node, nodes.Position) for atom in state.atoms):
+            atoms |= best_range(self.features, inside, beside=self.beside, tally=self.tally)
         if len(state.atoms) < 2:
-            atoms += context_atoms(self.features, inside, self.target, beside=self.beside, tally=self.tally)
-        return atoms + self._flags(state)
+            atoms |= context_atoms(self.features, inside, beside=self.beside, tally=self.tally)
+        return atoms | self._flags(state, inside)
 
-    def _flags(self, state: Clause) -> list[Atom]:
+    def _flags(self, state: Clause, inside: Inside) -> Scored:
         """The marks, and the marks denied, that score best inside the clause."""
-        flags = self.features.flags
+        features, flags = self.features, self.features.flags
         if not flags:
-            return []
-        weights = [weight * state.mask for weight in (self.target.counted, self.target.fires, self.target.mass)]
-        inside = self.features.flag_matrix @ np.stack(weights, axis=1).astype(np.float32)
-        both = np.concatenate([inside, np.stack([weight.sum() for weight in weights]) - inside])
-        sums = [Counts(*row).plus(self.beside).f1 for row in both.astype(np.float64).tolist()]
-        self.tally.tried += len(sums)
-        order = np.argsort(-np.asarray(sums), kind="stable")[:_FLAGS_TRIED].tolist()
-        atoms = []
-        for at in order:
+            return {}
+        fire = features.flag_masks[:, inside.firing]
+        places = sizes(features.flag_words & packed(state.mask & self.target.among)).astype(np.float64)
+        own = np.stack([places, fire.sum(axis=1, dtype=np.float64), fire @ inside.mass], axis=1)
+        whole = np.array([inside.whole.places, inside.whole.fires, inside.whole.mass])
+        both = np.concatenate([own, whole - own])
+        beside = self.beside
+        scores = f1_of(both[:, 0] + beside.places, both[:, 1] + beside.fires, both[:, 2] + beside.mass)
+        self.tally.tried += len(scores)
+        atoms: Scored = {}
+        for at in np.argsort(-scores, kind="stable")[:_FLAGS_TRIED].tolist():
             flag, negated = flags[at % len(flags)], at >= len(flags)
             node = nodes.Not(inner=flag.node) if negated else flag.node
-            atoms.append(Atom(node, ~flag.mask if negated else flag.mask, flag.cost + negated))
+            atoms[Leaf(node, flag.cost + negated, flag.denied if negated else flag.held)] = Counts(*both[at].tolist())
         return atoms
 
-    def _like(self, atom: Atom, inside: NDArray[np.intp], limits: tuple[int, ...]) -> list[Atom]:
+    def _like(self, atom: Atom, inside: Inside, limits: tuple[int, ...]) -> Scored:
         """Atoms of the same kind with the parameters that are best inside a mask; none for an atom without parameters."""
         features, family = self.features, self.features.families.get(atom.family)
         if family is not None and atom.negated:
-            return best_exclusion(family, inside, self.target, beside=self.beside, tally=self.tally)
+            return best_exclusion(family, inside, beside=self.beside, tally=self.tally)
         if family is not None:
-            return best_sets(family, inside, self.target, limits, beside=self.beside, tally=self.tally)
+            return best_sets(family, inside, limits, beside=self.beside, tally=self.tally)
         if isinstance(atom.node, nodes.Position):
-            return best_range(features, inside, self.target, beside=self.beside, tally=self.tally)
-        if isinstance(atom.node, nodes.Within) and len(inside):
-            return within_atoms(features, inside, self.target, beside=self.beside, tally=self.tally)
-        return []
+            return best_range(features, inside, beside=self.beside, tally=self.tally)
+        if isinstance(atom.node, nodes.Within) and len(inside.places):
+            return within_atoms(features, inside, beside=self.beside, tally=self.tally)
+        return {}
 
     def fitted_again(self, clause: Clause, limits: tuple[int, ...] = (20,), rounds: int = 2) -> Clause:
         """The clause after its sets were chosen anew, each given the others, as long as the score rises."""
@@ -220,11 +234,11 @@ class Beam:
             for at, atom in enumerate(best.atoms):
                 others = [other for i, other in enumerate(best.atoms) if i != at]
                 mask = np.logical_and.reduce([np.ones(len(self.features), dtype=bool), *(o.mask for o in others)])
-                found = self._like(atom, np.flatnonzero(mask & (self.target.counted > 0)), limits)
-                for new in found:
-                    candidate = Clause((*best.atoms[:at], new, *best.atoms[at + 1 :]), mask & new.mask)
+                for new, counts in self._like(atom, Inside.of(mask, self.target), limits).items():
+                    candidate = Clause((*best.atoms[:at], new, *best.atoms[at + 1 :]), mask)
+                    self._note(candidate, counts)
                     if self.score(candidate) > self.score(best) + 1e-9:
-                        best = candidate
+                        best = Clause(candidate.atoms, mask & new.mask)
             if best is before:
                 break
         return best
@@ -259,12 +273,9 @@ def formulas(features: Features, target: Target, tally: Tally) -> list[Formula]:
 
 def tokens_alone(features: Features, target: Target, tally: Tally) -> list[Formula]:
     """The best sets of current tokens, the rival that every claim must beat."""
-    inside = np.flatnonzero(target.counted > 0)
-    sets = (
-        best_sets(features.families[name], inside, target, LIMITS, beside=Counts(), tally=tally)
-        for name in TOKEN_FAMILIES
-    )
-    return [Formula.of([Clause((atom,), atom.mask)]) for atoms in sets for atom in atoms]
+    inside = Inside.of(np.ones(len(features), dtype=bool), target)
+    sets = (best_sets(features.families[name], inside, LIMITS, beside=Counts(), tally=tally) for name in TOKEN_FAMILIES)
+    return [Formula.of([Clause.of([atom])]) for atoms in sets for atom in atoms]
 
 
 def _seeds(clauses: list[Clause], target: Target) -> list[Clause]:
