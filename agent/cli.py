@@ -29,6 +29,7 @@ from neuronaut.agent.options import (
     run_config,
 )
 from neuronaut.agent.scores.command import score
+from neuronaut.agent.train_command import train_sae
 from neuronaut.tools.errors import ToolFailed, UserError
 
 app = typer.Typer(
@@ -215,6 +216,7 @@ def tool(
 
 
 app.command()(score)
+app.command("train-sae")(train_sae)
 
 app.add_typer(index_app, name="index")
 app.add_typer(eval_app, name="eval")

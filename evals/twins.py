@@ -4,26 +4,21 @@ Claims about a twin can be true: its early neurons are functions of the token. S
 trained model earns, and at what complexity.
 """
 
-import hashlib
-import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-import torch
-from safetensors.torch import load_file, save
 from scipy.stats import bootstrap
 
 from neuronaut.evals.batch import cached_corpus, cached_target
 from neuronaut.evals.loop import ask_batch, supported
 from neuronaut.evals.sample import SIZES, live_sample, small_claims
 from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size
-from neuronaut.tools.files import cache_folder, write_whole
 from neuronaut.tools.targets.base import TargetModel
-from neuronaut.tools.targets.load import POCKET, load_target
+from neuronaut.tools.targets.load import load_target, open_folder
+from neuronaut.tools.targets.twins import twin_folder
 from neuronaut.tools.together import BatchContext
 from neuronaut.tools.units import Unit
 
@@ -32,39 +27,12 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 BATCH = 20
 
 
-def twin_weights(weights: Mapping[str, torch.Tensor], kind: Kind, seed: int) -> dict[str, torch.Tensor]:
-    """Every matrix drawn anew from a normal distribution of its own mean and deviation, or with its rows shuffled; vectors
-    (norms and biases) stay."""
-    made = {}
-    for name in sorted(weights):
-        tensor = weights[name]
-        digest = hashlib.sha256(f"{kind} {seed} {name}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-        if kind == "trained" or tensor.dim() < 2:
-            made[name] = tensor.clone()
-        elif kind == "random-init":
-            values = tensor.float()
-            noise = torch.randn(tensor.shape, generator=generator)
-            made[name] = (noise * values.std() + values.mean()).to(tensor.dtype)
-        else:
-            made[name] = tensor[torch.randperm(len(tensor), generator=generator)].contiguous()
-    return made
-
-
 @cache
 def twin(kind: Kind, seed: int) -> TargetModel:
     """The embedded model or a twin of it; a twin is made once and kept by the hash of its weights' recipe."""
     if kind == "trained":
         return cached_target()
-    source = POCKET / "model.safetensors"
-    recipe = hashlib.sha256(source.read_bytes() + f"{kind} {seed}".encode()).hexdigest()[:16]
-    folder = cache_folder().parent / "twins" / recipe
-    if not (folder / "model.safetensors").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        for part in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(POCKET / part, folder / part)
-        write_whole(folder / "model.safetensors", save(twin_weights(load_file(source), kind, seed), {"format": "pt"}))
-    return load_target(Path(folder))
+    return load_target(twin_folder(open_folder("pocket"), kind, seed).path)
 
 
 @dataclass(frozen=True)

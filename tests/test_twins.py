@@ -7,10 +7,11 @@ from safetensors.torch import load_file
 
 from neuronaut.evals.sample import small_claims
 from neuronaut.evals.shifted import by_metrics, shifted
-from neuronaut.evals.twins import Kind, more, twin, twin_weights
+from neuronaut.evals.twins import Kind, more, twin
 from neuronaut.tools.corpus import pocket_corpus
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.targets.load import POCKET, load_target
+from neuronaut.tools.targets.twins import twin_weights
 from neuronaut.tools.units import Unit
 
 

@@ -25,6 +25,7 @@ def write_whole(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(file.name, path)
     except OSError as error:
-        raise UserError(
-            f"the index cannot be stored in {str(path.parent)!r} ({error}): set $NEURONAUT_CACHE to a free folder"
-        ) from error
+        inside = cache_folder().parent in path.parents
+        free = "set $NEURONAUT_CACHE to a free folder" if inside else "name another folder, or free some space"
+        what = "the index" if inside else repr(path.name)
+        raise UserError(f"{what} cannot be stored in {str(path.parent)!r} ({error}): {free}") from error

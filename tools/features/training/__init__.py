@@ -1,0 +1,1 @@
+"""Training small dictionaries of features on the explore text of a target."""
