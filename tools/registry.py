@@ -9,11 +9,12 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from neuronaut.tools.corpus import Corpus, Split, tokens_of
+from neuronaut.tools.corpus import MOST_TOKENS, Corpus, Split
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.figures import Figure
 from neuronaut.tools.look.activations import activations_of, layer_activations
 from neuronaut.tools.measurements import Measurement
+from neuronaut.tools.opened import OpenedText
 from neuronaut.tools.stored import StoredActivations
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import check_unit
@@ -57,24 +58,23 @@ class ToolContext:
     target: TargetModel
     corpus: Corpus
     stored: StoredActivations | None = None
-    _tokens: dict[tuple[Split, int | None], Tokens] = field(default_factory=dict, repr=False)
-    _samples: dict[tuple[Split, int], Tokens] = field(default_factory=dict, repr=False)
+    _opened: dict[tuple[Split, int | None], OpenedText] = field(default_factory=dict, repr=False)
+    _tokens: dict[tuple[Split, int | None, int], Tokens] = field(default_factory=dict, repr=False)
     _activations: dict[tuple[Unit, Split, int | None, int | None], Array] = field(default_factory=dict, repr=False)
 
     def tokens(self, split: Split, block: int | None = None) -> Tokens:
-        """All windows of a split (confirm: of one block)."""
-        key = (split, block)
-        if key not in self._tokens:
-            self._tokens[key] = tokens_of(self.target, self.corpus.of(split, block))
-        return self._tokens[key]
+        """The windows of a split (confirm: of one block); of a long text the first, up to MOST_TOKENS[split] tokens."""
+        return self._first(split, block, MOST_TOKENS[split])
 
     def sample(self, split: Split, n_tokens: int) -> Tokens:
         """The first windows of a split, in its own order, that hold at least `n_tokens` tokens together."""
-        if (split, n_tokens) not in self._samples:
-            tokens = self.tokens(split)
-            enough = int(np.searchsorted(np.cumsum(tokens.lengths), n_tokens)) + 1
-            self._samples[split, n_tokens] = tokens if enough >= len(tokens) else tokens.select(range(enough))
-        return self._samples[split, n_tokens]
+        return self._first(split, None, min(n_tokens, MOST_TOKENS[split]))
+
+    def _first(self, split: Split, block: int | None, n_tokens: int) -> Tokens:
+        if (split, block, n_tokens) not in self._tokens:
+            opened = self._opened.setdefault((split, block), OpenedText(self.target, self.corpus.of(split, block)))
+            self._tokens[split, block, n_tokens] = opened.first(n_tokens)
+        return self._tokens[split, block, n_tokens]
 
     def activations(self, unit: Unit, split: Split, *, block: int | None = None, n_tokens: int | None = None) -> Array:
         """(n_windows, n_pos) of `tokens(split, block)`, or of `sample(split, n_tokens)`; the sign is applied."""

@@ -138,6 +138,23 @@ class Tokens:
         )
 
 
+def joined(parts: Sequence[Tokens]) -> Tokens:
+    """The windows of all parts, one part behind the other. Refuses no parts; they must share a vocabulary."""
+    if len(parts) == 1:
+        return parts[0]
+    width = max(part.ids.shape[1] for part in parts)
+
+    def padded(name: str, value: int) -> NDArray[np.int32]:
+        arrays = (getattr(part, name) for part in parts)
+        return np.concatenate(
+            [np.pad(one, ((0, 0), (0, width - one.shape[1])), constant_values=value) for one in arrays]
+        )
+
+    documents = np.concatenate([part.documents for part in parts])
+    texts = tuple(text for part in parts for text in part.texts)
+    return Tokens(padded("ids", PAD), padded("starts", 0), padded("ends", 0), documents, texts, parts[0].vocabulary)
+
+
 def tokens_from_ids(
     rows: Sequence[Sequence[int]], vocabulary: Vocabulary, documents: Sequence[int] | None = None
 ) -> Tokens:

@@ -1,0 +1,68 @@
+"""Corpora that were laid on disk, found again by the files that they were read from."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from neuronaut.tools.corpora.documents import SPLIT_RULE
+from neuronaut.tools.corpora.gather import LONGEST_TEXT, Laid
+from neuronaut.tools.corpora.shelf import SHELF_VERSION, Shelf
+from neuronaut.tools.corpora.sources import Source
+from neuronaut.tools.errors import UserError
+
+_PREFIX = "corpus-"
+_UNFINISHED = ".corpus-"
+
+
+def folder_of(cache: Path, sources: Sequence[Source]) -> Path | None:
+    """Where the corpus of these files lies: by their paths, sizes, versions and columns; None where a version is unknown."""
+    if any(source.version is None for source in sources):
+        return None
+    rows = [(source.path, source.size, source.version, source.column) for source in sources]
+    about = {"version": SHELF_VERSION, "rule": SPLIT_RULE.decode(), "longest": LONGEST_TEXT, "sources": rows}
+    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    return cache / f"{_PREFIX}{key[:32]}"
+
+
+@contextmanager
+def workplace(cache: Path) -> Iterator[Path]:
+    """A new folder in the cache, removed with what is left in it. Refuses where it cannot be made or filled."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, suffix=".part", dir=cache))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"the corpus cannot be laid down in {str(cache)!r} ({error}): set $NEURONAUT_CACHE to a free folder"
+        ) from error
+
+
+def laid_in(folder: Path) -> Laid:
+    """Files in a workplace, which may fill half of what is free there."""
+    return Laid(folder, shutil.disk_usage(folder).free // 2)
+
+
+def put_away(work: Path, final: Path) -> Shelf:
+    """The finished folder moved to `final`, or what another process that was faster left there."""
+    if Shelf.at(final) is None:
+        shutil.rmtree(final, ignore_errors=True)
+        with suppress(OSError):
+            os.rename(work, final)
+    shelf = Shelf.at(final)
+    if shelf is None:
+        raise UserError(f"the corpus cannot be laid down in {str(final)!r}: set $NEURONAUT_CACHE to a free folder")
+    return shelf
+
+
+def shelves(cache: Path) -> list[tuple[Path, int]]:
+    """The folders of the cache that hold corpora, finished or not, and their bytes. What is deleted is read anew."""
+    found = [path for prefix in (_PREFIX, _UNFINISHED) for path in sorted(cache.glob(f"{prefix}*")) if path.is_dir()]
+    return [(path, sum(file.stat().st_size for file in path.iterdir())) for path in found]
