@@ -99,7 +99,7 @@ def propose(session: Session, unit: Unit, rule: FiringRule) -> dict[str, Prospec
     return prospects
 
 
-def _test(session: Session, unit: Unit, chosen: str, ids: list[str], against: tuple[str, ...]) -> Decision | None:
+def test_claim(session: Session, unit: Unit, chosen: str, ids: list[str], against: tuple[str, ...]) -> Decision | None:
     """Register a hypothesis with the first others of `ids` as rivals, test it on a fresh block and judge it.
 
     ids: the most promising first; against: as for `rivals_of`. None when no fresh text is left (an UNRESOLVED outcome) or the
@@ -194,7 +194,7 @@ def answer(session: Session, unit: Unit) -> None:
         if not waiting:
             return
         chosen, *waiting = waiting
-        decision = _test(session, unit, chosen, ids, prospects[chosen].against)
+        decision = test_claim(session, unit, chosen, ids, prospects[chosen].against)
         if decision is None:
             return
         waiting.sort(key=lambda one: one not in _as_good(session, ids, chosen))

@@ -28,7 +28,7 @@ def answer(session: Session, unit: Unit) -> None:
     predicate = Promotes(tokens=tokens) if found["direction"] == "promotes" else Suppresses(tokens=tokens)
     own, claim = add_hypothesis(session, unit, "writes", canonical_json(predicate), "design effects")
     session.say("propose", f"{claim} (by {found['nats']:+.2f} nats on design)")
-    _test(session, unit, own, predicate)
+    test_claim(session, unit, own, predicate)
     for asker in session.proposers:
         if isinstance(asker, Given) and asker.about_output:
             add_hypothesis(session, unit, "writes", canonical_json(asker.predicate), asker.name)
@@ -36,10 +36,10 @@ def answer(session: Session, unit: Unit) -> None:
         mine = row["address"] == unit.address and row["side"] == "writes" and row["id"] != own
         if mine and (story := predicate_from_json(row["predicate"])) != predicate:
             assert isinstance(story, Promotes | Suppresses)
-            _test(session, unit, row["id"], story)
+            test_claim(session, unit, row["id"], story)
 
 
-def _test(session: Session, unit: Unit, hypothesis: str, predicate: Promotes | Suppresses) -> None:
+def test_claim(session: Session, unit: Unit, hypothesis: str, predicate: Promotes | Suppresses) -> None:
     rows = queries.hypotheses(session.notebook, session.run)
     if any(row["verdicts"] for row in rows if row["id"] == hypothesis):
         return
