@@ -1,45 +1,33 @@
-"""What every neuron does on the explore text: statistics and the documents where it is largest, cached."""
+"""What every unit does on the explore text: statistics and the documents where it is largest, cached."""
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import groupby
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
-from safetensors.numpy import load as load_arrays
-from safetensors.numpy import save as arrays_to_bytes
 
 from neuronaut.tools.corpus import Corpus, Document, tokens_of
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.files import cache_folder, write_whole
-from neuronaut.tools.summaries import NO_DOCUMENT, Summary, documents_in, quantiles_of, values_in
-from neuronaut.tools.sweep import Sweep, summarise
+from neuronaut.tools.files import cache_folder
+from neuronaut.tools.kinds.base import IndexSettings, Kind
+from neuronaut.tools.kinds.features import Features
+from neuronaut.tools.kinds.heads import Heads, HeadSummary
+from neuronaut.tools.kinds.neurons import Neurons
+from neuronaut.tools.kinds.values import ValueSummary
+from neuronaut.tools.shards import ShardStore, about_index, key_of
+from neuronaut.tools.summaries import NO_DOCUMENT, documents_in, quantiles_of, values_in
+from neuronaut.tools.sweep import Sweep, make_shard
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.units import Unit
 
-INDEX_VERSION = 1
 TOP_DOCUMENTS = 20  # `top` is the median of so many largest per-document maxima
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
+KindName = Literal["neurons", "heads", "features"]
+KINDS: tuple[KindName, ...] = get_args(KindName)
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class IndexSettings:
-    """What an index keeps; another setting is another index.
-
-    top_k: documents a neuron and sign. chunk, shard: documents tokenised together and stored together. binned_tokens:
-    about so many tokens, drawn by hash, go into the histograms. sample_tokens: so many of these are kept whole.
-    """
-
-    top_k: int = 50
-    chunk: int = 128
-    shard: int = 1024
-    binned_tokens: int = 32_768
-    sample_tokens: int = 256
 
 
 @dataclass(frozen=True)
@@ -80,13 +68,17 @@ class UnitStats:
 
 @dataclass(frozen=True)
 class Exemplar:
-    """A place in explore: `value` is the activation, sign applied, at `position` of the one window in `tokens`."""
+    """A place in explore: `value` is the activation, sign applied, at `position` of the one window in `tokens`.
+
+    key: of a head, the position that it looks at from there; value is the share of attention.
+    """
 
     document: int
     window: int
     position: int
     value: float
     tokens: Tokens = field(repr=False)
+    key: int | None = None
 
     @property
     def text(self) -> str:
@@ -99,46 +91,82 @@ class Exemplar:
         return self.tokens.vocabulary.pieces[int(self.tokens.ids[0, self.position])]
 
 
+class Known(NamedTuple):
+    """A unit's place: the part that holds it, the summary of the part, and the unit's column there."""
+
+    kind: Kind
+    summary: Any
+    column: int
+
+
 @dataclass(frozen=True)
 class Index:
-    """Statistics and exemplars of all neurons of `layers`, on explore text only. notes: what was rebuilt, and why."""
+    """Statistics and exemplars of units on explore text only. notes: what was rebuilt, and why.
+
+    kinds: the parts that are complete. A part is read from the cache when it is first asked for.
+    """
 
     target: TargetModel = field(repr=False)
     corpus: Corpus = field(repr=False)
-    layers: tuple[int, ...]
-    settings: IndexSettings
-    summary: Summary = field(repr=False)
+    kinds: tuple[Kind, ...]
+    store: ShardStore = field(repr=False)
     notes: tuple[str, ...] = ()
+    _summaries: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def settings(self) -> IndexSettings:
+        """What the index keeps."""
+        return self.store.settings
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Layers whose neurons are known."""
+        return tuple(kind.layer for kind in self.kinds if isinstance(kind, Neurons))
 
     @property
     def n_tokens(self) -> int:
-        """Tokens seen, special tokens not counted."""
-        return int(self.summary.n)
+        """Tokens seen, special tokens not counted; of heads alone the queries."""
+        summary = self.summary(self.kinds[0])
+        return int(summary.values.n if isinstance(summary, HeadSummary) else summary.n)
 
     @property
     def n_documents(self) -> int:
         """Documents seen, near-duplicates counted once."""
-        return int(self.summary.n_documents)
+        summary = self.summary(self.kinds[0])
+        return int(summary.values.n_documents if isinstance(summary, HeadSummary) else summary.n_documents)
+
+    def summary(self, kind: Kind) -> Any:
+        """What is known of a part: all shards merged."""
+        if kind.name not in self._summaries:
+            total = kind.empty(self.settings)
+            for number in range(self.store.n_shards):
+                arrays = self.store.load(kind.name, number)
+                if arrays is None:
+                    raise ToolRefused(f"shard {number} of {kind.name} was lost: run `neuronaut index build` again")
+                total.merge(kind.restore(arrays, self.settings))
+            self._summaries[kind.name] = total
+        return self._summaries[kind.name]
 
     def covers(self, unit: Unit) -> bool:
         """Whether the index knows the unit."""
-        return unit.kind == "neuron" and unit.layer in self.layers and 0 <= unit.index < self.target.spec.d_mlp
+        return self._part(unit) is not None
 
     def unit_stats(self, unit: Unit) -> UnitStats:
         """The statistics of a neuron. Refuses a unit that the index does not cover."""
-        at, side = self._place(unit)
-        known, sign = self.summary, unit.sign
-        maxima = self._maxima(at, side)
-        least = -float(self._maxima(at, 1 - side)[0])
-        levels = np.array(QUANTILES)
+        if unit.kind != "neuron":
+            raise ToolRefused(f"{unit} is a {unit.kind}: its statistics are in the table of the index")
+        _, known, at = self._known(unit)
+        side, sign = _side(unit), unit.sign
+        maxima = _maxima(known, at, side)
+        least = -float(_maxima(known, at, 1 - side)[0])
         counts = known.counts[at] if sign > 0 else known.counts[at][::-1]
-        quantiles = quantiles_of(counts, levels, least, float(maxima[0]))
+        quantiles = quantiles_of(counts, np.array(QUANTILES), least, float(maxima[0]))
         return UnitStats(
             unit=unit,
-            n_tokens=self.n_tokens,
-            n_documents=self.n_documents,
+            n_tokens=int(known.n),
+            n_documents=int(known.n_documents),
             mean=sign * float(known.mean[at]),
-            variance=float(known.m2[at]) / self.n_tokens,
+            variance=float(known.variance[at]),
             minimum=least,
             maximum=float(maxima[0]),
             active=int(known.active[side, at]),
@@ -153,49 +181,191 @@ class Index:
     def top_examples(self, unit: Unit, k: int) -> list[Exemplar]:
         """The k documents where the unit is largest, each at its maximum, falling; fewer where explore holds fewer.
 
+        Of a feature, documents in which it is above 0; of a head, those with its strongest pairs of query and key.
         Refuses: a unit that the index does not cover; k below 1 or above what the index keeps.
         """
-        at, side = self._place(unit)
+        kind, known, at = self._known(unit)
         if not 1 <= k <= self.settings.top_k:
-            raise ToolRefused(f"{k!r} examples cannot be shown: the index keeps 1 to {self.settings.top_k} a neuron")
-        keys = self.summary.top_key[side, at, :k]
+            raise ToolRefused(f"{k!r} examples cannot be shown: the index keeps 1 to {self.settings.top_k} a unit")
+        largest = (known.values if isinstance(known, HeadSummary) else known).largest
+        here = (at,) if isinstance(kind, Features) else (_side(unit), at)
+        keys = largest.keys[here][:k]
         keys = keys[keys != NO_DOCUMENT]
-        windows, positions = self.summary.top_window[side, at], self.summary.top_position[side, at]
-        places = zip(documents_in(keys).tolist(), windows.tolist(), positions.tolist(), strict=False)
-        return self._exemplars(places, values_in(keys).tolist())
+        places = np.column_stack([documents_in(keys), largest.places[here][: len(keys)]])
+        return self._exemplars(places.tolist(), values_in(keys).tolist())
 
     def quantile_examples(self, unit: Unit, k: int) -> list[Exemplar]:
         """k tokens at equal steps of rank, falling, out of the tokens drawn by hash from the whole of explore.
 
-        Refuses: a unit that the index does not cover; k below 1 or above the number of tokens kept.
+        Refuses: a feature, a unit that the index does not cover; k below 1 or above the number of tokens kept.
         """
-        at, _ = self._place(unit)
-        values = unit.sign * self.summary.sample_values[:, at]
+        kind, known, at = self._known(unit)
+        if isinstance(kind, Features):
+            raise ToolRefused(f"{unit} is 0 at nearly all tokens: only its largest documents are kept")
+        sample = (known.values if isinstance(known, HeadSummary) else known).sample
+        values = unit.sign * sample.values[:, at]
         if not 1 <= k <= len(values):
             raise ToolRefused(f"{k!r} examples cannot be shown: the index keeps {len(values)} tokens")
         ranks = np.argsort(-values, kind="stable")[((np.arange(k) + 0.5) * len(values) / k).astype(np.int64)]
-        return self._exemplars(map(tuple, self.summary.sample_at[ranks].tolist()), values[ranks].tolist())
+        return self._exemplars(sample.at[ranks].tolist(), values[ranks].tolist())
 
-    def _place(self, unit: Unit) -> tuple[int, int]:
-        if not self.covers(unit):
-            raise ToolRefused(
-                f"the index does not cover {unit}: it knows neurons 0 to {self.target.spec.d_mlp - 1} of layers "
-                f"{', '.join(map(str, self.layers))}"
-            )
-        return self.layers.index(unit.layer) * self.target.spec.d_mlp + unit.index, 0 if unit.sign > 0 else 1
+    def table(self, kind: KindName) -> dict[str, np.ndarray[Any, Any]]:
+        """Columns of numbers, one row a unit of all parts of a kind; see `tools.index_table`."""
+        from neuronaut.tools.index_table import table_of
 
-    def _maxima(self, at: int, side: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-        keys = self.summary.top_key[side, at]
-        return values_in(keys[keys != NO_DOCUMENT]).astype(np.float64)
+        return table_of(self, kind)
 
-    def _exemplars(self, places: Iterable[tuple[int, int, int]], values: Sequence[float]) -> list[Exemplar]:
+    def _part(self, unit: Unit) -> Kind | None:
+        for kind in self.kinds:
+            match kind:
+                case Features():
+                    found = unit.kind == "feature" and unit.name == kind.dictionary
+                case Heads():
+                    found = unit.kind == "head" and unit.layer == kind.layer and unit.sign > 0
+                case _:
+                    found = unit.kind == "neuron" and unit.layer == kind.layer
+            if found and 0 <= unit.index < kind.width:  # type: ignore[attr-defined]
+                return kind
+        return None
+
+    def _known(self, unit: Unit) -> Known:
+        kind = self._part(unit)
+        if kind is None:
+            names = ", ".join(f"{one.name}" for one in self.kinds)
+            raise ToolRefused(f"the index does not cover {unit}: it knows {names}")
+        return Known(kind, self.summary(kind), unit.index)
+
+    def _exemplars(self, places: Iterable[Sequence[int]], values: Sequence[float]) -> list[Exemplar]:
         wanted = list(zip(places, values, strict=False))
         groups = {place[0] for place, _ in wanted}
         tokens = tokens_of(self.target, [one for one in self.corpus.of("explore") if one.group in groups])
         return [
-            Exemplar(group, window, position, value, tokens.select([np.flatnonzero(tokens.documents == group)[window]]))
-            for (group, window, position), value in wanted
+            Exemplar(
+                group, window, position, value, tokens.select([np.flatnonzero(tokens.documents == group)[window]]), *key
+            )
+            for (group, window, position, *key), value in wanted
         ]
+
+
+def _side(unit: Unit) -> int:
+    return 0 if unit.sign > 0 else 1
+
+
+def _maxima(known: ValueSummary, at: int, side: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    keys = known.largest.keys[side, at]
+    return values_in(keys[keys != NO_DOCUMENT]).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an index needs: the sweep, the folder, and shards that are not there. Ray tasks or processes may each make one."""
+
+    target: TargetModel = field(repr=False)
+    corpus: Corpus = field(repr=False)
+    sweep: Sweep
+    store: ShardStore
+
+    @property
+    def n_shards(self) -> int:
+        """Shards of each part."""
+        return self.store.n_shards
+
+    def missing(self, number: int) -> tuple[Kind, ...]:
+        """Parts of which shard `number` is not there or damaged."""
+        return tuple(kind for kind in self.sweep.kinds if self.store.state(kind.name, number) != "done")
+
+    def groups(self, number: int) -> list[list[Document]]:
+        """The documents of a shard, near-duplicates together."""
+        size = self.store.settings.shard
+        grouped = (list(group) for _, group in groupby(self.corpus.of("explore"), key=lambda one: one.group))
+        return list(islice(grouped, number * size, (number + 1) * size))
+
+
+def plan_index(
+    target: TargetModel,
+    corpus: Corpus,
+    *,
+    kinds: Collection[KindName] = ("neurons",),
+    layers: Sequence[int] | None = None,
+    cache: Path | None = None,
+    settings: IndexSettings | None = None,
+) -> Plan:
+    """The parts of an index: neurons and heads of `layers` (all), features of the dictionaries that the target has there.
+
+    Refuses: layers that the target lacks; features of a target without dictionaries; no kind at all.
+    """
+    spec, settings = target.spec, settings or IndexSettings()
+    chosen = tuple(range(spec.n_layers)) if layers is None else tuple(sorted(set(layers)))
+    if not chosen or chosen[0] < 0 or chosen[-1] >= spec.n_layers:
+        raise ToolRefused(f"layers {list(chosen)} cannot be indexed: {spec.name} has layers 0 to {spec.n_layers - 1}")
+    parts: list[Kind] = []
+    if "neurons" in kinds:
+        parts += [Neurons(layer, spec.d_mlp) for layer in chosen]
+    if "heads" in kinds:
+        parts += [Heads(layer, spec.n_heads) for layer in chosen]
+    if "features" in kinds:
+        parts += _dictionaries(target, chosen)
+    if not parts or set(kinds) - set(KINDS):
+        raise ToolRefused(f"{', '.join(sorted(kinds)) or 'nothing'} cannot be indexed: choose from {', '.join(KINDS)}")
+    about = about_index(target, corpus, settings)
+    store = ShardStore((cache or cache_folder()) / key_of(about), about)
+    return Plan(target, corpus, Sweep(tuple(parts), _drawn(target, corpus, settings), settings), store)
+
+
+def _dictionaries(target: TargetModel, layers: Collection[int]) -> list[Kind]:
+    found: list[Kind] = [
+        Features(name, features_key(one), one.layer, one.width)
+        for name, one in target.dictionaries.items()
+        if one.layer in layers
+    ]
+    if not found:
+        raise ToolRefused("there are no features to index: name a dictionary of these layers with --dictionary")
+    return found
+
+
+def features_key(dictionary: Any) -> str:
+    """What tells a dictionary from all others: the hash of its files, of its weights where it was made here."""
+    import hashlib
+
+    if dictionary.sha256:
+        return str(dictionary.sha256)
+    found = hashlib.sha256(repr(dictionary.layout).encode())
+    for name, weight in sorted(dictionary.weights.items()):
+        found.update(name.encode() + weight.detach().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def _drawn(target: TargetModel, corpus: Corpus, settings: IndexSettings) -> int:
+    """Tokens of smaller priority go into histograms: estimated from the first chunk, so that every run agrees."""
+    groups = groupby(corpus.of("explore"), key=lambda one: one.group)
+    pilot = [one for _, group in islice(groups, settings.chunk) for one in group]
+    n_groups = corpus.n_groups("explore")
+    n_tokens = tokens_of(target, pilot).n_scored * n_groups / min(n_groups, settings.chunk)
+    return min(2**64 - 1, int(settings.binned_tokens / max(1.0, n_tokens) * 2**64))
+
+
+def build_shards(plan: Plan, numbers: Sequence[int] | None = None, *, progress: Progress | None = None) -> None:
+    """Makes the shards that are not there, of all or of some numbers; what is there is read once and kept.
+
+    progress(done, total) counts documents. A shard is stored when it is complete, so that a crash costs one.
+    """
+    size, n = plan.store.settings.shard, int(plan.store.about["documents"])
+    chosen = list(range(plan.n_shards)) if numbers is None else list(numbers)
+    total = sum(min(size, n - number * size) for number in chosen)
+    done = 0
+    for number in chosen:
+        if missing := plan.missing(number):
+            for kind in missing:
+                plan.store.load(kind.name, number)  # so that damage is noted
+            sweep = Sweep(missing, plan.sweep.drawn, plan.sweep.settings)
+            before = done
+            step = None if progress is None else (lambda at, before=before: progress(before + at, total))
+            made = make_shard(plan.target, plan.groups(number), number, sweep, progress=cast(Any, step))
+            for name, arrays in made.items():
+                plan.store.save(name, number, arrays)
+        done += min(size, n - number * size)
+        if progress is not None:
+            progress(done, total)
 
 
 def build_index(
@@ -206,34 +376,17 @@ def build_index(
     progress: Progress | None = None,
     layers: Sequence[int] | None = None,
     settings: IndexSettings | None = None,
+    kinds: Collection[KindName] = ("neurons",),
 ) -> Index:
-    """The index of `layers` (all) on the explore text, taken from the cache as far as it is there.
+    """The index of some kinds in `layers` (all) on the explore text, taken from the cache as far as it is there.
 
     cache: the folder of all indexes; None is `cache_folder()`. progress(done, total) counts documents. A shard is
     stored when it is complete, so that an interrupted build goes on; a damaged one is made again, which `notes` says.
-    Refuses: layers that the target lacks; a cache that cannot be written.
+    Refuses: what `plan_index` refuses; a cache that cannot be written.
     """
-    store = _Store.of(target, corpus, cache, layers, settings)
-    groups = _groups(corpus)
-    shards = [groups[at : at + store.settings.shard] for at in range(0, len(groups), store.settings.shard)]
-    sweep = _sweep(target, corpus, groups, store)
-    total = store.empty()
-    done = 0
-    for number, shard in enumerate(shards):
-        stored = store.load(number)
-        if stored is None:
-            stored = store.empty()
-            for at in range(0, len(shard), store.settings.chunk):
-                chunk = shard[at : at + store.settings.chunk]
-                summarise(target, [document for group in chunk for document in group], sweep, stored)
-                if progress is not None:
-                    progress(done + at + len(chunk), len(groups))
-            store.save(number, stored)
-        total.merge(stored, sample_limit=store.settings.sample_tokens)
-        done += len(shard)
-        if progress is not None:
-            progress(done, len(groups))
-    return Index(target, corpus, store.layers, store.settings, total, tuple(store.notes))
+    plan = plan_index(target, corpus, kinds=kinds, layers=layers, cache=cache, settings=settings)
+    build_shards(plan, progress=progress)
+    return Index(target, corpus, plan.sweep.kinds, plan.store, tuple(plan.store.notes))
 
 
 def find_index(
@@ -243,102 +396,10 @@ def find_index(
     cache: Path | None = None,
     layers: Sequence[int] | None = None,
     settings: IndexSettings | None = None,
+    kinds: Collection[KindName] = ("neurons",),
 ) -> Index | None:
-    """The index if it is complete and undamaged in the cache, else None. Runs no text through the target."""
-    store = _Store.of(target, corpus, cache, layers, settings)
-    total = store.empty()
-    for number in range(-(-corpus.n_groups("explore") // store.settings.shard)):
-        stored = store.load(number)
-        if stored is None:
-            return None
-        total.merge(stored, sample_limit=store.settings.sample_tokens)
-    return Index(target, corpus, store.layers, store.settings, total)
-
-
-def _groups(corpus: Corpus) -> list[list[Document]]:
-    return [list(group) for _, group in groupby(corpus.of("explore"), key=lambda document: document.group)]
-
-
-def _sweep(target: TargetModel, corpus: Corpus, groups: list[list[Document]], store: "_Store") -> Sweep:
-    """What the pass keeps; the share of tokens drawn is estimated from the first chunk, so that every run agrees."""
-    pilot = [document for group in groups[: store.settings.chunk] for document in group]
-    characters = sum(len(document.text) for document in pilot)
-    whole = sum(len(document.text) for document in corpus.of("explore"))
-    n_tokens = tokens_of(target, pilot).n_scored * whole / characters
-    drawn = min(2**64 - 1, int(store.settings.binned_tokens / max(1.0, n_tokens) * 2**64))
-    return Sweep(store.layers, drawn, store.settings.sample_tokens)
-
-
-@dataclass
-class _Store:
-    """The folder of one index: shards, and a manifest with the checksum of each."""
-
-    folder: Path
-    layers: tuple[int, ...]
-    settings: IndexSettings
-    n_units: int
-    notes: list[str] = field(default_factory=list)
-
-    @classmethod
-    def of(
-        cls,
-        target: TargetModel,
-        corpus: Corpus,
-        cache: Path | None,
-        layers: Sequence[int] | None,
-        settings: IndexSettings | None,
-    ) -> "_Store":
-        spec = target.spec
-        chosen = tuple(range(spec.n_layers)) if layers is None else tuple(sorted(set(layers)))
-        if not chosen or chosen[0] < 0 or chosen[-1] >= spec.n_layers:
-            raise ToolRefused(
-                f"layers {list(chosen)} cannot be indexed: {spec.name} has layers 0 to {spec.n_layers - 1}"
-            )
-        settings = settings or IndexSettings()
-        about = {
-            "version": INDEX_VERSION,
-            "target": asdict(target.fingerprint()),
-            "corpus": corpus.sha256,
-            "layers": chosen,
-            "settings": asdict(settings),
-        }
-        key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-        return cls((cache or cache_folder()) / key[:32], chosen, settings, len(chosen) * spec.d_mlp)
-
-    def empty(self) -> Summary:
-        return Summary.empty(self.n_units, self.settings.top_k)
-
-    def load(self, number: int) -> Summary | None:
-        """The shard, if it was stored and is undamaged; a damaged one is noted."""
-        wanted = self._manifest().get(str(number))
-        if wanted is None:
-            return None
-        path = self._shard(number)
-        raw = path.read_bytes() if path.is_file() else b""
-        if hashlib.sha256(raw).hexdigest() != wanted:
-            self.notes.append(f"shard {number} of the index was damaged and had to be made again")
-            return None
-        return Summary(**load_arrays(raw))
-
-    def save(self, number: int, summary: Summary) -> None:
-        raw = arrays_to_bytes({name: np.asarray(array, order="C") for name, array in summary.arrays().items()})
-        manifest = {**self._manifest(), str(number): hashlib.sha256(raw).hexdigest()}
-        write_whole(self._shard(number), raw)
-        write_whole(self.folder / "manifest.json", json.dumps(manifest, indent=1).encode())
-
-    def _shard(self, number: int) -> Path:
-        return self.folder / f"shard-{number:05d}.safetensors"
-
-    def _manifest(self) -> dict[str, str]:
-        path = self.folder / "manifest.json"
-        if not path.is_file():
-            return {}
-        try:
-            rows = json.loads(path.read_bytes())
-        except ValueError:
-            rows = None
-        if not isinstance(rows, dict):
-            self.notes.append("the manifest of the index was damaged: everything had to be made again")
-            path.unlink()
-            return {}
-        return rows
+    """The index if all its shards are there and whole, else None. Runs no text through the target."""
+    plan = plan_index(target, corpus, kinds=kinds, layers=layers, cache=cache, settings=settings)
+    if any(plan.missing(number) for number in range(plan.n_shards)):
+        return None
+    return Index(target, corpus, plan.sweep.kinds, plan.store)

@@ -1,6 +1,6 @@
-"""Statistics of many neurons that can be merged: largest documents, moments, counts, histograms, a sample of tokens."""
+"""Parts of statistics that can be merged in any order: histograms, the largest documents, a sample of tokens."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -64,95 +64,47 @@ def documents_in(keys: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 @dataclass
-class Summary:
-    """What is known of `n_units` neurons after some documents; axis 0 of the arrays of size 2 is the sign, + then -.
+class Largest:
+    """The documents in which each of some units is largest, falling. keys: (…, K), see `keys_of`; places: (…, K, p), where."""
 
-    n, n_documents, n_binned: () int64. mean, m2 (sum of squared deviations): (n_units,) float64.
-    active, active_documents: (2, n_units) tokens, and documents by their largest activation, above 0 (-: below 0).
-    top_key, top_window, top_position: (2, n_units, K), the documents of largest maxima, in falling order.
-    counts: (n_units, N_BINS) histogram over the tokens drawn by priority. sample_*: the tokens of smallest priority.
-    """
-
-    n: NDArray[np.int64]
-    n_documents: NDArray[np.int64]
-    n_binned: NDArray[np.int64]
-    mean: NDArray[np.float64]
-    m2: NDArray[np.float64]
-    active: NDArray[np.int64]
-    active_documents: NDArray[np.int64]
-    top_key: NDArray[np.int64]
-    top_window: NDArray[np.int32]
-    top_position: NDArray[np.int32]
-    counts: NDArray[np.int32]
-    sample_priority: NDArray[np.uint64]
-    sample_at: NDArray[np.int64]
-    sample_values: NDArray[np.float32]
+    keys: NDArray[np.int64]
+    places: NDArray[np.int32]
 
     @classmethod
-    def empty(cls, n_units: int, top_k: int) -> Self:
-        """The summary of no text."""
-        zero = np.zeros((), dtype=np.int64)
-        return cls(
-            n=zero,
-            n_documents=zero,
-            n_binned=zero,
-            mean=np.zeros(n_units),
-            m2=np.zeros(n_units),
-            active=np.zeros((2, n_units), dtype=np.int64),
-            active_documents=np.zeros((2, n_units), dtype=np.int64),
-            top_key=np.full((2, n_units, top_k), NO_DOCUMENT),
-            top_window=np.zeros((2, n_units, top_k), dtype=np.int32),
-            top_position=np.zeros((2, n_units, top_k), dtype=np.int32),
-            counts=np.zeros((n_units, N_BINS), dtype=np.int32),
-            sample_priority=np.zeros(0, dtype=np.uint64),
-            sample_at=np.zeros((0, 3), dtype=np.int64),
-            sample_values=np.zeros((0, n_units), dtype=np.float32),
-        )
+    def none(cls, shape: tuple[int, ...], k: int, n_places: int) -> Self:
+        """No documents, of units of a shape."""
+        return cls(np.full((*shape, k), NO_DOCUMENT), np.zeros((*shape, k, n_places), dtype=np.int32))
 
-    def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """The fields by name, as they are stored."""
-        return {one.name: getattr(self, one.name) for one in fields(self)}
+    def add(self, keys: NDArray[np.int64], places: NDArray[np.int32]) -> None:
+        """Takes in documents (…, n) that were not there before; which K remain is the same in any order."""
+        k = self.keys.shape[-1]
+        best, at = torch.from_numpy(np.concatenate([self.keys, keys], axis=-1)).topk(k, dim=-1)
+        chosen, held = at.numpy(), at.clamp_max(k - 1)[..., None].expand(*at.shape, places.shape[-1])
+        # what stands where there is no document must not depend on the order
+        new = np.nonzero((chosen >= k) & (best.numpy() != NO_DOCUMENT))
+        kept = torch.from_numpy(self.places).gather(-2, held).numpy()
+        kept[new] = places[(*new[:-1], chosen[new] - k)]
+        kept[best.numpy() == NO_DOCUMENT] = 0
+        self.keys, self.places = best.numpy(), kept
 
-    def add_moments(self, n: int, mean: NDArray[np.float64], m2: NDArray[np.float64]) -> None:
-        """Takes in `n` more tokens of known mean and squared deviations. Source: Chan et al. 1979."""
-        total = int(self.n) + n
-        if total == 0:
-            return
-        shift = mean - self.mean
-        self.m2 = self.m2 + m2 + shift**2 * (int(self.n) * n / total)
-        self.mean = self.mean + shift * (n / total)
-        self.n = np.asarray(total, dtype=np.int64)
 
-    def add_top(self, keys: NDArray[np.int64], windows: NDArray[np.int32], positions: NDArray[np.int32]) -> None:
-        """Takes in documents (2, n_units, n) that were not there before; which K remain is the same in any order."""
-        k = self.top_key.shape[2]
-        joined = np.concatenate([self.top_key, keys], axis=2)
-        best, at = torch.from_numpy(joined).topk(k, dim=2)
-        self.top_key, chosen = best.numpy(), at.numpy()
-        new, kept = np.nonzero(chosen >= k), np.minimum(chosen, k - 1)
-        source = (*new[:2], chosen[new] - k)
-        self.top_window = np.take_along_axis(self.top_window, kept, axis=2)
-        self.top_window[new] = windows[source]
-        self.top_position = np.take_along_axis(self.top_position, kept, axis=2)
-        self.top_position[new] = positions[source]
+@dataclass
+class Sample:
+    """Whole tokens of smallest priority. priority: (n,); at: (n, 3) document, window, position; values: (n, n_units)."""
 
-    def add_sample(
-        self, priority: NDArray[np.uint64], at: NDArray[np.int64], values: NDArray[np.float32], *, limit: int
-    ) -> None:
-        """Takes in tokens and keeps the `limit` of smallest priority."""
-        joined = np.concatenate([self.sample_priority, priority])
-        kept = np.argsort(joined, kind="stable")[:limit]
-        self.sample_priority = joined[kept]
-        self.sample_at = np.concatenate([self.sample_at, at])[kept]
-        self.sample_values = np.concatenate([self.sample_values, values])[kept]
+    priority: NDArray[np.uint64]
+    at: NDArray[np.int64]
+    values: NDArray[np.float32]
 
-    def merge(self, later: "Summary", *, sample_limit: int) -> None:
-        """Takes in the summary of other documents."""
-        self.add_moments(int(later.n), later.mean, later.m2)
-        self.n_documents = self.n_documents + later.n_documents
-        self.n_binned = self.n_binned + later.n_binned
-        self.active = self.active + later.active
-        self.active_documents = self.active_documents + later.active_documents
-        self.counts = self.counts + later.counts
-        self.add_top(later.top_key, later.top_window, later.top_position)
-        self.add_sample(later.sample_priority, later.sample_at, later.sample_values, limit=sample_limit)
+    @classmethod
+    def none(cls, n_units: int) -> Self:
+        """No tokens."""
+        zero = (np.zeros(0, dtype=np.uint64), np.zeros((0, 3), dtype=np.int64))
+        return cls(*zero, np.zeros((0, n_units), dtype=np.float32))
+
+    def add(self, other: "Sample", *, limit: int) -> None:
+        """Takes in tokens that were not there before and keeps the `limit` of smallest priority."""
+        priority, at = np.concatenate([self.priority, other.priority]), np.concatenate([self.at, other.at])
+        kept = np.lexsort((*at.T[::-1], priority))[:limit]
+        self.priority, self.at = priority[kept], at[kept]
+        self.values = np.concatenate([self.values, other.values])[kept]

@@ -46,6 +46,7 @@ from neuronaut.tools.targets.hooks import (
 )
 from neuronaut.tools.targets.layers import PROBED, fault_of, fuse_activations, gain_of, layer_of, unwrap
 from neuronaut.tools.targets.load import dictionary_named
+from neuronaut.tools.targets.patterns import register_seen_attention
 from neuronaut.tools.targets.sites import read_vectors_at, site_of, write_vectors_at
 from neuronaut.tools.tokens import Tokens, Vocabulary
 from neuronaut.tools.units import Unit
@@ -178,7 +179,7 @@ class TransformerLensTarget:
         found: dict[Site, Tensor] = {}
         with contextlib.ExitStack() as stack:
             if any(site.name == "pattern" for site in read):
-                self._attend("eager")
+                self._attend(register_seen_attention() if self._fast_attention == "sdpa" else "eager")
                 stack.callback(self._attend, self._fast_attention)
             stack.enter_context(self._only_layers(start, last, stop_there=not logits))
             self._visit(stack, read, edits, found)

@@ -1,0 +1,101 @@
+"""Neurons of a layer: their activation at each token, in both directions."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from neuronaut.tools.kinds.base import Arrays, Batch, Chunk, IndexSettings, Read
+from neuronaut.tools.kinds.values import ValueCollector, ValueSummary
+from neuronaut.tools.targets.base import Site
+
+_FEW = 0.3  # below this share of candidates, looking up their positions is cheaper than a maximum with positions
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """The `width` neurons of a layer; places: window and position."""
+
+    layer: int
+    width: int
+
+    @property
+    def name(self) -> str:
+        """The folder of its shards."""
+        return f"neurons-{self.layer:03d}"
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """After the activation."""
+        return (Site("neurons", self.layer),)
+
+    @property
+    def bytes_a_cell(self) -> tuple[int, int]:
+        """A float32 a neuron and token."""
+        return 4 * self.width, 0
+
+    @property
+    def tokens_at_once(self) -> None:
+        """As many as fit into a batch."""
+
+    def empty(self, settings: IndexSettings) -> ValueSummary:
+        """The summary of no text."""
+        return ValueSummary.empty(self.width, settings, signs=2, n_places=2)
+
+    def restore(self, arrays: Arrays, settings: IndexSettings) -> ValueSummary:
+        """The summary that was stored."""
+        return ValueSummary.of(arrays, settings)
+
+    def collect(self, chunk: Chunk, into: ValueSummary) -> "NeuronCollector":
+        """What takes in a chunk."""
+        return NeuronCollector(self, ValueCollector(chunk, into))
+
+
+@dataclass
+class NeuronCollector:
+    """One chunk of the neurons of a layer."""
+
+    kind: Neurons
+    values: ValueCollector
+
+    def take(self, batch: Batch, read: Read) -> None:
+        """Takes in a batch; writes over the positions that do not count."""
+        x = read[self.kind.sites[0]].to("cpu", torch.float32).contiguous()
+        n, width, n_units = x.shape
+        if "shown" not in batch.memo:
+            batch.memo["shown"] = _shown(batch)
+        shown = batch.memo["shown"]
+        hidden = (shown != torch.arange(width)).flatten().nonzero()[:, 0]
+        instead = (torch.arange(n)[:, None] * width + shown).flatten()[hidden]
+        rows = x.view(n * width, n_units)
+        rows[hidden] = rows[instead]
+        peaks = torch.stack([x.amax(dim=1), x.amin(dim=1).neg_()], dim=1)
+        self.values.add_values(x, batch, batch.scored, positive=bool(peaks[:, 1].max() <= 0))
+        position = torch.empty(peaks.shape, dtype=torch.int64)
+        for side, least in enumerate(self.values.least):
+            position[:, side] = _positions(x, peaks[:, side], least, downwards=bool(side))
+        self.values.add_maxima(peaks, shown.gather(1, position.flatten(1)).view_as(position), batch)
+
+    def finish(self) -> None:
+        """Adds the chunk to the summary."""
+        self.values.finish()
+
+
+def _shown(batch: Batch) -> torch.Tensor:
+    """(n, pos) the position itself where it is scored, elsewhere the first that is: what is put in its place changes neither
+    the largest nor the smallest value of a window."""
+    first = batch.scored.argmax(axis=1)[:, None]
+    return torch.from_numpy(np.where(batch.scored, np.arange(batch.width), first))
+
+
+def _positions(x: torch.Tensor, peak: torch.Tensor, least: torch.Tensor, *, downwards: bool) -> torch.Tensor:
+    """(n, width) where the largest value (downwards: the smallest) of each window stands, if it is above `least` (width,): the
+    position of a document that cannot be kept is not looked up. peak: (n, width), of the negated values if downwards."""
+    wanted = peak > least
+    if wanted.float().mean() > _FEW:
+        return (x.min(dim=1) if downwards else x.max(dim=1)).indices
+    at = torch.zeros(peak.shape, dtype=torch.int64)
+    window, unit = wanted.nonzero(as_tuple=True)
+    found = x[window, :, unit]
+    at[window, unit] = found.argmin(dim=1) if downwards else found.argmax(dim=1)
+    return at
