@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from neuronaut import __version__
+from neuronaut.agent.exporting.command import export, import_
 from neuronaut.agent.groups import eval_app, index_app
+from neuronaut.agent.label.command import label_app
 from neuronaut.agent.options import (
     Again,
     Approve,
@@ -216,8 +218,11 @@ def tool(
 
 
 app.command()(score)
+app.command()(export)
+app.command("import")(import_)
 app.command("train-sae")(train_sae)
 
+app.add_typer(label_app, name="label")
 app.add_typer(index_app, name="index")
 app.add_typer(eval_app, name="eval")
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from neuronaut.agent.answer import answer_of
-from neuronaut.agent.config import CONVERSATION, RunConfig, corpus_path
+from neuronaut.agent.config import CONVERSATION, RunConfig, corpus_place
 from neuronaut.agent.cost import Cost
 from neuronaut.agent.graph import run_graph
 from neuronaut.agent.llm.log import NotebookLog
@@ -143,8 +143,8 @@ def _changed(row: dict[str, Any], target: TargetModel, corpus: Corpus) -> list[s
 
 def open_inputs(config: RunConfig, say: Say) -> tuple[TargetModel, Corpus]:
     """The target and the corpus that a run works on."""
-    path = corpus_path(config)
-    corpus = pocket_corpus() if path is None else load_corpus(path)
+    place = corpus_place(config)
+    corpus = pocket_corpus() if place is None else load_corpus(place, say=lambda text: say("corpus", text))
     for note in corpus.notes:
         say("corpus", note)
     say("model", f"loading {config.model}")

@@ -4,7 +4,7 @@ These rows change, unlike records: what is found out about a unit stands in the 
 added. An item that was worked on twice has still one run, in which nothing finished is done again.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -150,6 +150,17 @@ class Items(Store):
         statement = sa.select(schema.item).where(i.run == run)
         statement = statement.where(i.state.in_(states)) if states else statement
         return [Item(**row) for row in self.rows(statement.order_by(i.rank))]
+
+    def items_by_id(self, ids: Sequence[str]) -> list[Item]:
+        """Some items, in the order of their ranks."""
+        i = schema.item.c
+        return [Item(**row) for row in self.rows(sa.select(schema.item).where(i.id.in_(ids)).order_by(i.rank))]
+
+    def items_beside(self, run: str, beside: str) -> list[Item]:
+        """All items of a batch that are read together, in the order of their ranks."""
+        i = schema.item.c
+        found = self.rows(sa.select(schema.item).where(i.run == run, i.beside == beside).order_by(i.rank))
+        return [Item(**row) for row in found]
 
     def item_counts(self, run: str) -> dict[tuple[State, bool], int]:
         """How many items of a batch are in each state, null units apart: (state, whether null)."""

@@ -28,7 +28,7 @@ BATCH_TOKENS = 4096  # so that the neurons of all layers fit beside each other
 class BatchContext(ToolContext):
     """A context that reads all its units, and those they are compared with, in one pass when the first is asked for.
 
-    shared_forwards, shared_seconds: of these passes, which belong to no unit alone.
+    shared_forwards, shared_seconds: of the passes for these units, which belong to none of them alone.
     """
 
     units: tuple[Unit, ...] = ()
@@ -39,7 +39,7 @@ class BatchContext(ToolContext):
 
     def take(self, units: Sequence[Unit]) -> None:
         """Go on with other units: what was read of the last ones is forgotten, text and comparison units are kept."""
-        self.units = tuple(units)
+        self.units, self.shared_forwards, self.shared_seconds = tuple(units), 0.0, 0.0
         self._own.clear()
         self._activations.clear()
         self.__dict__.pop("_wanted", None)

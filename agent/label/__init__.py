@@ -1,0 +1,1 @@
+"""Labelling many units: which ones, by whom, what came of them."""

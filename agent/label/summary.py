@@ -1,0 +1,167 @@
+"""What came of a batch: verdicts by layer, the rate of false claims on null units, cost, and what all units would take."""
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from neuronaut.agent.cost import Cost
+from neuronaut.agent.label.labels import ORDER, Label, labels_of
+from neuronaut.agent.label.screen import duration
+from neuronaut.memory import queries
+from neuronaut.memory.labels import costs_of, e_values_of
+from neuronaut.memory.notebook import Notebook
+from neuronaut.tools.stats import clopper_pearson, e_bh
+from neuronaut.tools.units import Unit
+
+SHOWN = 20  # labels that are printed; `neuronaut export` gives all
+
+
+@dataclass(frozen=True)
+class Nulls:
+    """Planted null units: how many were tested, how many got a SUPPORTED claim, with a 95 % interval of the rate."""
+
+    tested: int
+    supported: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What came of a batch so far. groups: verdicts by layer or dictionary; whole: units of all that could be chosen from,
+    and what they would take at the cost of those that ended."""
+
+    run: str
+    question: str
+    outcome: str
+    items: int
+    waiting: int
+    failed: int
+    statuses: dict[str, int]
+    groups: dict[str, dict[str, int]]
+    nulls: Nulls
+    surviving: int
+    cost: dict[str, Any]
+    whole: dict[str, Any]
+    labels: list[Label]
+
+
+def summary_of(notebook: Notebook, run: str) -> Summary:
+    """The summary of a batch as it stands."""
+    row, items = queries.find_run(notebook, run), notebook.items(run)
+    labels = labels_of(notebook, items)
+    ended = [label for label in labels if label.state in ("done", "failed", "skipped")]
+    real = [label for label in ended if label.null_kind is None]
+    groups: dict[str, Counter[str]] = {}
+    for label in real:
+        groups.setdefault(_group(label.address), Counter())[_word(label)] += 1
+    runs = [item.asked for item in items if item.asked is not None]
+    real_runs = [item.asked for item in items if item.asked is not None and item.null_kind is None]
+    costs = [json.loads(cost) for cost in costs_of(notebook, runs).values()]
+    total = _total(costs)
+    n_ended = len(ended)
+    whole = _whole(row["config"].get("labelling") or {}, n_ended, total)
+    tested = [label for label in ended if label.null_kind and label.state == "done"]
+    return Summary(
+        run, row["question"], row["end"]["outcome"] if row["end"] else "unfinished", len(items), len(items) - n_ended,
+        sum(label.state == "failed" for label in ended), dict(Counter(_word(label) for label in real)),
+        {name: dict(found) for name, found in groups.items()}, _nulls(tested), int(e_bh(e_values_of(notebook, real_runs)).sum()), total, whole,
+        [label for label in labels if label.null_kind is None],
+    )  # fmt: skip
+
+
+def _group(address: str) -> str:
+    unit = Unit.parse(address)
+    return unit.name or f"layer {unit.layer}"
+
+
+def _word(label: Label) -> str:
+    return "failed" if label.state == "failed" else "too rare" if label.state == "skipped" else label.status
+
+
+def _nulls(tested: list[Label]) -> Nulls:
+    supported = sum(label.status == "SUPPORTED" for label in tested)
+    if not tested:
+        return Nulls(0, 0, 0.0, 1.0)
+    return Nulls(len(tested), supported, *clopper_pearson(supported, len(tested)))
+
+
+def _total(costs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Sums over the items; dollars are None where any price is unknown."""
+    found = asdict(Cost(forwards=0.0, seconds=0.0))
+    for cost in costs:
+        for name in found:
+            value = cost.get(name, 0.0)
+            found[name] = None if value is None or found[name] is None else found[name] + value
+    return found
+
+
+def _whole(labelling: dict[str, Any], ended: int, total: dict[str, Any]) -> dict[str, Any]:
+    """Units that the batch could choose from, and their seconds, forwards and dollars at the cost of those that ended."""
+    units = int(labelling.get("eligible", 0))
+    if not ended or not units:
+        return {"units": units, "seconds": None, "forwards": None, "usd": None}
+    share = units / ended
+    scaled = {name: None if total[name] is None else total[name] * share for name in ("seconds", "forwards", "usd")}
+    return {"units": units, **scaled}
+
+
+def as_json(summary: Summary) -> dict[str, Any]:
+    """The summary as one JSON value."""
+    return {"event": "summary", **asdict(summary)}
+
+
+def lines_of(summary: Summary) -> list[str]:
+    """The summary as a table for people."""
+    names = [name for name in (*ORDER, "too rare", "failed") if any(name in row for row in summary.groups.values())]
+    width = max([9, *map(len, summary.groups)])
+    lines = [f"{summary.question}  · run {summary.run} · {summary.outcome}", ""]
+    lines.append(f" {'':<{width}}" + "".join(f"{name:>12}" for name in names))
+    for group, row in sorted(summary.groups.items(), key=lambda one: _order(one[0])):
+        lines.append(f" {group:<{width}}" + "".join(f"{row.get(name, 0):>12}" for name in names))
+    total = "".join(f"{summary.statuses.get(name, 0):>12}" for name in names)
+    lines += [f" {'all':<{width}}{total}", "", *_facts(summary), ""]
+    best = [label for label in summary.labels if label.status == "SUPPORTED"]
+    best.sort(key=lambda label: -(label.score or 0.0))
+    for label in best[:SHOWN]:
+        score = "" if label.score is None else f"{label.score:.2f}"
+        lines.append(f" {label.address:<10} {score:>5}  {label.claim}")
+    if len(best) > SHOWN:
+        lines.append(
+            f" … and {len(best) - SHOWN} more: neuronaut export labels --run {summary.run} --out labels.parquet"
+        )
+    return lines
+
+
+def _order(group: str) -> tuple[str, int]:
+    word, _, number = group.partition(" ")
+    return (word, int(number)) if number.isdecimal() else (group, 0)
+
+
+def _facts(summary: Summary) -> list[str]:
+    nulls, cost, whole = summary.nulls, summary.cost, summary.whole
+    supported = summary.statuses.get("SUPPORTED", 0)
+    rate = (
+        f"{nulls.supported} of {nulls.tested} SUPPORTED (95 %: {nulls.low:.1%} to {nulls.high:.1%})"
+        if nulls.tested
+        else "none was tested, so that the rate of false claims is not known"
+    )
+    facts = [
+        f" null units  {rate}",
+        f" e-BH at 5 % {summary.surviving} of {supported} SUPPORTED claims survive over the batch",
+        f" cost        {_cost(cost)}",
+    ]
+    if whole["seconds"] is not None:
+        facts.append(f" all units   {whole['units']:,}: about {_cost(whole)}")
+    if summary.waiting:
+        facts.append(f" to do       {summary.waiting}: neuronaut label resume {summary.run}")
+    if summary.failed:
+        facts.append(f" failed      {summary.failed}: neuronaut label retry {summary.run}")
+    return facts
+
+
+def _cost(cost: dict[str, Any]) -> str:
+    seconds = "time unknown" if cost["seconds"] is None else duration(cost["seconds"])
+    paid = "price unknown" if cost["usd"] is None else f"${cost['usd']:,.2f}"
+    return f"{seconds}, {cost['forwards']:,.0f} forward passes, {paid}"
