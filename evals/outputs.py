@@ -12,6 +12,7 @@ from neuronaut.tools.look.reads import firing_rule
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.overlay import Function
+from neuronaut.tools.targets.sites import site_of
 from neuronaut.tools.trials.dose import Plain, choose_places, plain_run, vector_effect
 from neuronaut.tools.trials.writes import Direction, null_vectors, own_tokens, seen_tokens, unigram
 from neuronaut.tools.units import Unit
@@ -76,7 +77,8 @@ def explore_runs(context: ToolContext, unit: Unit, function: Function, seed: int
 
 def effect_of(target: TargetModel, unit: Unit, plains: list[Plain], vector: Tensor) -> Tensor:
     """(d_vocab,) mean change of the log-probabilities when the unit fires, at its own dose, if it wrote `vector`."""
-    effects = [vector_effect(target, unit.layer, plain, plain.places.change[:, None] * vector) for plain in plains]
+    site = site_of(target, unit)
+    effects = [vector_effect(target, site, plain, plain.places.change[:, None] * vector) for plain in plains]
     return torch.cat(effects).mean(dim=0)
 
 

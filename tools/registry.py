@@ -12,12 +12,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from neuronaut.tools.corpus import MOST_TOKENS, Corpus, Split
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.figures import Figure
-from neuronaut.tools.look.activations import activations_of, layer_activations
+from neuronaut.tools.look.activations import activations_of, site_activations
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.opened import OpenedText
 from neuronaut.tools.stored import StoredActivations
-from neuronaut.tools.targets.base import TargetModel
+from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.targets.load import check_unit
+from neuronaut.tools.targets.sites import site_of
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.units import Unit
 
@@ -84,7 +85,7 @@ class ToolContext:
             other = self._activations.get((unit.with_sign(-1 if unit.sign > 0 else 1), split, block, n_tokens))
             if other is None and unit.kind == "neuron":
                 check_unit(self.target.spec, unit)
-                kept = self._kept(unit.layer, np.array([unit.index]), split, n_tokens)
+                kept = self._kept(site_of(self.target, unit), np.array([unit.index]), split, n_tokens)
                 other = None if kept is None else -unit.sign * kept[0]
             self._activations[key] = -other if other is not None else self._read(unit, split, block, tokens)
         return self._activations[key]
@@ -103,20 +104,20 @@ class ToolContext:
             known, activations_of(self.target, unit, tokens.select(range(len(known), len(tokens)))), tokens
         )
 
-    def _kept(self, layer: int, indices: Array, split: Split, n_tokens: int | None) -> Array | None:
-        if self.stored is None or split != "explore" or n_tokens != self.stored.n_tokens:
+    def _kept(self, site: Site, indices: Array, split: Split, n_tokens: int | None) -> Array | None:
+        if self.stored is None or split != "explore" or n_tokens != self.stored.n_tokens or site.name != "neurons":
             return None
-        return self.stored.layer(layer, indices)
+        return self.stored.layer(site.layer, indices)
 
     def activations_beside(
         self, unit: Unit, indices: Array, split: Split, *, block: int | None = None, n_tokens: int | None = None
     ) -> Array:
-        """(n_indices, n_windows, n_pos) of other neurons of the unit's layer, its sign applied, read in one pass with the
-        unit, whose own are kept for `activations`."""
+        """(n_indices, n_windows, n_pos) of other neurons of the unit's layer, or features of its dictionary, its sign applied,
+        read in one pass with the unit, whose own are kept for `activations`."""
         tokens = self.tokens(split, block) if n_tokens is None else self.sample(split, n_tokens)
-        together = np.append(indices, unit.index)
-        kept = self._kept(unit.layer, together, split, n_tokens)
-        values = unit.sign * (layer_activations(self.target, unit.layer, together, tokens) if kept is None else kept)
+        together, site = np.append(indices, unit.index), site_of(self.target, unit)
+        kept = self._kept(site, together, split, n_tokens)
+        values = unit.sign * (site_activations(self.target, site, together, tokens) if kept is None else kept)
         self._activations.setdefault((unit, split, block, n_tokens), values[-1].copy())
         return values[:-1]
 

@@ -24,7 +24,7 @@ EIGHT = [f"After Mary and {name}" for name in NAMES[:5]] + [f"Mary and {name}" f
 
 
 class AblateArgs(ToolArgs):
-    """What to take out (8.481, L8H3, 8.attn_out, 8.mlp_out), where, what takes its place, and what is watched.
+    """What to take out (8.481, L8H3, sae:NAME/12, 8.attn_out, 8.mlp_out), where, what takes its place, and what is watched.
 
     answer: one token or several; with wrong_answer their difference; without both the loss of the prompts themselves.
     how: `constant` puts in `value`; `mean` takes the mean of all prompts at the same place, `resample` the value of another
@@ -64,12 +64,12 @@ def ablate(context: ToolContext, args: AblateArgs) -> ToolResult:
     Source: Wang et al. 2022, arXiv:2211.00593, section 2.2; McGrath et al. 2023, arXiv:2307.15771 (total and direct).
     """
     target = context.target
-    part = Part.parse(args.unit, target.spec)
+    part = Part.parse(args.unit, target)
     tokens = read_texts(target, args.prompts)
     watched = Watched(() if args.answer is None else signed_answers(target, args.answer, args.wrong_answer))
     positions = args.positions if args.positions is not None else "last" if watched.answers else "all"
     places = places_of(target, tokens, positions)
-    parts = [part, *part.peers(target.spec, args.seed)]
+    parts = [part, *part.peers(target, tokens, args.seed)]
     watched.check(target, tokens)
     _refuse_what_has_no_effect(args, watched, places, tokens)
     natural = values_at(target, tokens, parts, places)
@@ -85,7 +85,7 @@ def ablate(context: ToolContext, args: AblateArgs) -> ToolResult:
             tokens.texts, found.plain.tolist(), falls[0].tolist(), direct[0].tolist(), strict=True
         )
     ]
-    if part.site.name == "neurons" and positions == "last":
+    if part.is_number and positions == "last":
         for row, was, becomes in zip(rows, natural[0][:, 0, 0].tolist(), instead[0][:, 0, 0].tolist(), strict=True):
             row |= {"activation": round(was, 5), "replaced_by": round(becomes, 5)}
     return ToolResult(

@@ -17,7 +17,7 @@ from neuronaut.tools.look.examples import Text, read_texts
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.stats import mean_interval
-from neuronaut.tools.targets.base import Edit, SiteName, TargetModel
+from neuronaut.tools.targets.base import Edit, PlainSiteName, TargetModel
 from neuronaut.tools.tokens import Tokens
 
 
@@ -25,7 +25,7 @@ class EditArgs(BaseModel):
     """One edit as data; position counts from the start of the text without BOS, None is everywhere."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    site: SiteName
+    site: PlainSiteName
     layer: int = Field(ge=0)
     how: Literal["set", "add", "scale"]
     value: FiniteFloat

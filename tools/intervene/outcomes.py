@@ -25,6 +25,11 @@ class Move(Protocol):
         """Where it enters the residual stream."""
         ...
 
+    @property
+    def layer(self) -> int:
+        """The first layer that must be run."""
+        ...
+
     def edit(self, rows: Tensor, places: Places) -> Edit:
         """The change of the texts numbered `rows`. places: theirs."""
         ...
@@ -43,12 +48,17 @@ class Change:
         """Where the part writes."""
         return self.part.out
 
+    @property
+    def layer(self) -> int:
+        """The one in which the part is read."""
+        return self.part.site.layer
+
     def edit(self, rows: Tensor, places: Places) -> Edit:
         """The change of some texts."""
         if not isinstance(self.values, Tensor):
             return Edit(self.part.site, self.how, self.values, index=self.part.index, positions=places.mask)
         values = places.put(self.values[rows])
-        values = values[..., 0] if self.part.site.name == "neurons" and self.part.index is not None else values
+        values = values[..., 0] if self.part.is_number else values
         return Edit(self.part.site, self.how, values, index=self.part.index, positions=places.mask)
 
 
@@ -60,6 +70,11 @@ class Push:
     out: Site
     direction: Tensor
     amounts: Tensor
+
+    @property
+    def layer(self) -> int:
+        """The one in which it is pushed."""
+        return self.out.layer
 
     def edit(self, rows: Tensor, places: Places) -> Edit:
         """The push of some texts."""
@@ -166,7 +181,7 @@ def _scores(
     """The outcomes of one batch. asked: the moves, and whether along the direct path too."""
     (moves, direct), n_layers = asked, target.spec.n_layers
     last, outs = Site("resid_post", n_layers - 1), {move.out for move in moves} if direct else set()
-    start = residual_before(target, texts.ids, min((move.out.layer for move in moves), default=0))
+    start = residual_before(target, texts.ids, min((move.layer for move in moves), default=0))
     plain = target.run(texts.ids, read=[last, *outs] if direct else [], start=start, logits=True)
     own = _score(plain.logits, texts, answers, gather=True)
     found = own.new_zeros(len(moves), len(own)), own.new_zeros(len(moves) if direct else 0, len(own))

@@ -18,7 +18,8 @@ from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import Modes, Predicate
 from neuronaut.tools.predicates.tree import canonical_json, leaves
 from neuronaut.tools.stats import e_value
-from neuronaut.tools.targets.base import Site, TargetModel
+from neuronaut.tools.targets.base import TargetModel
+from neuronaut.tools.targets.sites import columns_of, site_of
 from neuronaut.tools.tokens import Tokens, Vocabulary, tokens_from_ids
 from neuronaut.tools.units import Unit
 
@@ -135,7 +136,8 @@ class Spent(NamedTuple):
 
 def edited_activations(target: TargetModel, unit: Unit, texts: Sequence[EditedText]) -> NDArray[np.float32]:
     """(n,) the unit's activation (its sign applied) at the judged position of each edited text."""
-    site, values = Site("neurons", unit.layer), np.zeros(len(texts), dtype=np.float32)
+    site, (column,) = columns_of(site_of(target, unit), [unit.index])
+    values = np.zeros(len(texts), dtype=np.float32)
     order = sorted(range(len(texts)), key=lambda i: texts[i].position)
     at = 0
     while at < len(order):
@@ -148,11 +150,11 @@ def edited_activations(target: TargetModel, unit: Unit, texts: Sequence[EditedTe
         for row, i in enumerate(chosen):
             part = texts[i].ids[: texts[i].position + 1]
             ids[row, : len(part)] = torch.tensor(part)
-        read = target.run(ids, read=[site], stop=unit.layer + 1).read[site][:, :, unit.index]
+        read = target.run(ids, read=[site], stop=site.layer + 1).read[site][:, :, column]
         values[chosen] = read[torch.arange(len(chosen)), [texts[i].position for i in chosen]].float().numpy()
         at = end
     if not np.isfinite(values).all():
-        raise ToolFailed(f"neuron {unit.address} has activations that are not finite on edited text")
+        raise ToolFailed(f"{unit.kind} {unit.address} has activations that are not finite on edited text")
     return unit.sign * values
 
 

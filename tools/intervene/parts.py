@@ -1,7 +1,8 @@
-"""What can be taken out or moved: a neuron, a head, all that attention or MLP of a layer writes; and at which positions."""
+"""What can be taken out or moved: a neuron, a head, a feature, all that attention or MLP of a layer writes; and at which positions."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.intervene.next_token import text_batches, to_ids
-from neuronaut.tools.targets.base import ModelSpec, Site, TargetModel
+from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.targets.load import check_unit
+from neuronaut.tools.targets.sites import columns_of, out_of, site_of, unit_at, width_of
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.units import Unit
 
@@ -22,55 +24,66 @@ Positions = Literal["last", "all"] | tuple[int, ...]
 
 @dataclass(frozen=True)
 class Part:
-    """A neuron or head (`index` in its site), or all that a layer's attention or MLP writes (`index` None)."""
+    """A neuron, head or feature (`index` in its site), or all that a layer's attention or MLP writes (`index` None).
+
+    out: where it enters the residual stream.
+    """
 
     site: Site
-    index: int | None = None
+    index: int | None
+    out: Site
 
     @classmethod
-    def of(cls, unit: Unit) -> "Part":
+    def of(cls, target: TargetModel, unit: Unit) -> "Part":
         """The part of the model that a unit names; its sign is left out."""
-        return cls(Site("neurons" if unit.kind == "neuron" else "heads", unit.layer), unit.index)
+        site = site_of(target, unit)
+        return cls(site, unit.index, out_of(target, site))
 
     @classmethod
-    def parse(cls, text: str, spec: ModelSpec) -> "Part":
-        """`8.481`, `L8H3`, `8.attn_out`, `8.mlp_out`. Refuses what names none of them, or one that the model lacks."""
+    def parse(cls, text: str, target: TargetModel) -> "Part":
+        """`8.481`, `L8H3`, `sae:NAME/12`, `8.attn_out`, `8.mlp_out`. Refuses what names none of them, or one that the model
+        lacks."""
+        spec = target.spec
         if match := _WHOLE.fullmatch(text.strip()):
             layer = int(match[1])
             if layer >= spec.n_layers:
                 raise ToolRefused(f"layer {layer} does not exist: {spec.name} has layers 0 to {spec.n_layers - 1}")
-            return cls(Site("attn_out" if match[2] == "attn_out" else "mlp_out", layer))
+            site = Site("attn_out" if match[2] == "attn_out" else "mlp_out", layer)
+            return cls(site, None, site)
         try:
             unit = Unit.parse(text)
         except UserError:
             raise ToolRefused(
-                f"{text!r} names no part of a model: write a neuron as 8.481, a head as L8H3, and all that a layer writes "
-                "as 8.attn_out or 8.mlp_out"
+                f"{text!r} names no part of a model: write a neuron as 8.481, a head as L8H3, a feature as sae:NAME/12, and "
+                "all that a layer writes as 8.attn_out or 8.mlp_out"
             ) from None
-        check_unit(spec, unit)
-        return cls.of(unit)
+        check_unit(spec, unit, target.dictionaries)
+        return cls.of(target, unit)
 
     @property
     def address(self) -> str:
         """A name that parses back to this part."""
         if self.index is None:
             return str(self.site)
-        return Unit("neuron" if self.site.name == "neurons" else "head", self.site.layer, self.index).address
+        return unit_at(self.site, self.index).address
 
     @property
-    def out(self) -> Site:
-        """Where it enters the residual stream."""
-        return Site("attn_out" if self.site.name in ("heads", "attn_out") else "mlp_out", self.site.layer)
+    def is_number(self) -> bool:
+        """Whether it is one number at each token: a neuron or a feature."""
+        return self.index is not None and self.site.name in ("neurons", "features")
 
-    def peers(self, spec: ModelSpec, seed: int, most: int = N_PEERS) -> list["Part"]:
-        """At most `most` other parts of its kind, drawn at random: those of its layer; for a whole output, of other layers."""
-        rng = np.random.default_rng(seed)
+    def peers(self, target: TargetModel, tokens: Tokens, seed: int, most: int = N_PEERS) -> list["Part"]:
+        """At most `most` other parts of its kind, drawn at random: those of its layer; for a whole output, of other layers; of
+        features those of the dictionary that are active somewhere in the texts, any others where there are none."""
+        spec, rng = target.spec, np.random.default_rng(seed)
         if self.index is None:
             layers = rng.permutation([i for i in range(spec.n_layers) if i != self.site.layer])[:most]
-            return [Part(Site(self.site.name, int(layer))) for layer in layers]
-        width = spec.d_mlp if self.site.name == "neurons" else spec.n_heads
-        others = rng.permutation([i for i in range(width) if i != self.index])[:most]
-        return [Part(self.site, int(i)) for i in others]
+            sites = [Site(self.site.name, int(layer)) for layer in layers]
+            return [Part(site, None, site) for site in sites]
+        everyone = [i for i in range(width_of(target, self.site)) if i != self.index]
+        live = active_features(target, self.site, tokens) if self.site.name == "features" else []
+        others = rng.permutation([i for i in live if i != self.index] or everyone)[:most]
+        return [replace(self, index=int(i)) for i in others]
 
     def within(self, values: Tensor) -> Tensor:
         """(…, 1 or d_head or d_model) its own part of its site, (…, width[, d_head])."""
@@ -110,6 +123,24 @@ class Places(NamedTuple):
         return torch.where(self.columns < 0, self.width, self.columns)
 
 
+def active_features(target: TargetModel, site: Site, tokens: Tokens) -> list[int]:
+    """The features of a dictionary that are active at some scored token of the texts."""
+    found = torch.zeros(width_of(target, site), dtype=torch.bool)
+    for rows, batch in text_batches(target, tokens):
+        read = target.run(to_ids(batch), read=[site], stop=site.layer + 1).read[site]
+        found |= (read[torch.from_numpy(tokens.scored[rows, : read.shape[1]])] != 0).any(dim=0)
+    return [int(i) for i in found.nonzero()[:, 0]]
+
+
+def _read_at(part: Part, parts: Sequence[Part]) -> tuple[Site, int | None]:
+    """Where a part is read together with others, and its column there."""
+    if part.index is None:
+        return part.site, None
+    together = [other.index for other in parts if other.site == part.site and other.index is not None]
+    site, columns = columns_of(part.site, together)
+    return site, columns[together.index(part.index)]
+
+
 def places_of(target: TargetModel, tokens: Tokens, positions: Positions) -> Places:
     """Where `positions` lie in each text: its last token, all tokens but BOS, or given ones, counted from 0 without BOS,
     negative ones from the end. Refuses an empty list, and a position that the shortest text lacks."""
@@ -135,7 +166,8 @@ def places_of(target: TargetModel, tokens: Tokens, positions: Positions) -> Plac
 
 def values_at(target: TargetModel, tokens: Tokens, parts: list[Part], places: Places) -> list[Tensor]:
     """(n_texts, m, 1 or d_head or d_model) of each part at the places, in one pass over the texts."""
-    sites = list(dict.fromkeys(part.site for part in parts))
+    read_at = [_read_at(part, parts) for part in parts]
+    sites = list(dict.fromkeys(site for site, _ in read_at))
     stop = max(site.layer for site in sites) + 1
     found: list[Tensor] = []
     for rows, batch in text_batches(target, tokens):
@@ -143,8 +175,8 @@ def values_at(target: TargetModel, tokens: Tokens, parts: list[Part], places: Pl
         here = Places(places.columns[chosen], batch.ids.shape[1])
         read = target.run(to_ids(batch), read=sites, stop=stop).read
         taken = {site: here.take(read[site]) for site in sites}
-        for number, part in enumerate(parts):
-            value = part.within(taken[part.site])
+        for number, (part, (site, column)) in enumerate(zip(parts, read_at, strict=True)):
+            value = replace(part, index=column).within(taken[site])
             if len(found) == number:
                 found.append(value.new_empty(len(tokens), *value.shape[1:]))
             found[number][chosen] = value

@@ -28,7 +28,7 @@ LISTED = 5
 
 
 class SteerArgs(ToolArgs):
-    """The neuron or head, the doses and the token that is watched (several tokens are scored as their sequence).
+    """The neuron, head or feature, the doses and the token that is watched (several tokens are scored as their sequence).
 
     how: `set` and `add` are in the model's own units of activation, `scale` multiplies (1 is no change; the only way for a
     head). positions: `last`, `all` but BOS, or a list counted from 0 without BOS, negative from the end. kl: nats at which
@@ -84,7 +84,7 @@ def steer(context: ToolContext, args: SteerArgs) -> ToolResult:
     Source: Turner et al. 2023, arXiv:2308.10248 (vectors added, beside random ones of equal norm).
     """
     unit, target = Unit.parse(args.unit), context.target
-    part = Part.parse(unit.address, target.spec)
+    part = Part.parse(unit.address, target)
     if unit.kind == "head" and args.how != "scale":
         raise ToolRefused(f"{unit.address} is a head, whose output is no single number to {args.how}: give how 'scale'")
     tokens, answer = read_texts(target, args.prompts), answer_ids(target, args.token)

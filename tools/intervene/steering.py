@@ -14,6 +14,7 @@ from neuronaut.tools.intervene.parts import Part, Places
 from neuronaut.tools.intervene.strength import written
 from neuronaut.tools.registry import Array
 from neuronaut.tools.targets.base import TargetModel
+from neuronaut.tools.targets.sites import write_vectors_at
 from neuronaut.tools.tokens import Tokens
 
 N_NULLS = 16  # other units of the layer, and as many random directions
@@ -21,7 +22,7 @@ N_NULLS = 16  # other units of the layer, and as many random directions
 
 @dataclass(frozen=True)
 class Steering:
-    """A neuron or head, the texts and places where it is steered, and what is watched."""
+    """A neuron, head or feature, the texts and places where it is steered, and what is watched."""
 
     target: TargetModel
     tokens: Tokens
@@ -33,7 +34,7 @@ class Steering:
     def step(self, dose: float, part: Part | None = None) -> Move:
         """`dose` units of activation more of a neuron, or of a head that many times its natural output more."""
         part = part or self.part
-        return Change(part, dose, "add") if part.site.name == "neurons" else Change(part, 1 + dose, "scale")
+        return Change(part, dose, "add") if part.is_number else Change(part, 1 + dose, "scale")
 
     @cached_property
     def stride(self) -> Tensor:
@@ -42,10 +43,10 @@ class Steering:
 
     @cached_property
     def others(self) -> list[Tensor]:
-        """Directions of length 1 of other units of the layer: (d_model,) of neurons, (n_texts, m, d_model) of heads."""
-        peers = self.part.peers(self.target.spec, self.seed, N_NULLS)
-        if self.part.site.name == "neurons":
-            writes = self.target.write_vectors(self.part.site.layer)
+        """Directions of length 1 of other units of the layer: (d_model,) of neurons and features, (n_texts, m, d_model) of heads."""
+        peers = self.part.peers(self.target, self.tokens, self.seed, N_NULLS)
+        if self.part.is_number:
+            writes = write_vectors_at(self.target, self.part.site)
             return [F.normalize(writes[peer.index], dim=0) for peer in peers]
         steps = (
             written(self.target, self.tokens, self.places, [self.step(1.0, peer) for peer in peers]) if peers else []

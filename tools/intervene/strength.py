@@ -52,7 +52,7 @@ def matched(divergence: Callable[[Array, Array], Array], n: int, wanted: float) 
 def divergences(target: TargetModel, tokens: Tokens, places: Places, moves: Sequence[Move]) -> Array:
     """(n_moves, n_texts) KL(plain ‖ moved) of the next token after each text, in nats; 0 where nothing changes."""
     found = np.zeros((len(moves), len(tokens)))
-    layer = min(move.out.layer for move in moves)
+    layer = min(move.layer for move in moves)
     for rows, part in text_batches(target, tokens):
         chosen = torch.from_numpy(rows)
         here = Places(places.columns[chosen], part.ids.shape[1])
@@ -65,17 +65,17 @@ def divergences(target: TargetModel, tokens: Tokens, places: Places, moves: Sequ
 
 
 def written(target: TargetModel, tokens: Tokens, places: Places, moves: Sequence[Move]) -> list[Tensor]:
-    """(n_texts, m, d_model) by which each move changes what its layer writes at the places; only that layer is run."""
-    layer = moves[0].out.layer
+    """(n_texts, m, d_model) by which each move changes what its layer writes at the places; no other layer is run."""
+    layer, last = min(move.layer for move in moves), max(move.out.layer for move in moves)
     found = [torch.zeros(*places.columns.shape, target.spec.d_model) for _ in moves]
     for rows, part in text_batches(target, tokens):
         chosen, ids = torch.from_numpy(rows), to_ids(part)
         here = Places(places.columns[chosen], part.ids.shape[1])
         start, outs = residual_before(target, ids, layer), {move.out for move in moves}
-        plain = target.run(ids, read=outs, start=start, stop=layer + 1).read
+        plain = target.run(ids, read=outs, start=start, stop=last + 1).read
         for into, move in zip(found, moves, strict=True):
             edits = [move.edit(chosen, here)]
-            moved = target.run(ids, read=[move.out], edits=edits, start=start, stop=layer + 1).read[move.out]
+            moved = target.run(ids, read=[move.out], edits=edits, start=start, stop=last + 1).read[move.out]
             into[chosen] = here.take(moved - plain[move.out])
     return found
 

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple, assert_never
 
 import numpy as np
@@ -20,6 +20,7 @@ from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, t
 from neuronaut.tools.stats import document_weights, mean_interval, percentile_interval
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import check_unit
+from neuronaut.tools.targets.sites import width_of
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.units import Unit
 
@@ -105,7 +106,7 @@ class Swaps:
         """KL(plain ‖ changed) and rise of the loss, both (n_sets, n_documents) in nats a token, with each set made alone."""
         target, scored = self.target, torch.from_numpy(self.tokens.scored)
         sums = torch.zeros(2, len(sets), len(self.tokens), dtype=torch.float64)
-        layer = min(change.out.layer for changes in sets for change in changes)
+        layer = min(change.layer for changes in sets for change in changes)
         for rows, part in text_batches(target, self.tokens):
             chosen, ids, width = torch.from_numpy(rows), to_ids(part), part.ids.shape[1]
             here, start = Places(self.places.columns[chosen], width), residual_before(target, ids, layer)
@@ -148,7 +149,7 @@ def swap_units(context: ToolContext, args: SwapArgs) -> ToolResult:
     """
     target, (unit, other) = context.target, _pair(context.target, args)
     rng = np.random.default_rng(args.seed)
-    a, b = Part.of(unit), Part.of(other)
+    a, b = Part.of(target, unit), Part.of(target, other)
     for_a, for_b = (_strangers(target, place, (a, b), rng) for place in (b, a))
     pairs = _random_pairs(for_b, for_a, rng)
     for_a, for_b = for_a[:N_NULLS], for_b[:N_NULLS]
@@ -164,7 +165,7 @@ def swap_units(context: ToolContext, args: SwapArgs) -> ToolResult:
         measured.insert(0, _interchangeability(kl[: 1 + n], args.seed))
     known = swaps.places.columns >= 0
     payload: dict[str, Any] = {"unit": unit.address, "other": other.address, "scale": args.scale, "written": size}
-    if unit.kind == "neuron":
+    if a.is_number:
         both = torch.stack([swaps.kept[part].here[known][:, 0] for part in (a, b)])
         writes = torch.stack([target.write_vector(one) for one in (unit, other)])
         correlation = float(torch.corrcoef(both)[0, 1]) if bool((both.std(dim=1) > 0).all()) else None
@@ -182,18 +183,18 @@ def swap_units(context: ToolContext, args: SwapArgs) -> ToolResult:
 def _pair(target: TargetModel, args: SwapArgs) -> tuple[Unit, Unit]:
     unit, other = Unit.parse(args.unit), Unit.parse(args.other)
     for one in (unit, other):
-        check_unit(target.spec, one)
+        check_unit(target.spec, one, target.dictionaries)
     if unit.kind != other.kind:
         raise ToolRefused(f"{unit.address} is a {unit.kind} and {other.address} a {other.kind}: give two of one kind")
-    if (unit.layer, unit.index) == (other.layer, other.index):
+    if unit.with_sign(1) == other.with_sign(1):
         raise ToolRefused(f"{unit.address} is given twice: a unit always stands in for itself, so name two")
     return unit, other
 
 
 def _strangers(target: TargetModel, like: Part, left_out: tuple[Part, Part], rng: np.random.Generator) -> list[Part]:
     """The parts of the layer of `like` in random order, the pair itself left out."""
-    width = target.spec.d_mlp if like.site.name == "neurons" else target.spec.n_heads
-    others = [part for i in range(width) if (part := Part(like.site, i)) not in left_out]
+    width = width_of(target, like.site)
+    others = [part for i in range(width) if (part := replace(like, index=i)) not in left_out]
     return [others[i] for i in rng.permutation(len(others))]
 
 

@@ -45,7 +45,7 @@ def pushed_texts(target: TargetModel, unit: Unit, windows: Sequence[Window]) -> 
     bos = () if target.spec.bos is None else (target.spec.bos,)
     tokens = tokens_from_ids([bos + ids for ids in prompts_of(windows)], target.vocabulary)
     check_room(target, tokens, WRITTEN)
-    places, part = places_of(target, tokens, "last"), Part.of(unit)
+    places, part = places_of(target, tokens, "last"), Part.of(target, unit)
 
     def divergence(numbers: Array, doses: Array) -> Array:
         moves = [Change(part, unit.sign * float(dose), "add") for dose in doses]

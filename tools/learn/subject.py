@@ -8,12 +8,14 @@ from neuronaut.tools.corpus import Split
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.learn.items import PER_TENTH, Items, choose_items
 from neuronaut.tools.learn.windows import Window, windows_of
+from neuronaut.tools.look.activations import FIRING
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import MIN_ACTIVE_DOCUMENTS, NO_SIDE, TOP_DOCUMENTS, FiringRule
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import Predicate
 from neuronaut.tools.registry import ToolContext
+from neuronaut.tools.targets.sites import site_of, unit_at
 from neuronaut.tools.trials.nulls import other_units
 from neuronaut.tools.trials.reads import rule_of
 from neuronaut.tools.units import Unit
@@ -49,10 +51,10 @@ def subject_of(context: ToolContext, unit: Unit, rule: FiringRule | None = None)
 
 
 def check_neuron(unit: Unit) -> None:
-    """Refuses what is no neuron."""
-    if unit.kind != "neuron":
+    """Refuses what is neither neuron nor feature."""
+    if unit.kind not in FIRING:
         raise ToolRefused(
-            f"{unit.address} is a {unit.kind}: only neurons have one activation a token, which scores need"
+            f"{unit.address} is a {unit.kind}: only neurons and features have one activation a token, which scores need"
         )
 
 
@@ -87,20 +89,21 @@ def items_of(subject: Subject, seed: int) -> Items:
 
 
 def other_subject(context: ToolContext, unit: Unit, seed: int) -> Subject:
-    """Another neuron of the layer, drawn at random from those that have the windows that scores need.
+    """Another neuron of the layer, or feature of the dictionary, drawn at random from those that have the windows that scores need.
 
     Refuses a layer in which none of 12 has.
     """
-    others = other_units(context, unit)
+    others, site = other_units(context, unit), site_of(context.target, unit)
+    place = f"layer {unit.layer}" if unit.kind == "neuron" else unit.name
     order = np.random.default_rng(seed).permutation(len(others.indices))
     for at in order[:MOST_TRIED].tolist():
         rule = others.rules[at]
         if rule is not None:
-            found = subject_of(context, Unit("neuron", unit.layer, int(others.indices[at]), unit.sign), rule)
+            found = subject_of(context, unit_at(site, int(others.indices[at]), unit.sign), rule)
             if _enough(list(found.windows)):
                 return found
     raise ToolRefused(
-        f"no other neuron of layer {unit.layer} is active in enough windows to compare {unit.address} with: give a longer corpus"
+        f"no other {unit.kind} of {place} is active in enough windows to compare {unit.address} with: give a longer corpus"
     )
 
 

@@ -167,7 +167,7 @@ def check_head(target: TargetModel, unit: Unit) -> None:
     """Refuses what is no head, and a head that the model does not have."""
     if unit.kind != "head":
         raise ToolRefused(f"{unit.address} is a {unit.kind}: only heads look at tokens; write a head as L8H3")
-    check_unit(target.spec, unit)
+    check_unit(target.spec, unit, target.dictionaries)
 
 
 def pattern_of(target: TargetModel, unit: Unit, tokens: Tokens) -> Pattern:

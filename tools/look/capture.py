@@ -10,7 +10,7 @@ from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.look.activations import batches
 from neuronaut.tools.look.examples import Text, read_texts
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
-from neuronaut.tools.targets.base import ModelSpec, Site, SiteName, TargetModel
+from neuronaut.tools.targets.base import ModelSpec, PlainSiteName, Site, TargetModel
 from neuronaut.tools.tokens import Tokens
 
 MOST_BYTES = 1 << 30
@@ -21,14 +21,14 @@ class CaptureArgs(ToolArgs):
     """Which site of which layer, on which texts."""
 
     example: ClassVar = {"site": "resid_post", "layer": 8, "texts": ["After Mary and Lucy met at the river"]}
-    site: SiteName
+    site: PlainSiteName
     layer: int = Field(ge=0)
     texts: tuple[Text, ...] = Field(min_length=1, max_length=10_000)
 
 
 def find_site(spec: ModelSpec, name: str, layer: int) -> Site:
     """The site. Refuses a layer that the model does not have."""
-    for site in get_args(SiteName):
+    for site in get_args(PlainSiteName):
         if site == name and layer < spec.n_layers:
             return Site(site, layer)
     raise ToolRefused(f"layer {layer} does not exist: {spec.name} has layers 0 to {spec.n_layers - 1}")

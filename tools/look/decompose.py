@@ -18,7 +18,7 @@ from neuronaut.tools.look.components import Floats, Method, parts_of
 from neuronaut.tools.look.head_tokens import attention_out_gain
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
-from neuronaut.tools.targets.base import Site, SiteName, TargetModel
+from neuronaut.tools.targets.base import PlainSiteName, Site, TargetModel
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.units import Unit
@@ -35,7 +35,7 @@ class DecomposeArgs(ToolArgs):
     of: Literal["OV", "QK", "W_in", "W_out", "activations"]
     unit: str | None = None
     layer: int | None = Field(default=None, ge=0)
-    site: SiteName = "resid_post"
+    site: PlainSiteName = "resid_post"
     method: Method = "pca"
     k: int = Field(default=5, ge=1, le=256)
     tokens: int = Field(default=8, ge=1, le=100)
@@ -109,7 +109,7 @@ class Matrix:
         if args.of in ("OV", "QK"):
             if args.unit is None or (unit := Unit.parse(args.unit)).kind != "head":
                 raise ToolRefused(f"{args.of} belongs to a head: give unit, such as L7H0")
-            check_unit(target.spec, unit)
+            check_unit(target.spec, unit, target.dictionaries)
             return cls._of_head(target, args.of, unit)
         if args.layer is None:
             raise ToolRefused(f"{args.of} belongs to a layer: give layer")

@@ -1,4 +1,4 @@
-"""What a neuron's weights say: its read and write vectors, and the tokens that its write vector promotes directly."""
+"""What the weights of a neuron or feature say: its read and write vectors, and the tokens that its write vector promotes directly."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -9,10 +9,12 @@ from pydantic import Field
 from torch import Tensor
 
 from neuronaut.tools.errors import ToolRefused
+from neuronaut.tools.look.activations import FIRING
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import check_unit
+from neuronaut.tools.targets.sites import read_vectors_at, site_of, unit_at, write_vectors_at
 from neuronaut.tools.units import Unit
 
 
@@ -25,10 +27,10 @@ class WeightsArgs(ToolArgs):
 
 
 def _neuron(context: ToolContext, args: WeightsArgs) -> Unit:
-    """The neuron. Refuses a head: its read and write weights are matrices."""
+    """The neuron or feature. Refuses a head: its read and write weights are matrices."""
     unit = Unit.parse(args.unit)
-    check_unit(context.target.spec, unit)
-    if unit.kind != "neuron":
+    check_unit(context.target.spec, unit, context.target.dictionaries)
+    if unit.kind not in FIRING:
         raise ToolRefused(f"{unit.address} is a head, which reads and writes by matrices: give a neuron, such as 8.481")
     return unit
 
@@ -41,20 +43,21 @@ def _ranked(scores: Tensor, named: tuple[str, Sequence[str]], what: str, k: int)
 
 @tool("weights_of")
 def weights_of(context: ToolContext, args: WeightsArgs) -> ToolResult:
-    """Read and write vectors of a neuron (both (d_model,), as an artifact): norms, their cosine, the nearest neurons of
-    the layer and the nearest token embeddings.
+    """Read and write vectors of a neuron, or encoder and decoder vectors of a feature (both (d_model,), as an artifact): norms,
+    their cosine, the nearest units of the layer or dictionary and the nearest token embeddings.
 
-    cos_read_write is in [-1, 1]; its null is the same cosine of the layer's other neurons, given as a percentile.
+    cos_read_write is in [-1, 1]; its null is the same cosine of the other units there, given as a percentile.
     """
     unit, target = _neuron(context, args), context.target
-    read, write = target.read_vector(unit), target.write_vector(unit)
-    reads, writes = target.read_vectors(unit.layer), target.write_vectors(unit.layer)
+    site = site_of(target, unit)
+    reads, writes = read_vectors_at(target, site), write_vectors_at(target, site)
+    read, write = reads[unit.index], target.write_vector(unit)
     cosine = torch.nn.functional.cosine_similarity
     own = cosine(reads, writes, dim=1)
     others = torch.cat([own[: unit.index], own[unit.index + 1 :]])
     near_read, near_write = cosine(reads, read[None], dim=1), cosine(writes, write[None], dim=1)
     near_read[unit.index] = near_write[unit.index] = -2.0
-    neurons = ("neuron", [Unit("neuron", unit.layer, i).address for i in range(target.spec.d_mlp)])
+    units = (unit.kind, [unit_at(site, i).address for i in range(len(reads))])
     near_embeddings = cosine(target.embed, read[None], dim=1)
     measurement = Measurement(
         "cos_read_write",
@@ -63,7 +66,7 @@ def weights_of(context: ToolContext, args: WeightsArgs) -> ToolResult:
         1,
         null_value=float(others.median()),
         null_percentile=float((others < own[unit.index]).float().mean() * 100),
-        n_of="neuron",
+        n_of=unit.kind,
     )
     return ToolResult(
         (measurement,),
@@ -71,8 +74,8 @@ def weights_of(context: ToolContext, args: WeightsArgs) -> ToolResult:
             "unit": unit.address,
             "read_norm": float(read.norm()),
             "write_norm": float(write.norm()),
-            "nearest_by_read": _ranked(near_read, neurons, "cosine", args.k),
-            "nearest_by_write": _ranked(near_write, neurons, "cosine", args.k),
+            "nearest_by_read": _ranked(near_read, units, "cosine", args.k),
+            "nearest_by_write": _ranked(near_write, units, "cosine", args.k),
             "nearest_embeddings": _ranked(near_embeddings, ("token", target.vocabulary.pieces), "cosine", args.k),
         },
         {"read": read.numpy(), "write": write.numpy()},
@@ -99,14 +102,14 @@ def promoted_pieces(target: TargetModel, unit: Unit, k: int) -> list[str]:
 
 @tool("promoted_tokens")
 def promoted_tokens(context: ToolContext, args: WeightsArgs) -> ToolResult:
-    """Tokens that the neuron's write vector promotes and suppresses directly (direct logit attribution): logits per unit
+    """Tokens that the write vector of a neuron or feature promotes and suppresses directly (direct logit attribution): logits per unit
     of activation, the final norm's gain folded in and its scale left out.
 
-    spread is the standard deviation over the vocabulary; its null is that of the layer's other neurons (percentile).
+    spread is the standard deviation over the vocabulary; its null is that of the other units there (percentile).
     """
     unit, target = _neuron(context, args), context.target
     logits = direct_logits(target, unit)
-    writes = target.write_vectors(unit.layer) * target.final_norm_gain()
+    writes = write_vectors_at(target, site_of(target, unit)) * target.final_norm_gain()
     spreads = (writes @ target.unembed).std(dim=1)
     others = np.delete(spreads.numpy(), unit.index)
     measurement = Measurement(
@@ -116,7 +119,7 @@ def promoted_tokens(context: ToolContext, args: WeightsArgs) -> ToolResult:
         1,
         null_value=float(np.median(others)),
         null_percentile=float((others < float(logits.std())).mean() * 100),
-        n_of="neuron",
+        n_of=unit.kind,
     )
     tokens = ("token", target.vocabulary.pieces)
     return ToolResult(

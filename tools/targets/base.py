@@ -10,7 +10,8 @@ from neuronaut.tools.features.dictionary import Dictionary
 from neuronaut.tools.tokens import Tokens, Vocabulary
 from neuronaut.tools.units import Unit
 
-SiteName = Literal["resid_pre", "attn_out", "mlp_out", "resid_post", "neurons", "heads", "pattern", "features"]
+PlainSiteName = Literal["resid_pre", "attn_out", "mlp_out", "resid_post", "neurons", "heads", "pattern"]
+SiteName = PlainSiteName | Literal["features"]
 
 
 @dataclass(frozen=True, order=True)

@@ -75,6 +75,26 @@ def out_of(target: TargetModel, site: Site) -> Site:
     return Site("attn_out" if place.name == "heads" else "mlp_out", place.layer)
 
 
+def scale_at(target: TargetModel, site: Site, ids: Tensor) -> Tensor | None:
+    """(batch, pos) what the write vectors of a site are multiplied with at each place, None where that is 1 everywhere: a
+    dictionary that normalizes its input gives its output back the scale of it."""
+    if site.name != "features":
+        return None
+    dictionary = dictionary_named(target.dictionaries, site.dictionary)
+    if dictionary.is_transcoder or dictionary.layout.normalization == "none":
+        return None
+    place = dictionary.layout.reads
+    assert place.name != "resid_mid"
+    assert place.name != "mlp_in"  # where only transcoders read
+    read = Site(place.name, place.layer)
+    value = target.run(ids, read=[read], stop=place.layer + 1).read[read]
+    if place.name == "heads":
+        value = value.flatten(-2) if place.head is None else value[:, :, place.head]
+    scale = dictionary.normed(value).scale
+    assert scale is not None
+    return scale[..., 0]
+
+
 def read_vectors_at(target: TargetModel, site: Site) -> Tensor:
     """(width, d_model) what drives each neuron or feature of a site; see TargetModel.read_vector."""
     if site.name == "neurons":

@@ -1,4 +1,4 @@
-"""A neuron's effect on the next token, at its own dose: taken away where it fires, added where it is silent."""
+"""A unit's effect on the next token, at its own dose: taken away where it fires, added where it is silent."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from neuronaut.tools.registry import Array
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
+from neuronaut.tools.targets.sites import out_of, scale_at, site_of
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.units import Unit
 
@@ -128,6 +129,14 @@ def total_effect(target: TargetModel, plain: Plain, layer: int, edit: Edit) -> T
     )
 
 
+def written(target: TargetModel, unit: Unit, plain: Plain, vector: Tensor) -> Tensor:
+    """(n, d_model) what a write vector of the unit's site, (d_model,), comes to at the unit's own doses."""
+    change, scale = plain.places.change, scale_at(target, site_of(target, unit), plain.places.ids)
+    if scale is not None:
+        change = change * scale[torch.arange(len(plain.places)), plain.places.last]
+    return change[:, None] * vector
+
+
 def _at_last(places: Places) -> Tensor:
     at = torch.zeros(places.ids.shape, dtype=torch.bool)
     at[torch.arange(len(places)), places.last] = True
@@ -139,17 +148,18 @@ def unit_effect(target: TargetModel, unit: Unit, plain: Plain) -> Tensor:
     'more when the unit fires': added minus plain, or plain minus removed."""
     places = plain.places
     value = places.value[:, None].expand(places.ids.shape)
-    edit = Edit(Site("neurons", unit.layer), "set", value, index=unit.index, positions=_at_last(places))
-    effect = total_effect(target, plain, unit.layer, edit)
+    site = site_of(target, unit)
+    edit = Edit(site, "set", value, index=unit.index, positions=_at_last(places))
+    effect = total_effect(target, plain, site.layer, edit)
     return effect if places.arm == "add" else -effect
 
 
-def vector_effect(target: TargetModel, layer: int, plain: Plain, vector: Tensor) -> Tensor:
-    """(n, d_vocab) the same for adding `vector` (n, d_model) to the MLP's output instead of a neuron's dose."""
+def vector_effect(target: TargetModel, site: Site, plain: Plain, vector: Tensor) -> Tensor:
+    """(n, d_vocab) the same for adding `vector` (n, d_model) where the units of a site write, instead of a unit's dose."""
     places = plain.places
     value = vector[:, None, :].expand(*places.ids.shape, vector.shape[-1])
-    edit = Edit(Site("mlp_out", layer), "add", value, positions=_at_last(places))
-    effect = total_effect(target, plain, layer, edit)
+    edit = Edit(out_of(target, site), "add", value, positions=_at_last(places))
+    effect = total_effect(target, plain, site.layer, edit)
     return effect if places.arm == "add" else -effect
 
 

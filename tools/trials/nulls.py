@@ -11,22 +11,26 @@ from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import Predicate
 from neuronaut.tools.registry import Array, ToolContext
 from neuronaut.tools.stats import Ranking
+from neuronaut.tools.targets.base import Site, TargetModel
+from neuronaut.tools.targets.sites import site_of, width_of
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.trials.dealt import SMOOTH, dealt
 from neuronaut.tools.units import Unit
 
 N_RANDOM_UNITS = 32
 N_NULL_UNITS = 40
+FEATURE_CANDIDATES = 160  # of which a dictionary should have 33 that fire
 
 
 class OtherUnits(NamedTuple):
-    """Neurons of one layer, drawn by its number, and their firing rules from explore text; None for one without."""
+    """Neurons of one layer, drawn by its number, or features of one dictionary, and their firing rules from explore text;
+    None for one without. Features that have none come last: most of a large dictionary hardly ever fire."""
 
     indices: Array
     rules: tuple[FiringRule | None, ...]
 
     def without(self, index: int) -> "OtherUnits":
-        """N_RANDOM_UNITS of them that are not neuron `index`."""
+        """N_RANDOM_UNITS of them that are not number `index`."""
         kept = np.flatnonzero(self.indices != index)[:N_RANDOM_UNITS]
         return OtherUnits(self.indices[kept], tuple(self.rules[i] for i in kept))
 
@@ -36,22 +40,40 @@ def comparison_indices(d_mlp: int, layer: int) -> Array:
     return np.sort(np.random.default_rng(layer).permutation(d_mlp)[: N_RANDOM_UNITS + 1])
 
 
+def candidates(target: TargetModel, site: Site) -> Array:
+    """The units of a site, in rising order, among which those are found that others are compared with."""
+    if site.name == "features":
+        width = width_of(target, site)
+        return np.sort(np.random.default_rng(site.layer).permutation(width)[:FEATURE_CANDIDATES])
+    return comparison_indices(target.spec.d_mlp, site.layer)
+
+
 def other_units(context: ToolContext, unit: Unit) -> OtherUnits:
-    """The comparison neurons of the unit's layer and sign; their explore text is read in one pass with the unit's, for
-    both signs."""
-    memo: dict[tuple[int, int], OtherUnits] = context.__dict__.setdefault("_other_units", {})
-    if (unit.layer, unit.sign) not in memo:
-        indices = comparison_indices(context.target.spec.d_mlp, unit.layer)
+    """The comparison units of the unit's site and sign; their explore text is read in one pass with the unit's, for both
+    signs."""
+    return candidate_units(context, unit).without(unit.index)
+
+
+def candidate_units(context: ToolContext, unit: Unit) -> OtherUnits:
+    """All candidates of the unit's site with their rules, the unit perhaps among them."""
+    memo: dict[tuple[Site, int], OtherUnits] = context.__dict__.setdefault("_other_units", {})
+    site = site_of(context.target, unit)
+    if (site, unit.sign) not in memo:
+        indices = candidates(context.target, site)
         values = context.activations_beside(unit, indices, "explore", n_tokens=EXPLORE_TOKENS)
         tokens = context.sample("explore", EXPLORE_TOKENS)
         for sign in (unit.sign, -unit.sign):
             found = [firing_rule(unit.sign * sign * row, tokens) for row in values]
-            memo[unit.layer, sign] = OtherUnits(indices, tuple(None if isinstance(r, str) else r for r in found))
-    return memo[unit.layer, unit.sign].without(unit.index)
+            rules = [None if isinstance(rule, str) else rule for rule in found]
+            order = list(range(len(rules)))
+            if site.name == "features":
+                order.sort(key=lambda i: rules[i] is None)
+            memo[site, sign] = OtherUnits(indices[order], tuple(rules[i] for i in order))
+    return memo[site, unit.sign]
 
 
 def f1_of_others(context: ToolContext, unit: Unit, claim: Predicate, block: int) -> Array:
-    """(n,) F1 of the claim for other neurons of the layer on a confirm block, each by its own rule from explore text; 0
+    """(n,) F1 of the claim for other neurons of the layer (features of the dictionary) on a confirm block, each by its own rule from explore text; 0
     for one that never fires."""
     others, tokens = other_units(context, unit), context.tokens("confirm", block)
     values = context.activations_beside(unit, others.indices, "confirm", block=block)

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.intervene.pairs import Answers, Bets, spend_pairs
+from neuronaut.tools.look.activations import FIRING
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import (
     DENSE,
@@ -67,8 +68,8 @@ class TestReadsArgs(UnitArgs):
 
 def rule_of(context: ToolContext, unit: Unit) -> FiringRule | str:
     """The firing rule from the explore sample, or why there is none."""
-    check_unit(context.target.spec, unit)
-    if unit.kind == "neuron":
+    check_unit(context.target.spec, unit, context.target.dictionaries)
+    if unit.kind in FIRING:
         other_units(context, unit)  # read in the same pass, for the test that may follow
     activations = context.activations(unit, "explore", n_tokens=EXPLORE_TOKENS)
     return firing_rule(activations, context.sample("explore", EXPLORE_TOKENS))

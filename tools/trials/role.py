@@ -20,7 +20,9 @@ from neuronaut.tools.predicates.tree import predicate_from_json
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.stats import document_weights, percentile_interval
 from neuronaut.tools.targets.load import check_unit
+from neuronaut.tools.targets.sites import site_of, unit_at
 from neuronaut.tools.tokens import Tokens
+from neuronaut.tools.trials.nulls import other_units
 from neuronaut.tools.trials.without import edited_log_probs, other_units_of
 from neuronaut.tools.units import Unit
 
@@ -79,7 +81,7 @@ class Contrast(NamedTuple):
 def loss_rise(context: ToolContext, units: Sequence[Unit], tokens: Tokens, seed: int) -> LossRise:
     """Of every token of the text, for each of the units taken out alone."""
     for unit in units:
-        check_unit(context.target.spec, unit)
+        check_unit(context.target.spec, unit, context.target.dictionaries)
     predicted = tokens.scored.copy()
     predicted[:, 0] = False
     rises = np.zeros((len(units), *tokens.ids.shape), dtype=np.float32)
@@ -192,17 +194,25 @@ def _bound(values: Floats, quantile: float) -> float:
     return float(np.quantile(weights @ values / len(values), quantile))
 
 
+def _others(context: ToolContext, unit: Unit, seed: int) -> list[Unit]:
+    """What a unit is compared with; of features those that fire."""
+    if unit.kind != "feature":
+        return other_units_of(context.target, unit, N_OTHERS, seed)
+    site = site_of(context.target, unit)
+    return [unit_at(site, int(index)) for index in other_units(context, unit).indices[:N_OTHERS]]
+
+
 @tool("test_role", opens_test_text=True)
 def test_role(context: ToolContext, args: TestRoleArgs) -> ToolResult:
     """The registered test of a role claim on one confirm block: nats that the claimed text loses beyond matched text when the
     unit carries what it carries elsewhere (at a random place of another document), mean by document.
 
-    Its null is the same for other units: neurons of the layer, heads of the model. elsewhere: what all other tokens lose. A
-    document bets 1 where its claimed text loses more than matched text, −1 where it loses less.
+    Its null is the same for other units: neurons of the layer, features of the dictionary, heads of the model. elsewhere: what all
+    other tokens lose. A document bets 1 where its claimed text loses more than matched text, −1 where it loses less.
     """
     unit, claim = Unit.parse(args.unit), role_from_json(args.claim)
     tokens = _text(context.tokens("confirm", args.block), args.seed)
-    others = other_units_of(context.target, unit, N_OTHERS, args.seed)
+    others = _others(context, unit, args.seed)
     text = loss_rise(context, [unit, *others], tokens, args.seed)
     held = holds(claim.text, tokens)
     own, *nulls = (contrast(values, held, text) for values in text.rises)

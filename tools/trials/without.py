@@ -9,7 +9,8 @@ from torch import Tensor
 
 from neuronaut.tools.intervene.next_token import tokens_at_once
 from neuronaut.tools.look.activations import batches
-from neuronaut.tools.targets.base import Edit, Run, Site, SiteName, TargetModel
+from neuronaut.tools.targets.base import Edit, Run, Site, TargetModel
+from neuronaut.tools.targets.sites import columns_of, layer_of, site_of, unit_at, width_of
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.units import Unit
 
@@ -20,19 +21,12 @@ N_OTHERS = 4
 MAX_TOKENS = 8192  # of the text on which units are taken out
 
 
-def site_of(unit: Unit) -> Site:
-    """Where the unit's activation is."""
-    name: SiteName = "neurons" if unit.kind == "neuron" else "heads"
-    return Site(name, unit.layer)
-
-
 def other_units_of(target: TargetModel, unit: Unit, n: int, seed: int) -> list[Unit]:
-    """At most `n` other units of the kind: neurons of the same layer, heads of any layer."""
-    spec = target.spec
-    layers = [unit.layer] if unit.kind == "neuron" else range(spec.n_layers)
-    width = spec.d_mlp if unit.kind == "neuron" else spec.n_heads
-    others = [Unit(unit.kind, layer, index) for layer in layers for index in range(width)]
-    others = [one for one in others if (one.layer, one.index) != (unit.layer, unit.index)]
+    """At most `n` other units of the kind: neurons of the same layer, features of the dictionary, heads of any layer."""
+    own = site_of(target, unit)
+    sites = [Site("heads", layer) for layer in range(target.spec.n_layers)] if unit.kind == "head" else [own]
+    others = [unit_at(site, index) for site in sites for index in range(width_of(target, site))]
+    others = [one for one in others if one != unit.with_sign(1)]
     order = np.random.default_rng(seed).permutation(len(others))[:n]
     return [others[i] for i in order]
 
@@ -48,14 +42,15 @@ class Elsewhere:
 
     def _read(self, units: Sequence[Unit]) -> None:
         """(n_windows, pos[, d_head]) of each unit, in one pass."""
-        sites = {site_of(unit) for unit in units}
+        places = [columns_of(site_of(self._target, unit), [unit.index]) for unit in units]
+        sites = {site for site, _ in places}
         last = max(site.layer for site in sites)
         for rows in batches(self._tokens):
             width = int(self._tokens.lengths[rows].max(initial=1))
             ids = torch.from_numpy(np.maximum(self._tokens.ids[rows, :width], 0)).long()
             read = self._target.run(ids, read=sites, stop=last + 1).read
-            for unit in units:
-                own = read[site_of(unit)][:, :, unit.index]
+            for unit, (site, (column,)) in zip(units, places, strict=True):
+                own = read[site][:, :, column]
                 if unit not in self._values:
                     self._values[unit] = own.new_zeros(*self._tokens.ids.shape, *own.shape[2:])
                 self._values[unit][torch.from_numpy(rows), :width] = own
@@ -76,7 +71,7 @@ class Elsewhere:
         """The unit set, at all places of some windows, to what it carries at the places drawn."""
         at = self._donors[rows, :width]
         value = self._values[unit][at[..., 0], at[..., 1]]
-        return Edit(site_of(unit), "set", value, index=unit.index)
+        return Edit(site_of(self._target, unit), "set", value, index=unit.index)
 
 
 def edited_log_probs(
@@ -85,12 +80,13 @@ def edited_log_probs(
     """Batch by batch: window numbers, (n, pos, d_vocab) log-probabilities, and the same without each of the units, one after
     the other: those of all units at once may not fit into memory."""
     elsewhere = Elsewhere(target, tokens, units, seed)
-    starts = [Site("resid_pre", layer) for layer in sorted({unit.layer for unit in units})]
+    layers = {unit: layer_of(target, unit) for unit in units}
+    starts = [Site("resid_pre", layer) for layer in sorted(set(layers.values()))]
     for rows in batches(tokens, tokens_at_once(target)):
         width = int(tokens.lengths[rows].max(initial=1))
         ids = torch.from_numpy(np.maximum(tokens.ids[rows, :width], 0)).long()
         plain = target.run(ids, read=starts, logits=True)
-        edits = ((unit.layer, elsewhere.edit(unit, rows, width)) for unit in units)
+        edits = ((layers[unit], elsewhere.edit(unit, rows, width)) for unit in units)
         yield rows, _log_probs(plain), (_without(target, ids, plain, layer, edit) for layer, edit in edits)
 
 

@@ -17,6 +17,7 @@ from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, t
 from neuronaut.tools.stats import mean_interval
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import check_unit
+from neuronaut.tools.targets.sites import layer_of, site_of, write_vectors_at
 from neuronaut.tools.trials.dose import (
     Places,
     Plain,
@@ -25,7 +26,9 @@ from neuronaut.tools.trials.dose import (
     plain_run,
     unit_effect,
     vector_effect,
+    written,
 )
+from neuronaut.tools.trials.nulls import candidate_units
 from neuronaut.tools.units import Unit
 
 N_NULL_UNITS = 40
@@ -55,7 +58,7 @@ def effect_places(
     context: ToolContext, unit: Unit, args: EffectArgs, split: Literal["design", "confirm"], block: int | None
 ) -> list[Places]:
     """The places of both arms on one split, by the firing rule of the explore text. Refuses a unit without one."""
-    check_unit(context.target.spec, unit)
+    check_unit(context.target.spec, unit, context.target.dictionaries)
     explored = context.activations(unit, "explore", n_tokens=EXPLORE_TOKENS)
     rule = firing_rule(explored, context.sample("explore", EXPLORE_TOKENS))
     if isinstance(rule, str):
@@ -112,17 +115,22 @@ def _both_arms(target: TargetModel, unit: Unit, plains: list[Plain]) -> Tensor:
     return torch.cat([unit_effect(target, unit, plain) for plain in plains])
 
 
-def null_vectors(target: TargetModel, unit: Unit, seed: int) -> Tensor:
-    """(N_NULL_UNITS, d_model) write vectors of other neurons of the layer, scaled to the length of the unit's own.
+def null_vectors(target: TargetModel, unit: Unit, seed: int, among: Collection[int] | None = None) -> Tensor:
+    """(N_NULL_UNITS, d_model) write vectors of other neurons of the layer (features of the dictionary; of those `among`
+    where there are enough), scaled to the length of the unit's own.
 
-    Refuses a layer with fewer neurons that write anything: a 95th percentile needs so many.
+    Refuses a site with fewer units that write anything: a 95th percentile needs so many.
     """
-    vectors = target.write_vectors(unit.layer)
+    site = site_of(target, unit)
+    vectors = write_vectors_at(target, site)
     norms = vectors.norm(dim=1)
     others = [int(i) for i in torch.nonzero(norms > 0)[:, 0] if i != unit.index]
+    kept = others if among is None else [i for i in others if i in among]
+    others = kept if len(kept) >= N_NULL_UNITS else others
     if len(others) < N_NULL_UNITS:
+        place = f"layer {unit.layer}" if unit.kind == "neuron" else unit.name
         raise ToolRefused(
-            f"layer {unit.layer} has only {len(others)} other neurons that write anything: "
+            f"{place} has only {len(others)} other {unit.kind}s that write anything: "
             f"whether {unit.address} is special takes {N_NULL_UNITS}"
         )
     chosen = torch.from_numpy(np.random.default_rng(seed).permutation(others)[:N_NULL_UNITS])
@@ -131,8 +139,9 @@ def null_vectors(target: TargetModel, unit: Unit, seed: int) -> Tensor:
 
 def _null_effects(target: TargetModel, unit: Unit, plains: list[Plain], vectors: Tensor) -> list[Tensor]:
     """For each null vector, (n, d_vocab) at the unit's own places and doses."""
+    site = site_of(target, unit)
     return [
-        torch.cat([vector_effect(target, unit.layer, p, p.places.change[:, None] * vector) for p in plains])
+        torch.cat([vector_effect(target, site, p, written(target, unit, p, vector)) for p in plains])
         for vector in vectors
     ]
 
@@ -148,7 +157,9 @@ def output_effects(context: ToolContext, args: EffectArgs) -> ToolResult:
     places = effect_places(context, unit, args, "design", None)
     if not places:
         raise ToolRefused(f"{unit.address} never fires on design text: its output cannot be measured here")
-    mean = _both_arms(context.target, unit, [plain_run(context.target, unit.layer, p) for p in places]).mean(dim=0)
+    mean = _both_arms(
+        context.target, unit, [plain_run(context.target, layer_of(context.target, unit), p) for p in places]
+    ).mean(dim=0)
     seen = seen_tokens(unigram(context))
     chosen, (direction, claimed) = extreme_tokens(mean, seen), moved_most(mean, seen)
     pieces = context.target.vocabulary.pieces
@@ -178,12 +189,20 @@ def matched_tokens(chosen: Array, share: Array, seed: int, exclude: Collection[i
     return np.array(matched)
 
 
+def _live(context: ToolContext, unit: Unit) -> Collection[int] | None:
+    """Features that fire, of the candidates; None of a neuron: dead features write at random."""
+    if unit.kind != "feature":
+        return None
+    found = candidate_units(context, unit)
+    return {int(i) for i, rule in zip(found.indices, found.rules, strict=True) if rule is not None}
+
+
 def _null_deltas(context: ToolContext, unit: Unit, args: TestWritesArgs, plains: list[Plain]) -> Array:
     """(n_null,) effect on confirm of the other neurons, each on its own tokens and in its own direction, both found on
     design by the search that found the unit's."""
     target, seen = context.target, seen_tokens(unigram(context))
-    vectors = null_vectors(target, unit, args.seed)
-    design = [plain_run(target, unit.layer, p) for p in effect_places(context, unit, args, "design", None)]
+    vectors = null_vectors(target, unit, args.seed, _live(context, unit))
+    design = [plain_run(target, layer_of(target, unit), p) for p in effect_places(context, unit, args, "design", None)]
     if not design:
         raise ToolRefused(f"{unit.address} never fires on design text: other neurons' tokens cannot be found there")
     deltas = []
@@ -243,7 +262,7 @@ def test_writes(context: ToolContext, args: TestWritesArgs) -> ToolResult:
     places = effect_places(context, unit, args, "confirm", args.block)
     if not places or len(places[0]) < 2:
         raise ToolRefused(f"{unit.address} fires in fewer than two documents of this text: no interval can be given")
-    plains = [plain_run(target, unit.layer, p) for p in places]
+    plains = [plain_run(target, layer_of(target, unit), p) for p in places]
     sign = 1.0 if args.direction == "promotes" else -1.0
     chosen = np.array([token_id(target, piece) for piece in args.tokens])
     matched = matched_tokens(chosen, unigram(context), args.seed, exclude=target.vocabulary.special)
@@ -282,7 +301,7 @@ def _beside(
     target: TargetModel, unit: Unit, plains: list[Plain], effects: list[Tensor], chosen: Array, sign: float
 ) -> list[Measurement]:
     write = target.write_vector(unit)
-    direct = [direct_effect(target, p, p.places.change[:, None] * write)[:, chosen].mean(dim=1) for p in plains]
+    direct = [direct_effect(target, p, written(target, unit, p, write))[:, chosen].mean(dim=1) for p in plains]
     direct_values = sign * torch.cat(direct).numpy()
     plain = torch.cat([p.log_probs for p in plains])
     moved = torch.cat([e if p.places.arm == "add" else -e for p, e in zip(plains, effects, strict=True)])
