@@ -20,11 +20,15 @@ MIGRATIONS: dict[Kind, tuple[tuple[int, str], ...]] = {
 }
 
 
+def file_of(kind: Kind, number: int, name: str) -> Path:
+    """Where a migration stands."""
+    return (FOLDER if kind == "sqlite" else FOLDER / kind) / f"{number:04}_{name}.sql"
+
+
 @cache
 def source_of(kind: Kind, number: int, name: str) -> str:
     """The statements of a migration, a blank line between two of them."""
-    folder = FOLDER if kind == "sqlite" else FOLDER / kind
-    return (folder / f"{number:04}_{name}.sql").read_text(encoding="utf-8")
+    return file_of(kind, number, name).read_text(encoding="utf-8")
 
 
 def source_sha256(kind: Kind, number: int, name: str) -> str:

@@ -133,8 +133,9 @@ class PostgreSQL:
 
     def stored(self, db: sa.Connection, table: sa.Table) -> Iterator[Mapping[str, Any]]:
         """The rows, a part at a time."""
-        rows = db.execution_options(stream_results=True, yield_per=1000).execute(sa.select(table))
-        yield from (dict(row) for row in rows.mappings())
+        statement = sa.select(table).execution_options(stream_results=True, yield_per=1000)
+        with db.execute(statement) as rows:
+            yield from (dict(row) for row in rows.mappings())
 
     def problems(self, db: sa.Connection, *, quick: bool) -> list[str]:
         """Indexes and conditions that do not hold for all rows. Damaged pages are found where their rows are read."""

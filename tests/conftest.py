@@ -6,6 +6,7 @@ import ipaddress
 import os
 import runpy
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from neuronaut.agent import cli
+from neuronaut.memory.place import File, Place
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
@@ -105,6 +107,30 @@ def real_data() -> Path:
     if not (folder / "models").is_dir() or not (folder / "corpora").is_dir():
         pytest.fail(f"NEURONAUT_REAL_DATA names {named!r}, which has no models/ and corpora/: see docs/real-models.md")
     return folder
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Any]:
+    """A PostgreSQL server of this session (of this worker, where there are several), see postgres_server.py."""
+    tools = runpy.run_path(str(Path(__file__).with_name("postgres_server.py")))
+    with contextlib.ExitStack() as open_until_the_end:
+        try:
+            found = open_until_the_end.enter_context(tools["running"]())
+        except (OSError, subprocess.SubprocessError) as error:
+            if os.environ.get("NEURONAUT_NEEDS_POSTGRES"):
+                raise
+            pytest.skip(f"no PostgreSQL server can be started here: {error}")
+        yield found
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """An empty notebook in each of the databases that can keep one; of SQLite no file is there yet."""
+    if request.param == "sqlite":
+        yield File(tmp_path / "n.db")
+    else:
+        with request.getfixturevalue("server").place() as found:
+            yield found
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from neuronaut.memory.evaluations import EvaluationKey, Evaluations
 from neuronaut.memory.judge import ReadsCase, decide
 from neuronaut.memory.migrations import MIGRATIONS
 from neuronaut.memory.notebook import ExperimentSpec, Notebook
+from neuronaut.memory.place import Place
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.targets.base import Fingerprint
 from neuronaut.tools.units import Unit
@@ -56,7 +57,7 @@ def judged(notebook: Notebook, run: str, hypothesis: str, case: ReadsCase, *, un
     return {"prediction": prediction, "experiment": started.id, "evidence": evidence[0], "verdict": verdict}
 
 
-def fill(path: Path) -> dict[str, str]:
+def fill(path: Place | Path) -> dict[str, str]:
     """The ids of what stands in a notebook with one answered run: a SUPPORTED and a REFUTED claim, a call and a batch of one, a
     failure; and an evaluation with one row."""
     with Evaluations(path) as benchmark:
@@ -104,7 +105,7 @@ def fill(path: Path) -> dict[str, str]:
 
 def main() -> None:
     """Write the notebook of the newest schema, as one file, and its head."""
-    number = MIGRATIONS[-1][0]
+    number = MIGRATIONS["sqlite"][-1][0]
     path = Path(__file__).with_name(f"notebook-schema-{number}.db")
     path.unlink(missing_ok=True)
     fill(path)
