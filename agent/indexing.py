@@ -1,13 +1,10 @@
 """`neuronaut index`: what is read once for a model and a corpus, and what of it is there."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from neuronaut.agent.config import RunConfig
 from neuronaut.agent.runs import open_inputs
-from neuronaut.agent.view import print_json, steps_on_stderr, visible
+from neuronaut.agent.view import print_json, shown_progress, steps_on_stderr, visible
 from neuronaut.tools.corpus import Corpus
 from neuronaut.tools.files import cache_folder
 from neuronaut.tools.index import build_index, find_index
@@ -15,8 +12,6 @@ from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.stored import StoredActivations, store_activations
 from neuronaut.tools.targets.base import TargetModel
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -36,10 +31,10 @@ class Kept:
 def build(model: str, corpus: str | None, *, as_json: bool) -> None:
     """Read what is not kept yet, and print what is."""
     target, text = _open(model, corpus)
-    with _progress("statistics of all neurons") as progress:
+    with shown_progress("statistics of all neurons") as progress:
         notes = build_index(target, text, progress=progress).notes
     stored = StoredActivations.of(target, text, EXPLORE_TOKENS)
-    with _progress("activations on the explore sample") as progress:
+    with shown_progress("activations on the explore sample") as progress:
         sample = ToolContext(target, text).sample("explore", EXPLORE_TOKENS)
         left_out = store_activations(target, sample, stored, progress=progress)
     say = steps_on_stderr()
@@ -83,25 +78,3 @@ def _print(kept: Kept, *, as_json: bool) -> None:
     print(f"statistics   {f'of all neurons on {kept.tokens:,} tokens' if kept.statistics else 'none'}")
     print(f"activations  of {len(kept.activations)} of {kept.layers} layers on explore text ({kept.mebibytes:.0f} MiB)")
     print(f"folder       {visible(kept.folder)}")
-
-
-@contextmanager
-def _progress(label: str) -> Iterator[Progress | None]:
-    """A bar on a terminal, a line a tenth elsewhere."""
-    if not sys.stderr.isatty():
-        tenths: set[int] = set()
-
-        def line(done: int, total: int) -> None:
-            tenth = 10 * done // total
-            if tenth not in tenths:
-                tenths.add(tenth)
-                print(f"    index  {label} {10 * tenth} %", file=sys.stderr, flush=True)
-
-        yield line
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    with Bar(console=Console(stderr=True)) as bar:
-        task = bar.add_task(label)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

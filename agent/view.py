@@ -3,8 +3,11 @@
 import json
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+Progress = Callable[[int, int], None]
 
 _SHOWN = {"\n": "⏎", "\t": "⇥"}
 _STEERING = ("Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp")
@@ -42,3 +45,25 @@ def print_json(value: Any) -> None:
     """One JSON value on stdout, escaped where a character could steer a terminal; NaN is a bug."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
     print("".join(c if c == "\n" or unicodedata.category(c) not in _STEERING else json.dumps(c)[1:-1] for c in text))
+
+
+@contextmanager
+def shown_progress(label: str) -> Iterator[Progress | None]:
+    """Progress of long work on stderr: a bar on a terminal, a line a tenth elsewhere."""
+    if not sys.stderr.isatty():
+        tenths: set[int] = set()
+
+        def line(done: int, total: int) -> None:
+            tenth = 10 * done // total
+            if tenth not in tenths:
+                tenths.add(tenth)
+                print(f"    {label} {10 * tenth} %", file=sys.stderr, flush=True)
+
+        yield line
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True)) as bar:
+        task = bar.add_task(label)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
