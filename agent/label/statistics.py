@@ -4,8 +4,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from neuronaut.agent.indexing import shown_progress
 from neuronaut.agent.label.selection import LabelKind
+from neuronaut.agent.view import shown_progress
 from neuronaut.tools.corpus import Corpus
 from neuronaut.tools.index import KindName, build_index
 from neuronaut.tools.targets.base import TargetModel
