@@ -24,6 +24,19 @@ class Budget(BaseModel):
     usd: float | None = Field(default=None, ge=0)
 
 
+class DictionaryUsed(BaseModel):
+    """A dictionary of features; folder None is one that is shipped with the model. The rest is known once it was read: the
+    hash of its files, its architecture, and the site and layer that it reads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    folder: str | None = None
+    sha256: str = ""
+    architecture: str = ""
+    site: str = ""
+    layer: int = 0
+    width: int = 0
+
+
 class RunConfig(BaseModel):
     """One `ask`, as data. `model` and `corpus` are 'pocket' or paths; `llm` is provider:model or None.
 
@@ -47,6 +60,7 @@ class RunConfig(BaseModel):
     batch: str | None = None
     labelling: dict[str, Any] | None = None
     budget: Budget = Budget()
+    dictionaries: dict[str, DictionaryUsed] = {}
 
 
 @dataclass(frozen=True)
@@ -75,12 +89,12 @@ def placed_llm(text: str | None) -> str | None:
     return f"{provider}:{Path(name).expanduser().resolve()}" if provider in ("scripted", "recorded") and name else text
 
 
-def corpus_path(config: RunConfig) -> Path | None:
-    """The corpus file or folder; None is the embedded one. Refuses to guess a corpus for another model than pocket."""
+def corpus_place(config: RunConfig) -> str | None:
+    """The corpus file, folder or URL; None is the embedded one. Refuses to guess a corpus for another model than pocket."""
     if config.corpus in (None, "pocket"):
         if config.model != "pocket":
             raise UserError(
-                f"model {config.model!r} needs text to be studied on: give --corpus FILE (.txt, .jsonl or a folder)"
+                f"model {config.model!r} needs text to be studied on: give --corpus FILE (.txt, .jsonl, .parquet or a folder)"
             )
         return None
-    return Path(str(config.corpus))
+    return config.corpus

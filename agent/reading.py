@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from neuronaut.agent.config import RunConfig, corpus_path
+from neuronaut.agent.config import RunConfig, corpus_place
 from neuronaut.agent.view import print_json, visible
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
@@ -190,7 +190,7 @@ def run_tool(
     from neuronaut.tools.corpus import load_corpus, pocket_corpus
     from neuronaut.tools.targets.load import load_target
 
-    place = corpus_path(RunConfig(question=name, model=model, corpus=corpus))
+    place = corpus_place(RunConfig(question=name, model=model, corpus=corpus))
     context = ToolContext(load_target(model), pocket_corpus() if place is None else load_corpus(place))
     result = tool.run(context, parsed)
     measurements = [

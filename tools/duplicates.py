@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 SHINGLE = 5  # words; a shorter text is one shingle
 BANDS, ROWS = 16, 4  # finds a pair of Jaccard similarity 0.8 with probability 0.9998
 ALIKE = 0.7  # of the 64 minimal hashes; a pair of Jaccard similarity 0.8 reaches it with probability 0.98
-WORDS_AT_ONCE = 1 << 18
+WORDS_AT_ONCE = 1 << 15  # so that the words just read are still in the processor's cache
 _BLOCK = 1 << 13  # shingles hashed together, which fit into the processor's cache
 _KNOWN_WORDS = 1 << 20
 _PAIRS_AT_ONCE = 1 << 14
@@ -175,7 +175,7 @@ class Sketcher:
 
 
 def batches_of(texts: Iterable[Words]) -> Iterable[list[Words]]:
-    """The texts in their order, some at a time: at most 2**18 words together, but for a text that has more."""
+    """The texts in their order, some at a time: at most 2**15 words together, but for a text that has more."""
     batch: list[Words] = []
     held = 0
     for words in texts:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,7 @@ _PENDING = 2  # batches whose sketches are made while the next texts are read
 _LAID = np.dtype([("begin", "i8"), ("size", "i4"), ("crc", "u4"), ("characters", "i4"), ("follows", "?")])
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """A text, or a part of a long one; follows: whether it goes on with the part before. digest: 64 bytes, the sha256 of
     its normalised form and of itself."""
 
@@ -82,7 +82,7 @@ class Laid:
 
     def __init__(self, folder: Path, room: int) -> None:
         self.folder, self._room = folder, room
-        self._texts = (folder / "texts").open("w+b")
+        self._texts = (folder / "texts").open("w+b", buffering=1 << 20)
         self._digests = Records(folder / "digests", np.uint8, 64)
         self._sketches = StoredSketches(folder)
         self._columns: list[NDArray[np.void]] = []

@@ -20,7 +20,7 @@ class Records:
     def __init__(self, path: Path, dtype: type[np.generic], width: int) -> None:
         self._dtype, self._width = np.dtype(dtype), width
         self._bytes = self._dtype.itemsize * width
-        self._file = path.open("w+b")
+        self._file = path.open("w+b", buffering=1 << 16)
         self._n = 0
 
     def __len__(self) -> int:
