@@ -253,7 +253,8 @@ def _with_unit(table: sa.Table) -> sa.FromClause:
 def _unit_columns() -> tuple[sa.ColumnElement[Any], ...]:
     u, d = schema.unit.c, schema.dictionary.c
     named = (d.name.label("dictionary"), d.sha256.label("dictionary_sha256"))
-    return (u.address, u.kind, u.layer, u["index"], u.sign, *named)
+    layer = sa.func.coalesce(d.layer, u.layer).label("layer")  # of a feature its dictionary knows it
+    return (u.address, u.kind, layer, u["index"], u.sign, *named)
 
 
 # What a unit did on explore text
