@@ -1,7 +1,6 @@
 """Every number that a verdict rests on is compared with what was measured: one that was altered is named."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from neuronaut.agent.session import Done
 from neuronaut.memory import ledger, schema
 from neuronaut.memory.judge import Case, decide
 from neuronaut.memory.notebook import ExperimentSpec, Notebook
+from neuronaut.memory.place import Place
 from neuronaut.memory.science import Rows, verdict_problems
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.predicates.attends import Attends, Copies, Previous
@@ -62,9 +62,9 @@ def _case(side: str, done: Done) -> Case:
             return circuit_case(done, 1)
 
 
-def _judged(path: Path, side: str) -> tuple[Notebook, Rows]:
+def _judged(place: Place, side: str) -> tuple[Notebook, Rows]:
     """A notebook with one SUPPORTED claim of a side, and the rows that its verdict is checked by."""
-    notebook, unit, payload, found = Notebook(path), UNITS[side], PAYLOADS[side], MEASURED[side]
+    notebook, unit, payload, found = Notebook(place), UNITS[side], PAYLOADS[side], MEASURED[side]
     target = Fingerprint("tiny", "w" * 64, "t" * 64, "float32", "torch", "2", "plain")
     run = notebook.start_run({"question": "?", "seed": 0}, target, ("texts", "c" * 64, 1000))
     fields = {"side": side, "claim": "holds", "predicate": '{"kind":"any"}', "complexity": 2, "author": "a test"}
@@ -114,8 +114,8 @@ def _altered(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("side", PAYLOADS)
-def test_every_altered_number_of_a_case_is_named(tmp_path: Path, side: str) -> None:
-    notebook, rows = _judged(tmp_path / "notebook.db", side)
+def test_every_altered_number_of_a_case_is_named(place: Place, side: str) -> None:
+    notebook, rows = _judged(place, side)
     with notebook:
         assert verdict_problems(notebook, rows) == []
         (key,) = rows["verdict"]
@@ -132,8 +132,8 @@ def test_every_altered_number_of_a_case_is_named(tmp_path: Path, side: str) -> N
             assert any("rests on rivals" in problem for problem in verdict_problems(notebook, rows))
 
 
-def test_a_condition_that_was_taken_out_of_a_case_is_named(tmp_path: Path) -> None:
-    notebook, rows = _judged(tmp_path / "notebook.db", "attends")
+def test_a_condition_that_was_taken_out_of_a_case_is_named(place: Place) -> None:
+    notebook, rows = _judged(place, "attends")
     with notebook:
         (key,) = rows["verdict"]
         case = json.loads(rows["verdict"][key]["case"])
@@ -142,8 +142,8 @@ def test_a_condition_that_was_taken_out_of_a_case_is_named(tmp_path: Path) -> No
             assert any(f"rests on {name} null" in problem for problem in verdict_problems(notebook, rows))
 
 
-def test_an_altered_e_value_of_a_verdict_is_named(tmp_path: Path) -> None:
-    notebook, rows = _judged(tmp_path / "notebook.db", "role")
+def test_an_altered_e_value_of_a_verdict_is_named(place: Place) -> None:
+    notebook, rows = _judged(place, "role")
     with notebook:
         (key,) = rows["verdict"]
         rows["verdict"][key]["e"] *= 1000

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from neuronaut.memory import queries, store
+from neuronaut.memory import queries, sqlite, store
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.verify import verify
 
@@ -210,7 +210,7 @@ def a_folder(path: Path) -> None:
 
 
 NOTEBOOKS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "newer": (newer, "was made by a newer neuronaut (schema 99, this one knows 4): upgrade"),
+    "newer": (newer, "was made by a newer neuronaut (schema 99, this one knows 5): upgrade"),
     "damaged in the middle": (damaged_in_the_middle, "is damaged: restore a copy or give another --notebook"),
     "cut": (lambda path: path.write_bytes(path.read_bytes()[:50_000]), "is damaged: restore a copy"),
     "without its first page": (
@@ -266,7 +266,7 @@ def test_an_empty_file_is_no_notebook_to_read_and_a_place_for_a_new_one(
 def test_a_locked_notebook(
     neuronaut: Command, tiny: tuple[str, ...], copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.1)
     with closing(sqlite3.connect(copy, isolation_level=None)) as other:
         other.execute("PRAGMA journal_mode=DELETE")
         other.execute("BEGIN EXCLUSIVE")
@@ -352,9 +352,9 @@ def test_a_database_that_is_full_ends_a_run_with_a_sentence(
     pages = copy.stat().st_size // 4096 + more
     original = store.Store._transaction
 
-    def limited(self: store.Store, begin: str) -> Any:
-        self._execute(f"PRAGMA max_page_count = {pages}")
-        return original(self, begin)
+    def limited(self: store.Store, *, writing: bool) -> Any:
+        sqlite.pragma(self._db, f"PRAGMA max_page_count = {pages}")
+        return original(self, writing=writing)
 
     with Notebook(copy, read_only=True) as notebook:
         head = notebook.head()
