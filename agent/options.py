@@ -15,7 +15,16 @@ LLM_HELP = "Language model that also proposes: openai:MODEL, anthropic:MODEL, co
 BASE_URL_HELP = "Address of its server; compatible:MODEL needs one, for example http://127.0.0.1:11434/v1."
 Model = Annotated[str, typer.Option("--model", help="'pocket' (embedded), a Hugging Face folder, or a hub name.")]
 CorpusFile = Annotated[
-    str | None, typer.Option("--corpus", help="Text to study on: .txt, .jsonl, .jsonl.gz or a folder.")
+    str | None,
+    typer.Option("--corpus", help="Text: .txt, .jsonl, .parquet, a folder or a URL; #NAME behind it names the column."),
+]
+Dictionaries = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dictionary",
+        metavar="[NAME=]FOLDER",
+        help="A SAELens folder, whose features are then named sae:NAME/12; may be given several times.",
+    ),
 ]
 NotebookFile = Annotated[
     Place | None,
@@ -53,15 +62,6 @@ BudgetUsd = Annotated[
 ]
 
 
-class Twins(StrEnum):
-    """Which untrained twins of a model something is repeated on."""
-
-    none = "none"
-    random_init = "random-init"
-    row_shuffled = "row-shuffled"
-    both = "both"
-
-
 class Approve(StrEnum):
     """Whether dear experiments need leave."""
 
@@ -80,20 +80,37 @@ def limits(
 
 
 def run_config(
-    question: str, model: str, corpus: str | None, llm: str | None, base_url: str | None, seed: int, budget: "Budget"
+    question: str,
+    model: str,
+    corpus: str | None,
+    llm: str | None,
+    base_url: str | None,
+    seed: int,
+    budget: "Budget",
+    dictionaries: list[str] | None = None,
 ) -> "RunConfig":
     """What a run is asked to do, its files named by whole paths."""
     from neuronaut.agent.config import RunConfig, placed_llm
+    from neuronaut.agent.dictionaries import dictionaries_named
 
     return RunConfig(
         question=question,
         model=absolute(model),
-        corpus=absolute(corpus) if corpus else None,
+        corpus=absolute_corpus(corpus) if corpus else None,
         llm=placed_llm(llm),
         base_url=base_url,
         seed=seed,
         budget=budget,
+        dictionaries=dictionaries_named(dictionaries or []),
     )
+
+
+def absolute_corpus(name: str) -> str:
+    """As `absolute`, for a file or folder with or without `#column` behind it; URLs stay as they are."""
+    from neuronaut.tools.corpora.sources import column_of
+
+    place, column = column_of(name)
+    return name if "://" in place else absolute(place) + ("" if column is None else f"#{column}")
 
 
 def absolute(name: str) -> str:
