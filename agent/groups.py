@@ -12,14 +12,25 @@ index_app = typer.Typer(help="What is read once for a model and a corpus, and ke
 
 
 @index_app.command("build")
-def index_build(model: Model = "pocket", corpus: CorpusFile = None, as_json: Json = False) -> None:
-    """Read the explore text once, for all neurons; `ask` is faster afterwards, with the same answers.
+def index_build(
+    model: Model = "pocket",
+    corpus: CorpusFile = None,
+    kinds: Annotated[str, typer.Option(help="neurons, heads, features, or several: neurons,heads.")] = "neurons",
+    layers: Annotated[str, typer.Option(help="0-5,7 or all.")] = "all",
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Make every Nth shard from the Ith on, here or on another machine.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Read the explore text once, for all units of some kinds; `ask` is faster afterwards, with the same answers.
 
     An interrupted build goes on where it stopped.
+
+    Example: neuronaut index build --kinds neurons,heads --layers 0-5
     """
     from neuronaut.agent.indexing import build
 
-    build(model, corpus, as_json=as_json)
+    build(model, corpus, kinds, layers, shard, as_json=as_json)
 
 
 @index_app.command("status")
@@ -28,6 +39,34 @@ def index_status(model: Model = "pocket", corpus: CorpusFile = None, as_json: Js
     from neuronaut.agent.indexing import status
 
     status(model, corpus, as_json=as_json)
+
+
+@index_app.command("merge")
+def index_merge(
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER…", help="Of an index, or of several.")],
+    as_json: Json = False,
+) -> None:
+    """Bring shards that were made elsewhere into the own folder of indexes; damaged ones stay behind.
+
+    Example: neuronaut index merge /mnt/machine2/index /mnt/machine3/index
+    """
+    from neuronaut.agent.index_upkeep import merge
+
+    merge(folders, as_json=as_json)
+
+
+@index_app.command("gc")
+def index_gc(
+    models: Annotated[
+        list[str] | None, typer.Option("--model", help="A model whose older states go too; can be repeated.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what no model, corpus or version uses any more, or is damaged; with --yes remove it. Files of others stay."""
+    from neuronaut.agent.index_upkeep import tidy
+
+    tidy(models or ["pocket"], yes=yes, as_json=as_json)
 
 
 class _RunByDefault(TyperGroup):

@@ -1,47 +1,70 @@
 """`neuronaut index`: what is read once for a model and a corpus, and what of it is there."""
 
+import re
 from dataclasses import asdict, dataclass
 
 from neuronaut.agent.config import RunConfig
+from neuronaut.agent.label.selection import layers_named
+from neuronaut.agent.progress import progress_on_stderr
 from neuronaut.agent.runs import open_inputs
-from neuronaut.agent.view import print_json, shown_progress, steps_on_stderr, visible
+from neuronaut.agent.view import print_json, steps_on_stderr, visible
 from neuronaut.tools.corpus import Corpus
-from neuronaut.tools.files import cache_folder
-from neuronaut.tools.index import build_index, find_index
+from neuronaut.tools.errors import UserError
+from neuronaut.tools.index import KINDS, KindName, Plan, build_shards, plan_index
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.stored import StoredActivations, store_activations
 from neuronaut.tools.targets.base import TargetModel
 
+_SHARE = re.compile(r"(\d+)/(\d+)")
+
+
+@dataclass(frozen=True)
+class KeptKind:
+    """What the cache holds of one kind: of its parts (layers, dictionaries) those that are complete, and all their shards."""
+
+    kind: KindName
+    parts: int
+    complete: tuple[str, ...]
+    done: int
+    missing: int
+    damaged: int
+    mebibytes: float
+
 
 @dataclass(frozen=True)
 class Kept:
-    """What the cache holds for one model and corpus: the statistics, and layers with their activations."""
+    """What the cache holds for one model and corpus: the statistics, and layers with their activations.
+
+    statistics: whether those of all neurons are complete. mebibytes: of the activations.
+    """
 
     model: str
     corpus: str
     folder: str
     statistics: bool
-    tokens: int | None
+    documents: int
+    kinds: tuple[KeptKind, ...]
     activations: tuple[int, ...]
     layers: int
     mebibytes: float
 
 
-def build(model: str, corpus: str | None, *, as_json: bool) -> None:
+def build(model: str, corpus: str | None, kinds: str, layers: str, shard: str | None, *, as_json: bool) -> None:
     """Read what is not kept yet, and print what is."""
+    chosen = kinds_named(kinds)
+    part = None if shard is None else share_named(shard)
     target, text = _open(model, corpus)
-    with shown_progress("statistics of all neurons") as progress:
-        notes = build_index(target, text, progress=progress).notes
-    stored = StoredActivations.of(target, text, EXPLORE_TOKENS)
-    with shown_progress("activations on the explore sample") as progress:
-        sample = ToolContext(target, text).sample("explore", EXPLORE_TOKENS)
-        left_out = store_activations(target, sample, stored, progress=progress)
+    plan = plan_index(target, text, kinds=chosen, layers=layers_named(layers, target.spec.n_layers))
+    numbers = None if part is None else range(part[0] - 1, plan.n_shards, part[1])
+    with progress_on_stderr("index", f"statistics of {' and '.join(chosen)}") as progress:
+        build_shards(plan, numbers, progress=progress)
+    plan.store.note_origin(_whole(model), None if corpus is None else _whole(corpus))
     say = steps_on_stderr()
-    for note in notes:
+    for note in plan.store.notes:
         say("index", note)
-    if left_out:
-        say("index", f"activations of layers {', '.join(map(str, left_out))} take too much room, and are not kept")
+    if "neurons" in chosen and part is None:
+        _keep_activations(target, text)
     _print(_kept(target, text), as_json=as_json)
 
 
@@ -50,22 +73,73 @@ def status(model: str, corpus: str | None, *, as_json: bool) -> None:
     _print(_kept(*_open(model, corpus)), as_json=as_json)
 
 
+def kinds_named(text: str) -> tuple[KindName, ...]:
+    """The kinds of `neurons,heads`, in the order of KINDS. Refuses others."""
+    named = [part.strip() for part in text.split(",") if part.strip()]
+    if strange := [name for name in named if name not in KINDS]:
+        raise UserError(f"--kinds {strange[0]!r} cannot be indexed: choose from {', '.join(KINDS)}")
+    if not named:
+        raise UserError(f"--kinds {text!r} names nothing: choose from {', '.join(KINDS)}")
+    return tuple(kind for kind in KINDS if kind in named)
+
+
+def share_named(text: str) -> tuple[int, int]:
+    """I and N of `I/N`: every Nth shard from the Ith on. Refuses what is no such share."""
+    match = _SHARE.fullmatch(text.strip())
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise UserError(f"--shard {text!r} names no share of the work: write 1/4 to 4/4 for four processes or machines")
+    return int(match[1]), int(match[2])
+
+
 def _open(model: str, corpus: str | None) -> tuple[TargetModel, Corpus]:
     return open_inputs(RunConfig(question="index", model=model, corpus=corpus), steps_on_stderr())
 
 
+def _whole(name: str) -> str:
+    from neuronaut.agent.options import absolute_corpus
+
+    return name if name == "pocket" else absolute_corpus(name)
+
+
+def _keep_activations(target: TargetModel, text: Corpus) -> None:
+    stored = StoredActivations.of(target, text, EXPLORE_TOKENS)
+    with progress_on_stderr("index", "activations on the explore sample") as progress:
+        sample = ToolContext(target, text).sample("explore", EXPLORE_TOKENS)
+        left_out = store_activations(target, sample, stored, progress=progress)
+    if left_out:
+        numbers = ", ".join(map(str, left_out))
+        steps_on_stderr()("index", f"activations of layers {numbers} take too much room, and are not kept")
+
+
 def _kept(target: TargetModel, corpus: Corpus) -> Kept:
-    index, stored = find_index(target, corpus), StoredActivations.of(target, corpus, EXPLORE_TOKENS)
-    n_layers = target.spec.n_layers
+    plan = plan_index(target, corpus, kinds=[kind for kind in KINDS if kind != "features" or target.dictionaries])
+    stored, n_layers = StoredActivations.of(target, corpus, EXPLORE_TOKENS), target.spec.n_layers
+    found = tuple(_kept_kind(plan, kind) for kind in KINDS)
     return Kept(
         model=target.spec.name,
         corpus=corpus.name,
-        folder=str(cache_folder()),
-        statistics=index is not None,
-        tokens=None if index is None else index.n_tokens,
+        folder=str(plan.store.folder),
+        statistics=found[0].done == found[0].parts * plan.n_shards,
+        documents=int(plan.store.about["documents"]),
+        kinds=tuple(kind for kind in found if kind.parts),
         activations=stored.layers(n_layers),
         layers=n_layers,
         mebibytes=round(stored.size / 2**20, 1),
+    )
+
+
+def _kept_kind(plan: Plan, kind: KindName) -> KeptKind:
+    names = [one.name for one in plan.sweep.kinds if one.name.startswith(kind)]
+    states = {name: [plan.store.state(name, number) for number in range(plan.n_shards)] for name in names}
+    each = [state for of_part in states.values() for state in of_part]
+    return KeptKind(
+        kind=kind,
+        parts=len(names),
+        complete=tuple(name for name, of_part in states.items() if set(of_part) == {"done"}),
+        done=each.count("done"),
+        missing=each.count("missing"),
+        damaged=each.count("damaged"),
+        mebibytes=round(sum(plan.store.size(name) for name in names) / 2**20, 1),
     )
 
 
@@ -74,7 +148,17 @@ def _print(kept: Kept, *, as_json: bool) -> None:
         print_json(asdict(kept))
         return
     print(f"model        {visible(kept.model)}")
-    print(f"corpus       {visible(kept.corpus)}")
-    print(f"statistics   {f'of all neurons on {kept.tokens:,} tokens' if kept.statistics else 'none'}")
+    print(f"corpus       {visible(kept.corpus)}, {kept.documents:,} documents to explore")
+    for kind in kept.kinds:
+        print(f"{kind.kind:12} {_words(kind)}")
     print(f"activations  of {len(kept.activations)} of {kept.layers} layers on explore text ({kept.mebibytes:.0f} MiB)")
     print(f"folder       {visible(kept.folder)}")
+
+
+def _words(kind: KeptKind) -> str:
+    if not kind.done + kind.damaged:
+        return "none"
+    what = "dictionaries" if kind.kind == "features" else "layers"
+    rest = [f"{n} {word}" for n, word in ((kind.missing, "missing"), (kind.damaged, "damaged")) if n]
+    shards = f"{kind.done} shards" + "".join(f", {one}" for one in rest)
+    return f"of {len(kind.complete)} of {kind.parts} {what} ({shards}, {kind.mebibytes:.0f} MiB)"

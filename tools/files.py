@@ -17,14 +17,18 @@ def cache_folder() -> Path:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Puts a whole file in place, its folders made, or nothing. Refuses where it cannot be stored."""
+    part: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
+            part = Path(file.name)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(file.name, path)
+        os.replace(part, path)
     except OSError as error:
+        if part is not None:
+            part.unlink(missing_ok=True)
         inside = cache_folder().parent in path.parents
         free = "set $NEURONAUT_CACHE to a free folder" if inside else "name another folder, or free some space"
         what = "the index" if inside else repr(path.name)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -238,7 +238,7 @@ class Index:
     def _exemplars(self, places: Iterable[Sequence[int]], values: Sequence[float]) -> list[Exemplar]:
         wanted = list(zip(places, values, strict=False))
         groups = {place[0] for place, _ in wanted}
-        tokens = tokens_of(self.target, [one for one in self.corpus.of("explore") if one.group in groups])
+        tokens = tokens_of(self.target, self.corpus.in_groups("explore", groups))
         return [
             Exemplar(
                 group, window, position, value, tokens.select([np.flatnonzero(tokens.documents == group)[window]]), *key
@@ -277,8 +277,12 @@ class Plan:
     def groups(self, number: int) -> list[list[Document]]:
         """The documents of a shard, near-duplicates together."""
         size = self.store.settings.shard
-        grouped = (list(group) for _, group in groupby(self.corpus.of("explore"), key=lambda one: one.group))
-        return list(islice(grouped, number * size, (number + 1) * size))
+        wanted = np.unique(self.corpus.groups("explore"))[number * size : (number + 1) * size]
+        return _grouped(self.corpus, set(wanted.tolist()))
+
+
+def _grouped(corpus: Corpus, wanted: Collection[int]) -> list[list[Document]]:
+    return [list(group) for _, group in groupby(corpus.in_groups("explore", wanted), key=lambda one: one.group)]
 
 
 def plan_index(
@@ -337,10 +341,10 @@ def features_key(dictionary: Any) -> str:
 
 def _drawn(target: TargetModel, corpus: Corpus, settings: IndexSettings) -> int:
     """Tokens of smaller priority go into histograms: estimated from the first chunk, so that every run agrees."""
-    groups = groupby(corpus.of("explore"), key=lambda one: one.group)
-    pilot = [one for _, group in islice(groups, settings.chunk) for one in group]
-    n_groups = corpus.n_groups("explore")
-    n_tokens = tokens_of(target, pilot).n_scored * n_groups / min(n_groups, settings.chunk)
+    numbers = np.unique(corpus.groups("explore"))[: settings.chunk]
+    pilot = [one for group in _grouped(corpus, set(numbers.tolist())) for one in group]
+    length = sum(len(one.text) for one in pilot)
+    n_tokens = tokens_of(target, pilot).n_scored * int(corpus.characters("explore").sum()) / max(1, length)
     return min(2**64 - 1, int(settings.binned_tokens / max(1.0, n_tokens) * 2**64))
 
 

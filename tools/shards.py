@@ -18,6 +18,7 @@ from neuronaut.tools.targets.base import TargetModel
 
 INDEX_VERSION = 2
 ABOUT = "about.json"
+ORIGIN = "origin.json"
 State = Literal["done", "missing", "damaged"]
 
 
@@ -84,6 +85,10 @@ class ShardStore:
         write_whole(path, raw)
         manifest = {"part": part, "shard": number, "bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
         write_whole(path.with_suffix(".json"), json.dumps(manifest).encode())
+
+    def note_origin(self, model: str, corpus: str | None) -> None:
+        """Keeps by which names model and corpus were given, so that it can be seen when they are gone."""
+        write_whole(self.folder / ORIGIN, json.dumps({"model": model, "corpus": corpus}).encode())
 
     def raw(self, part: str, number: int) -> bytes | None:
         """The bytes of a whole shard."""

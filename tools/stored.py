@@ -7,8 +7,9 @@ much is left out, and is read from the model when it is asked for.
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from neuronaut.tools.tokens import Tokens
 
 STORED_VERSION = 1
 LAYER_BYTES = 96 << 20
+ABOUT = "about.json"
 ENTRY_BYTES = 8  # a float32 and its place
 Progress = Callable[[int, int], None]
 Ints = NDArray[np.integer]
@@ -53,6 +55,7 @@ class StoredActivations:
 
     folder: Path
     n_tokens: int
+    about: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -66,7 +69,7 @@ class StoredActivations:
             "n_tokens": n_tokens,
         }
         key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-        return cls((cache or cache_folder()) / f"activations-{key[:32]}", n_tokens)
+        return cls((cache or cache_folder()) / f"activations-{key[:32]}", n_tokens, about)
 
     def layer(self, layer: int, indices: Ints) -> Floats | None:
         """(n_indices, n_windows, n_pos) of some neurons, 0 at padding; None where the layer is not there or damaged."""
@@ -102,6 +105,7 @@ class StoredActivations:
             "values": values[order],
         }
         raw = arrays_to_bytes(arrays)
+        write_whole(self.folder / ABOUT, json.dumps(self.about, indent=1, sort_keys=True).encode())
         write_whole(self._file(layer), hashlib.sha256(raw).digest() + raw)
 
     def _file(self, layer: int) -> Path:
