@@ -162,6 +162,12 @@ class Items(Store):
         found = self.rows(sa.select(schema.item).where(i.run == run, i.beside == beside).order_by(i.rank))
         return [Item(**row) for row in found]
 
+    def asked_for(self, run: str) -> list[str]:
+        """The runs that answer for the items of a batch; none where the run is no batch."""
+        i = schema.item.c
+        where = (i.run == run, i.asked.is_not(None))
+        return [str(row["asked"]) for row in self.rows(sa.select(i.asked).where(*where).order_by(i.rank))]
+
     def item_counts(self, run: str) -> dict[tuple[State, bool], int]:
         """How many items of a batch are in each state, null units apart: (state, whether null)."""
         i = schema.item.c

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from neuronaut.agent.config import RunConfig
+from neuronaut.agent.dictionaries import known_dictionaries
+from neuronaut.agent.label.cap import Cap
 from neuronaut.agent.label.labels import labels_of
 from neuronaut.agent.label.local import Contexts, work
 from neuronaut.agent.label.screen import Screen
@@ -21,9 +23,10 @@ from neuronaut.agent.label.selection import (
 )
 from neuronaut.agent.label.statistics import statistics
 from neuronaut.agent.label.summary import Summary, as_json, lines_of, summary_of
+from neuronaut.agent.label.turns import Turn
 from neuronaut.agent.label.work import Bench
 from neuronaut.agent.llm.base import KeyRefused
-from neuronaut.agent.llm.gateway import Gateway
+from neuronaut.agent.llm.budget import UNIT
 from neuronaut.agent.llm.opened import gateway_of
 from neuronaut.agent.runs import check_language_model, context_of, open_inputs, refuse_changed
 from neuronaut.agent.session import BudgetSpent, Session
@@ -59,7 +62,7 @@ def label(config: RunConfig, path: Place | None, options: Options) -> int:
     units = eligible(labelling, target, corpus)
     chosen = with_nulls(in_order(units, labelling.limit, config.seed), labelling.nulls, config.seed)
     stored = labelling.model_copy(update={"eligible": len(units)})
-    config = config.model_copy(update={"labelling": stored.model_dump(mode="json")})
+    config = known_dictionaries(config.model_copy(update={"labelling": stored.model_dump(mode="json")}), target)
     with Notebook(path) as notebook:
         run = _begin(notebook, config, target, corpus, chosen)
         say("run", f"{run}; {len(chosen)} items; if it stops: neuronaut label resume {run}")
@@ -147,9 +150,8 @@ def _work(
     say = steps_on_stderr()
     quiet: Callable[[str, str], None] = say if options.steps else lambda _label, _line: None
     context = context_of(target, corpus, say)
-    gateway = _gateway(Session(run, config, notebook, context, [], quiet))
-    bench = Bench(notebook, config, gateway, quiet)
-    screen = Screen(notebook, run, options.as_json, cap=_cap(config))
+    bench = _bench(Session(run, config, notebook, context, [], quiet))
+    screen = Screen(notebook, run, options.as_json, cap=_cap(config), dollars=lambda: bench.dollars)
     screen.recall(labels_of(notebook, notebook.items(run, "done", "failed", "skipped")))
     outcome, reason, code = "answered", "", 0
     try:
@@ -173,9 +175,16 @@ def _work(
     return _ended(notebook, run, (outcome, reason), code, options)
 
 
-def _gateway(session: Session) -> Gateway | None:
-    """The way to the language model of the batch, within its cap. Refuses a cap that does not hold one unit's estimate."""
-    return None if session.config.llm is None else gateway_of(session)
+def _bench(session: Session) -> Bench:
+    """What the items are worked on with. Refuses a cap that does not hold one unit's estimate."""
+    if session.config.llm is None:
+        return Bench(session.notebook, session.config, None, None, session.say)
+    gateway = gateway_of(session)
+    gateway.budget.unit = UNIT
+    cap = Cap(gateway)
+    cap.refuse_too_small()
+    turn = Turn() if gateway.model.billed else None  # the replies of a script come in its order
+    return Bench(session.notebook, session.config, cap, turn, session.say)
 
 
 def _cap(config: RunConfig) -> str:

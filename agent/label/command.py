@@ -15,6 +15,7 @@ from neuronaut.agent.options import (
     BudgetTokens,
     BudgetUsd,
     CorpusFile,
+    Dictionaries,
     Json,
     Llm,
     Model,
@@ -81,6 +82,7 @@ def label_new(
     nulls: Annotated[float, typer.Option(min=0, max=1, help="Null units mixed in, as a share of the units.")] = 0.05,
     model: Model = "pocket",
     corpus: CorpusFile = None,
+    dictionary: Dictionaries = None,
     notebook: NotebookFile = None,
     llm: Llm = None,
     base_url: BaseUrl = None,
@@ -109,9 +111,8 @@ def label_new(
         unit_budget=Budget(seconds=unit_seconds, forwards=unit_forwards),
     )  # fmt: skip
     budget = limits(None, None, budget_calls, budget_tokens, budget_usd)
-    config = run_config(
-        " ".join(("neuronaut label", *_told(labelling, fast=fast))), model, corpus, llm, base_url, seed, budget
-    )
+    question = " ".join(("neuronaut label", *_told(labelling, fast=fast)))
+    config = run_config(question, model, corpus, llm, base_url, seed, budget, dictionary)
     more = {"fast": fast, "loop": "fast" if fast else "full", "labelling": labelling.model_dump(mode="json")}
     raise typer.Exit(label(config.model_copy(update=more), notebook, Options(as_json, steps)))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from neuronaut.agent.label.nulls import planted_block
 from neuronaut.agent.label.owner import LEASE_SECONDS, Leave, alive, asking_leave, heartbeat, own_name
 from neuronaut.agent.label.screen import Screen
+from neuronaut.agent.label.turns import AT_ONCE, in_turns
 from neuronaut.agent.label.work import Bench, work_on
 from neuronaut.memory.items import Item, LeaseLost
 from neuronaut.tools.registry import ToolContext
@@ -69,12 +70,18 @@ def work(bench: Bench, run: str, contexts: Contexts, screen: Screen) -> bool:
 def _group(bench: Bench, items: Sequence[Item], contexts: Contexts, screen: Screen, leave: Leave) -> None:
     block = bench.notebook.items_beside(items[0].run, items[0].beside) if items[0].null_kind else []
     context, units = contexts.take(items, block)
-    for item in items:
+
+    def one(item: Item) -> None:
         if leave.asked or bench.notebook.wanted(item.run) != "go":
             return
         screen.begins(item)
         try:
             screen.ended(work_on(bench, item, units[item.id], context))
         except LeaseLost as error:
-            bench.say("lease", f"{error}; the rest is left to it")
-            return
+            bench.say("lease", f"{error}; it is left to that one")
+
+    if bench.turn is None:
+        for item in items:
+            one(item)
+    else:
+        in_turns(one, items, bench.turn, AT_ONCE)

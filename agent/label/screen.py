@@ -4,11 +4,12 @@ import json
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from neuronaut.agent.label.labels import ORDER, Label
+from neuronaut.agent.llm.prices import dollars
 from neuronaut.agent.view import visible
 from neuronaut.memory.items import Item
 from neuronaut.memory.notebook import Notebook
@@ -21,18 +22,19 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 
 @dataclass
 class Screen:
-    """The counters of a batch. cap: what may be spent, in words; dollars: what was, None where a price is unknown."""
+    """The counters of a batch, of all its threads. cap: what may be spent, in words; dollars: what was, None where a price is
+    unknown."""
 
     notebook: Notebook
     run: str
     as_json: bool
     cap: str = ""
+    dollars: Callable[[], float | None] = lambda: 0.0
     began: float = field(default_factory=time.monotonic)
     statuses: Counter[str] = field(default_factory=Counter)
     nulls: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     scores: list[float] = field(default_factory=list)
-    dollars: float | None = 0.0
     _ends: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     _last: float = 0.0
     _live: Any = None
@@ -84,7 +86,7 @@ class Screen:
             "statuses": {name: self.statuses[name] for name in ORDER if self.statuses[name]},
             "nulls": {"tested": sum(self.nulls.values()), "supported": self.nulls["SUPPORTED"]},
             "errors": dict(self.errors),
-            "usd": self.dollars,
+            "usd": self.dollars(),
             "f1": histogram(self.scores),
         }
 
@@ -105,8 +107,7 @@ class Screen:
         failed = f" · {c['failed']} failed" if c["failed"] else ""
         skipped = f" · {c['skipped']} dead or too rare" if c["skipped"] else ""
         errors = f" ({', '.join(f'{n} {name}' for name, n in c['errors'].items())})" if c["errors"] else ""
-        spent = "price unknown" if self.dollars is None else f"${self.dollars:.4f}"
-        paid = f" · {spent} of {self.cap}" if self.cap else ""
+        paid = f" · {'price unknown' if c['usd'] is None else dollars(c['usd'])} of {self.cap}" if self.cap else ""
         ended = c["done"] + c["failed"] + c["skipped"]
         bars = f" · F1 {bars_of(c['f1'])}" if self.scores else ""
         return f"{ended}/{c['items']} ({c['leased']} leased){eta} · {found}{skipped}{nulls}{failed}{errors}{paid}{bars}"

@@ -7,7 +7,9 @@ from time import monotonic
 from neuronaut.agent import reads
 from neuronaut.agent.config import RunConfig
 from neuronaut.agent.cost import Cost
+from neuronaut.agent.label.cap import Cap
 from neuronaut.agent.label.labels import Label, label_of
+from neuronaut.agent.label.turns import Patient, Turn
 from neuronaut.agent.llm.base import KeyRefused
 from neuronaut.agent.llm.gateway import Gateway
 from neuronaut.agent.llm.log import NotebookLog
@@ -28,12 +30,22 @@ Said = Callable[[str, str], None]
 
 @dataclass(frozen=True)
 class Bench:
-    """What items of a batch are worked on with. config: of the batch's run; gateway: to its language model, if it has one."""
+    """What items of a batch are worked on with. config: of the batch's run; cap: what its language model may cost, if it has
+    one; turn: where several units are in work at once."""
 
     notebook: Notebook
     config: RunConfig
-    gateway: Gateway | None
+    cap: Cap | None
+    turn: Turn | None
     say: Said
+
+    @property
+    def dollars(self) -> float | None:
+        """Spent on the language model so far; None where a price is unknown."""
+        if self.cap is None:
+            return 0.0
+        spent = self.cap.gateway.budget.total
+        return None if spent.unpriced else spent.micro_dollars / 1e6
 
 
 def work_on(bench: Bench, item: Item, unit: Unit, context: BatchContext) -> Label:
@@ -43,6 +55,8 @@ def work_on(bench: Bench, item: Item, unit: Unit, context: BatchContext) -> Labe
     A tool that fails or refuses counts as a try. Raises LeaseLost where another worker has the item now, and what ends the
     whole batch: KeyRefused, KeyboardInterrupt.
     """
+    if bench.cap is not None:
+        bench.cap.begin()
     notebook = bench.notebook
     config = _config_of(bench.config, item, unit)
     with notebook.together():
@@ -58,7 +72,7 @@ def work_on(bench: Bench, item: Item, unit: Unit, context: BatchContext) -> Labe
     session = Session(asked, config, notebook, context, [], bench.say)
     before = _Spent.now(context)
     try:
-        _answer(session, unit, bench.gateway)
+        _answer(session, unit, bench)
     except BudgetSpent as error:
         return _ended(session, item, before.since(context), "out_of_budget", str(error))
     except KeyRefused:
@@ -78,19 +92,27 @@ def _config_of(batch: RunConfig, item: Item, unit: Unit) -> RunConfig:
     return batch.model_copy(update=more)
 
 
-def _answer(session: Session, unit: Unit, gateway: Gateway | None) -> None:
+def _answer(session: Session, unit: Unit, bench: Bench) -> None:
     proposers: list[Proposer] = [GrammarProposer(seed=session.config.seed)]
-    if gateway is not None:
+    if bench.cap is not None:
         from neuronaut.agent.proposers.model import model_proposer
 
-        log = NotebookLog(session)
-        session.gateway = gateway.inside(log)
-        log.count(gateway.budget, gateway.model, counted=True)
+        outer = bench.cap.gateway
+        model = outer.model if bench.turn is None else Patient(outer.model, bench.turn)
+        session.gateway = Gateway(model, NotebookLog(session), outer.budget, outer.pace)
         proposers.append(model_proposer(session))
     session.proposers = proposers
     if session.config.loop == "fast" and unit.kind != "head":
         reads.answer_fast(session, unit)
-        return
+    else:
+        _all_sides(session)
+    if bench.cap is not None:
+        bench.cap.gateway.budget.done_with(unit.with_sign(1).address)
+    if session.unasked:
+        raise BudgetSpent(session.unasked)
+
+
+def _all_sides(session: Session) -> None:
     for step in steps_of(parse_question(session.config.question), fast=session.config.fast).values():
         step(session)
 

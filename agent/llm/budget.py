@@ -237,6 +237,11 @@ class Budget:
         with self._lock:
             self._units = {}
 
+    def done_with(self, about: str) -> None:
+        """What it is about has its limits anew where it is asked about again."""
+        with self._lock:
+            self._units.pop(about, None)
+
     def turned_out(self, about: str, unit: str) -> None:
         """What was asked about something, while it was not known to be this unit, was asked about the unit."""
         with self._lock:

@@ -49,9 +49,10 @@ class NotebookLog:
         return None if row is None else _reply(row)
 
     def _calls(self) -> list[dict[str, Any]]:
-        """Those of the run, and where it is a conversation those of the questions inside it."""
+        """Those of the run, and where it is a conversation or a batch those of the runs inside it."""
         notebook, run = self.session.notebook, self.session.run
-        return [call for one in (run, *queries.runs_inside(notebook, run)) for call in queries.calls(notebook, one)]
+        inside = [*queries.runs_inside(notebook, run), *notebook.asked_for(run)]
+        return [call for one in (run, *inside) for call in queries.calls(notebook, one)]
 
     def n_replies(self) -> int:
         """How many replies this run has got."""
