@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from neuronaut.tools.corpora.documents import CONFIRM_BLOCKS, SPLIT_RULE, SPLITS, Document, Split
 from neuronaut.tools.corpora.gather import HELD_BYTES, Held, Laid, gathered
-from neuronaut.tools.corpora.kept import folder_of, laid_in, put_away, workplace
+from neuronaut.tools.corpora.kept import folder_of, laid_in, put_away
 from neuronaut.tools.corpora.reading import Reading, texts_of
 from neuronaut.tools.corpora.shelf import Shelf, ShelvedDocuments
 from neuronaut.tools.corpora.sources import Source, name_of, sources_of
@@ -141,9 +141,7 @@ def _read(place: str | Path, sources: Sequence[Source], cache: Path, hold: int, 
     """The corpus read anew, laid into the cache if it is large."""
     read, name = Reading(), name_of(place)
     with ExitStack() as stack:
-        found = gathered(
-            _told(sources, read, say), hold=hold, lay=lambda: laid_in(stack.enter_context(workplace(cache)))
-        )
+        found = gathered(_told(sources, read, say), hold=hold, lay=lambda: stack.enter_context(laid_in(cache)))
         if isinstance(found, Laid):
             if say is not None:
                 say(f"{found.n:,} texts are put in order")

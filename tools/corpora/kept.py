@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from neuronaut.tools.corpora.documents import SPLIT_RULE
@@ -45,9 +45,11 @@ def workplace(cache: Path) -> Iterator[Path]:
         ) from error
 
 
-def laid_in(folder: Path) -> Laid:
-    """Files in a workplace, which may fill half of what is free there."""
-    return Laid(folder, shutil.disk_usage(folder).free // 2)
+@contextmanager
+def laid_in(cache: Path) -> Iterator[Laid]:
+    """Files in a new workplace of the cache, which may fill half of what is free there."""
+    with workplace(cache) as folder, closing(Laid(folder, shutil.disk_usage(folder).free // 2)) as laid:
+        yield laid
 
 
 def put_away(work: Path, final: Path) -> Shelf:

@@ -137,7 +137,9 @@ def column_of(place: str | Path) -> tuple[str, str | None]:
 def name_of(place: str | Path) -> str:
     """What a corpus is called: the last part of its path."""
     text, _ = column_of(place)
-    return Path(urlsplit(text).path if "://" in text else text).name or text
+    if "://" in text:
+        return Path(urlsplit(text).path).name or urlsplit(text).netloc or text
+    return Path(text).name or text
 
 
 def _refuse_unknown(name: str, place: str) -> None:
