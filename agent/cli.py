@@ -22,6 +22,7 @@ from neuronaut.agent.options import (
     BudgetTokens,
     BudgetUsd,
     CorpusFile,
+    Dictionaries,
     Json,
     Llm,
     Model,
@@ -64,6 +65,7 @@ def ask(
     question: Annotated[str, typer.Argument(help="For example: what does neuron 8.481 do")],
     model: Model = "pocket",
     corpus: CorpusFile = None,
+    dictionary: Dictionaries = None,
     notebook: NotebookFile = None,
     llm: Llm = None,
     base_url: BaseUrl = None,
@@ -84,7 +86,7 @@ def ask(
     from neuronaut.agent.runs import ask as run_question
 
     budget = limits(budget_seconds, budget_forwards, budget_calls, budget_tokens, budget_usd)
-    config = run_config(question, model, corpus, llm, base_url, seed, budget)
+    config = run_config(question, model, corpus, llm, base_url, seed, budget, dictionary)
     config = config.model_copy(update={"fast": fast, "again": again})
     raise typer.Exit(run_question(config, notebook, as_json=as_json))
 
@@ -93,6 +95,7 @@ def ask(
 def chat(
     model: Model = "pocket",
     corpus: CorpusFile = None,
+    dictionary: Dictionaries = None,
     notebook: NotebookFile = None,
     llm: Llm = None,
     base_url: BaseUrl = None,
@@ -120,7 +123,7 @@ def chat(
     if go_on is not None:
         raise typer.Exit(talk_on(go_on, notebook, screen_of(as_json=as_json), approve=approve.value))
     budget = limits(budget_seconds, budget_forwards, budget_calls, budget_tokens, budget_usd)
-    config = run_config(CONVERSATION, model, corpus, llm, base_url, seed, budget)
+    config = run_config(CONVERSATION, model, corpus, llm, base_url, seed, budget, dictionary)
     raise typer.Exit(talk(config, notebook, screen_of(as_json=as_json), approve=approve.value))
 
 
@@ -198,6 +201,7 @@ def tool(
     args: Annotated[str, typer.Argument(help='Arguments as JSON, for example \'{"unit": "8.481"}\'.')] = "{}",
     model: Model = "pocket",
     corpus: CorpusFile = None,
+    dictionary: Dictionaries = None,
     as_json: Json = False,
     arrays: Annotated[Path | None, typer.Option(help="Keep the arrays that the tool made in this .npz file.")] = None,
     figures: Annotated[
@@ -214,7 +218,17 @@ def tool(
         return
     from neuronaut.agent.reading import run_tool
 
-    run_tool(name, args, model, corpus, as_json=as_json, explain=explain, arrays=arrays, figures=figures)
+    run_tool(
+        name,
+        args,
+        model,
+        corpus,
+        as_json=as_json,
+        explain=explain,
+        arrays=arrays,
+        figures=figures,
+        dictionaries=dictionary or [],
+    )
 
 
 app.command()(score)

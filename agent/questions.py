@@ -15,13 +15,19 @@ HeadKind = Literal["previous", "current", "first", "duplicate", "induction", "co
 Parts = Literal["neurons", "heads", "components"]
 
 CAN_ASK = (
-    'ask about one neuron or head ("what does neuron 8.481 do"), a kind of head ("which heads are induction heads"), '
+    'ask about one neuron or head ("what does neuron 8.481 do"), a feature ("what does feature sae:NAME/12 do"), '
+    'a kind of head ("which heads are induction heads"), '
     "a prompt (\"which heads matter for 'PROMPT'\", \"why does the model say ' X' after 'PROMPT'\"), "
     'a task ("find the circuit for TASK", "compare the circuits of TASK and TASK"), give a hypothesis of your own '
     '("test 8.481: at(1, digit)") or name a tool (\'tool top_examples {"unit": "8.481"}\')'
 )
 _LOOK = re.compile(r"tool\s+([a-z_]+)\s*(\{.*\})?", re.DOTALL)
-_GIVEN = re.compile(r"test\s+(?:neuron\s+)?L?(\d+)\.N?(\d+)(-?)(?:\s*:\s*|\s+)(.+)", re.IGNORECASE | re.DOTALL)
+_FEATURE = r"sae:[A-Za-z0-9][A-Za-z0-9_.-]{0,63}/\d{1,9}"
+_GIVEN = re.compile(
+    rf"test\s+(?:(?:neuron\s+)?(L?\d+\.N?\d+)|(?:feature\s+)?({_FEATURE}))(-?)(?:\s*:\s*|\s+)(.+)",
+    re.IGNORECASE | re.DOTALL,
+)
+_NAMED_FEATURE = re.compile(rf"(?<![\w:]){_FEATURE}(?!\w)")
 _NAMED_NEURON = re.compile(
     r"\bL(\d+)\.?N(\d+)\b|\bneuron\s+#?L?(\d+)\s*[.:/]\s*N?(\d+)|\blayer\s+(\d+)[,\s]+neuron\s+#?(\d+)|"
     r"\bneuron\s+#?(\d+)\s+(?:of|in|from|at)\s+layer\s+(\d+)",
@@ -117,7 +123,8 @@ def _about_a_claim(text: str) -> Question | None:
     except ToolRefused as error:
         raise UserError(f"the hypothesis cannot be tested: {error} (docs/verdicts.md has the language)") from None
     sign: Literal[1, -1] = -1 if match[3] else 1
-    return Question(text, "explain", Unit("neuron", int(match[1]), int(match[2])), (sign,), given=given)
+    unit = Unit.parse(match[2] or re.sub("[LN]", "", match[1], flags=re.IGNORECASE))
+    return Question(text, "explain", unit, (sign,), given=given)
 
 
 def _about_a_circuit(text: str) -> Question | None:
@@ -195,11 +202,13 @@ def _about_a_kind(text: str) -> Question | None:
 
 
 def _about_a_unit(text: str, n_heads: int | None, d_mlp: int | None) -> Question:
-    neurons = {_unit("neuron", match) for match in _NAMED_NEURON.finditer(text)}
-    heads = {_unit("head", match) for match in _NAMED_HEAD.finditer(text)}
-    rest = _NAMED_HEAD.sub(" ", _NAMED_NEURON.sub(" ", text))
+    features = {Unit.parse(match[0]) for match in _NAMED_FEATURE.finditer(text)}
+    others = _NAMED_FEATURE.sub(" ", text)
+    neurons = {_unit("neuron", match) for match in _NAMED_NEURON.finditer(others)}
+    heads = {_unit("head", match) for match in _NAMED_HEAD.finditer(others)}
+    rest = _NAMED_HEAD.sub(" ", _NAMED_NEURON.sub(" ", others))
     bare = {Unit("neuron", int(match[1]), int(match[2])) for match in _BARE.finditer(rest)}
-    found = neurons | heads | bare
+    found = neurons | heads | bare | features
     if not found:
         raise UserError(f"{text!r} names no neuron, head, prompt or task: {CAN_ASK}")
     if len(found) > 1:
@@ -207,7 +216,7 @@ def _about_a_unit(text: str, n_heads: int | None, d_mlp: int | None) -> Question
         raise UserError(f"the question names {len(found)} units ({names}): ask about one at a time")
     (unit,) = found
     role = _ROLE.search(text) is not None
-    if unit.kind == "head":
+    if unit.kind in ("head", "feature"):  # a feature is never below 0: it has one side
         return Question(text, "explain", unit, (1,), role=role)
     if not neurons and _could_be_head(unit, n_heads, d_mlp) and not re.search(r"\bneurons?\b", text, re.IGNORECASE):
         raise UserError(

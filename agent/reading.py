@@ -165,6 +165,7 @@ def run_tool(
     explain: bool = False,
     arrays: Path | None = None,
     figures: Path | None = None,
+    dictionaries: Sequence[str] = (),
 ) -> None:
     """Run one tool, explain it, or list them."""
     from neuronaut.agent.tool_output import help_lines, result_lines
@@ -191,7 +192,9 @@ def run_tool(
     from neuronaut.tools.targets.load import load_target
 
     place = corpus_place(RunConfig(question=name, model=model, corpus=corpus))
-    context = ToolContext(load_target(model), pocket_corpus() if place is None else load_corpus(place))
+    context = ToolContext(
+        load_target(model, dictionaries=dictionaries), pocket_corpus() if place is None else load_corpus(place)
+    )
     result = tool.run(context, parsed)
     measurements = [
         {

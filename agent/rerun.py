@@ -8,6 +8,7 @@ from typing import Any
 
 from neuronaut.agent.config import RunConfig
 from neuronaut.agent.cost import Cost
+from neuronaut.agent.dictionaries import changed_dictionaries, weights_used
 from neuronaut.agent.runs import open_inputs
 from neuronaut.agent.session import stored_in, tools_sha256
 from neuronaut.agent.view import print_json, steps_on_stderr, visible
@@ -30,6 +31,10 @@ def rerun(identifier: str, path: Place | None, *, as_json: bool) -> int:
     with Notebook(path) as notebook:
         config, say = RunConfig.model_validate(run["config"]), steps_on_stderr()
         target, corpus = open_inputs(config, say)
+        if other := changed_dictionaries(config, target):
+            raise UserError(
+                f"run {run['id']} cannot be repeated: its {' and '.join(other)} changed since; ask the question again"
+            )
         changed = _changed_inputs(run, target, corpus, done)
         size = (corpus.name, corpus.sha256, corpus.n_characters)
         again = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size, parent=run["id"])
@@ -87,7 +92,9 @@ def _changed_inputs(run: dict[str, Any], target: Any, corpus: Any, experiments: 
 
 def _repeat(notebook: Notebook, run: str, old: dict[str, Any], context: ToolContext) -> dict[str, Any]:
     tool = find_tool(old["tool"])
-    spec = ExperimentSpec(old["tool"], tools_sha256(), old["args"], old["seed"])
+    spec = ExperimentSpec(
+        old["tool"], tools_sha256(), old["args"], old["seed"], weights_used(old["args"], context.target)
+    )
     started = notebook.begin_experiment(run, spec, repeat_of=old["id"], fresh=True)
     report = {"experiment": old["id"], "repeat": started.id, "tool": old["tool"]}
     began, forwards = time.monotonic(), context.target.forwards

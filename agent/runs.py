@@ -9,6 +9,7 @@ from typing import Any
 from neuronaut.agent.answer import answer_of
 from neuronaut.agent.config import CONVERSATION, RunConfig, corpus_place
 from neuronaut.agent.cost import Cost
+from neuronaut.agent.dictionaries import changed_dictionaries, known_dictionaries
 from neuronaut.agent.graph import run_graph
 from neuronaut.agent.llm.log import NotebookLog
 from neuronaut.agent.llm.opened import gateway_of, within_budget
@@ -47,6 +48,7 @@ def ask(config: RunConfig, notebook_path: Place | None, *, as_json: bool) -> int
     check_writable(path)
     say("notebook", str(path))
     target, corpus = open_inputs(config, say)
+    config = known_dictionaries(config, target)
     if config.llm is None:
         read_question(config.question, target)
     with Notebook(path) as notebook:
@@ -97,13 +99,16 @@ def reopened(run: str, path: Place) -> Iterator[Session]:
 def refuse_changed(row: dict[str, Any], target: TargetModel, corpus: Corpus) -> None:
     """Refuses to go on with a run on other inputs than those that it began with."""
     if changed := _changed(row, target, corpus):
-        raise UserError(f"run {row['id']} cannot go on: its {' and '.join(changed)} changed since; ask the question again")
+        raise UserError(
+            f"run {row['id']} cannot go on: its {' and '.join(changed)} changed since; ask the question again"
+        )
 
 
 def answer_in(outer: Session, config: RunConfig) -> str:
     """The run that answers a question asked inside a conversation, on the same model and text: one that was begun there and
     stopped goes on; one that answered the same before is taken."""
     notebook, (target, corpus) = outer.notebook, (outer.context.target, outer.context.corpus)
+    config = known_dictionaries(config, target)
     if config.llm is None:
         read_question(config.question, target)
     begun = queries.run_in_conversation(notebook, str(config.conversation))
@@ -138,7 +143,8 @@ def _changed(row: dict[str, Any], target: TargetModel, corpus: Corpus) -> list[s
         "processing": now.processing == row["target"]["processing"],
         "corpus": corpus.sha256 == row["corpus"]["sha256"],
     }
-    return [name for name, equal in same.items() if not equal]
+    known = changed_dictionaries(RunConfig.model_validate(row["config"]), target)
+    return [*(name for name, equal in same.items() if not equal), *known]
 
 
 def open_inputs(config: RunConfig, say: Say) -> tuple[TargetModel, Corpus]:
@@ -148,7 +154,8 @@ def open_inputs(config: RunConfig, say: Say) -> tuple[TargetModel, Corpus]:
     for note in corpus.notes:
         say("corpus", note)
     say("model", f"loading {config.model}")
-    return load_target(config.model), corpus
+    folders = [f"{name}={one.folder}" for name, one in config.dictionaries.items() if one.folder is not None]
+    return load_target(config.model, dictionaries=folders), corpus
 
 
 def context_of(target: TargetModel, corpus: Corpus, say: Say) -> ToolContext:
@@ -162,6 +169,8 @@ def context_of(target: TargetModel, corpus: Corpus, say: Say) -> ToolContext:
 
 def _earlier(notebook: Notebook, config: RunConfig, target: TargetModel, corpus: Corpus) -> str | None:
     same = {name: getattr(config, name) for name in ("fast", "loop", "llm", "base_url", "seed")}
+    if config.dictionaries:
+        same["dictionaries"] = config.model_dump(mode="json")["dictionaries"]
     weights = target.fingerprint().weights_sha256
     return queries.earlier_run(notebook, config.question, weights, corpus.sha256, same, tools_sha256())
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuronaut.agent.config import RunConfig
+from neuronaut.agent.dictionaries import weights_used
 from neuronaut.agent.proposers.base import Proposer
 from neuronaut.memory.ledger import canonical
 from neuronaut.memory.notebook import ExperimentSpec, Notebook
@@ -70,7 +71,9 @@ class Session:
         """Do an experiment, or take its result from the notebook when the same one was done before; own: by this run."""
         chosen = find_tool(tool)
         parsed = chosen.parse(args)
-        spec = ExperimentSpec(tool, tools_sha256(), parsed.model_dump(mode="json"), int(args.get("seed", 0)))
+        whole = parsed.model_dump(mode="json")
+        used = weights_used(whole, self.context.target)
+        spec = ExperimentSpec(tool, tools_sha256(), whole, int(args.get("seed", 0)), used)
         again = self.config.again or own
         known = self.notebook.finished(self.run, spec, fresh=again)
         if known is None:

@@ -16,6 +16,7 @@ from neuronaut.tools.registry import find_tool, registry
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.tasks.catalogue import tasks
+from neuronaut.tools.units import SAE
 
 OWN_WORDS = 'ask in the words of the program, for example "what does neuron 8.481 do"'
 MAX_QUESTION = 4_000  # characters that a language model is asked to understand
@@ -37,7 +38,7 @@ def read_question(text: str, target: TargetModel) -> Question:
     """The question about a target that the parser finds in the words. Refuses, in one sentence, what it cannot read."""
     question = parse_question(text, n_heads=target.spec.n_heads, d_mlp=target.spec.d_mlp)
     if question.unit is not None:
-        check_unit(target.spec, question.unit)
+        check_unit(target.spec, question.unit, target.dictionaries)
     if question.tool:
         find_tool(question.tool).parse(question.arguments)
     names = tuple(task_meant(task) for task in question.tasks)
@@ -83,11 +84,19 @@ def _request(session: Session, text: str) -> Request:
     spec, model = session.context.target.spec, gateway_of(session).model
     target = (
         f"The model is {spec.name}: layers 0 to {spec.n_layers - 1}, in each heads 0 to {spec.n_heads - 1} and neurons 0 to "
-        f"{spec.d_mlp - 1}."
+        f"{spec.d_mlp - 1}." + _features(session.context.target)
     )
     listed = [{"name": tool.name, "summary": tool.summary} for tool in registry().values() if not tool.opens_test_text]
     prompt = render("route", text=text, target=target, tasks=[task.name for task in tasks()], tools=listed)
     return Request("route", render("route_system"), prompt, Understood, min(1_000, model.max_tokens))
+
+
+def _features(target: TargetModel) -> str:
+    """The features that can be asked about, in words."""
+    return "".join(
+        f" Dictionary {name} of layer {dictionary.layer} has features {SAE}{name}/0 to {dictionary.width - 1}."
+        for name, dictionary in sorted(target.dictionaries.items())
+    )
 
 
 def _read(reply: str, target: TargetModel) -> Question:

@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from neuronaut.memory import ledger, schema
 from neuronaut.memory.calls import Calls
 from neuronaut.memory.judge import RULE_VERSION, Case, Decision
 from neuronaut.memory.store import new_id, now
+from neuronaut.tools.errors import UserError
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.targets.base import Fingerprint
 from neuronaut.tools.units import Unit
@@ -35,12 +36,16 @@ class Started:
 
 @dataclass(frozen=True)
 class ExperimentSpec:
-    """What decides an experiment's result: equal specs on one target are the same experiment."""
+    """What decides an experiment's result: equal specs on one target are the same experiment.
+
+    dictionaries: name and hash of those that the arguments name.
+    """
 
     tool: str
     tool_sha256: str
     args: dict[str, Any]
     seed: int = 0
+    dictionaries: Mapping[str, str] = field(default_factory=dict)
 
 
 class Notebook(Calls):
@@ -56,8 +61,12 @@ class Notebook(Calls):
         *,
         parent: str | None = None,
     ) -> str:
-        """A new run for the question of `config` (question, seed, …) on a target and a corpus (name, sha256, characters)."""
+        """A new run for the question of `config` (question, seed, …) on a target and a corpus (name, sha256, characters).
+
+        Refuses a dictionary under a name that has other weights in this notebook.
+        """
         with self._writing():
+            self._refuse_other_weights(config, fingerprint)
             target = self._known(schema.target_model, asdict(fingerprint))
             name, sha256, n_characters = corpus
             known = self._known(schema.corpus, {"name": name, "sha256": sha256, "n_characters": n_characters})
@@ -90,18 +99,37 @@ class Notebook(Calls):
             return self._unit(run, unit)
 
     def _unit(self, run: str, unit: Unit) -> str:
-        target = self._db.execute(sa.select(schema.run.c.target).where(schema.run.c.id == run)).scalar_one()
+        r = schema.run.c
+        target, config = self._db.execute(sa.select(r.target, r.config).where(r.id == run)).one()
+        layer, dictionary = unit.layer, None
+        if unit.kind == "feature":
+            used = json.loads(config)["dictionaries"][unit.name]
+            about = {name: used[name] for name in ("sha256", "architecture", "site", "layer", "width")}
+            layer, dictionary = used["layer"], self._known(schema.dictionary, {"name": unit.name, **about})
         return self._known(
             schema.unit,
             {
                 "target": target,
                 "kind": unit.kind,
-                "layer": unit.layer,
+                "layer": layer,
                 "index": unit.index,
                 "sign": unit.sign,
                 "address": unit.address,
+                "dictionary": dictionary,
             },
         )
+
+    def _refuse_other_weights(self, config: Mapping[str, Any], fingerprint: Fingerprint) -> None:
+        """Claims about a feature would else be taken for claims about another one of the same name."""
+        d, u, t = schema.dictionary, schema.unit, schema.target_model
+        joined = d.join(u, u.c.dictionary == d.c.id).join(t, t.c.id == u.c.target)
+        for name, used in config.get("dictionaries", {}).items():
+            where = (d.c.name == name, d.c.sha256 != used["sha256"], t.c.weights_sha256 == fingerprint.weights_sha256)
+            if known := self._db.execute(sa.select(d.c.sha256).select_from(joined).where(*where).limit(1)).scalar():
+                raise UserError(
+                    f"in this notebook {name!r} names a dictionary with other weights ({known[:12]}, not {used['sha256'][:12]}): "
+                    f"register this one under another name, as --dictionary OTHER={used['folder'] or 'FOLDER'}"
+                )
 
     # Hypotheses and predictions
 
@@ -177,7 +205,8 @@ class Notebook(Calls):
             "args": ledger.canonical(spec.args),
             "seed": spec.seed,
         }
-        key = ledger.sha256(ledger.canonical({**body, "target": target, "corpus": corpus}))
+        more = {"dictionaries": dict(spec.dictionaries)} if spec.dictionaries else {}
+        key = ledger.sha256(ledger.canonical({**body, "target": target, "corpus": corpus, **more}))
         return {**body, "corpus": corpus, "key": key}
 
     def begin_experiment(

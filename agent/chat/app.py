@@ -14,6 +14,7 @@ from neuronaut.agent.chat.graph import YES, Conversation, State, Value, conversa
 from neuronaut.agent.chat.screen import JsonLines, Screen, Sentences, Terminal
 from neuronaut.agent.chat.turns import as_call, as_turns, as_value
 from neuronaut.agent.config import CONVERSATION, RunConfig
+from neuronaut.agent.dictionaries import known_dictionaries
 from neuronaut.agent.llm.base import Call, OutOfBudget, Request, Said, Told, plain
 from neuronaut.agent.llm.gateway import NoReply
 from neuronaut.agent.llm.opened import gateway_of
@@ -177,6 +178,7 @@ def chat(config: RunConfig, notebook_path: Place | None, screen: Screen, *, appr
     path, say = notebook_path or default_place(), steps_on_stderr()
     check_writable(path)
     target, corpus = runs.open_inputs(config, say)
+    config = known_dictionaries(config, target)
     with Notebook(path) as notebook:
         size = (corpus.name, corpus.sha256, corpus.n_characters)
         run = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size)

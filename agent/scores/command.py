@@ -13,6 +13,7 @@ from neuronaut.agent.options import (
     BudgetTokens,
     BudgetUsd,
     CorpusFile,
+    Dictionaries,
     Json,
     Llm,
     Model,
@@ -43,6 +44,7 @@ def score(
     ] = True,
     model: Model = "pocket",
     corpus: CorpusFile = None,
+    dictionary: Dictionaries = None,
     notebook: NotebookFile = None,
     budget_seconds: BudgetSeconds = None,
     budget_forwards: BudgetForwards = None,
@@ -62,7 +64,8 @@ def score(
 
     budget = limits(budget_seconds, budget_forwards, budget_calls, budget_tokens, budget_usd)
     question = f"neuronaut score {unit}" + (f" by {scores}" if scores else "")
-    config = run_config(question, model, corpus, llm, base_url, seed, budget).model_copy(update={"again": again})
+    config = run_config(question, model, corpus, llm, base_url, seed, budget, dictionary)
+    config = config.model_copy(update={"again": again})
     local = None if simulator is None else simulator if simulator == "target" else absolute(simulator)
     wanted = Wanted(unit, explanation, scores, local, published)
     raise typer.Exit(run_scores(config, wanted, notebook, as_json=as_json))

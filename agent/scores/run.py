@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from neuronaut.agent.config import RunConfig
 from neuronaut.agent.cost import Cost, asked
+from neuronaut.agent.dictionaries import known_dictionaries
 from neuronaut.agent.llm.base import OutOfBudget
 from neuronaut.agent.llm.gateway import Gateway
 from neuronaut.agent.llm.opened import gateway_of
@@ -52,7 +53,8 @@ def score(config: RunConfig, wanted: Wanted, notebook_path: Place | None, *, as_
     path, say = notebook_path or default_place(), steps_on_stderr()
     check_writable(path)
     target, corpus = open_inputs(config, say)
-    check_unit(target.spec, unit)
+    check_unit(target.spec, unit, target.dictionaries)
+    config = known_dictionaries(config, target)
     context, began = ToolContext(target, corpus), time.monotonic()  # what is read before the first score counts too
     with Notebook(path) as notebook:
         explanation = explanation or _claim(notebook, context, unit)
