@@ -76,7 +76,7 @@ class Corpus:
         """The documents of a split that belong to some groups, in corpus order."""
         documents = self.of(split)
         if isinstance(documents, ShelvedDocuments):
-            return documents.in_groups(list(groups))
+            return documents.in_groups(groups)
         return [document for document in documents if document.group in groups]
 
     def characters(self, split: Split | None = None, block: int | None = None) -> NDArray[np.int64]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -152,11 +152,14 @@ class ShelvedDocuments(Sequence[Document]):
             wanted &= table.block[self.at] == block
         return ShelvedDocuments(self.shelf, self.at[wanted])
 
-    def in_groups(self, groups: Sequence[int] | Ints) -> "ShelvedDocuments":
+    def in_groups(self, groups: Collection[int]) -> "ShelvedDocuments":
         """Those of some groups."""
-        return ShelvedDocuments(self.shelf, self.at[np.isin(self.groups, np.asarray(groups))])
+        wanted = np.array(sorted(groups), dtype=np.int32)
+        begins, ends = (np.searchsorted(self.groups, wanted, side=side) for side in ("left", "right"))
+        parts = [self.at[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
+        return ShelvedDocuments(self.shelf, np.concatenate([self.at[:0], *parts]))
 
-    @property
+    @cached_property
     def groups(self) -> NDArray[np.int32]:
         """(n,) the group of each, rising."""
         return self.shelf.table.group[self.at]
