@@ -30,7 +30,7 @@ class Database(Protocol):
         """The rows of a table as they lie there, whatever types their values have."""
 
     def problems(self, db: sa.Connection, *, quick: bool) -> list[str]:
-        """What the database itself finds damaged; a sentence each; empty when nothing."""
+        """What the database itself finds damaged; a sentence each; empty when nothing. Outside of any transaction."""
 
     def guards(self, db: sa.Connection) -> set[str]:
         """What refuses changes of rows, as the statements that made it."""

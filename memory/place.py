@@ -5,7 +5,7 @@ import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import platformdirs
 
@@ -51,7 +51,8 @@ class Server(Place):
         parts = urlsplit(self.url)
         user, at, hosts = parts.netloc.rpartition("@")
         kept = [(name, value) for name, value in parse_qsl(parts.query) if name.lower() not in _SECRET]
-        return urlunsplit(("postgresql", user.partition(":")[0] + at + hosts, parts.path, urlencode(kept), ""))
+        asked = f"?{urlencode(kept)}" if kept else ""
+        return f"postgresql://{user.partition(':')[0]}{at}{hosts}{parts.path}{asked}"
 
     @property
     def checkpoints(self) -> Path:

@@ -61,6 +61,7 @@ class PostgreSQL:
 
     def __init__(self, place: Server, *, read_only: bool) -> None:
         self.place, self.read_only = place, read_only
+        self._reached = False
 
     def engine(self) -> sa.Engine:
         """One connection at a time, made anew where it was lost."""
@@ -81,6 +82,7 @@ class PostgreSQL:
         try:
             self._check(connection)
             self._set(connection)
+            self._reached = True
         except BaseException:
             connection.close()
             raise
@@ -141,7 +143,8 @@ class PostgreSQL:
         """Indexes and conditions that do not hold for all rows. Damaged pages are found where their rows are read."""
         if quick:
             return []
-        found = db.exec_driver_sql(_NOT_VALID).scalars().all()
+        with db.begin():
+            found = db.exec_driver_sql(_NOT_VALID).scalars().all()
         return [f"PostgreSQL does not vouch for {name}: it was not checked for all rows" for name in found]
 
     def guards(self, db: sa.Connection) -> set[str]:
@@ -165,15 +168,14 @@ class PostgreSQL:
     def _reason(self, error: DBAPIError | psycopg.Error) -> str:
         cause = error.orig if isinstance(error, DBAPIError) else error
         state = getattr(cause, "sqlstate", None) or ""
-        lost = isinstance(error, DBAPIError) and error.connection_invalidated
         for start, sentence in _REASONS.items():
             if state.startswith(start):
                 return sentence
         said = self._said(cause)
-        if lost:
-            return f"lost its server ({said}): what was recorded is kept; see that the server runs, and resume"
-        if isinstance(cause, psycopg.OperationalError) and not state:
+        if not self._reached:
             return f"cannot be reached ({said}): check the address, the user and that the server runs, or give a file"
+        if isinstance(cause, psycopg.OperationalError) and not state:
+            return f"lost its server ({said}): what was recorded is kept; see that the server runs, and resume"
         return f"failed: {said}"
 
     def _said(self, cause: object) -> str:

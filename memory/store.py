@@ -129,7 +129,8 @@ class Store:
 
     def file_problems(self, *, quick: bool = False) -> list[str]:
         """What the database itself finds damaged, a sentence each; empty when nothing. `quick` leaves out the indexes."""
-        with self.snapshot():
+        with self._database.errors(), self._turn:
+            self._records = False
             return self._database.problems(self._db, quick=quick)
 
     def unguarded(self) -> list[str]:
