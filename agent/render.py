@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from neuronaut.agent.answer import ORDER
 from neuronaut.agent.cost import asked
 from neuronaut.agent.view import visible
+from neuronaut.tools.units import Unit
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -161,9 +162,7 @@ def _numbers(claim: dict[str, Any]) -> str:
             return _reads_numbers(claim)
         case "writes":
             scores = claim["scores"]
-            return (
-                f"{_shown(scores, 'delta')} nats · other neurons {scores['delta']['null'] or 0:.2f} · {_edits(claim)}"
-            )
+            return f"{_shown(scores, 'delta')} nats · other {_kind(claim)}s {scores['delta']['null'] or 0:.2f} · {_edits(claim)}"
         case "attends":
             found = claim["numbers"]
             rival = _best_rival(claim)
@@ -216,11 +215,15 @@ def _best_rival(claim: dict[str, Any]) -> str:
     return f" · best rival {best['f1']:.2f}{longer}: {visible(best['claim'])}"
 
 
+def _kind(claim: dict[str, Any]) -> str:
+    return Unit.parse(claim["unit"]).kind
+
+
 def _reads_numbers(claim: dict[str, Any]) -> str:
     scores = claim["scores"]
     return (
         f"F1 {_shown(scores, 'f1')} · precision {scores['precision']['value']:.2f} · "
-        f"coverage {scores['coverage']['value']:.2f} · other neurons {scores['f1']['null'] or 0:.2f} · "
+        f"coverage {scores['coverage']['value']:.2f} · other {_kind(claim)}s {scores['f1']['null'] or 0:.2f} · "
         f"{_edits(claim)}{_best_rival(claim)}"
     )
 

@@ -14,12 +14,13 @@ from neuronaut.tools.look.activations import batches
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.registry import Array, ToolContext, continued
 from neuronaut.tools.targets.base import Site
+from neuronaut.tools.targets.sites import columns_of, site_of
 from neuronaut.tools.tokens import Tokens
-from neuronaut.tools.trials.nulls import comparison_indices
+from neuronaut.tools.trials.nulls import candidates
 from neuronaut.tools.units import Unit
 
 Text = tuple[Split, int | None, int | None]  # split, block, tokens of the sample
-Values = dict[int, Array]
+Values = dict[Site, Array]
 
 BATCH_TOKENS = 4096  # so that the neurons of all layers fit beside each other
 
@@ -48,44 +49,48 @@ class BatchContext(ToolContext):
         """As ToolContext gives them."""
         if unit.with_sign(1) not in self.units:
             return super().activations(unit, split, block=block, n_tokens=n_tokens)
-        at = int(np.searchsorted(self._wanted[unit.layer], unit.index))
-        return unit.sign * self._values((split, block, n_tokens))[unit.layer][at]
+        site = site_of(self.target, unit)
+        at = int(np.searchsorted(self._wanted[site], unit.index))
+        return unit.sign * self._values((split, block, n_tokens))[site][at]
 
     def activations_beside(
         self, unit: Unit, indices: Array, split: Split, *, block: int | None = None, n_tokens: int | None = None
     ) -> Array:
         """As ToolContext gives them."""
-        compared = comparison_indices(self.target.spec.d_mlp, unit.layer)
+        site = site_of(self.target, unit)
+        compared = candidates(self.target, site)
         if unit.with_sign(1) not in self.units or not np.isin(indices, compared).all():
             return super().activations_beside(unit, indices, split, block=block, n_tokens=n_tokens)
         text = (split, block, n_tokens)
         self._values(text)  # in the same pass, where they are read there
-        if unit.layer not in self._compared.setdefault(text, {}):
-            self._compared[text] |= self._read_on(text, {unit.layer: compared})
-        return unit.sign * self._compared[text][unit.layer][np.searchsorted(compared, indices)]
+        if site not in self._compared.setdefault(text, {}):
+            self._compared[text] |= self._read_on(text, {site: compared})
+        return unit.sign * self._compared[text][site][np.searchsorted(compared, indices)]
 
     @cached_property
-    def _wanted(self) -> dict[int, Array]:
-        """Layer to the neurons that are asked about there, in rising order."""
-        layers = sorted({unit.layer for unit in self.units})
-        return {layer: np.unique([u.index for u in self.units if u.layer == layer]) for layer in layers}
+    def _wanted(self) -> Values:
+        """Site to the neurons or features that are asked about there, in rising order."""
+        asked = [(site_of(self.target, unit), unit.index) for unit in self.units]
+        return {
+            site: np.unique([index for at, index in asked if at == site]) for site in sorted({at for at, _ in asked})
+        }
 
     def _values(self, text: Text) -> Values:
-        """Layer to (n_wanted, n_windows, n_pos), sign +1, 0 at padding."""
+        """Site to (n_wanted, n_windows, n_pos), sign +1, 0 at padding."""
         if text not in self._own:
             others = self._compared.setdefault(text, {})
-            lacking = [layer for layer in self._wanted if layer not in others and _is_compared_on(text)]
-            compared = {layer: comparison_indices(self.target.spec.d_mlp, layer) for layer in lacking}
-            both = {layer: np.union1d(own, compared.get(layer, own)) for layer, own in self._wanted.items()}
+            lacking = [site for site in self._wanted if site not in others and _is_compared_on(text)]
+            compared = {site: candidates(self.target, site) for site in lacking}
+            both = {site: np.union1d(own, compared.get(site, own)) for site, own in self._wanted.items()}
             found = self._read_on(text, both)
-            for layer, indices in compared.items():
-                others[layer] = found[layer][np.searchsorted(both[layer], indices)]
+            for site, indices in compared.items():
+                others[site] = found[site][np.searchsorted(both[site], indices)]
             self._own[text] = {
-                layer: found[layer][np.searchsorted(both[layer], own)] for layer, own in self._wanted.items()
+                site: found[site][np.searchsorted(both[site], own)] for site, own in self._wanted.items()
             }
         return self._own[text]
 
-    def _read_on(self, text: Text, wanted: Mapping[int, Array]) -> Values:
+    def _read_on(self, text: Text, wanted: Mapping[Site, Array]) -> Values:
         """The values on a text; what a smaller sample of the same text has told is not read again."""
         split, block, n_tokens = text
         tokens = self.tokens(split, block) if n_tokens is None else self.sample(split, n_tokens)
@@ -93,32 +98,34 @@ class BatchContext(ToolContext):
         smaller = [self._own[other] for other in self._own if other[:2] == text[:2]]
         known = max(smaller, key=lambda one: next(iter(one.values())).shape[1], default=None)
         n = 0 if known is None else next(iter(known.values())).shape[1]
-        same = known is not None and all(np.array_equal(wanted.get(layer), self._wanted[layer]) for layer in known)
+        same = known is not None and all(
+            site in wanted and np.array_equal(wanted[site], self._wanted[site]) for site in known
+        )
         if known is None or not same or n >= len(tokens):
             found = self._read_all(tokens, wanted)
         else:
             rest = self._read_all(tokens.select(range(n, len(tokens))), wanted)
-            found = {layer: continued(values, rest[layer], tokens) for layer, values in known.items()}
+            found = {site: continued(values, rest[site], tokens) for site, values in known.items()}
         self.shared_forwards += self.target.forwards - before
         self.shared_seconds += monotonic() - began
         return found
 
-    def _read_all(self, tokens: Tokens, wanted: Mapping[int, Array]) -> Values:
-        sites = {layer: Site("neurons", layer) for layer in wanted}
+    def _read_all(self, tokens: Tokens, wanted: Mapping[Site, Array]) -> Values:
+        read_at = {site: columns_of(site, indices.tolist()) for site, indices in wanted.items()}
+        sites, stop = [site for site, _ in read_at.values()], max(site.layer for site in wanted) + 1
         values = {
-            layer: np.zeros((len(indices), *tokens.ids.shape), dtype=np.float32) for layer, indices in wanted.items()
+            site: np.zeros((len(indices), *tokens.ids.shape), dtype=np.float32) for site, indices in wanted.items()
         }
         for rows in batches(tokens, BATCH_TOKENS):
             width = int(tokens.lengths[rows].max(initial=1))
             ids = torch.from_numpy(np.maximum(tokens.ids[rows, :width], 0)).long()
-            read = self.target.run(ids, read=list(sites.values()), stop=max(sites) + 1).read
-            for layer, indices in wanted.items():
-                chosen = read[sites[layer]][:, :, torch.from_numpy(indices)]
-                values[layer][:, rows, :width] = chosen.permute(2, 0, 1).float().numpy()
-        for of_layer in values.values():
-            if not np.isfinite(of_layer).all():
+            read = self.target.run(ids, read=sites, stop=stop).read
+            for site, (place, columns) in read_at.items():
+                values[site][:, rows, :width] = read[place][:, :, columns].permute(2, 0, 1).float().numpy()
+        for of_site in values.values():
+            if not np.isfinite(of_site).all():
                 raise ToolFailed("activations are not finite on this text")
-            of_layer[:, tokens.ids < 0] = 0.0
+            of_site[:, tokens.ids < 0] = 0.0
         return values
 
 
