@@ -49,6 +49,17 @@ def _not_blank(text: str) -> str:
     return text
 
 
+def length(text: str) -> int:
+    """Of a text as JavaScript counts it: characters outside the first plane are two."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def _short(text: str) -> str:
+    if length(text) > LONGEST_TEXT:
+        raise ValueError(f"has {length(text)} characters, at most {LONGEST_TEXT} are taken")
+    return text
+
+
 ModelId = Annotated[str, _matching(_MODEL, "is no model id: 1 to 128 of a-z, 0-9, - and _")]
 SourceId = Annotated[str, _matching(_SOURCE, "is no source id: a layer, or a layer, a dash and a name in lower case")]
 Index = Annotated[str, _matching(re.compile(r"0|[1-9]\d*"), "is no index: a whole number as text")]
@@ -205,7 +216,7 @@ class ActivationRow(_Form):
 class UploadedExplanation(_Form):
     """An explanation of an uploaded feature. methodName, modelName: as registered there, or null."""
 
-    text: Annotated[Text, Field(min_length=1, max_length=LONGEST_TEXT)]
+    text: Annotated[Filled, AfterValidator(_short)]
     methodName: Text | None = None
     modelName: Text | None = None
 

@@ -27,6 +27,7 @@ from neuronaut.agent.exporting.forms import (
     SourceRow,
     SourceSetRow,
     VectorUpload,
+    length,
     row_of,
     set_of,
 )
@@ -116,10 +117,10 @@ class Dataset:
     def _unfit(self, row: Row) -> str:
         if row["null_kind"] is not None:
             return "null units"
+        if row["kind"] not in ("neuron", "feature"):
+            return f"of a {row['kind'] or 'unit'}, for which there is no place"
         if row["status"] != "SUPPORTED" or row["side"] != "reads":
             return "not a SUPPORTED claim of when a unit fires"
-        if row["kind"] not in ("neuron", "feature"):
-            return f"of a {row['kind']}, for which there is no place"
         if row["sign"] < 0:
             return "of the low side of a unit, for which there is no place"
         return (
@@ -175,8 +176,9 @@ class Dataset:
         )  # fmt: skip
 
     def _explanation(self, here: dict[str, str], text: str, row: Row) -> dict[str, Any]:
+        interval = "" if row["f1_low"] is None else f" [{row['f1_low']:.3f}, {row['f1_high']:.3f}]"
         told = (
-            f"{row['status']} by neuronaut {row['code_version']}: F1 {row['f1']:.3f} [{row['f1_low']:.3f}, {row['f1_high']:.3f}], "
+            f"{row['status']} by neuronaut {row['code_version']}: F1 {row['f1']:.3f}{interval}, "
             f"verdict {row['verdict']}, ledger head {row['ledger_head']}"
         )
         return row_of(
@@ -221,10 +223,12 @@ class Dataset:
             source.batches["uploads"] += 1
 
     def _short(self, text: str) -> str:
-        if len(text) <= LONGEST_TEXT:
+        if length(text) <= LONGEST_TEXT:
             return text
         self.n_shortened += 1
-        return text[: LONGEST_TEXT - 1] + "…"
+        while length(text) > LONGEST_TEXT - 1:
+            text = text[: min(len(text) - 1, LONGEST_TEXT)]
+        return text + "…"
 
     def _vector(self, source_id: str, entry: Row) -> None:
         """What the unit writes is read by the layer after it; its dose is its own largest activations above the median."""

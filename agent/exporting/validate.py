@@ -27,7 +27,7 @@ def faults(folder: Path) -> list[str]:
     """What is wrong with an export, at most the first 1,000 faults; [] where nothing is. A folder without an export is wrong."""
     found: list[str] = []
     sources = sorted(path for path in folder.glob("v1/*/*") if path.is_dir() and path.name != "config")
-    uploads = sorted(path for path in folder.glob("upload/*/**/*") if path.is_file())
+    uploads = sorted(path for path in (folder / "upload").rglob("*") if path.is_file())
     if not sources and not uploads:
         return [f"{folder}: holds neither v1/MODEL/SOURCE nor upload/"]
     for fault in _all(folder, sources, uploads):
