@@ -19,7 +19,7 @@ from neuronaut.tools import registry as tool_registry
 from neuronaut.tools.errors import ToolFailed, ToolRefused
 from neuronaut.tools.figures import PLOTLY, SVG
 from neuronaut.tools.measurements import Measurement
-from neuronaut.tools.registry import ToolContext, ToolResult, find_tool
+from neuronaut.tools.registry import ToolContext, ToolResult, find_tool, run_tool
 from neuronaut.tools.units import Unit
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Session:
             return _done(known.id, known.finished, known.evidence)
         began, before = time.monotonic(), self.context.target.forwards
         try:
-            result = chosen.run(self.context, parsed)
+            result = self.context.compute(run_tool, tool, parsed)
             stored = stored_in(self.notebook, result)
         except (ToolRefused, ToolFailed) as error:
             spent = (time.monotonic() - began, self.context.target.forwards - before)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -23,6 +23,8 @@ from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.units import Unit
 
 Array = np.ndarray[Any, np.dtype[Any]]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class ToolArgs(BaseModel):
@@ -62,6 +64,10 @@ class ToolContext:
     _opened: dict[tuple[Split, int | None], OpenedText] = field(default_factory=dict, repr=False)
     _tokens: dict[tuple[Split, int | None, int], Tokens] = field(default_factory=dict, repr=False)
     _activations: dict[tuple[Unit, Split, int | None, int | None], Array] = field(default_factory=dict, repr=False)
+
+    def compute(self, work: Callable[Concatenate["ToolContext", P], T], /, *args: P.args, **options: P.kwargs) -> T:
+        """What `work(context, …)` gives, done where the model is. work: a function of a module, which has a name elsewhere too."""
+        return work(self, *args, **options)
 
     def tokens(self, split: Split, block: int | None = None) -> Tokens:
         """The windows of a split (confirm: of one block); of a long text the first, up to MOST_TOKENS[split] tokens."""
@@ -216,3 +222,8 @@ def find_tool(name: str) -> Tool:
     if name not in tools:
         raise ToolRefused(f"there is no tool {name!r}: choose from {', '.join(tools)}")
     return tools[name]
+
+
+def run_tool(context: ToolContext, name: str, args: ToolArgs) -> ToolResult:
+    """What a tool finds in a context."""
+    return find_tool(name).run(context, args)
