@@ -131,6 +131,7 @@ def status(run: str | None, path: Place | None) -> Summary:
         run = run or queries.newest_batch(notebook)
         if run is None:
             raise UserError(f"there is no batch in {str(path)!r}: begin one with `neuronaut label`")
+        queries.find_run(notebook, run)
         if notebook.wanted(run) is None:
             raise UserError(f"run {run} is no batch: `neuronaut show {run}` shows it")
         return summary_of(notebook, run)

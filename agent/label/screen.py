@@ -66,7 +66,10 @@ class Screen:
     def _count(self, label: Label) -> None:
         if label.state == "failed":
             self.errors[error_class(label.reason)] += 1
-        (self.nulls if label.null_kind else self.statuses)[label.status] += 1
+        if label.null_kind is None:
+            self.statuses[label.status] += 1
+        elif label.state == "done":
+            self.nulls[label.status] += 1
         if label.score is not None and label.side == "reads" and not label.null_kind:
             self.scores.append(label.score)
 
