@@ -75,10 +75,15 @@ def run_step(step: str, path: Path) -> None:
     if step == "ask --fast":
         from neuronaut.agent.config import RunConfig
         from neuronaut.agent.runs import ask
+        from neuronaut.memory.place import place_of
 
         with open(os.devnull, "w") as nowhere:
             out, sys.stdout = sys.stdout, nowhere
-            ask(RunConfig(question=QUESTION, corpus=str(path), fast=True), path.with_suffix(".db"), as_json=True)
+            ask(
+                RunConfig(question=QUESTION, corpus=str(path), fast=True),
+                place_of(str(path.with_suffix(".db"))),
+                as_json=True,
+            )
             sys.stdout = out
     row = {
         "step": step,

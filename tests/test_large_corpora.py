@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,13 +21,14 @@ import pytest
 
 from neuronaut.tools import corpus as corpora
 from neuronaut.tools.corpora import gather, reading, sources
-from neuronaut.tools.corpora.kept import shelves
+from neuronaut.tools.corpora.kept import laid_in
 from neuronaut.tools.corpora.shelf import ShelvedDocuments
 from neuronaut.tools.corpus import Corpus, corpus_from_texts, load_corpus, pocket_corpus
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.opened import OpenedText
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.targets.load import load_target
+from neuronaut.tools.upkeep import find_garbage, remove
 
 FINGERPRINTS = {  # of the first version of the rule
     "pocket": "a86df6a18e61b784aab309a901d416e2b671bfa9b5e136ef337bdfe4ba43dc9d",
@@ -144,6 +146,7 @@ def test_a_url_gives_the_same_corpus_as_the_file(tmp_path: Path) -> None:
     (tmp_path / "blocks.txt").write_text("\n\n".join(texts))
     corpus = load_corpus("memory://texts", cache=tmp_path / "cache", hold=0)
     assert (corpus.sha256, corpus.name) == (wanted, "texts")
+    assert list(find_garbage(tmp_path / "cache", [])) == []
     assert load_corpus("memory://blocks.txt").sha256 == load_corpus(tmp_path / "blocks.txt").sha256
     _jsonl(tmp_path / "a.jsonl", texts)
     assert load_corpus(f"file://{tmp_path}/a.jsonl").sha256 == wanted
@@ -162,10 +165,28 @@ def test_a_large_corpus_is_read_once_and_again_when_its_file_changes(
     path.write_text(path.read_text().replace("word1 ", "word2 "))
     os.utime(path, ns=(stamp + 1, stamp + 1))
     assert load_corpus(path, cache=cache, hold=0).sha256 != first.sha256
-    assert len(shelves(cache)) == 2
-    assert all(size > 10_000 for _, size in shelves(cache))
-    shutil.rmtree(cache)
-    assert load_corpus(path, cache=cache, hold=0).notes == ()
+    outdated = [one for one in find_garbage(cache, []) if "has changed since" in one.reason]
+    assert len(outdated) == 1
+    assert len(list(cache.iterdir())) == 2
+    assert outdated[0].n_bytes > 10_000
+    assert remove(outdated[0])
+    assert list(find_garbage(cache, [])) == []
+    path.unlink()
+    (gone,) = find_garbage(cache, [])
+    assert gone.reason == f"its text {path} is gone"
+
+
+def test_what_a_killed_process_left_is_removed_when_it_is_old(tmp_path: Path) -> None:
+    with suppress(KeyboardInterrupt), laid_in(tmp_path) as laid:
+        left = shutil.copytree(laid.folder, tmp_path / ".corpus-killed.part")
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == [left.name]
+    assert list(find_garbage(tmp_path, [])) == []
+    for path in (*left.iterdir(), left):
+        os.utime(path, (0, 0))
+    (garbage,) = find_garbage(tmp_path, [])
+    assert remove(garbage)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_copy_is_never_read(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def _read(place: str | Path, sources: Sequence[Source], cache: Path, hold: int, 
         if isinstance(found, Laid):
             if say is not None:
                 say(f"{found.n:,} texts are put in order")
-            sha256 = found.shelf(read.notes()).sha256
+            sha256 = found.shelf(read.notes(), [source.origin for source in sources]).sha256
             return _shelved(name, put_away(found.folder, folder_of(cache, sources) or cache / f"corpus-{sha256[:32]}"))
     if not found.parts:
         raise UserError(f"{str(place)!r} holds no text: nothing can be tested on it; give a corpus with documents")

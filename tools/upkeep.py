@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from neuronaut.tools.corpora.kept import is_kept, outdated
+from neuronaut.tools.corpora.sources import column_of
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.shards import ABOUT, INDEX_VERSION, ORIGIN, ShardStore, about_in, key_of, stores_in
 from neuronaut.tools.stored import STORED_VERSION
@@ -16,7 +18,7 @@ INDEX_FOLDER = re.compile(r"[0-9a-f]{32}")
 ACTIVATIONS_FOLDER = re.compile(r"activations-[0-9a-f]{32}")
 PART_FOLDER = re.compile(r"(neurons|heads)-\d{3,}|features-[0-9a-f]{1,64}")
 OUR_FILE = re.compile(
-    rf"shard-\d{{5,}}\.(safetensors|json)|layer-\d{{3,}}|manifest\.json|{re.escape(ABOUT)}|{re.escape(ORIGIN)}|\..*\.part"
+    rf"shard-\d{{5,}}\.(safetensors|json)|layer-\d{{3,}}|texts|table|digests|sketches|band-\d\d|corpus\.json|manifest\.json|{re.escape(ABOUT)}|{re.escape(ORIGIN)}|\..*\.part"
 )
 BEING_WRITTEN = 3600.0  # seconds: a younger file may be in the making
 
@@ -84,6 +86,8 @@ def find_garbage(cache: Path, fingerprints: Collection[Fingerprint]) -> Iterator
             reason = _outdated(folder, fingerprints)
         elif ACTIVATIONS_FOLDER.fullmatch(folder.name):
             reason = _outdated_activations(folder, fingerprints)
+        elif is_kept(folder):
+            reason = outdated(folder)
         else:
             continue
         if reason is not None:
@@ -148,7 +152,8 @@ def _gone(folder: Path) -> str | None:
     origin = about_in_file(folder / ORIGIN)
     for what in ("model", "corpus"):
         named = origin.get(what)
-        if isinstance(named, str) and Path(named).is_absolute() and not Path(named).exists():
+        path = Path(column_of(named)[0]) if isinstance(named, str) else Path()
+        if path.is_absolute() and not path.exists():
             return f"its {what} {named} is gone"
     return None
 

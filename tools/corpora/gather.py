@@ -4,7 +4,7 @@ import hashlib
 import os
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from neuronaut.tools.corpora.documents import SPLITS, Document
 from neuronaut.tools.corpora.order import in_order
 from neuronaut.tools.corpora.records import Records, StoredSketches
-from neuronaut.tools.corpora.shelf import Lies, Shelf
+from neuronaut.tools.corpora.shelf import Lies, Origin, Shelf
 from neuronaut.tools.duplicates import BANDS, ROWS, WORDS_AT_ONCE, Hashes, HeldSketches, Sketcher, Words, words_of
 from neuronaut.tools.errors import UserError
 
@@ -119,7 +119,7 @@ class Laid:
         if self.n > MOST_TEXTS:
             raise UserError(f"the corpus has more than {MOST_TEXTS:,} documents: join short ones, or give a part of it")
 
-    def shelf(self, notes: tuple[str, ...]) -> Shelf:
+    def shelf(self, notes: tuple[str, ...], origin: Sequence[Origin]) -> Shelf:
         """The parts in the order of their corpus; only the texts and their table are left in the folder."""
         self._put()
         self._texts.flush()
@@ -136,7 +136,7 @@ class Laid:
         for path in self.folder.iterdir():
             if path.name != "texts":
                 path.unlink()
-        return Shelf.written(self.folder, order, lies, notes)
+        return Shelf.written(self.folder, order, lies, notes, origin)
 
     def _text(self, lies: Lies, at: int) -> str:
         return os.pread(self._texts.fileno(), int(lies.size[at]), int(lies.begin[at])).decode()

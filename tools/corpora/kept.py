@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -17,13 +18,14 @@ from neuronaut.tools.errors import UserError
 
 _PREFIX = "corpus-"
 _UNFINISHED = ".corpus-"
+BEING_WRITTEN = 3600.0  # seconds: a younger folder may be in the making
 
 
 def folder_of(cache: Path, sources: Sequence[Source]) -> Path | None:
     """Where the corpus of these files lies: by their paths, sizes, versions and columns; None where a version is unknown."""
     if any(source.version is None for source in sources):
         return None
-    rows = [(source.path, source.size, source.version, source.column) for source in sources]
+    rows = [source.origin for source in sources]
     about = {"version": SHELF_VERSION, "rule": SPLIT_RULE.decode(), "longest": LONGEST_TEXT, "sources": rows}
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     return cache / f"{_PREFIX}{key[:32]}"
@@ -64,7 +66,22 @@ def put_away(work: Path, final: Path) -> Shelf:
     return shelf
 
 
-def shelves(cache: Path) -> list[tuple[Path, int]]:
-    """The folders of the cache that hold corpora, finished or not, and their bytes. What is deleted is read anew."""
-    found = [path for prefix in (_PREFIX, _UNFINISHED) for path in sorted(cache.glob(f"{prefix}*")) if path.is_dir()]
-    return [(path, sum(file.stat().st_size for file in path.iterdir())) for path in found]
+def is_kept(folder: Path) -> bool:
+    """Whether a folder of the cache is that of a corpus, finished or not."""
+    return folder.name.startswith((_PREFIX, _UNFINISHED))
+
+
+def outdated(folder: Path) -> str | None:
+    """Why the folder of a corpus is of no use any more; None where it is."""
+    if folder.name.startswith(_UNFINISHED):
+        old = time.time() - max(file.stat().st_mtime for file in (folder, *folder.iterdir())) > BEING_WRITTEN
+        return "left over by a process that was killed" if old else None
+    if Shelf.at(folder) is None:
+        return "damaged"
+    for path, size, version, _ in json.loads((folder / "corpus.json").read_bytes())["origin"]:
+        file = Path(path)
+        if file.is_absolute() and not file.exists():
+            return f"its text {path} is gone"
+        if file.is_absolute() and (file.stat().st_size, str(file.stat().st_mtime_ns)) != (size, version):
+            return f"its text {path} has changed since"
+    return None

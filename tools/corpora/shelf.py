@@ -23,6 +23,7 @@ from neuronaut.tools.files import write_whole
 
 SHELF_VERSION = 1
 Ints = NDArray[np.integer[Any]]
+Origin = tuple[str, int, str | None, str | None]  # path, bytes, version and column of a file that was read
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,9 @@ class Shelf:
             return None
 
     @classmethod
-    def written(cls, folder: Path, order: Order, lies: "Lies", notes: tuple[str, ...]) -> "Shelf":
+    def written(
+        cls, folder: Path, order: Order, lies: "Lies", notes: tuple[str, ...], origin: Sequence[Origin]
+    ) -> "Shelf":
         """Puts the table beside the file `texts` of the folder. lies: where each text lies, as they were read."""
         at = order.at
         begin, size, crc, characters = lies.begin[at], lies.size[at], lies.crc[at], lies.characters[at]
@@ -72,6 +75,7 @@ class Shelf:
             "version": SHELF_VERSION,
             "sha256": order.sha256,
             "notes": notes,
+            "origin": origin,
             "table": hashlib.sha256(raw).hexdigest(),
             "bytes": (folder / "texts").stat().st_size,
         }

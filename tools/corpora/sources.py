@@ -52,6 +52,11 @@ class Source:
         with _explained(self.path), self._file() as raw:
             yield raw
 
+    @property
+    def origin(self) -> tuple[str, int, str | None, str | None]:
+        """Path, bytes, version and column: what a copy of it is known by."""
+        return self.path, self.size, self.version, self.column
+
     def _file(self) -> IO[bytes]:
         return Path(self.path).open("rb") if self.files is None else self.files.open(self.path, "rb")
 
@@ -174,7 +179,10 @@ def _remote(url: str, column: str | None) -> list[Source]:
         else:
             found = [(path, about)]
             _refuse_unknown(name_of(url), url)
-    return [Source(name_of(one), one, int(row.get("size") or 0), _version(row), column, files) for one, row in found]
+    return [
+        Source(name_of(one), files.unstrip_protocol(one), int(row.get("size") or 0), _version(row), column, files)
+        for one, row in found
+    ]
 
 
 def _version(about: dict[str, Any]) -> str | None:
