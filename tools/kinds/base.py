@@ -85,7 +85,7 @@ class Batch:
     chunk: Chunk
     windows: NDArray[np.int64]
     scored: NDArray[np.bool_]
-    memo: dict[str, Any] = field(default_factory=dict, repr=False)
+    memo: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property
     def width(self) -> int:

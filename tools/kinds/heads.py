@@ -14,6 +14,7 @@ from neuronaut.tools.sums import TreeSum
 from neuronaut.tools.targets.base import Site
 
 SCORES = (*CLAIMS, "start", "entropy", "distance")
+SINGLE = ("previous", "current", "first")  # which name one key at most; they come first in CLAIMS
 
 
 @dataclass
@@ -98,24 +99,30 @@ class Heads:
 
 @dataclass
 class _Asked:
-    """What the scores of all layers need of a batch. queries: (n, query) bool; keys: (n, n_claims, query · key) of the keys that
-    a claim names; counts: (n_scores,) queries; hidden: (n, key) keys that are special tokens, None where there are none."""
+    """What the scores of all layers need of a batch. queries: (n, query) bool. single: for each of SINGLE the key of each query
+    and whether there is one, (n, query); several: (n, n_claims, query · key) of the keys that the other claims name. counts:
+    (n_scores,) queries. hidden: (n, key) keys that are special tokens, None where there are none.
+    """
 
     queries: NDArray[np.bool_]
-    keys: torch.Tensor
+    single: list[tuple[torch.Tensor, torch.Tensor]]
+    several: torch.Tensor
     counts: NDArray[np.int64]
     hidden: torch.Tensor | None
 
     @classmethod
     def of(cls, batch: Batch) -> "_Asked":
         tokens = batch.chunk.tokens.select(batch.windows)
-        named = [named_keys(claim, tokens) for claim in CLAIMS.values()]
+        named = {name: named_keys(claim, tokens) for name, claim in CLAIMS.items()}
         queries = batch.scored & (np.arange(batch.width) >= FIRST_QUERY)
-        asked = [int(one.any(axis=-1).sum()) for one in named] + [int(queries.sum())] * (len(SCORES) - len(named))
-        keys = torch.from_numpy(np.stack(named, axis=1)).flatten(2).float()
+        asked = [int(one.any(axis=-1).sum()) for one in named.values()]
+        asked += [int(queries.sum())] * (len(SCORES) - len(named))
+        single = [(torch.from_numpy(named[n].argmax(axis=-1)), torch.from_numpy(named[n].any(axis=-1))) for n in SINGLE]
+        more = np.stack([one for name, one in named.items() if name not in SINGLE], axis=1)
         special = ~batch.scored & (tokens.ids >= 0) & (np.arange(batch.width) > 0)
         hidden = torch.from_numpy(special) if special.any() else None
-        return cls(queries, keys, np.array(asked, dtype=np.int64), hidden)
+        several = torch.from_numpy(more).flatten(2).float()
+        return cls(queries, single, several, np.array(asked, dtype=np.int64), hidden)
 
 
 @dataclass
@@ -129,7 +136,7 @@ class HeadCollector:
     _queries: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(SCORES), dtype=np.int64))
 
     def take(self, batch: Batch, read: Read) -> None:
-        """Takes in a batch; windows shorter than three tokens hold no query."""
+        """Takes in a batch, and writes over the pattern; windows shorter than three tokens hold no query."""
         if batch.width <= FIRST_QUERY:
             return
         if "heads" not in batch.memo:
@@ -138,13 +145,14 @@ class HeadCollector:
         pattern = read[self.kind.sites[0]].to("cpu", torch.float32).contiguous()
         self._scores += _sums(pattern, asked)
         self._queries += asked.counts
+        pattern[..., 0] = 0.0
         if asked.hidden is not None:
-            pattern = pattern.masked_fill(asked.hidden[:, None, None], 0.0)
-        best = pattern[..., 1:].amax(dim=-1).transpose(1, 2).contiguous()
+            pattern.masked_fill_(asked.hidden[:, None, None], 0.0)
+        best = pattern.amax(dim=-1).transpose(1, 2).contiguous()
         self.values.add_values(best, batch, asked.queries)
         peaks, query = best.masked_fill_(torch.from_numpy(~asked.queries)[..., None], -torch.inf).max(dim=1)
         rows, heads = torch.arange(len(pattern))[:, None], torch.arange(self.kind.width)
-        key = pattern[rows, heads, query][..., 1:].argmax(dim=-1) + 1
+        key = pattern[rows, heads, query].argmax(dim=-1).clamp_min_(1)
         self.values.add_maxima(peaks[:, None], query[:, None], batch, key[:, None, :, None])
 
     def finish(self) -> None:
@@ -156,10 +164,15 @@ class HeadCollector:
 
 def _sums(pattern: torch.Tensor, asked: _Asked) -> NDArray[np.float64]:
     """(n_scores, n_heads) sums over the queries of a batch; pattern: (n, n_heads, query, key)."""
-    named = torch.bmm(pattern.flatten(2), asked.keys.transpose(1, 2)).double().sum(0).T
+    single = [
+        (pattern.gather(-1, key[:, None, :, None].expand(*pattern.shape[:-1], 1))[..., 0] * there[:, None]).double()
+        for key, there in asked.single
+    ]
+    named = torch.stack([one.sum(dim=(0, 2)) for one in single])
+    several = torch.bmm(pattern.flatten(2), asked.several.transpose(1, 2)).double().sum(0).T
     place = torch.arange(pattern.shape[-1], dtype=torch.float32)
     logs = pattern.clamp_min(1e-30).log_().mul_(pattern).sum(-1)
     each = torch.stack([pattern[..., 0], -logs, place - pattern @ place])
     counted = torch.from_numpy(asked.queries)[:, None].double()
     rest = (each.double() * counted).sum(dim=(1, 3))
-    return torch.cat([named, rest]).numpy()
+    return torch.cat([named, several, rest]).numpy()

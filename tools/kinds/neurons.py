@@ -61,31 +61,40 @@ class NeuronCollector:
     def take(self, batch: Batch, read: Read) -> None:
         """Takes in a batch; writes over the positions that do not count."""
         x = read[self.kind.sites[0]].to("cpu", torch.float32).contiguous()
-        n, width, n_units = x.shape
         if "shown" not in batch.memo:
-            batch.memo["shown"] = _shown(batch)
-        shown = batch.memo["shown"]
-        hidden = (shown != torch.arange(width)).flatten().nonzero()[:, 0]
-        instead = (torch.arange(n)[:, None] * width + shown).flatten()[hidden]
-        rows = x.view(n * width, n_units)
-        rows[hidden] = rows[instead]
+            batch.memo["shown"] = _Shown.of(batch)
+        shown: _Shown = batch.memo["shown"]
+        rows = x.view(-1, self.kind.width)
+        rows[shown.hidden] = rows[shown.instead]
         peaks = torch.stack([x.amax(dim=1), x.amin(dim=1).neg_()], dim=1)
         self.values.add_values(x, batch, batch.scored, positive=bool(peaks[:, 1].max() <= 0))
         position = torch.empty(peaks.shape, dtype=torch.int64)
         for side, least in enumerate(self.values.least):
             position[:, side] = _positions(x, peaks[:, side], least, downwards=bool(side))
-        self.values.add_maxima(peaks, shown.gather(1, position.flatten(1)).view_as(position), batch)
+        self.values.add_maxima(peaks, shown.at.gather(1, position.flatten(1)).view_as(position), batch)
 
     def finish(self) -> None:
         """Adds the chunk to the summary."""
         self.values.finish()
 
 
-def _shown(batch: Batch) -> torch.Tensor:
-    """(n, pos) the position itself where it is scored, elsewhere the first that is: what is put in its place changes neither
-    the largest nor the smallest value of a window."""
-    first = batch.scored.argmax(axis=1)[:, None]
-    return torch.from_numpy(np.where(batch.scored, np.arange(batch.width), first))
+@dataclass(frozen=True)
+class _Shown:
+    """What stands at positions that do not count: a copy of the first that does, which changes neither the largest nor the
+    smallest value of a window. at: (n, pos) the position that is shown; hidden, instead: rows (n · pos) that are written over,
+    and those that they are written over with."""
+
+    at: torch.Tensor
+    hidden: torch.Tensor
+    instead: torch.Tensor
+
+    @classmethod
+    def of(cls, batch: Batch) -> "_Shown":
+        first = batch.scored.argmax(axis=1)[:, None]
+        at = np.where(batch.scored, np.arange(batch.width), first)
+        hidden = np.flatnonzero(~batch.scored)
+        instead = (np.arange(len(at))[:, None] * batch.width + at).reshape(-1)[hidden]
+        return cls(*map(torch.from_numpy, (at, hidden, instead)))
 
 
 def _positions(x: torch.Tensor, peak: torch.Tensor, least: torch.Tensor, *, downwards: bool) -> torch.Tensor:

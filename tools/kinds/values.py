@@ -158,18 +158,21 @@ class ValueCollector:
         self.into.active = self.into.active + (both / 2).long().numpy()
 
     def _draw(self, flat: torch.Tensor, batch: Batch, counted: NDArray[np.bool_]) -> None:
-        priority = batch.priority
-        at = np.flatnonzero(counted & (priority < self.chunk.drawn))
-        if len(at):
-            self._drawn.append(flat[torch.from_numpy(at)])
+        key = ("drawn", counted.tobytes(), int(self._cut))  # the same for all layers of a kind
+        if key not in batch.memo:
+            priority = batch.priority
+            chosen = (counted & (priority < self.chunk.drawn), counted & (priority <= self._cut))
+            batch.memo[key] = (priority.reshape(-1), *map(np.flatnonzero, chosen))
+        priorities, drawn, sampled = batch.memo[key]
+        if len(drawn):
+            self._drawn.append(flat[torch.from_numpy(drawn)])
             if sum(map(len, self._drawn)) >= _ROWS_AT_ONCE:
                 self._count()
-        at = np.flatnonzero(counted & (priority <= self._cut))
-        if len(at):
-            window, position = batch.windows[at // batch.width], at % batch.width
+        if len(sampled):
+            window, position = batch.windows[sampled // batch.width], sampled % batch.width
             where = (self.chunk.groups[self.chunk.document[window]], self.chunk.ordinal[window], position)
-            values = flat[torch.from_numpy(at)].numpy()
-            self._sampled.append(Sample(priority.reshape(-1)[at], np.stack(where, axis=1), values))
+            values = flat[torch.from_numpy(sampled)].numpy()
+            self._sampled.append(Sample(priorities[sampled], np.stack(where, axis=1), values))
 
     def add_maxima(
         self, peaks: torch.Tensor, position: torch.Tensor, batch: Batch, more: torch.Tensor | None = None
@@ -182,7 +185,9 @@ class ValueCollector:
         begins = torch.from_numpy(batch.windows * self.chunk.tokens.ids.shape[1]).int()
         places = (position + begins[:, None, None]).int()[..., None]
         places = places if more is None else torch.cat([places, more.int()], dim=-1)
-        turns = _turns(rows)
+        if "turns" not in batch.memo:
+            batch.memo["turns"] = _turns(rows)
+        turns: NDArray[np.int64] = batch.memo["turns"]
         for turn in range(int(turns.max(initial=0)) + 1):
             chosen = np.flatnonzero(turns == turn)
             documents = torch.from_numpy(rows[chosen])
@@ -201,8 +206,9 @@ class ValueCollector:
         self._count()
         into = self.into
         into.sums.add(self.chunk.number, self._sums)
-        for part in self._sampled:
-            into.sample.add(part, limit=into.sample_limit)
+        if self._sampled:
+            columns = zip(*((one.priority, one.at, one.values) for one in self._sampled), strict=True)
+            into.sample.add(Sample(*map(np.concatenate, columns)), limit=into.sample_limit)
         keys = keys_of(self.best, torch.from_numpy(self.chunk.groups)[:, None, None])
         seen = (self.best > -torch.inf).any(dim=2).any(dim=1)
         keys[~seen] = NO_DOCUMENT

@@ -34,7 +34,8 @@ def pattern_of(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float |
     added, broadcasts to the pattern; None is causal. scaling: of the products, 1/√d_head where None.
     """
     batch, n_heads, pos, d_head = query.shape
-    key = key.repeat_interleave(n_heads // key.shape[1], dim=1)
+    if key.shape[1] < n_heads:
+        key = key.repeat_interleave(n_heads // key.shape[1], dim=1)
     if mask is None:
         added = torch.full((pos, pos), -torch.inf, dtype=query.dtype).triu_(1)[None]
     elif mask.dtype == torch.bool:
