@@ -7,6 +7,7 @@ import sqlite3
 from typing import Literal
 
 from neuronaut.agent.view import print_json, visible
+from neuronaut.memory.migrations import NothingYet
 from neuronaut.memory.notebook import PACKAGES, Notebook
 from neuronaut.memory.place import DAMAGED, File, Place, default_place
 from neuronaut.tools.errors import UserError
@@ -69,6 +70,8 @@ def _notebook(place: Place) -> tuple[Level, str, str]:
             if notebook.file_problems(quick=True):
                 return "error", "notebook", f"{place} {DAMAGED}"
             return "ok", "notebook", f"{place}, {notebook.version()}, head {notebook.head()}"
+    except NothingYet:
+        return "ok", "notebook", f"{place} (empty: its tables will be made)"
     except UserError as error:
         return "error", "notebook", str(error)
 

@@ -20,6 +20,10 @@ MIGRATIONS: dict[Kind, tuple[tuple[int, str], ...]] = {
 }
 
 
+class NothingYet(UserError):
+    """A database without tables, which cannot be read as a notebook: the first question makes it one."""
+
+
 def file_of(kind: Kind, number: int, name: str) -> Path:
     """Where a migration stands."""
     return (FOLDER if kind == "sqlite" else FOLDER / kind) / f"{number:04}_{name}.sql"
@@ -78,7 +82,7 @@ def _applied(db: sa.Connection, place: str, *, read_only: bool) -> dict[int, str
     tables = set(sa.inspect(db).get_table_names())
     if not tables:
         if read_only:
-            raise UserError(f"the notebook {place!r} is empty: ask a question first, or give another --notebook")
+            raise NothingYet(f"the notebook {place!r} is empty: ask a question first, or give another --notebook")
         return {}
     if schema.schema_migration.name not in tables:
         raise UserError(f"{place!r} is a database of something else: give another --notebook")

@@ -315,6 +315,6 @@ def _condition(word: str) -> sa.ColumnElement[bool]:
         case "unit":
             return u.c.address == value
         case "author":  # of one claim there may be several, in a list with commas
-            return (sa.literal(", ") + h.c.author + ",").contains(f", {value},", autoescape=True)
+            return (sa.literal(", ") + h.c.author + ",").icontains(f", {value},", autoescape=True)
         case _:
             return h.c[facet] == value
