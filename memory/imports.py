@@ -14,7 +14,8 @@ from neuronaut.tools.units import Unit
 
 Row = dict[str, Any]
 QUESTION = "neuronaut import: "  # how the question of such a run begins
-IN_WORDS = canonical({"kind": "untestable"})  # in the place of a predicate
+IN_WORDS = "untestable"  # the kind of what stands in the place of a predicate
+SAME = "the same predicate as hypothesis "
 
 
 def add_explanation(
@@ -22,17 +23,31 @@ def add_explanation(
 ) -> str:
     """The id of an explanation as a hypothesis of its author. row: author, words (its key), side, claim, predicate, complexity.
 
-    refused: why it is untestable, else None. The same one twice in a run is one.
+    refused: why it is untestable, else None. The same one twice in a run is one; other words for a predicate that the author
+    has brought before lead to that one.
     """
-    if refused is None:
-        return notebook.add_hypothesis(run, unit, row)
-    said = {**row, "claim": f"in words only: {row['words']}", "predicate": IN_WORDS, "complexity": 0}
+    author, words = str(row["author"]), str(row["words"])
     with notebook.together():
-        if known := of_key(notebook, run, unit, str(row["author"]), str(row["words"])):
+        if known := of_key(notebook, run, unit, author, words):
             return known
-        identifier = notebook.add_hypothesis(run, unit, {**said, "author": row["author"]})
-        notebook.move(identifier, "untestable", reason=refused)
-        return identifier
+        if refused is not None:
+            return _in_words(notebook, run, unit, row, ("untestable", refused))
+        own = notebook.add_hypothesis(run, unit, row)
+        if of_key(notebook, run, unit, author, words) != own:
+            _in_words(notebook, run, unit, row, ("withdrawn", f"{SAME}{own}"))
+        return own
+
+
+def _in_words(notebook: Notebook, run: str, unit: Unit, row: Mapping[str, Any], moved: tuple[str, str]) -> str:
+    words = str(row["words"])
+    said = {
+        "claim": f"in words only: {words}",
+        "predicate": canonical({"kind": IN_WORDS, "text": words}),
+        "complexity": 0,
+    }
+    identifier = notebook.add_hypothesis(run, unit, {**row, **said})
+    notebook.move(identifier, moved[0], reason=moved[1])
+    return identifier
 
 
 def of_key(notebook: Store, run: str, unit: Unit, author: str, words: str) -> str | None:
@@ -65,7 +80,7 @@ def earlier(notebook: Store, author: str, target: Mapping[str, str], corpus_sha2
 
 def results(notebook: Store, rows: list[Row]) -> dict[str, Row]:
     """Status, reason, F1 with its interval, run and predicate (None: in words only) of hypotheses by id; those that their run
-    has not come to yet are missing. rows: id, run, side, address, predicate."""
+    has not come to yet are missing. rows: id, run, side, predicate."""
     ids = [row["id"] for row in rows]
     predictions = queries.grouped(notebook, schema.prediction, "hypothesis", ids)
     of = queries.verdicts(notebook, [p["id"] for ps in predictions.values() for p in ps])
@@ -77,8 +92,12 @@ def results(notebook: Store, rows: list[Row]) -> dict[str, Row]:
     for row in rows:
         verdicts = [v for p in predictions[row["id"]] for v in of[p["id"]]]
         if came := _came(row, verdicts, moves[row["id"]], ended[row["run"]], outcomes[row["run"]]):
-            predicate = None if row["predicate"] == IN_WORDS else row["predicate"]
+            predicate = None if json.loads(row["predicate"])["kind"] == IN_WORDS else row["predicate"]
             found[row["id"]] = {"hypothesis": row["id"], "run": row["run"], "predicate": predicate, **came}
+    for row in rows:
+        last = moves[row["id"]][-1]["reason"] if moves[row["id"]] else ""
+        if last.startswith(SAME) and (same := found.get(last.removeprefix(SAME))):
+            found[row["id"]] = same
     return found
 
 

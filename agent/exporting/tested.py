@@ -5,7 +5,7 @@ from neuronaut.agent.prospects import Prospect
 from neuronaut.agent.session import Session
 from neuronaut.agent.steps import add_hypothesis
 from neuronaut.memory import queries
-from neuronaut.memory.imports import add_explanation, of_key
+from neuronaut.memory.imports import add_explanation
 from neuronaut.tools.errors import ToolFailed, ToolRefused
 from neuronaut.tools.predicates.nodes import Predicate, Promotes, Suppresses
 from neuronaut.tools.predicates.tree import canonical_json, complexity
@@ -35,8 +35,7 @@ def judged(
     claim = claim_text(predicate) if about_output else claim_text(predicate, sign=unit.sign)
     row = {"side": side, "claim": claim, "predicate": canonical_json(predicate), "complexity": complexity(predicate),
            "author": author, "words": words}  # fmt: skip
-    known = of_key(session.notebook, session.run, unit, author, words)
-    own = known or add_explanation(session.notebook, session.run, unit, row)
+    own = add_explanation(session.notebook, session.run, unit, row)
     if isinstance(predicate, Promotes | Suppresses):
         _test_writes(session, unit, own, predicate)
     else:
