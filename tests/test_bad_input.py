@@ -105,7 +105,7 @@ CORPORA: dict[str, tuple[bytes, str]] = {
     "numbers.jsonl": (b'{"text": 5}\n', "line 1 has no text: each line must be an object"),
     "bytes.jsonl": (b'{"text": "caf\xe9"}\n\xff\xfe\n', "line 2 is not JSON"),
     "cut.jsonl.gz": (b"\x1f\x8b\x08\x00", "cannot be read"),
-    "notes.docx": (b"PK", "is no corpus: a corpus is a .txt, .jsonl or .jsonl.gz file"),
+    "notes.docx": (b"PK", "is no corpus: a corpus is a .txt, .jsonl, .jsonl.gz, .jsonl.zst or .parquet"),
 }
 
 
