@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from neuronaut.agent.options import BaseUrl, BudgetCalls, BudgetTokens, BudgetUsd, CorpusFile, Json, Model
+from neuronaut.agent.options import BaseUrl, BudgetCalls, BudgetTokens, BudgetUsd, CorpusFile, Dictionaries, Json, Model
 
 index_app = typer.Typer(help="What is read once for a model and a corpus, and kept.", no_args_is_help=True)
 
@@ -18,8 +18,10 @@ def index_build(
     kinds: Annotated[str, typer.Option(help="neurons, heads, features, or several: neurons,heads.")] = "neurons",
     layers: Annotated[str, typer.Option(help="0-5,7 or all.")] = "all",
     shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Make every Nth shard from the Ith on, here or on another machine.")
+        str | None,
+        typer.Option(metavar="I/N", help="Make every Nth shard from the Ith on, here or on another machine."),
     ] = None,
+    dictionary: Dictionaries = None,
     as_json: Json = False,
 ) -> None:
     """Read the explore text once, for all units of some kinds; `ask` is faster afterwards, with the same answers.
@@ -28,17 +30,19 @@ def index_build(
 
     Example: neuronaut index build --kinds neurons,heads --layers 0-5
     """
-    from neuronaut.agent.indexing import build
+    from neuronaut.agent.indexing import Inputs, build
 
-    build(model, corpus, kinds, layers, shard, as_json=as_json)
+    build(Inputs(model, corpus, dictionary or ()), kinds, layers, shard, as_json=as_json)
 
 
 @index_app.command("status")
-def index_status(model: Model = "pocket", corpus: CorpusFile = None, as_json: Json = False) -> None:
+def index_status(
+    model: Model = "pocket", corpus: CorpusFile = None, dictionary: Dictionaries = None, as_json: Json = False
+) -> None:
     """What is kept for a model and a corpus, and where."""
-    from neuronaut.agent.indexing import status
+    from neuronaut.agent.indexing import Inputs, status
 
-    status(model, corpus, as_json=as_json)
+    status(Inputs(model, corpus, dictionary or ()), as_json=as_json)
 
 
 @index_app.command("merge")

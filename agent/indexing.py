@@ -1,9 +1,11 @@
 """`neuronaut index`: what is read once for a model and a corpus, and what of it is there."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from neuronaut.agent.config import RunConfig
+from neuronaut.agent.dictionaries import dictionaries_named
 from neuronaut.agent.label.selection import layers_named
 from neuronaut.agent.progress import progress_on_stderr
 from neuronaut.agent.runs import open_inputs
@@ -50,16 +52,25 @@ class Kept:
     mebibytes: float
 
 
-def build(model: str, corpus: str | None, kinds: str, layers: str, shard: str | None, *, as_json: bool) -> None:
+@dataclass(frozen=True)
+class Inputs:
+    """Model, corpus and dictionaries as they were given."""
+
+    model: str
+    corpus: str | None
+    dictionaries: Sequence[str] = ()
+
+
+def build(inputs: Inputs, kinds: str, layers: str, shard: str | None, *, as_json: bool) -> None:
     """Read what is not kept yet, and print what is."""
     chosen = kinds_named(kinds)
     part = None if shard is None else share_named(shard)
-    target, text = _open(model, corpus)
+    target, text = _open(inputs)
     plan = plan_index(target, text, kinds=chosen, layers=layers_named(layers, target.spec.n_layers))
     numbers = None if part is None else range(part[0] - 1, plan.n_shards, part[1])
     with progress_on_stderr("index", f"statistics of {' and '.join(chosen)}") as progress:
         build_shards(plan, numbers, progress=progress)
-    plan.store.note_origin(_whole(model), None if corpus is None else _whole(corpus))
+    plan.store.note_origin(_whole(inputs.model), None if inputs.corpus is None else _whole(inputs.corpus))
     say = steps_on_stderr()
     for note in plan.store.notes:
         say("index", note)
@@ -68,9 +79,9 @@ def build(model: str, corpus: str | None, kinds: str, layers: str, shard: str | 
     _print(_kept(target, text), as_json=as_json)
 
 
-def status(model: str, corpus: str | None, *, as_json: bool) -> None:
+def status(inputs: Inputs, *, as_json: bool) -> None:
     """Print what is kept."""
-    _print(_kept(*_open(model, corpus)), as_json=as_json)
+    _print(_kept(*_open(inputs)), as_json=as_json)
 
 
 def kinds_named(text: str) -> tuple[KindName, ...]:
@@ -91,8 +102,14 @@ def share_named(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _open(model: str, corpus: str | None) -> tuple[TargetModel, Corpus]:
-    return open_inputs(RunConfig(question="index", model=model, corpus=corpus), steps_on_stderr())
+def _open(inputs: Inputs) -> tuple[TargetModel, Corpus]:
+    config = RunConfig(
+        question="index",
+        model=inputs.model,
+        corpus=inputs.corpus,
+        dictionaries=dictionaries_named(list(inputs.dictionaries)),
+    )
+    return open_inputs(config, steps_on_stderr())
 
 
 def _whole(name: str) -> str:

@@ -1,5 +1,6 @@
 """What every unit does on the explore text: statistics and the documents where it is largest, cached."""
 
+import hashlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -10,6 +11,7 @@ import numpy as np
 
 from neuronaut.tools.corpus import Corpus, Document, tokens_of
 from neuronaut.tools.errors import ToolRefused
+from neuronaut.tools.features.dictionary import Dictionary
 from neuronaut.tools.files import cache_folder
 from neuronaut.tools.kinds.base import IndexSettings, Kind
 from neuronaut.tools.kinds.features import Features
@@ -27,6 +29,7 @@ TOP_DOCUMENTS = 20  # `top` is the median of so many largest per-document maxima
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 KindName = Literal["neurons", "heads", "features"]
 KINDS: tuple[KindName, ...] = get_args(KindName)
+NEURONS: tuple[KindName, ...] = ("neurons",)
 Progress = Callable[[int, int], None]
 
 
@@ -224,7 +227,7 @@ class Index:
                     found = unit.kind == "head" and unit.layer == kind.layer and unit.sign > 0
                 case _:
                     found = unit.kind == "neuron" and unit.layer == kind.layer
-            if found and 0 <= unit.index < kind.width:  # type: ignore[attr-defined]
+            if found and 0 <= unit.index < kind.width:
                 return kind
         return None
 
@@ -289,7 +292,7 @@ def plan_index(
     target: TargetModel,
     corpus: Corpus,
     *,
-    kinds: Collection[KindName] = ("neurons",),
+    kinds: Collection[KindName] = NEURONS,
     layers: Sequence[int] | None = None,
     cache: Path | None = None,
     settings: IndexSettings | None = None,
@@ -327,12 +330,10 @@ def _dictionaries(target: TargetModel, layers: Collection[int]) -> list[Kind]:
     return found
 
 
-def features_key(dictionary: Any) -> str:
+def features_key(dictionary: Dictionary) -> str:
     """What tells a dictionary from all others: the hash of its files, of its weights where it was made here."""
-    import hashlib
-
     if dictionary.sha256:
-        return str(dictionary.sha256)
+        return dictionary.sha256
     found = hashlib.sha256(repr(dictionary.layout).encode())
     for name, weight in sorted(dictionary.weights.items()):
         found.update(name.encode() + weight.detach().contiguous().numpy().tobytes())
@@ -380,7 +381,7 @@ def build_index(
     progress: Progress | None = None,
     layers: Sequence[int] | None = None,
     settings: IndexSettings | None = None,
-    kinds: Collection[KindName] = ("neurons",),
+    kinds: Collection[KindName] = NEURONS,
 ) -> Index:
     """The index of some kinds in `layers` (all) on the explore text, taken from the cache as far as it is there.
 
@@ -400,7 +401,7 @@ def find_index(
     cache: Path | None = None,
     layers: Sequence[int] | None = None,
     settings: IndexSettings | None = None,
-    kinds: Collection[KindName] = ("neurons",),
+    kinds: Collection[KindName] = NEURONS,
 ) -> Index | None:
     """The index if all its shards are there and whole, else None. Runs no text through the target."""
     plan = plan_index(target, corpus, kinds=kinds, layers=layers, cache=cache, settings=settings)

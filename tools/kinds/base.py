@@ -134,6 +134,11 @@ class Kind(Protocol):
     def layer(self) -> int: ...
 
     @property
+    def width(self) -> int:
+        """How many units there are."""
+        ...
+
+    @property
     def sites(self) -> tuple[Site, ...]:
         """What is read of the target."""
         ...

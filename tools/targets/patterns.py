@@ -49,4 +49,4 @@ def pattern_of(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float |
         key.flatten(0, 1).transpose(1, 2),
         alpha=d_head**-0.5 if scaling is None else scaling,
     )
-    return scores.softmax(-1, dtype=torch.float32).to(query.dtype).unflatten(0, (batch, n_heads))
+    return scores.softmax(-1, dtype=torch.float32).to(query.dtype).view(batch, n_heads, pos, pos)
