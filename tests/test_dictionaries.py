@@ -150,7 +150,7 @@ def weights_of(name: str, rng: np.random.Generator) -> dict[str, Floats]:
 def config_of(name: str, *, old: bool, **more: Any) -> dict[str, Any]:
     """cfg.json in the layout before SAELens 6, with all in one table, or since, with the model's part in `metadata`."""
     own = dict(VARIANTS[name][1])
-    about = {"model_name": "tiny", "hook_name": "blocks.1.hook_resid_post"}
+    about: dict[str, Any] = {"model_name": "tiny", "hook_name": "blocks.1.hook_resid_post"}
     sizes: dict[str, Any] = {"d_in": D_IN, "d_sae": WIDTH, "dtype": "float32", "device": "cpu"}
     if "transcoder" in str(own.get("architecture")):
         about |= {"hook_name": "blocks.1.mlp.hook_in", "hook_name_out": "blocks.1.hook_mlp_out"}
