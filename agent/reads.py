@@ -8,7 +8,7 @@ import numpy as np
 
 from neuronaut.agent.proposers.base import Explored
 from neuronaut.agent.proposers.given import PERSON
-from neuronaut.agent.proposers.pool import brought, gathered
+from neuronaut.agent.proposers.pool import Brought, brought, gathered
 from neuronaut.agent.prospects import Prospect, in_order, rivals_of, shorter
 from neuronaut.agent.session import Done, Session
 from neuronaut.agent.steps import add_hypothesis, fresh_block, judge, run_test
@@ -23,7 +23,7 @@ from neuronaut.memory.judge import (
     wanting,
 )
 from neuronaut.tools.look.activations import activations_of
-from neuronaut.tools.look.damage import damaged
+from neuronaut.tools.look.damage import WINDOWS, damaged
 from neuronaut.tools.look.examples import EXPLORE_TOKENS, LIST_TOKENS
 from neuronaut.tools.look.reads import FiringRule
 from neuronaut.tools.look.weights import promoted_pieces
@@ -34,6 +34,7 @@ from neuronaut.tools.units import Unit
 EXAMPLES = 3
 PROMOTED = 10  # tokens shown to proposers
 MAX_ROUNDS = 3  # one for each confirm block
+FAST_DAMAGED = 60  # windows of damaged text where the answer is wanted soon
 WORTH_TESTING = 0.5  # of the best prospect; the rest stay rivals
 REVISION = "revision"  # author of what is left of a tested claim
 NOTHING_PROPOSED = "nothing was proposed that a test could carry"
@@ -59,12 +60,33 @@ def propose(session: Session, unit: Unit, rule: FiringRule) -> dict[str, Prospec
 
     What they say of the output is kept for the writes side.
     """
-    context = session.context
+    pool = gathered(session.proposers, _explored(session, unit, rule))
+    for reason in pool.left_out:
+        session.say("left out", reason)
+    for story in pool.writes:
+        add_hypothesis(session, unit, "writes", canonical_json(story.predicate), story.author)
+    if not pool.reads:
+        return {}
+    found = brought(pool.reads)
+    prospects: dict[str, Prospect] = {}
+    for row in _compared(session, unit, found):
+        source, origin = row["predicate"], list(found.values())[row["origin"]]
+        words = found[source].words if source in found else None  # of a claim without its idle parts nobody said any
+        identifier, claim = add_hypothesis(session, unit, "reads", source, origin.authors, words)
+        prospects.setdefault(identifier, replace(Prospect.of(row), against=origin.against))
+        session.say("propose", f"{claim} (F1 {row['f1']:.2f} on design)")
+    return prospects
+
+
+def _explored(session: Session, unit: Unit, rule: FiringRule) -> Explored:
+    """What proposers may know of the unit."""
+    context, fast = session.context, session.config.loop == "fast"
     tokens = context.sample("explore", EXPLORE_TOKENS)
     activations = context.activations(unit, "explore", n_tokens=EXPLORE_TOKENS)
-    apart = damaged(tokens, activations, rule, seed=session.config.seed)
+    windows = FAST_DAMAGED if fast else WINDOWS
+    apart = damaged(tokens, activations, rule, seed=session.config.seed, windows=windows)
     earlier = [finding for finding in session.earlier_findings(unit) if finding.side == "reads"]
-    explored = Explored(
+    return Explored(
         unit,
         tokens,
         activations,
@@ -77,26 +99,23 @@ def propose(session: Session, unit: Unit, rule: FiringRule) -> dict[str, Prospec
         promoted=tuple(promoted_pieces(context.target, unit, PROMOTED)),
         refuted=tuple(one.predicate for one in earlier if one.status == "REFUTED" and one.same_inputs),
         recalled=tuple(f"{one.status}: {one.claim}" for one in earlier),
+        pace="fast" if fast else "full",
     )
-    pool = gathered(session.proposers, explored)
-    for reason in pool.left_out:
-        session.say("left out", reason)
-    for story in pool.writes:
-        add_hypothesis(session, unit, "writes", canonical_json(story.predicate), story.author)
-    if not pool.reads:
-        return {}
-    found = brought(pool.reads)
-    done = session.experiment("compare_on_design", {"unit": unit.address, "predicates": list(found)})
-    by = list(found.values())
-    prospects: dict[str, Prospect] = {}
-    compared = done.payload["predicates"][: 1 if session.config.loop == "one-shot" else None]
-    for row in in_order(compared, [one.wish for one in by]):
-        source, origin = row["predicate"], by[row["origin"]]
-        words = found[source].words if source in found else None  # of a claim without its idle parts nobody said any
-        identifier, claim = add_hypothesis(session, unit, "reads", source, origin.authors, words)
-        prospects.setdefault(identifier, replace(Prospect.of(row), against=origin.against))
-        session.say("propose", f"{claim} (F1 {row['f1']:.2f} on design)")
-    return prospects
+
+
+def _compared(session: Session, unit: Unit, found: dict[str, Brought]) -> list[dict[str, Any]]:
+    """Rows of `compare_on_design`, the most promising first. Of the fast loop text is edited for the first one only, and it
+    stays first, or what is left of it without its idle parts."""
+    asked: dict[str, Any] = {"unit": unit.address, "predicates": list(found)}
+    wishes = [one.wish for one in found.values()]
+    if session.config.loop != "fast":
+        rows = session.experiment("compare_on_design", asked).payload["predicates"]
+        return in_order(rows[: 1 if session.config.loop == "one-shot" else None], wishes)
+    scored = session.experiment("compare_on_design", asked | {"edits": False}).payload["predicates"]
+    first, *others = in_order(scored, wishes)
+    again = session.experiment("compare_on_design", asked | {"predicates": [first["predicate"]]}).payload["predicates"]
+    edited = {row["predicate"]: row | {"origin": first["origin"]} for row in in_order(again, [None])}
+    return [*edited.values(), *(row for row in others if row["predicate"] not in edited)]
 
 
 def test_claim(session: Session, unit: Unit, chosen: str, ids: list[str], against: tuple[str, ...]) -> Decision | None:
@@ -195,7 +214,7 @@ def answer(session: Session, unit: Unit) -> None:
             return
         chosen, *waiting = waiting
         decision = test_claim(session, unit, chosen, ids, prospects[chosen].against)
-        if decision is None:
+        if decision is None or session.config.loop == "fast":
             return
         waiting.sort(key=lambda one: one not in _as_good(session, ids, chosen))
         if session.config.loop != "one-shot" and (revised := _revised(session, unit, chosen)) is not None:

@@ -32,6 +32,11 @@ class Vocabulary:
         return np.array([not piece[:1].isalnum() for piece in self.pieces], dtype=bool)
 
     @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """(d_vocab,) characters of each token, 0 of special ones."""
+        return np.array([0 if i in self.special else len(piece) for i, piece in enumerate(self.pieces)], dtype=np.int64)
+
+    @cached_property
     def writing(self) -> dict[str, list[int]]:
         """The tokens by their text in lower case, without white space behind it."""
         return self._by(lambda piece: piece.rstrip() or piece)
@@ -56,6 +61,8 @@ class Tokens:
     ids, starts, ends: (n_windows, n_pos) int32; starts and ends are character offsets into `texts[window]`.
     documents: (n_windows,) int64, equal for the windows of one document.
     texts: the exact text of each window, special tokens left out.
+    whole: the text that these windows were selected from, and their rows there: what is known of it need not be worked out
+    again.
     """
 
     ids: NDArray[np.int32]
@@ -64,6 +71,7 @@ class Tokens:
     documents: NDArray[np.int64]
     texts: tuple[str, ...]
     vocabulary: Vocabulary = field(repr=False)
+    whole: "tuple[Tokens, NDArray[np.int64]] | None" = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         shape = self.ids.shape
@@ -88,6 +96,8 @@ class Tokens:
     @cached_property
     def words(self) -> NDArray[np.object_]:
         """(n_windows, n_pos) the whole word that contains each token; '' where the token holds no part of a word."""
+        if (known := self._known("words")) is not None:
+            return known
         words = np.full(self.ids.shape, "", dtype=object)
         for window, text in enumerate(self.texts):
             spans = [(m.start(), m.end(), m.group()) for m in _WORD.finditer(text)]
@@ -106,6 +116,8 @@ class Tokens:
 
         White space at the end of a token is left out; '' at special tokens and padding.
         """
+        if (known := self._known("words_so_far")) is not None:
+            return known
         found = np.full(self.ids.shape, "", dtype=object)
         blank = np.array([len(p) - len(p.rstrip()) if p.strip() else 0 for p in self.vocabulary.pieces], dtype=np.int64)
         for window, text in enumerate(self.texts):
@@ -115,6 +127,13 @@ class Tokens:
             starts = runs[np.searchsorted(runs, ends - 1, side="right") - 1] if len(at) else ends
             found[window, at] = [text[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
         return found
+
+    def _known(self, grid: str) -> NDArray[np.object_] | None:
+        """A grid of the text that these windows were selected from, at them; None where it has not been worked out."""
+        if self.whole is None or grid not in self.whole[0].__dict__:
+            return None
+        known: NDArray[np.object_] = self.whole[0].__dict__[grid][self.whole[1], : self.ids.shape[1]]
+        return known
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -135,6 +154,7 @@ class Tokens:
             self.documents[rows],
             tuple(self.texts[row] for row in rows),
             self.vocabulary,
+            (self, rows),
         )
 
 
@@ -163,8 +183,7 @@ def tokens_from_ids(
     ids = np.full((len(rows), width), PAD, dtype=np.int32)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = row
-    lengths = np.array([0 if i in vocabulary.special else len(piece) for i, piece in enumerate(vocabulary.pieces)])
-    sizes = np.where(ids == PAD, 0, lengths[np.maximum(ids, 0)])
+    sizes = np.where(ids == PAD, 0, vocabulary.sizes[np.maximum(ids, 0)])
     ends = np.cumsum(sizes, axis=1).astype(np.int32)
     texts = tuple("".join(vocabulary.pieces[i] for i in row if i not in vocabulary.special) for row in rows)
     numbers = np.arange(len(rows)) if documents is None else np.asarray(documents)

@@ -11,6 +11,7 @@ from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.units import Unit
 
 Side = Literal["reads", "writes"]
+Pace = Literal["full", "fast"]
 
 
 class Firing(Protocol):
@@ -34,7 +35,8 @@ class Explored:
     activations: (n_windows, n_pos), the unit's sign applied. damaged: the same for damaged explore text, where cues that
     come together in natural text come apart. wide: the same for more explore text, for what takes counting only.
     promoted: tokens that its firing makes likelier, best first. refuted: canonical JSON of predicates that a test of an
-    earlier run refuted. recalled: sentences on earlier findings. others: what other proposers have brought before.
+    earlier run refuted. recalled: sentences on earlier findings. others: what other proposers have brought before. pace: fast
+    where one hypothesis and its nearest rivals are wanted, soon.
     """
 
     unit: Unit
@@ -47,6 +49,7 @@ class Explored:
     refuted: tuple[str, ...] = ()
     recalled: tuple[str, ...] = ()
     others: "tuple[Proposal, ...]" = ()
+    pace: Pace = "full"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The built-in proposer: it searches the hypothesis language on explore text, without a language model."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from neuronaut.agent.proposers.finish import finished, fitted_again
 from neuronaut.agent.proposers.found import Found
 from neuronaut.agent.proposers.lists import lists
 from neuronaut.agent.proposers.modes import beginnings, modes_of
-from neuronaut.agent.proposers.search import LIMITS, Formula, exact, formulas
+from neuronaut.agent.proposers.search import FULL, LIMITS, Effort, Formula, exact, formulas
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import Predicate
@@ -23,7 +23,8 @@ from neuronaut.tools.tokens import Tokens
 
 MIN_SELECTION_F1 = 0.15  # below it no test could carry the claim
 SAME_CLAIM = 0.99  # agreement, at places where either holds, of two forms of one claim
-_REFITTED = 6
+FAST_RIVALS = 2  # beside the best
+FAST = Effort(width=4, depth=2, clauses=2, seeds=1, refitted=1, kept=frozenset({"best", "20 items", "token", "leaf"}), modes=False)
 
 
 def search(
@@ -37,17 +38,17 @@ def search(
     return _searched(Case.of(tokens, activations, rule, seed), budget=budget)
 
 
-def _searched(case: Case, *, budget: int, refuted: Sequence[str] = ()) -> list[Found]:
+def _searched(case: Case, *, budget: int, refuted: Sequence[str] = (), effort: Effort = FULL) -> list[Found]:
     if case.fit.fires.sum() < 1 or case.select.fires.sum() < 1:
         return []
     tally = Tally()
-    pool = formulas(case.features, case.fit, tally)
+    pool = formulas(case.features, case.fit, tally, effort)
     pool.sort(key=lambda formula: -round(formula.score(case.fit), 9))
-    for formula in pool[:_REFITTED]:
+    for formula in pool[: effort.refitted]:
         pool += [fitted_again(formula, case.features, case.fit, limit, tally) for limit in LIMITS]
     kept: list[tuple[Found, Mask]] = []
     banned = [_mask(predicate_from_json(text), case.features) for text in refuted]
-    chosen = _chosen(pool, case.select)
+    chosen = _chosen(pool, case.select, effort.kept)
     for formula in chosen:
         final = finished(formula, case.features, case.whole, tally)
         predicate, mask = final.node, final.mask
@@ -59,7 +60,8 @@ def _searched(case: Case, *, budget: int, refuted: Sequence[str] = ()) -> list[F
             kept[alike[0]] = min(kept[alike[0]], (found, mask), key=_plainness)
         else:
             kept.append((found, mask))
-    several = [modes_of(one, case, tally) for one in beginnings(chosen, pool, case, tally)]
+    starts = beginnings(chosen, pool, case, tally) if effort.modes else []
+    several = [modes_of(one, case, tally) for one in starts]
     modes = [one for one in several if one is not None]
     modes.sort(key=lambda one: (-round(one.selection_f1, 2), -len(one.predicate.children())))
     return [*modes[:1], *_ranked([found for found, _ in kept], tally.tried, budget)]
@@ -85,20 +87,22 @@ def _ranked(found: list[Found], tried: int, budget: int) -> list[Found]:
     return [Found(o.predicate, o.f1, o.precision, o.coverage, o.selection_f1, o.items, tried) for o in kept]
 
 
-def _chosen(pool: list[Formula], select: Target) -> list[Formula]:
-    """The best formula of each complexity on the selecting documents, of single leaves, and of current tokens alone."""
+def _chosen(pool: list[Formula], select: Target, kinds: Collection[str] | None) -> list[Formula]:
+    """The best formula of each complexity on the selecting documents, of single leaves, and of current tokens alone, or of
+    some of these kinds."""
     ordered = sorted(
         pool, key=lambda formula: (-round(formula.score(select), 9), formula.cost, canonical_json(formula.node))
     )
-    classes = [
-        ordered,
-        *([formula for formula in ordered if formula.cost <= limit] for limit in (20, 5, 100)),
-        [formula for formula in ordered if formula.only_token],
-        [formula for formula in ordered if len(formula.clauses) == 1 and len(formula.clauses[0].atoms) == 1],
-        [formula for formula in ordered if len(formula.clauses) == 1],
-        [formula for formula in ordered if formula.exact],
-    ]
-    first = {id(formulas_[0]): formulas_[0] for formulas_ in classes if formulas_}
+    classes = {
+        "best": ordered,
+        **{f"{limit} items": [formula for formula in ordered if formula.cost <= limit] for limit in (20, 5, 100)},
+        "token": [formula for formula in ordered if formula.only_token],
+        "leaf": [formula for formula in ordered if len(formula.clauses) == 1 and len(formula.clauses[0].atoms) == 1],
+        "clause": [formula for formula in ordered if len(formula.clauses) == 1],
+        "exact": [formula for formula in ordered if formula.exact],
+    }
+    wanted = [some[0] for kind, some in classes.items() if some and (kinds is None or kind in kinds)]
+    first = {id(formula): formula for formula in wanted}
     return list(first.values())
 
 
@@ -123,7 +127,8 @@ class GrammarProposer:
         """At most `max_rivals` hypotheses about when the unit fires, best first, then lists of words and tokens; no refuted
         predicate among them."""
         case = Case.of(*joined(explored), explored.rule, self.seed)
-        found = _searched(case, budget=self.max_rivals, refuted=explored.refuted)
+        budget, effort = (self.max_rivals, FULL) if explored.pace == "full" else (1 + FAST_RIVALS, FAST)
+        found = _searched(case, budget=budget, refuted=explored.refuted, effort=effort)
         if explored.wide is not None:
             listed = {canonical_json(one.predicate): one for one in lists(*explored.wide, explored.rule)}
             known = {canonical_json(one.predicate) for one in found}.union(explored.refuted)

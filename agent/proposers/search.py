@@ -20,8 +20,29 @@ MIN_GAIN = 0.03  # F1 on explore that a leaf or a clause must bring
 _ALIKE = 1  # states of a beam that may be about the same
 _EXCLUDED_BY = ("token", "loose token", "token 1 before")
 _FLAGS_TRIED = 4
-_MAX_CLAUSES = 4
 _PRECISE = 0.8
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How far the search goes.
+
+    width, depth: states of a beam, atoms of a clause. clauses: of a union; seeds: clauses from which unions grow. refitted:
+    formulas whose sets are chosen anew at every size. kept: of which kinds the best formula is made lean; all where None.
+    skipped: families that are left out. modes: whether weaker rules are looked for where the strongest does not hold.
+    """
+
+    width: int = 8
+    depth: int = 3
+    clauses: int = 4
+    seeds: int = 2
+    refitted: int = 6
+    kept: frozenset[str] | None = None
+    modes: bool = True
+    skipped: frozenset[str] = frozenset()
+
+
+FULL = Effort()
 
 
 def _spliced(node: Predicate, kind: type[nodes.AllOf] | type[nodes.AnyOf]) -> tuple[Predicate, ...]:
@@ -122,8 +143,8 @@ class Beam:
     target: Target
     beside: Counts
     tally: Tally
-    width: int = 8
-    depth: int = 3
+    effort: Effort = FULL
+    depth: int = FULL.depth
     known: dict[str, float] = field(default_factory=dict, repr=False)  # scores by label
 
     def clauses(self) -> list[Clause]:
@@ -161,7 +182,7 @@ class Beam:
             if alike.get(families, 0) < _ALIKE:
                 alike[families] = alike.get(families, 0) + 1
                 kept.append(clause)
-            if len(kept) == self.width:
+            if len(kept) == self.effort.width:
                 break
         return kept
 
@@ -182,7 +203,7 @@ class Beam:
         used = {atom.family for atom in state.atoms}
         atoms: Scored = {}
         for name, family in self.features.families.items():
-            if name not in used:
+            if name not in used and name not in self.effort.skipped:
                 atoms |= best_sets(family, inside, LIMITS, beside=self.beside, tally=self.tally)
         if state.atoms:
             for name in _EXCLUDED_BY:
@@ -252,16 +273,16 @@ def _group(atom: Atom) -> str:
     return f"{atom.node.kind} {inner.kind}"
 
 
-def formulas(features: Features, target: Target, tally: Tally) -> list[Formula]:
+def formulas(features: Features, target: Target, tally: Tally, effort: Effort = FULL) -> list[Formula]:
     """Single clauses, and the unions that grow from the best of them; fitted to `target`."""
-    single = Beam(features, target, Counts(), tally).clauses()
+    single = Beam(features, target, Counts(), tally, effort, effort.depth).clauses()
     found = [*tokens_alone(features, target, tally), *(Formula.of([clause]) for clause in single)]
-    for seed in _seeds(single, target):
+    for seed in _seeds(single, target)[: effort.seeds]:
         chosen = [seed]
-        while len(chosen) < _MAX_CLAUSES:
+        while len(chosen) < effort.clauses:
             whole = Formula.of(chosen)
             left = target.without(whole.mask).alone()
-            more = Beam(features, left, Counts(), tally, depth=2).clauses()
+            more = Beam(features, left, Counts(), tally, effort, min(2, effort.depth)).clauses()
             unions = [Formula.of([*chosen, clause]) for clause in more]
             best = max(unions, key=lambda union: union.score(target), default=whole)
             if target.counts(best.mask).f1 < target.counts(whole.mask).f1 + MIN_GAIN:

@@ -21,7 +21,9 @@ AFTER = 3  # tokens kept behind the place
 Ids = NDArray[np.int32]
 
 
-def damaged(tokens: Tokens, activations: NDArray[np.floating], rule: FiringRule, *, seed: int) -> Tokens:
+def damaged(
+    tokens: Tokens, activations: NDArray[np.floating], rule: FiringRule, *, seed: int, windows: int = WINDOWS
+) -> Tokens:
     """Windows around firing places: some of the last 16 tokens replaced, or some of them put into another text.
 
     activations: (n_windows, n_pos) on `tokens`. Each window belongs to the document of its firing place. Seeded.
@@ -31,7 +33,7 @@ def damaged(tokens: Tokens, activations: NDArray[np.floating], rule: FiringRule,
     chosen = _spread(fires, tokens, rng)
     pool = tokens.ids[tokens.scored]
     rows, documents = [], []
-    for number in range(WINDOWS if len(chosen) else 0):
+    for number in range(windows if len(chosen) else 0):
         window, place = chosen[number % len(chosen)].tolist()
         turn = number // len(chosen)
         row = (

@@ -23,7 +23,7 @@ from neuronaut.tools.tokens import Tokens, tokens_from_ids
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
-NextTokens = Callable[[Ints, Ints], NDArray[np.float64]]
+NextTokens = Callable[[NDArray[np.int32], Ints], NDArray[np.float64]]
 Arm = Literal["keep_break", "make_placebo"]
 
 OVERSAMPLING = 3
@@ -53,7 +53,8 @@ class Pair:
 class Source:
     """What edits are made from: the text, the unigram shares (d_vocab,), the model's next-token shares, a decode-encode test.
 
-    next_tokens(ids (n, pos), positions (n,)) -> (n, d_vocab): the distribution of the token at each position.
+    next_tokens(ids (n, pos), positions (n,)) -> (n, d_vocab): the distribution of the token at each position, from the tokens
+    before it.
     survives: whether ids come back the same from decoding and encoding.
     """
 
@@ -227,8 +228,7 @@ class LeafEdits:
         shares = self.source.unigram[None, :] * np.where(same_class, 1.0, OTHER_CLASS)
         predicted = np.flatnonzero(self.rng.random(len(places)) < 0.5)
         if len(predicted):
-            ids = np.maximum(tokens.ids[places[predicted, 0], : int(at[predicted].max()) + 1], 0).astype(np.int64)
-            shares[predicted] = self.source.next_tokens(ids, at[predicted])
+            shares[predicted] = self.source.next_tokens(tokens.ids[places[predicted, 0]], at[predicted])
         shares[:, list(tokens.vocabulary.special)] = 0.0
         return np.asarray(shares)
 

@@ -39,12 +39,23 @@ def holds(predicate: Predicate, tokens: Tokens) -> Bools:
     memo: dict[Predicate, Bools] = tokens.__dict__.setdefault("_memo", {})
     found = memo.get(predicate)
     if found is None:
-        found = _holds(predicate, tokens) & tokens.scored
+        found = _of_whole(predicate, tokens)
+        if found is None:
+            found = _holds(predicate, tokens) & tokens.scored
         found.setflags(write=False)
         while memo and len(memo) * found.nbytes > MEMO_BYTES:
             del memo[next(iter(memo))]
         memo[predicate] = found
     return found
+
+
+def _of_whole(predicate: Predicate, tokens: Tokens) -> Bools | None:
+    """What is known of the text that some windows were selected from, at them: a predicate looks at its own window only."""
+    if tokens.whole is None:
+        return None
+    whole, rows = tokens.whole
+    known: dict[Predicate, Bools] = whole.__dict__.get("_memo", {})
+    return known[predicate][rows, : tokens.ids.shape[1]] if predicate in known else None
 
 
 def _holds(predicate: Predicate, tokens: Tokens) -> Bools:

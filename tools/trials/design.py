@@ -18,7 +18,6 @@ from neuronaut.tools.stats import document_weights
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.trials.modes import lowered, mode_rules
 from neuronaut.tools.trials.reads import UnitArgs, edit_source, needed_rule
-from neuronaut.tools.trials.writes import unigram
 from neuronaut.tools.units import Unit
 
 IDLE_E = 8.0  # a leaf whose edits earn less is idle; one that does nothing earns so much in one of eight cases at most
@@ -29,9 +28,10 @@ MOST_COMPARED = 64
 
 
 class CompareArgs(UnitArgs):
-    """The neuron and the predicates (JSON) to compare."""
+    """The neuron and the predicates (JSON) to compare; edits: whether text is edited, or they are only scored."""
 
     predicates: tuple[str, ...] = Field(min_length=1, max_length=MOST_COMPARED)
+    edits: bool = True
 
 
 @tool("compare_on_design", opens_test_text=True)
@@ -46,7 +46,7 @@ def compare_on_design(context: ToolContext, args: CompareArgs) -> ToolResult:
     unit = Unit.parse(args.unit)
     rule, tokens = needed_rule(context, unit), context.tokens("design")
     activations = context.activations(unit, "design")
-    source = edit_source(context.target, tokens, unigram(context))
+    source = edit_source(context, tokens)
     waiting = [(at, predicate_from_json(one)) for at, one in enumerate(args.predicates)]
     best = max(_scores(one, activations, tokens, rule)["f1"] for _, one in waiting)
     rows: dict[str, dict[str, Any]] = {}
@@ -58,7 +58,7 @@ def compare_on_design(context: ToolContext, args: CompareArgs) -> ToolResult:
         row = {"predicate": key, "origin": origin, "complexity": complexity(predicate), "idle": None}
         own = lowered(rule, mode_rules(predicate, activations, tokens, rule))
         rows[key] = row | _scores(predicate, activations, tokens, own)
-        if rows[key]["f1"] >= max(WORTH_EDITING, NEAR_THE_BEST * best):
+        if args.edits and rows[key]["f1"] >= max(WORTH_EDITING, NEAR_THE_BEST * best):
             e_values = leaf_e_values(context, unit, predicate, source, own)
             idle = {leaf for leaf, e in e_values.items() if e < IDLE_E}
             rows[key]["idle"] = len(idle) / len(e_values)

@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from pydantic import Field
 
 from neuronaut.tools.errors import ToolRefused
@@ -34,17 +33,15 @@ from neuronaut.tools.predicates.nodes import Predicate
 from neuronaut.tools.predicates.tree import complexity, leaves, predicate_from_json
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.stats import e_value
-from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.trials.halves import rarer_half_precision
 from neuronaut.tools.trials.modes import lowered, mode_rows, mode_rules
+from neuronaut.tools.trials.next_tokens import NextTokens
 from neuronaut.tools.trials.nulls import f1_of_others, other_units, selection_null
 from neuronaut.tools.trials.writes import unigram
 from neuronaut.tools.units import Unit
 
-EDIT_BATCH = 64  # texts
-NEXT_CONTEXT = 64  # tokens from which a replacement is predicted; long texts cost much and change it little
 MOST_RIVALS = 16
 
 
@@ -112,28 +109,9 @@ def firing(context: ToolContext, args: UnitArgs) -> ToolResult:
     return ToolResult((Measurement("base_rate", rate, "share of tokens", n),), payload)
 
 
-def _recent(ids: Array, position: int) -> list[int]:
-    """The first token and the last ones before a position, at most NEXT_CONTEXT: what the next token is predicted from."""
-    before = ids[: max(position, 1)].tolist()
-    return before if len(before) <= NEXT_CONTEXT else [before[0], *before[1 - NEXT_CONTEXT :]]
-
-
-def edit_source(target: TargetModel, tokens: Tokens, share: Array) -> Source:
+def edit_source(context: ToolContext, tokens: Tokens) -> Source:
     """What edits of this text are made from: unigram shares and the target's own next-token distribution."""
-
-    def next_tokens(ids: Array, positions: Array) -> Array:
-        found = np.empty((len(ids), target.spec.d_vocab))
-        order = np.argsort(positions, kind="stable")
-        for at in range(0, len(ids), EDIT_BATCH):
-            rows = order[at : at + EDIT_BATCH]
-            recent = [_recent(ids[row], int(positions[row])) for row in rows]
-            width = max(map(len, recent))
-            part = torch.tensor([[*one, *[0] * (width - len(one))] for one in recent])
-            logits = target.run(part, logits=True).logits
-            assert logits is not None
-            last = logits[torch.arange(len(part)), torch.tensor([len(one) - 1 for one in recent])]
-            found[rows] = torch.softmax(last.double(), dim=-1).numpy()
-        return found
+    target = context.target
 
     def survives(rows: Sequence[tuple[int, ...]]) -> list[bool]:
         back = target.tokenize([target.decode(row) for row in rows])
@@ -142,7 +120,7 @@ def edit_source(target: TargetModel, tokens: Tokens, share: Array) -> Source:
             windows.setdefault(int(document), []).append(tuple(int(i) for i in back.ids[window] if i >= 0))
         return [windows.get(i) == [tuple(row)] for i, row in enumerate(rows)]
 
-    return Source(tokens, share, next_tokens, survives, target.spec.n_ctx)
+    return Source(tokens, unigram(context), NextTokens.of(context), survives, target.spec.n_ctx)
 
 
 @tool("test_reads", opens_test_text=True)
@@ -162,7 +140,7 @@ def test_reads(context: ToolContext, args: TestReadsArgs) -> ToolResult:
     activations = context.activations(unit, "confirm", block=args.block)
     scores = score_reads(strength(claim, tokens), activations, tokens, rule, seed=args.seed)
     rule = replace(rule, dense=bool(scores.counts.fired.sum() / scores.counts.places.sum() > DENSE))
-    source = edit_source(context.target, tokens, unigram(context))
+    source = edit_source(context, tokens)
     spent = spend_pairs(context.target, unit, claim, source, rule, avoid=rivals[0] if rivals else None)
     bets = spent.answers.bets(rule)
     leaf_e = _leaf_e(claim, spent.answers, rules or [rule])
