@@ -3,6 +3,7 @@
 import json
 import runpy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 from neuronaut.agent.cli import app
 from neuronaut.tools import stored as stored_module
 from neuronaut.tools.corpus import corpus_from_texts, pocket_corpus
+from neuronaut.tools.errors import UserError
 from neuronaut.tools.look import examples
 from neuronaut.tools.registry import ToolContext, find_tool
 from neuronaut.tools.stored import StoredActivations, store_activations
@@ -128,9 +130,9 @@ def test_the_command_line_builds_an_index_and_says_what_is_there(
     text.write_text("".join(json.dumps({"text": one.text}) + "\n" for one in OTHER.documents))
     inputs = ["--model", str(make_model("llama", tmp_path / "llama")), "--corpus", str(text), "--json"]
 
-    def printed(command: str) -> dict[str, object]:
-        done = CliRunner().invoke(app, ["index", command, *inputs], catch_exceptions=False)
-        found: dict[str, object] = json.loads(done.stdout)
+    def printed(command: str, *more: str) -> dict[str, Any]:
+        done = CliRunner().invoke(app, ["index", command, *inputs, *more], catch_exceptions=False)
+        found: dict[str, Any] = json.loads(done.stdout)
         return found
 
     nothing = printed("status")
@@ -139,3 +141,37 @@ def test_the_command_line_builds_an_index_and_says_what_is_there(
     assert built["statistics"] is True
     assert built["activations"] == list(range(int(str(built["layers"]))))
     assert printed("status") == built
+    heads = printed("build", "--kinds", "heads", "--layers", "0,2")["kinds"][1]
+    assert (heads["kind"], heads["complete"]) == ("heads", ["heads-000", "heads-002"])
+    assert (heads["parts"], heads["done"], heads["missing"]) == (3, 2, 1)
+    for wrong, said in (
+        ("--kinds=cats", "choose from neurons"),
+        ("--layers=9", "layers 0 to 2"),
+        ("--shard=3/2", "1/4 to 4/4"),
+    ):
+        refused = CliRunner().invoke(app, ["index", "build", *inputs, wrong])
+        assert isinstance(refused.exception, UserError)
+        assert said in str(refused.exception)
+
+
+def test_the_command_line_merges_indexes_and_clears_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, text = str(make_model("llama", tmp_path / "llama")), tmp_path / "text.jsonl"
+    text.write_text("".join(json.dumps({"text": one.text}) + "\n" for one in OTHER.documents))
+
+    def index(cache: str, *words: str) -> Any:
+        monkeypatch.setenv("NEURONAUT_CACHE", str(tmp_path / cache))
+        return json.loads(CliRunner().invoke(app, ["index", *words, "--json"], catch_exceptions=False).stdout)
+
+    inputs = ("--model", model, "--corpus", str(text))
+    index("there", "build", *inputs, "--kinds", "heads", "--shard", "1/1")
+    [merged] = index("here", "merge", str(tmp_path / "there" / "index"))
+    assert (merged["copied"], merged["already_there"], merged["damaged"]) == (3, 0, [])
+    assert len(index("here", "status", *inputs)["kinds"][1]["complete"]) == 3
+    assert index("there", "gc", "--model", model)["garbage"] == []
+    text.unlink()
+    found = index("there", "gc", "--model", model)
+    assert [Path(one["path"]).parent for one in found["garbage"]] == [tmp_path / "there" / "index"]
+    assert "is gone" in found["garbage"][0]["reason"]
+    assert Path(found["garbage"][0]["path"]).exists()
+    assert index("there", "gc", "--model", model, "--yes")["removed"] is True
+    assert list((tmp_path / "there" / "index").iterdir()) == []
