@@ -542,3 +542,20 @@ def test_another_corpus_does_not_make_the_prompts_of_a_circuit_fresh(place: Plac
         runs = [notebook.start_run(made["CONFIG"], made["TARGET"], (name, name * 64, 1000)) for name in ("a", "b")]
         assert [notebook.open_block(run, task, "circuit") for run in (*runs, *runs)] == [0, 1, 2, None]
         assert [notebook.open_block(run, UNIT, "reads") for run in runs] == [0, 0]
+
+
+def test_items_may_change_and_are_no_part_of_the_ledger(place: Place, filled: dict[str, str]) -> None:
+    with Notebook(place) as notebook:
+        head = notebook.head()
+        leased = notebook.lease(filled["run"], "me", now=0.0, until=1e9 + 0.5, limit=9, alive=lambda _: True)
+        assert [(one.address, one.null_kind, one.state) for one in leased] == [
+            ("1.7", None, "leased"),
+            ("1.8", "shuffled", "leased"),
+        ]
+        notebook.end_item(leased[1], "skipped", "dead")
+        assert notebook.item_counts(filled["run"]) == {("leased", False): 1, ("skipped", True): 1}
+        assert notebook.head() == head
+        assert verify(notebook, head) == []
+        assert notebook.items(filled["run"])[0].lease_until == 1e9 + 0.5
+        with pytest.raises(IntegrityError), notebook._writing():
+            notebook._db.execute(schema.item.update().values(state="leased", owner=None))

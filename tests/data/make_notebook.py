@@ -59,7 +59,7 @@ def judged(notebook: Notebook, run: str, hypothesis: str, case: ReadsCase, *, un
 
 def fill(path: Place | Path) -> dict[str, str]:
     """The ids of what stands in a notebook with one answered run: a SUPPORTED and a REFUTED claim, a call and a batch of one, a
-    failure; and an evaluation with one row."""
+    failure, two items that wait; and an evaluation with one row."""
     with Evaluations(path) as benchmark:
         evaluation = benchmark.begin(EvaluationKey("planted", 0, "grammar", "full", "c" * 64), {"commit": None}).id
         benchmark.add(evaluation, {"case": "1.7", "family": "bigram", "outcome": "ok", "truth_f1": 0.5})
@@ -90,6 +90,7 @@ def fill(path: Place | Path) -> dict[str, str]:
         said = {"response": "", "calls": '[{"id":"1","name":"look","arguments":"{}"}]', "seconds": 60}
         said |= {"answered_by": "m", "stop_reason": "tool_use", "tokens_in": 9, "tokens_written": 4}
         notebook.end_batch(batch, "ended", "", {items[0]: said})
+        notebook.add_items(run, [("1.7", None, "1"), ("1.8", "shuffled", "1")])
         notebook.end_run(run, "answered", "", {"seconds": 3.0, "forwards": 12.0})
         return {
             "run": run,
