@@ -80,6 +80,3 @@ def default_place() -> Place:
     """$NEURONAUT_NOTEBOOK, or notebook.db in the user's data folder."""
     named = os.environ.get("NEURONAUT_NOTEBOOK")
     return place_of(named) if named else File(Path(platformdirs.user_data_dir("neuronaut")) / "notebook.db")
-
-
-default_path = default_place

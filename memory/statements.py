@@ -7,7 +7,10 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from neuronaut.memory.database import Kind
 from neuronaut.memory.schema import TRANSITIONS, WORKING, metadata
 
-_DIALECTS: dict[Kind, Dialect] = {"sqlite": sqlite.dialect(), "postgresql": postgresql.dialect()}
+_DIALECTS: dict[Kind, Dialect] = {
+    "sqlite": sqlite.dialect(),
+    "postgresql": postgresql.dialect(),  # type: ignore[no-untyped-call]
+}
 # Its rows are only added, whoever asks and however many rows are meant: for each statement, not for each row.
 _REFUSE = """CREATE FUNCTION only_added() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
   RAISE integrity_constraint_violation USING MESSAGE = TG_TABLE_NAME || ' rows are only added';
