@@ -53,7 +53,7 @@ class Wanted:
 def train_sae(wanted: Wanted, *, as_json: bool) -> None:
     """Train, measure, write, and print the report. Cheap checks come before the model is loaded."""
     from neuronaut.tools.features.training.make import check_free, make
-    from neuronaut.tools.features.training.settings import Settings, check_settings, find_site
+    from neuronaut.tools.features.training.settings import Settings, check_settings, find_site, site_width, usual_rate
     from neuronaut.tools.features.training.stream import check_length
 
     n_tokens = int(wanted.tokens)
@@ -63,7 +63,8 @@ def train_sae(wanted: Wanted, *, as_json: bool) -> None:
     target, corpus = open_inputs(RunConfig(question="train-sae", model=wanted.model, corpus=wanted.corpus), say)
     site = find_site(target.spec, wanted.site, wanted.layer)
     check_length(target, corpus, wanted.width)
-    settings = Settings(site, wanted.width, wanted.k, n_tokens, activation, wanted.seed)
+    rate = usual_rate(site_width(target.spec, site))
+    settings = Settings(site, wanted.width, wanted.k, n_tokens, activation, wanted.seed, rate=rate)
     report = make(
         target,
         corpus,

@@ -110,7 +110,7 @@ def _report(target: TargetModel, corpus: Corpus, settings: Settings, found: dict
 
 def _said(settings: Settings) -> dict[str, Any]:
     """The settings as JSON, what follows from others worked out."""
-    known = replace(settings, rate=settings.peak_rate, dead_after=settings.quiet_tokens)
+    known = replace(settings, dead_after=settings.quiet_tokens)
     site = {"site": settings.site.name, "layer": settings.site.layer}
     return site | {name: value for name, value in asdict(known).items() if name != "site"}
 

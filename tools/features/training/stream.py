@@ -65,21 +65,29 @@ class ExploreStream:
     target: TargetModel
     corpus: Corpus
     settings: Settings
-    _first: tuple[Tensor, int] | None = field(default=None, repr=False)
+    _whole: Tensor | None = field(default=None, repr=False)
+    _is_larger: bool = field(default=False, repr=False)
 
     def part(self, spot: Spot) -> Part:
         """The part of the stream that begins at a spot."""
         total = len(self.corpus.of("explore"))
-        if self._first is None:
-            self._first = self._read(Spot(0, 0))
-        whole = self._first[1] == total
-        values, n_documents = self._first if whole or spot == Spot(0, 0) else self._read(spot)
-        if not whole:
-            self._first = (self._first[0][:0], self._first[1])  # read again where it is wanted again
+        values, n_documents = (self._whole, total) if self._whole is not None else self._read_at(spot, total)
         end = spot.document + n_documents
         following = Spot(spot.epoch, end) if end < total else Spot(spot.epoch + 1, 0)
-        order = torch.randperm(len(values), generator=self._generator(spot))
-        return Part(values, order, following)
+        return Part(values, torch.randperm(len(values), generator=self._generator(spot)), following)
+
+    def _read_at(self, spot: Spot, total: int) -> tuple[Tensor, int]:
+        """All activations, in the order of the first time, if the buffer holds them, so that a training that goes on has the
+        same ones; else those from the spot on."""
+        if not self._is_larger:
+            first, n_documents = self._read(Spot(0, 0))
+            if n_documents == total:
+                self._whole = first
+                return first, total
+            self._is_larger = True
+            if spot == Spot(0, 0):
+                return first, n_documents
+        return self._read(spot)
 
     def _generator(self, spot: Spot) -> torch.Generator:
         drawn = np.random.default_rng([self.settings.seed, spot.epoch, spot.document]).integers(2**62)

@@ -118,7 +118,7 @@ def _adam(learner: Learner) -> torch.optim.Adam:
         {"params": [w], "times": THRESHOLD_RATE if name == "log_threshold" else 1.0}
         for name, w in learner.weights.items()
     ]
-    return torch.optim.Adam(groups, lr=learner.settings.peak_rate, eps=6.25e-10)  # eps of Gao et al. 2024
+    return torch.optim.Adam(groups, lr=learner.settings.rate, eps=6.25e-10)  # eps of Gao et al. 2024
 
 
 def _begun(source: Source, settings: Settings) -> _State:
@@ -153,7 +153,8 @@ def _resumed(checkpoint: Checkpoint | None, settings: Settings) -> _State | None
     try:
         with safe_open(str(checkpoint.file), "pt") as file:
             said = json.loads(file.metadata()["state"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
+            # Copies: sums are rounded otherwise where memory is aligned otherwise, as it is in a file.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  it is no dict
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"the unfinished training in {str(checkpoint.file.parent)!r} is damaged ({type(error).__name__}): remove the folder"
