@@ -106,7 +106,7 @@ def _items(notebook: Store, batch: str, after: int) -> list[Row]:
 
 
 def _described(notebook: Store, some: list[Row]) -> list[Row]:
-    named = [row["run"] or row.get("batch") for row in some]
+    named = [str(row["run"] or row["batch"]) for row in some]
     runs = queries.grouped(notebook, schema.run, "id", named)
     if missing := [one for one in named if not runs[one]]:
         raise UserError(f"run {missing[0]} is missing: it was dropped; `neuronaut verify` says what else was")
@@ -204,13 +204,13 @@ def _judged(verdict: Row) -> Row:
     measured = {e["metric"]: e for e in verdict["evidence"]}
     case = verdict["case"]
     rivals = case.get("rivals") or []
-    best = max(rivals, key=lambda one: one.get("f1", -1.0), default={})
+    best: Row = max(rivals, key=lambda one: one.get("f1", -1.0), default={})
     scores = {
         f"{name}{end}": measured[name][column] if name in measured else None
         for name in SCORES
         for end, column in (("", "value"), ("_low", "ci_low"), ("_high", "ci_high"))
     }
-    primary = measured.get("f1") or measured.get("delta") or next(iter(measured.values()), {})
+    primary: Row = measured.get("f1") or measured.get("delta") or next(iter(measured.values()), {})
     return {
         **scores, **{name: measured[name]["value"] if name in measured else None for name in NUMBERS},
         "status": verdict["outcome"], "reason": verdict["reason"], "null_percentile": primary.get("null_percentile"),

@@ -15,6 +15,7 @@ from neuronaut.agent.options import (
     BudgetTokens,
     BudgetUsd,
     CorpusFile,
+    Dictionaries,
     Json,
     Llm,
     Model,
@@ -62,6 +63,7 @@ def export(
         NullUnits, typer.Option(help="Planted null units of batches: without them, only them, or with them, marked.")
     ] = NullUnits.without,
     model: Model = "pocket",
+    dictionary: Dictionaries = None,
     model_id: Annotated[str | None, typer.Option(help="Neuronpedia's id of the model.")] = None,
     source_set: Annotated[
         str | None, typer.Option(help="Neuronpedia's source set; without, neurons go by their layer.")
@@ -81,7 +83,7 @@ def export(
     """
     from neuronaut.agent.exporting.run import There, export_to
 
-    there = There(model, model_id, source_set, creator, method, explainer, vectors, validate)
+    there = There(model, model_id, source_set, creator, method, explainer, vectors, validate, tuple(dictionary or ()))
     raise typer.Exit(export_to(what.value, out, notebook, run=run, nulls=nulls.value, there=there, as_json=as_json))
 
 
@@ -100,6 +102,7 @@ def import_(
     ] = None,
     model: Model = "pocket",
     corpus: CorpusFile = None,
+    dictionary: Dictionaries = None,
     notebook: NotebookFile = None,
     llm: Llm = None,
     base_url: BaseUrl = None,
@@ -119,7 +122,7 @@ def import_(
     from neuronaut.agent.exporting.importing import import_file
 
     budget = limits(budget_seconds, budget_forwards, budget_calls, budget_tokens, budget_usd)
-    config = run_config("neuronaut import", model, corpus, llm, base_url, seed, budget)
+    config = run_config("neuronaut import", model, corpus, llm, base_url, seed, budget, dictionary)
     config = config.model_copy(update={"again": again, "fast": True})
     name = source or file.name.partition(".")[0]
     raise typer.Exit(import_file(config, file, name, notebook, features=features, out=out, as_json=as_json))

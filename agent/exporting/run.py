@@ -31,6 +31,7 @@ class There:
     explainer: str | None = None
     vectors: bool = False
     validate: bool = False
+    dictionaries: tuple[str, ...] = ()  # NAME=FOLDER or FOLDER of each
 
 
 def export_to(
@@ -42,7 +43,7 @@ def export_to(
     if what in ("labels", "claims"):
         format_of(out)
     with Notebook(place or default_place(), read_only=True) as notebook, notebook.snapshot():
-        about = {"kind": what, "out": str(out), "ledger_head": notebook.head()}
+        about: dict[str, Any] = {"kind": what, "out": str(out), "ledger_head": notebook.head()}
         if run is None and (open_ := n_unfinished(notebook)):
             about["unfinished_runs"] = open_
         about |= _writers()[what](notebook, out, run, nulls, there)
@@ -68,7 +69,7 @@ def _neuronpedia(notebook: Notebook, out: Path, run: str | None, nulls: Nulls, t
         raise UserError("null units have no place on Neuronpedia: leave out --nulls")
     if there.vectors and there.source_set is None:
         steps_on_stderr()("vectors", "uploads need a source set of your own there: give --source-set")
-    target = load_target(there.model)
+    target = load_target(there.model, dictionaries=there.dictionaries)
     names = Names(
         slug(there.model_id or target.spec.name), there.source_set and slug(there.source_set), there.creator or CREATOR,
         there.method, there.explainer,
