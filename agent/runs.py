@@ -23,6 +23,7 @@ from neuronaut.agent.telling import tell
 from neuronaut.agent.understanding import about_of, read_question, understood
 from neuronaut.agent.view import print_json, steps_on_stderr
 from neuronaut.memory import queries
+from neuronaut.memory.imports import QUESTION as IMPORTED
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import Place, default_place
 from neuronaut.memory.sqlite import sqlite_errors
@@ -84,6 +85,10 @@ def reopened(run: str, path: Place) -> Iterator[Session]:
         row = queries.find_run(notebook, run)
     if row["parent_run"] is not None:
         raise UserError(f"run {run} repeats run {row['parent_run']}: start it anew with `neuronaut rerun`")
+    if row["question"].startswith(IMPORTED):
+        raise UserError(
+            f"run {run} tests an explanation of a file: give its `neuronaut import` command again, which tests nothing twice"
+        )
     if row["question"].startswith("neuronaut score "):
         raise UserError(
             f"run {run} scores an explanation: give its `neuronaut score` command again, which asks nothing twice"
