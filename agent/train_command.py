@@ -43,7 +43,7 @@ def train_sae(
 
     A stopped training goes on with the same command. SAELens reads the folder.
 
-    Example: neuronaut train-sae --site resid_post --layer 6 --width 1024 --k 16 --out features
+    Example: neuronaut train-sae --site resid_post --layer 6 --width 1024 --k 8 --out features
     """
     from neuronaut.agent.training import Wanted
     from neuronaut.agent.training import train_sae as train

@@ -339,6 +339,7 @@ def test_the_command_writes_a_dictionary_and_its_report(
         ({"width": 1}, "cannot have 1 features"),
         ({"k": 17}, "17 of 16 features cannot be active"),
         ({"tokens": 100}, "100 tokens are too few for 16 features"),
+        ({"tokens": "nan"}, "Invalid value for '--tokens'"),
         ({"activation": "gelu"}, "no activation 'gelu'"),
         ({"width": 1000, "k": 2, "tokens": 1e5}, "too short for a dictionary of 1000 features"),
         ({"twins": "triplets"}, "'triplets' is not one of"),
