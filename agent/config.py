@@ -64,6 +64,16 @@ class RunConfig(BaseModel):
 
 
 @dataclass(frozen=True)
+class EngineOptions:
+    """Where the work is done: in this process, or by `jobs` workers of `threads` processors on a Ray cluster at an address."""
+
+    name: Literal["local", "ray"] = "local"
+    jobs: int = 1
+    threads: int = 1
+    address: str = "local"
+
+
+@dataclass(frozen=True)
 class ModelName:
     """A language model as written on the command line: `anthropic:NAME`, `openai:NAME`, `compatible:NAME`, `scripted:FILE`,
     `recorded:NOTEBOOK`."""

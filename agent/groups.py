@@ -6,7 +6,22 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from neuronaut.agent.options import BaseUrl, BudgetCalls, BudgetTokens, BudgetUsd, CorpusFile, Dictionaries, Json, Model
+from neuronaut.agent.options import (
+    BaseUrl,
+    BudgetCalls,
+    BudgetTokens,
+    BudgetUsd,
+    CorpusFile,
+    Dictionaries,
+    EngineChoice,
+    EngineName,
+    Jobs,
+    Json,
+    Model,
+    RayAddress,
+    Threads,
+    engine_options,
+)
 
 index_app = typer.Typer(help="What is read once for a model and a corpus, and kept.", no_args_is_help=True)
 
@@ -22,6 +37,10 @@ def index_build(
         typer.Option(metavar="I/N", help="Make every Nth shard from the Ith on, here or on another machine."),
     ] = None,
     dictionary: Dictionaries = None,
+    engine: EngineChoice = EngineName.local,
+    jobs: Jobs = 1,
+    threads: Threads = 1,
+    ray_address: RayAddress = None,
     as_json: Json = False,
 ) -> None:
     """Read the explore text once, for all units of some kinds; `ask` is faster afterwards, with the same answers.
@@ -32,7 +51,8 @@ def index_build(
     """
     from neuronaut.agent.indexing import Inputs, build
 
-    build(Inputs(model, corpus, dictionary or ()), kinds, layers, shard, as_json=as_json)
+    place = engine_options(engine, jobs, threads, ray_address)
+    build(Inputs(model, corpus, dictionary or ()), kinds, layers, shard, engine=place, as_json=as_json)
 
 
 @index_app.command("status")

@@ -4,15 +4,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from neuronaut.agent.config import RunConfig
+from neuronaut.agent.config import EngineOptions, RunConfig
 from neuronaut.agent.dictionaries import dictionaries_named
+from neuronaut.agent.inputs import Elsewhere, Here, opened_inputs
 from neuronaut.agent.label.selection import layers_named
 from neuronaut.agent.progress import progress_on_stderr
 from neuronaut.agent.runs import open_inputs
 from neuronaut.agent.view import print_json, steps_on_stderr, visible
 from neuronaut.tools.corpus import Corpus
 from neuronaut.tools.errors import UserError
-from neuronaut.tools.index import KINDS, KindName, Plan, build_shards, plan_index
+from neuronaut.tools.index import KINDS, KindName, Plan
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.stored import StoredActivations, store_activations
@@ -61,27 +62,31 @@ class Inputs:
     dictionaries: Sequence[str] = ()
 
 
-def build(inputs: Inputs, kinds: str, layers: str, shard: str | None, *, as_json: bool) -> None:
+def build(inputs: Inputs, kinds: str, layers: str, shard: str | None, *, engine: EngineOptions, as_json: bool) -> None:
     """Read what is not kept yet, and print what is."""
     chosen = kinds_named(kinds)
     part = None if shard is None else share_named(shard)
-    target, text = _open(inputs)
-    plan = plan_index(target, text, kinds=chosen, layers=layers_named(layers, target.spec.n_layers))
-    numbers = None if part is None else range(part[0] - 1, plan.n_shards, part[1])
-    with progress_on_stderr("index", f"statistics of {' and '.join(chosen)}") as progress:
-        build_shards(plan, numbers, progress=progress)
-    plan.store.note_origin(_whole(inputs.model), None if inputs.corpus is None else _whole(inputs.corpus))
     say = steps_on_stderr()
-    for note in plan.store.notes:
-        say("index", note)
-    if "neurons" in chosen and part is None:
-        _keep_activations(target, text)
-    _print(_kept(target, text), as_json=as_json)
+    with opened_inputs(_config(inputs), engine, say) as opened:
+        plan = opened.plan(chosen, layers_named(layers, opened.target.spec.n_layers))
+        numbers = None if part is None else range(part[0] - 1, plan.n_shards, part[1])
+        with progress_on_stderr("index", f"statistics of {' and '.join(chosen)}") as progress:
+            opened.build(plan, numbers, progress=progress)
+        plan.store.note_origin(_whole(inputs.model), None if inputs.corpus is None else _whole(inputs.corpus))
+        for note in plan.store.notes:
+            say("index", note)
+        if "neurons" in chosen and part is None:
+            if isinstance(opened, Here):
+                _keep_activations(opened.target, opened.corpus)
+            else:
+                say("index", "activations on the explore sample are kept by --engine local alone")
+        kept = _kept(opened)
+    _print(kept, as_json=as_json)
 
 
 def status(inputs: Inputs, *, as_json: bool) -> None:
     """Print what is kept."""
-    _print(_kept(*_open(inputs)), as_json=as_json)
+    _print(_kept(Here(*open_inputs(_config(inputs), steps_on_stderr()))), as_json=as_json)
 
 
 def kinds_named(text: str) -> tuple[KindName, ...]:
@@ -102,14 +107,9 @@ def share_named(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _open(inputs: Inputs) -> tuple[TargetModel, Corpus]:
-    config = RunConfig(
-        question="index",
-        model=inputs.model,
-        corpus=inputs.corpus,
-        dictionaries=dictionaries_named(list(inputs.dictionaries)),
-    )
-    return open_inputs(config, steps_on_stderr())
+def _config(inputs: Inputs) -> RunConfig:
+    named = dictionaries_named(list(inputs.dictionaries))
+    return RunConfig(question="index", model=inputs.model, corpus=inputs.corpus, dictionaries=named)
 
 
 def _whole(name: str) -> str:
@@ -128,8 +128,9 @@ def _keep_activations(target: TargetModel, text: Corpus) -> None:
         steps_on_stderr()("index", f"activations of layers {numbers} take too much room, and are not kept")
 
 
-def _kept(target: TargetModel, corpus: Corpus) -> Kept:
-    plan = plan_index(target, corpus, kinds=[kind for kind in KINDS if kind != "features" or target.dictionaries])
+def _kept(opened: Here | Elsewhere) -> Kept:
+    target, corpus = opened.target, opened.corpus
+    plan = opened.plan([kind for kind in KINDS if kind != "features" or target.dictionaries])
     stored, n_layers = StoredActivations.of(target, corpus, EXPLORE_TOKENS), target.spec.n_layers
     found = tuple(_kept_kind(plan, kind) for kind in KINDS)
     return Kept(

@@ -9,7 +9,7 @@ import typer
 from neuronaut.memory.place import Place, place_of
 
 if TYPE_CHECKING:
-    from neuronaut.agent.config import Budget, RunConfig
+    from neuronaut.agent.config import Budget, EngineOptions, RunConfig
 
 LLM_HELP = "Language model that also proposes: openai:MODEL, anthropic:MODEL, compatible:MODEL, scripted:FILE or recorded:NOTEBOOK."
 BASE_URL_HELP = "Address of its server; compatible:MODEL needs one, for example http://127.0.0.1:11434/v1."
@@ -62,6 +62,28 @@ BudgetUsd = Annotated[
 ]
 
 
+class EngineName(StrEnum):
+    """Where the work is done."""
+
+    local = "local"
+    ray = "ray"
+
+
+EngineChoice = Annotated[
+    EngineName, typer.Option("--engine", help="This process, or workers of a Ray cluster, see docs/ray.md.")
+]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, max=100_000, help="Of --engine ray: workers, each with the model.")]
+Threads = Annotated[
+    int, typer.Option("--threads", min=1, max=10_000, help="Of --engine ray: processors of each worker.")
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address", metavar="ADDRESS", help="local (started and ended here), auto, HOST:PORT or ray://HOST:PORT."
+    ),
+]
+
+
 class Approve(StrEnum):
     """Whether dear experiments need leave."""
 
@@ -77,6 +99,17 @@ def limits(
     from neuronaut.agent.config import Budget
 
     return Budget(seconds=seconds, forwards=forwards, calls=calls, tokens=tokens, usd=usd)
+
+
+def engine_options(engine: EngineName, jobs: int, threads: int, address: str | None) -> "EngineOptions":
+    """Where the work is done. Refuses several workers, or an address, of an engine that has none."""
+    from neuronaut.agent.config import EngineOptions
+    from neuronaut.tools.errors import UserError
+
+    if engine == EngineName.local and (jobs > 1 or threads > 1 or address is not None):
+        given = "--jobs" if jobs > 1 else "--threads" if threads > 1 else "--ray-address"
+        raise UserError(f"{given} is for workers of a cluster: give --engine ray too, or leave it out")
+    return EngineOptions(engine.value, jobs, threads, address or "local")
 
 
 def run_config(

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from neuronaut.agent.proposers.base import Explored
+from neuronaut.agent.exploring import proposed
 from neuronaut.agent.proposers.given import PERSON
-from neuronaut.agent.proposers.pool import Brought, brought, gathered
+from neuronaut.agent.proposers.pool import Brought, brought
 from neuronaut.agent.prospects import Prospect, in_order, rivals_of, shorter
 from neuronaut.agent.session import Done, Session
 from neuronaut.agent.steps import add_hypothesis, fresh_block, judge, run_test
@@ -22,19 +22,13 @@ from neuronaut.memory.judge import (
     decide,
     wanting,
 )
-from neuronaut.tools.look.activations import activations_of
-from neuronaut.tools.look.damage import WINDOWS, damaged
-from neuronaut.tools.look.examples import EXPLORE_TOKENS, LIST_TOKENS
 from neuronaut.tools.look.reads import FiringRule
-from neuronaut.tools.look.weights import promoted_pieces
 from neuronaut.tools.predicates.tree import canonical_json, predicate_from_json, walk
 from neuronaut.tools.trials.design import without
 from neuronaut.tools.units import Unit
 
 EXAMPLES = 3
-PROMOTED = 10  # tokens shown to proposers
 MAX_ROUNDS = 3  # one for each confirm block
-FAST_DAMAGED = 60  # windows of damaged text where the answer is wanted soon
 WORTH_TESTING = 0.5  # of the best prospect; the rest stay rivals
 REVISION = "revision"  # author of what is left of a tested claim
 NOTHING_PROPOSED = "nothing was proposed that a test could carry"
@@ -60,7 +54,7 @@ def propose(session: Session, unit: Unit, rule: FiringRule) -> dict[str, Prospec
 
     What they say of the output is kept for the writes side.
     """
-    pool = gathered(session.proposers, _explored(session, unit, rule))
+    pool = proposed(session, unit, rule)
     for reason in pool.left_out:
         session.say("left out", reason)
     for story in pool.writes:
@@ -76,31 +70,6 @@ def propose(session: Session, unit: Unit, rule: FiringRule) -> dict[str, Prospec
         prospects.setdefault(identifier, replace(Prospect.of(row), against=origin.against))
         session.say("propose", f"{claim} (F1 {row['f1']:.2f} on design)")
     return prospects
-
-
-def _explored(session: Session, unit: Unit, rule: FiringRule) -> Explored:
-    """What proposers may know of the unit."""
-    context, fast = session.context, session.config.loop == "fast"
-    tokens = context.sample("explore", EXPLORE_TOKENS)
-    activations = context.activations(unit, "explore", n_tokens=EXPLORE_TOKENS)
-    windows = FAST_DAMAGED if fast else WINDOWS
-    apart = damaged(tokens, activations, rule, seed=session.config.seed, windows=windows)
-    earlier = [finding for finding in session.earlier_findings(unit) if finding.side == "reads"]
-    return Explored(
-        unit,
-        tokens,
-        activations,
-        rule,
-        damaged=(apart, activations_of(context.target, unit, apart)),
-        wide=(
-            context.sample("explore", LIST_TOKENS),
-            context.activations(unit, "explore", n_tokens=LIST_TOKENS),
-        ),
-        promoted=tuple(promoted_pieces(context.target, unit, PROMOTED)),
-        refuted=tuple(one.predicate for one in earlier if one.status == "REFUTED" and one.same_inputs),
-        recalled=tuple(f"{one.status}: {one.claim}" for one in earlier),
-        pace="fast" if fast else "full",
-    )
 
 
 def _compared(session: Session, unit: Unit, found: dict[str, Brought]) -> list[dict[str, Any]]:

@@ -154,13 +154,19 @@ def _changed(row: dict[str, Any], target: TargetModel, corpus: Corpus) -> list[s
 
 def open_inputs(config: RunConfig, say: Say) -> tuple[TargetModel, Corpus]:
     """The target and the corpus that a run works on."""
+    corpus = open_corpus(config, say)
+    say("model", f"loading {config.model}")
+    folders = [f"{name}={one.folder}" for name, one in config.dictionaries.items() if one.folder is not None]
+    return load_target(config.model, dictionaries=folders), corpus
+
+
+def open_corpus(config: RunConfig, say: Say) -> Corpus:
+    """The corpus that a run works on."""
     place = corpus_place(config)
     corpus = pocket_corpus() if place is None else load_corpus(place, say=lambda text: say("corpus", text))
     for note in corpus.notes:
         say("corpus", note)
-    say("model", f"loading {config.model}")
-    folders = [f"{name}={one.folder}" for name, one in config.dictionaries.items() if one.folder is not None]
-    return load_target(config.model, dictionaries=folders), corpus
+    return corpus
 
 
 def context_of(target: TargetModel, corpus: Corpus, say: Say) -> ToolContext:

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from neuronaut.agent.config import RunConfig
+from neuronaut.agent.config import EngineOptions, RunConfig
 from neuronaut.agent.dictionaries import known_dictionaries
 from neuronaut.agent.label.cap import Cap
+from neuronaut.agent.label.engines import Engine, engine
 from neuronaut.agent.label.labels import labels_of
-from neuronaut.agent.label.local import Contexts, work
 from neuronaut.agent.label.screen import Screen
 from neuronaut.agent.label.selection import (
     Chosen,
@@ -28,7 +28,7 @@ from neuronaut.agent.label.work import Bench
 from neuronaut.agent.llm.base import KeyRefused
 from neuronaut.agent.llm.budget import UNIT
 from neuronaut.agent.llm.opened import gateway_of
-from neuronaut.agent.runs import check_language_model, context_of, open_inputs, refuse_changed
+from neuronaut.agent.runs import check_language_model, refuse_changed
 from neuronaut.agent.session import BudgetSpent, Session
 from neuronaut.agent.view import steps_on_stderr
 from neuronaut.memory import queries
@@ -45,10 +45,11 @@ FAILED, STOPPED, SPENT = 3, 130, 1  # exit codes
 
 @dataclass(frozen=True)
 class Options:
-    """How a batch is shown: JSON lines, or every step of every unit on stderr."""
+    """How a batch is shown: JSON lines, or every step of every unit on stderr; and where it is worked on."""
 
     as_json: bool = False
     steps: bool = False
+    engine: EngineOptions = field(default_factory=EngineOptions)
 
 
 def label(config: RunConfig, path: Place | None, options: Options) -> int:
@@ -57,27 +58,29 @@ def label(config: RunConfig, path: Place | None, options: Options) -> int:
     path, say = path or default_place(), steps_on_stderr()
     check_writable(path)
     say("notebook", str(path))
-    target, corpus = open_inputs(config, say)
-    labelling = Labelling.model_validate(config.labelling)
-    units = eligible(labelling, target, corpus)
-    chosen = with_nulls(in_order(units, labelling.limit, config.seed), labelling.nulls, config.seed)
-    stored = labelling.model_copy(update={"eligible": len(units)})
-    config = known_dictionaries(config.model_copy(update={"labelling": stored.model_dump(mode="json")}), target)
-    with Notebook(path) as notebook:
-        run = _begin(notebook, config, target, corpus, chosen)
-        say("run", f"{run}; {len(chosen)} items; if it stops: neuronaut label resume {run}")
-        return _work(notebook, run, config, target, corpus, options)
+    with engine(config, options.engine, say) as found:
+        target, corpus = found.context.target, found.context.corpus
+        labelling = Labelling.model_validate(config.labelling)
+        units = eligible(labelling, found)
+        chosen = with_nulls(in_order(units, labelling.limit, config.seed), labelling.nulls, config.seed)
+        stored = labelling.model_copy(update={"eligible": len(units)})
+        config = known_dictionaries(config.model_copy(update={"labelling": stored.model_dump(mode="json")}), target)
+        with Notebook(path) as notebook:
+            run = _begin(notebook, config, target, corpus, chosen)
+            say("run", f"{run}; {len(chosen)} items; if it stops: neuronaut label resume {run}")
+            return _work(notebook, run, config, found, options)
 
 
-def eligible(labelling: Labelling, target: TargetModel, corpus: Corpus) -> list[Unit]:
+def eligible(labelling: Labelling, found: Engine) -> list[Unit]:
     """All units that the batch may choose from. Refuses none."""
+    target = found.context.target
     layers = layers_named(labelling.layers, target.spec.n_layers)
     if labelling.units:
         units = units_named(labelling.units, target, labelling.kind)
     else:
         units = all_units(target, labelling.kind, layers, labelling.dictionary)
     if labelling.where is not None:
-        columns, addresses = statistics(labelling.kind, target, corpus)
+        columns, addresses = statistics(labelling.kind, found.inputs)
         units = meeting(units, labelling.where, columns, addresses)
     if labelling.signs != "+" and labelling.kind != "head" and not labelling.units:
         down = [unit.with_sign(-1) for unit in units]
@@ -103,13 +106,13 @@ def resume(run: str, path: Place | None, options: Options, *, retry: bool = Fals
     path, say = path or default_place(), steps_on_stderr()
     config, row = _batch(run, path)
     check_writable(path)
-    target, corpus = open_inputs(config, say)
-    refuse_changed(row, target, corpus)
-    with Notebook(path) as notebook:
-        if retry:
-            say("label", f"{notebook.retry(run)} failed items are tried again")
-        notebook.want(run, "go")
-        return _work(notebook, run, config, target, corpus, options)
+    with engine(config, options.engine, say) as found:
+        refuse_changed(row, found.context.target, found.context.corpus)
+        with Notebook(path) as notebook:
+            if retry:
+                say("label", f"{notebook.retry(run)} failed items are tried again")
+            notebook.want(run, "go")
+            return _work(notebook, run, config, found, options)
 
 
 def tell(run: str, path: Place | None, wanted: Any) -> str:
@@ -145,19 +148,15 @@ def _batch(run: str, path: Place) -> tuple[RunConfig, dict[str, Any]]:
     return RunConfig.model_validate(row["config"]), row
 
 
-def _work(
-    notebook: Notebook, run: str, config: RunConfig, target: TargetModel, corpus: Corpus, options: Options
-) -> int:
-    say = steps_on_stderr()
-    quiet: Callable[[str, str], None] = say if options.steps else lambda _label, _line: None
-    context = context_of(target, corpus, say)
-    bench = _bench(Session(run, config, notebook, context, [], quiet))
+def _work(notebook: Notebook, run: str, config: RunConfig, found: Engine, options: Options) -> int:
+    say: Callable[[str, str], None] = steps_on_stderr() if options.steps else lambda _label, _line: None
+    bench = _bench(Session(run, config, notebook, found.context, [], say))
     screen = Screen(notebook, run, options.as_json, cap=_cap(config), dollars=lambda: bench.dollars)
     screen.recall(labels_of(notebook, notebook.items(run, "done", "failed", "skipped")))
     outcome, reason, code = "answered", "", 0
     try:
         with screen:
-            stopped = work(bench, run, Contexts.of(context, config.seed), screen)
+            stopped = found.work(bench, run, screen)
         wanted = notebook.wanted(run)
         left = notebook.items(run, "waiting", "leased")
         if stopped or (left and wanted == "go"):

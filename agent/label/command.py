@@ -16,11 +16,17 @@ from neuronaut.agent.options import (
     BudgetUsd,
     CorpusFile,
     Dictionaries,
+    EngineChoice,
+    EngineName,
+    Jobs,
     Json,
     Llm,
     Model,
     NotebookFile,
+    RayAddress,
     Seed,
+    Threads,
+    engine_options,
     limits,
     run_config,
 )
@@ -92,6 +98,10 @@ def label_new(
     unit_seconds: Annotated[float | None, typer.Option(min=1, max=1e7, help="Time for each unit.")] = None,
     unit_forwards: Annotated[float | None, typer.Option(min=1, max=1e9, help="Forward passes for each unit.")] = None,
     seed: Seed = 0,
+    engine: EngineChoice = EngineName.local,
+    jobs: Jobs = 1,
+    threads: Threads = 1,
+    ray_address: RayAddress = None,
     steps: Steps = False,
     as_json: Json = False,
 ) -> None:
@@ -105,7 +115,7 @@ def label_new(
     from neuronaut.agent.label.batch import Options, label
     from neuronaut.agent.label.selection import Labelling
 
-    named = (*(units or ()), *_lines_of(file))
+    named, place = (*(units or ()), *_lines_of(file)), engine_options(engine, jobs, threads, ray_address)
     labelling = Labelling(
         kind=kind.value, layers=layers, units=named, signs=signs.value, where=where, limit=limit, nulls=nulls,
         unit_budget=Budget(seconds=unit_seconds, forwards=unit_forwards),
@@ -114,7 +124,7 @@ def label_new(
     question = " ".join(("neuronaut label", *_told(labelling, fast=fast)))
     config = run_config(question, model, corpus, llm, base_url, seed, budget, dictionary)
     more = {"fast": fast, "loop": "fast" if fast else "full", "labelling": labelling.model_dump(mode="json")}
-    raise typer.Exit(label(config.model_copy(update=more), notebook, Options(as_json, steps)))
+    raise typer.Exit(label(config.model_copy(update=more), notebook, Options(as_json, steps, place)))
 
 
 def _lines_of(file: Path | None) -> list[str]:
@@ -140,19 +150,39 @@ def _told(labelling: Any, *, fast: bool) -> list[str]:
 
 
 @label_app.command("resume")
-def label_resume(run: BatchRun, notebook: NotebookFile = None, steps: Steps = False, as_json: Json = False) -> None:
+def label_resume(
+    run: BatchRun,
+    notebook: NotebookFile = None,
+    engine: EngineChoice = EngineName.local,
+    jobs: Jobs = 1,
+    threads: Threads = 1,
+    ray_address: RayAddress = None,
+    steps: Steps = False,
+    as_json: Json = False,
+) -> None:
     """Go on with a batch, or help another process with it: items are shared by leases."""
     from neuronaut.agent.label.batch import Options, resume
 
-    raise typer.Exit(resume(run, notebook, Options(as_json, steps)))
+    options = Options(as_json, steps, engine_options(engine, jobs, threads, ray_address))
+    raise typer.Exit(resume(run, notebook, options))
 
 
 @label_app.command("retry")
-def label_retry(run: BatchRun, notebook: NotebookFile = None, steps: Steps = False, as_json: Json = False) -> None:
+def label_retry(
+    run: BatchRun,
+    notebook: NotebookFile = None,
+    engine: EngineChoice = EngineName.local,
+    jobs: Jobs = 1,
+    threads: Threads = 1,
+    ray_address: RayAddress = None,
+    steps: Steps = False,
+    as_json: Json = False,
+) -> None:
     """Try failed items again, and go on with the rest."""
     from neuronaut.agent.label.batch import Options, resume
 
-    raise typer.Exit(resume(run, notebook, Options(as_json, steps), retry=True))
+    options = Options(as_json, steps, engine_options(engine, jobs, threads, ray_address))
+    raise typer.Exit(resume(run, notebook, options, retry=True))
 
 
 @label_app.command("status")

@@ -1,8 +1,9 @@
-"""Labelling in this process: items are leased in groups that are read together, one is worked on after another."""
+"""The work on a batch: items are leased in groups that are read together, one is worked on after another."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from neuronaut.agent.label.nulls import planted_block
 from neuronaut.agent.label.owner import LEASE_SECONDS, Leave, alive, asking_leave, heartbeat, own_name
@@ -10,12 +11,22 @@ from neuronaut.agent.label.screen import Screen
 from neuronaut.agent.label.turns import AT_ONCE, in_turns
 from neuronaut.agent.label.work import Bench, work_on
 from neuronaut.memory.items import Item, LeaseLost
+from neuronaut.memory.notebook import Notebook
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.together import BatchContext
 from neuronaut.tools.units import Unit
 
 GROUP = 50  # items that are leased, and read, together
+SMALLEST = 8  # where many workers share what is left: fewer units would pay too much for the passes that they share
 WAIT_SECONDS = 1.0  # between looks for items that others may give back
+
+
+class Desk(Protocol):
+    """Where items are worked on: here, or in a worker."""
+
+    def take(self, items: Sequence[Item], block: Sequence[Item]) -> tuple[BatchContext, dict[str, Unit]]:
+        """As `Contexts` does it."""
+        ...
 
 
 @dataclass
@@ -46,30 +57,44 @@ class Contexts:
         return context, places
 
 
-def work(bench: Bench, run: str, contexts: Contexts, screen: Screen) -> bool:
-    """Work on the batch until nothing is left to do, or it should pause or stop. True where the person asked to stop.
+def work(bench: Bench, run: str, desk: Desk, screen: Screen) -> bool:
+    """Work on the batch until nothing is left to do, or it should pause or stop. True where the person asked to stop."""
+    with asking_leave() as leave:
+        work_at(desk, bench, run, screen, leave)
+        return bool(leave.asked)
 
-    Items that other processes hold are waited for, since these may die.
+
+def work_at(desk: Desk, bench: Bench, run: str, screen: Screen, leave: Leave, *, workers: int = 1) -> None:
+    """The work of one of several workers at a desk of its own.
+
+    Items that others hold are waited for, since these may die. What the desk raises is passed on; its items are given back.
     """
     notebook, owner = bench.notebook, own_name()
-    with asking_leave() as leave, heartbeat(notebook, run, owner):
+    with heartbeat(notebook, run, owner):
         while not leave.asked and notebook.wanted(run) == "go":
-            now = time.time()
-            items = notebook.lease(run, owner, now=now, until=now + LEASE_SECONDS, limit=GROUP, alive=alive)
+            now, limit = time.time(), _so_many(notebook, run, workers)
+            items = notebook.lease(run, owner, now=now, until=now + LEASE_SECONDS, limit=limit, alive=alive)
             if items:
-                _group(bench, items, contexts, screen, leave)
+                _group(bench, items, desk, screen, leave)
                 notebook.release(run, owner)
             elif notebook.items(run, "leased", "waiting"):
                 screen.waits()
                 time.sleep(WAIT_SECONDS)
             else:
                 break
-        return bool(leave.asked)
 
 
-def _group(bench: Bench, items: Sequence[Item], contexts: Contexts, screen: Screen, leave: Leave) -> None:
+def _so_many(notebook: Notebook, run: str, workers: int) -> int:
+    """Items to lease: fewer towards the end, so that all workers end together."""
+    if workers == 1:
+        return GROUP
+    waiting = sum(n for (state, _), n in notebook.item_counts(run).items() if state == "waiting")
+    return max(SMALLEST, min(GROUP, waiting // (2 * workers)))
+
+
+def _group(bench: Bench, items: Sequence[Item], desk: Desk, screen: Screen, leave: Leave) -> None:
     block = bench.notebook.items_beside(items[0].run, items[0].beside) if items[0].null_kind else []
-    context, units = contexts.take(items, block)
+    context, units = desk.take(items, block)
 
     def one(item: Item) -> None:
         if leave.asked or bench.notebook.wanted(item.run) != "go":

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
@@ -35,6 +36,7 @@ class Screen:
     nulls: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     scores: list[float] = field(default_factory=list)
+    _turn: threading.RLock = field(default_factory=threading.RLock, repr=False)
     _ends: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     _last: float = 0.0
     _live: Any = None
@@ -46,14 +48,20 @@ class Screen:
 
     def begins(self, item: Item) -> None:
         """An item is begun."""
-        self._show(f"{item.address}{' (null)' if item.null_kind else ''}")
+        with self._turn:
+            self._show(f"{item.address}{' (null)' if item.null_kind else ''}")
 
     def waits(self) -> None:
         """Only others have items."""
-        self._show("others are at work")
+        with self._turn:
+            self._show("others are at work")
 
     def ended(self, label: Label) -> None:
         """An item ended, or waits for another try."""
+        with self._turn:
+            self._ended(label)
+
+    def _ended(self, label: Label) -> None:
         if self.as_json:
             print(json.dumps({"event": "item", **label.fields}, ensure_ascii=True), flush=True)
         if label.state == "waiting":
