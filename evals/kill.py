@@ -30,7 +30,7 @@ from neuronaut.memory.verify import verify
 
 QUESTION = "what does neuron 2.10- do"
 # Loaded once before the processes part, so that a round costs the work and not the imports.
-LOADED_BEFORE = ("neuronaut.agent.runs", "neuronaut.agent.proposers.grammar", "neuronaut.agent.render",
+LOADED_BEFORE = ("neuronaut.agent.label.batch", "neuronaut.agent.runs", "neuronaut.agent.proposers.grammar", "neuronaut.agent.render",
                  "langgraph.checkpoint.sqlite", "langgraph.graph", "transformer_lens")  # fmt: skip
 
 Findings = dict[str, list[str]]
@@ -116,8 +116,10 @@ def findings(path: Path) -> Findings:
     """All that a run found, without ids and times: equal for equal work."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     with Notebook(path, read_only=True) as notebook:
-        for run in queries.runs(notebook):
+        for run in all_runs(notebook):
             found["runs"].append(_text([run["question"], run["outcome"]]))
+            items = notebook.items(run["id"])
+            found["items"] += [_text([i.address, i.null_kind, i.state, i.reason, i.owner]) for i in items]
             found["outcomes"] += [_text(list(row.values())) for row in queries.outcomes(notebook, run["id"])]
             for row in queries.hypotheses(notebook, run["id"]):
                 who = [row["address"], row["side"], row["claim"]]
@@ -129,6 +131,14 @@ def findings(path: Path) -> Findings:
     return {name: sorted(rows) for name, rows in found.items()}
 
 
+def all_runs(notebook: Notebook) -> list[dict[str, Any]]:
+    """The runs of questions and of batches, and those of the items of batches, with what they asked and how they ended."""
+    alone = queries.runs(notebook)
+    inside = [asked for run in alone for asked in notebook.asked_for(run["id"])]
+    rows = [queries.find_run(notebook, run) for run in inside]
+    return [*alone, *({**row, "outcome": row["end"] and row["end"]["outcome"]} for row in rows)]
+
+
 def _text(row: list[Any]) -> str:
     return json.dumps(row, sort_keys=True)
 
@@ -136,7 +146,7 @@ def _text(row: list[Any]) -> str:
 def counts(path: Path) -> tuple[int, int, list[str]]:
     """Experiments finished more than once, experiments begun more than once, and what `verify` finds."""
     with Notebook(path, read_only=True) as notebook:
-        rows = [row for run in queries.runs(notebook) for row in queries.experiments(notebook, run["id"])]
+        rows = [row for run in all_runs(notebook) for row in queries.experiments(notebook, run["id"])]
         problems = verify(notebook, notebook.head())
     begun = Counter(row["key"] for row in rows)
     finished = Counter(row["key"] for row in rows if row["end"] and row["end"]["outcome"] == "ok")
@@ -144,11 +154,12 @@ def counts(path: Path) -> tuple[int, int, list[str]]:
 
 
 def next_command(path: Path, ask: list[str]) -> list[str]:
-    """`resume RUN` where the notebook knows a run, else `ask` again: it was killed before it began."""
+    """`resume RUN` where the notebook knows a run (of a batch `label resume RUN`), else `ask` again: it was killed before it
+    began."""
     if path.exists():
         with contextlib.closing(Notebook(path)) as notebook:
             if runs := queries.runs(notebook):
-                return ["resume", runs[0]["id"], "--notebook", str(path)]
+                return [*(["label"] if ask[0] == "label" else []), "resume", runs[0]["id"], "--notebook", str(path)]
     return ask
 
 

@@ -1,10 +1,9 @@
 """The work on one item: its run, what is asked there, and how it ended; nothing that was finished is done again."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 
-from neuronaut.agent import reads
 from neuronaut.agent.config import RunConfig
 from neuronaut.agent.cost import Cost
 from neuronaut.agent.label.cap import Cap
@@ -102,19 +101,13 @@ def _answer(session: Session, unit: Unit, bench: Bench) -> None:
         session.gateway = Gateway(model, NotebookLog(session), outer.budget, outer.pace)
         proposers.append(model_proposer(session))
     session.proposers = proposers
-    if session.config.loop == "fast" and unit.kind != "head":
-        reads.answer_fast(session, unit)
-    else:
-        _all_sides(session)
+    question = replace(parse_question(session.config.question), signs=(unit.sign,))
+    for step in steps_of(question, fast=session.config.fast).values():
+        step(session)
     if bench.cap is not None:
         bench.cap.gateway.budget.done_with(unit.with_sign(1).address)
     if session.unasked:
         raise BudgetSpent(session.unasked)
-
-
-def _all_sides(session: Session) -> None:
-    for step in steps_of(parse_question(session.config.question), fast=session.config.fast).values():
-        step(session)
 
 
 @dataclass(frozen=True)
