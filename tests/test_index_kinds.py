@@ -29,6 +29,7 @@ from neuronaut.tools.look.head_attention import attention_of
 from neuronaut.tools.shards import ABOUT
 from neuronaut.tools.sums import TreeSum
 from neuronaut.tools.sweep import make_shard
+from neuronaut.tools.targets import patterns as seen_attention
 from neuronaut.tools.targets.base import Site
 from neuronaut.tools.targets.load import load_target
 from neuronaut.tools.targets.transformer_lens import TransformerLensTarget
@@ -427,10 +428,12 @@ def test_what_cannot_be_indexed_is_refused(target: TransformerLensTarget, corpus
     assert cache_folder().name == "index"
 
 
+@pytest.mark.parametrize("short", [0, 128])
 @pytest.mark.parametrize("name", ["gpt2", "llama", "qwen3", "gemma3"])
-def test_the_pattern_beside_fast_attention_is_that_of_slow_attention_and_changes_nothing(
-    name: str, tmp_path: Path
+def test_attention_that_hands_out_its_pattern_is_slow_attention_and_in_long_windows_the_fast_one(
+    name: str, short: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(seen_attention, "SHORT", short)
     target = load_target(str(make_model(name, tmp_path)))
     assert isinstance(target, TransformerLensTarget)
     ids = torch.randint(1, 300, (3, 20), generator=torch.Generator().manual_seed(0))
@@ -438,9 +441,10 @@ def test_the_pattern_beside_fast_attention_is_that_of_slow_attention_and_changes
     patterns, neurons = ([Site(what, layer) for layer in layers] for what in ("pattern", "neurons"))
     plain = target.run(ids, read=neurons, stop=len(layers)).read
     beside = target.run(ids, read=[*patterns, *neurons], stop=len(layers)).read
-    assert all(torch.equal(plain[site], beside[site]) for site in neurons)
+    if short == 0:
+        assert all(torch.equal(plain[site], beside[site]) for site in neurons)
     target._fast_attention = "eager"
-    slow = target.run(ids, read=patterns, stop=len(layers)).read
-    for site in patterns:
+    slow = target.run(ids, read=[*patterns, *neurons], stop=len(layers)).read
+    for site in (*patterns, *neurons):
         torch.testing.assert_close(beside[site], slow[site], rtol=1e-4, atol=1e-6)
-        assert beside[site].shape == (3, target.spec.n_heads, 20, 20)
+    assert beside[patterns[0]].shape == (3, target.spec.n_heads, 20, 20)

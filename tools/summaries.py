@@ -1,5 +1,6 @@
 """Parts of statistics that can be merged in any order: histograms, the largest documents, a sample of tokens."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -14,6 +15,7 @@ _REACH = (HIGH - LOW) * STEPS + 2
 N_BINS = 2 * _REACH + 1
 NO_DOCUMENT = np.iinfo(np.int64).min
 _LAST = 0xFFFFFFFF
+Meaning = Callable[[NDArray[np.int32]], NDArray[np.int32]]
 
 
 def bins_of(values: torch.Tensor) -> torch.Tensor:
@@ -75,15 +77,19 @@ class Largest:
         """No documents, of units of a shape."""
         return cls(np.full((*shape, k), NO_DOCUMENT), np.zeros((*shape, k, n_places), dtype=np.int32))
 
-    def add(self, keys: NDArray[np.int64], places: NDArray[np.int32]) -> None:
-        """Takes in documents (…, n) that were not there before; which K remain is the same in any order."""
+    def add(self, keys: NDArray[np.int64], places: NDArray[np.int32], meaning: Meaning | None = None) -> None:
+        """Takes in documents (…, n) that were not there before; which K remain is the same in any order.
+
+        meaning: makes places (m, p) of what is in `places` (…, n, q) of those that remain.
+        """
         k = self.keys.shape[-1]
         best, at = torch.from_numpy(np.concatenate([self.keys, keys], axis=-1)).topk(k, dim=-1)
-        chosen, held = at.numpy(), at.clamp_max(k - 1)[..., None].expand(*at.shape, places.shape[-1])
+        chosen, held = at.numpy(), at.clamp_max(k - 1)[..., None].expand(*at.shape, self.places.shape[-1])
         # what stands where there is no document must not depend on the order
         new = np.nonzero((chosen >= k) & (best.numpy() != NO_DOCUMENT))
         kept = torch.from_numpy(self.places).gather(-2, held).numpy()
-        kept[new] = places[(*new[:-1], chosen[new] - k)]
+        found = places[(*new[:-1], chosen[new] - k)]
+        kept[new] = found if meaning is None else meaning(found)
         kept[best.numpy() == NO_DOCUMENT] = 0
         self.keys, self.places = best.numpy(), kept
 

@@ -12,6 +12,7 @@ from neuronaut.tools.corpus import Document
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.kinds.base import Arrays, Batch, Chunk, Collector, IndexSettings, Kind, Read, Summary
 from neuronaut.tools.targets.base import ModelSpec, Site, TargetModel
+from neuronaut.tools.targets.patterns import SHORT
 from neuronaut.tools.tokens import PAD
 
 BATCH_TOKENS = 2048  # so that a layer's activations stay in the processor's cache
@@ -102,6 +103,8 @@ def _read(
         sites = [site for kind in here if kind.tokens_at_once is None for site in kind.sites]
         sites += [Site("resid_pre", kind.layer) for kind in here if kind.tokens_at_once is not None]
         sites += [Site("resid_post", last)] if last < max(layers) else []
+        # of short windows attention that hands out its pattern differs in the last bits: all passes use it
+        sites += [Site("pattern", last)] if batch.width <= SHORT else []
         read = target.run(ids, read=dict.fromkeys(sites), start=start, stop=last + 1).read
         start = (last + 1, read[Site("resid_post", last)]) if last < max(layers) else None
         for kind, collector in (both for layer in group for both in layers[layer]):
@@ -119,7 +122,8 @@ def _few_at_once(
     ids, size = ids_of(batch), max(1, (kind.tokens_at_once or BATCH_TOKENS) // batch.width)
     for at in range(0, len(ids), size):
         rows = slice(at, at + size)
-        read = target.run(ids[rows], read=kind.sites, start=(kind.layer, residual[rows]), stop=kind.layer + 1).read
+        sites = [*kind.sites, *([Site("pattern", kind.layer)] if batch.width <= SHORT else [])]
+        read = target.run(ids[rows], read=sites, start=(kind.layer, residual[rows]), stop=kind.layer + 1).read
         yield collector, Batch(batch.chunk, batch.windows[rows], batch.scored[rows]), read
 
 

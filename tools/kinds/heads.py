@@ -165,14 +165,14 @@ class HeadCollector:
 def _sums(pattern: torch.Tensor, asked: _Asked) -> NDArray[np.float64]:
     """(n_scores, n_heads) sums over the queries of a batch; pattern: (n, n_heads, query, key)."""
     single = [
-        (pattern.gather(-1, key[:, None, :, None].expand(*pattern.shape[:-1], 1))[..., 0] * there[:, None]).double()
+        (pattern.gather(-1, key[:, None, :, None].expand(*pattern.shape[:-1], 1))[..., 0] * there[:, None]).sum(-1)
         for key, there in asked.single
     ]
-    named = torch.stack([one.sum(dim=(0, 2)) for one in single])
+    named = torch.stack(single).double().sum(dim=1)
     several = torch.bmm(pattern.flatten(2), asked.several.transpose(1, 2)).double().sum(0).T
     place = torch.arange(pattern.shape[-1], dtype=torch.float32)
     logs = pattern.clamp_min(1e-30).log_().mul_(pattern).sum(-1)
-    each = torch.stack([pattern[..., 0], -logs, place - pattern @ place])
-    counted = torch.from_numpy(asked.queries)[:, None].double()
-    rest = (each.double() * counted).sum(dim=(1, 3))
+    counted = torch.from_numpy(asked.queries)[:, None].float()
+    each = [(value * counted).sum(-1) for value in (pattern[..., 0], -logs, place - pattern @ place)]
+    rest = torch.stack(each).double().sum(dim=1)
     return torch.cat([named, several, rest]).numpy()

@@ -9,7 +9,7 @@ from neuronaut.tools.kinds.base import Arrays, Batch, Chunk, IndexSettings, Read
 from neuronaut.tools.kinds.values import ValueCollector, ValueSummary
 from neuronaut.tools.targets.base import Site
 
-_FEW = 0.3  # below this share of candidates, looking up their positions is cheaper than a maximum with positions
+_FEW = 0.1  # below this share of candidates, looking up their positions one by one is cheaper
 
 
 @dataclass(frozen=True)
@@ -59,18 +59,18 @@ class NeuronCollector:
     values: ValueCollector
 
     def take(self, batch: Batch, read: Read) -> None:
-        """Takes in a batch; writes over the positions that do not count."""
+        """Takes in a batch; writes over the activations."""
         x = read[self.kind.sites[0]].to("cpu", torch.float32).contiguous()
         if "shown" not in batch.memo:
             batch.memo["shown"] = _Shown.of(batch)
         shown: _Shown = batch.memo["shown"]
         rows = x.view(-1, self.kind.width)
-        rows[shown.hidden] = rows[shown.instead]
+        rows.index_copy_(0, shown.hidden, rows.index_select(0, shown.instead))
         peaks = torch.stack([x.amax(dim=1), x.amin(dim=1).neg_()], dim=1)
         self.values.add_values(x, batch, batch.scored, positive=bool(peaks[:, 1].max() <= 0))
         position = torch.empty(peaks.shape, dtype=torch.int64)
         for side, least in enumerate(self.values.least):
-            position[:, side] = _positions(x, peaks[:, side], least, downwards=bool(side))
+            position[:, side] = _positions(x, peaks[:, side], least, sign=-1.0 if side else 1.0)
         self.values.add_maxima(peaks, shown.at.gather(1, position.flatten(1)).view_as(position), batch)
 
     def finish(self) -> None:
@@ -97,14 +97,15 @@ class _Shown:
         return cls(*map(torch.from_numpy, (at, hidden, instead)))
 
 
-def _positions(x: torch.Tensor, peak: torch.Tensor, least: torch.Tensor, *, downwards: bool) -> torch.Tensor:
-    """(n, width) where the largest value (downwards: the smallest) of each window stands, if it is above `least` (width,): the
-    position of a document that cannot be kept is not looked up. peak: (n, width), of the negated values if downwards."""
-    wanted = peak > least
-    if wanted.float().mean() > _FEW:
-        return (x.min(dim=1) if downwards else x.max(dim=1)).indices
+def _positions(x: torch.Tensor, peak: torch.Tensor, least: torch.Tensor, *, sign: float) -> torch.Tensor:
+    """(n, width) the first position at which each window times `sign` is `peak` (n, width), if that is above `least` (width,): the position
+    of a document that cannot be kept is not looked up."""
+    wanted, peak = peak > least, sign * peak
+    if int(wanted.sum()) > _FEW * wanted.numel():
+        rising = torch.arange(x.shape[1], 0, -1, dtype=torch.float32)[:, None]
+        equal = torch.eq(x, peak[:, None], out=torch.empty_like(x))
+        return x.shape[1] - equal.mul_(rising).amax(dim=1).long()
     at = torch.zeros(peak.shape, dtype=torch.int64)
     window, unit = wanted.nonzero(as_tuple=True)
-    found = x[window, :, unit]
-    at[window, unit] = found.argmin(dim=1) if downwards else found.argmax(dim=1)
+    at[window, unit] = (x[window, :, unit] == peak[window, unit][:, None]).byte().argmax(dim=1)
     return at

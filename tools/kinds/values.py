@@ -165,13 +165,13 @@ class ValueCollector:
             batch.memo[key] = (priority.reshape(-1), *map(np.flatnonzero, chosen))
         priorities, drawn, sampled = batch.memo[key]
         if len(drawn):
-            self._drawn.append(flat[torch.from_numpy(drawn)])
+            self._drawn.append(flat.index_select(0, torch.from_numpy(drawn)))
             if sum(map(len, self._drawn)) >= _ROWS_AT_ONCE:
                 self._count()
         if len(sampled):
             window, position = batch.windows[sampled // batch.width], sampled % batch.width
             where = (self.chunk.groups[self.chunk.document[window]], self.chunk.ordinal[window], position)
-            values = flat[torch.from_numpy(sampled)].numpy()
+            values = flat.index_select(0, torch.from_numpy(sampled)).numpy()
             self._sampled.append(Sample(priorities[sampled], np.stack(where, axis=1), values))
 
     def add_maxima(
@@ -194,11 +194,12 @@ class ValueCollector:
             whole = len(chosen) == len(rows)
             new, where = (peaks, places) if whole else (peaks[chosen], places[chosen])
             if self._seen[rows[chosen]].any():
-                known = self.best[documents]
+                known = self.best.index_select(0, documents)
                 better = new > known
                 new = torch.where(better, new, known)
-                where = torch.where(better[..., None], where, self.places[documents])
-            self.best[documents], self.places[documents] = new, where
+                where = torch.where(better[..., None], where, self.places.index_select(0, documents))
+            self.best.index_copy_(0, documents, new)
+            self.places.index_copy_(0, documents, where)
             self._seen[rows[chosen]] = True
 
     def finish(self) -> None:
@@ -212,12 +213,14 @@ class ValueCollector:
         keys = keys_of(self.best, torch.from_numpy(self.chunk.groups)[:, None, None])
         seen = (self.best > -torch.inf).any(dim=2).any(dim=1)
         keys[~seen] = NO_DOCUMENT
-        row, position = np.divmod(self.places[..., :1].numpy(), self.chunk.tokens.ids.shape[1])
-        window = self.chunk.ordinal[row]
-        places = np.concatenate([window, position, self.places[..., 1:].numpy()], axis=-1, dtype=np.int32)
-        into.largest.add(keys.permute(1, 2, 0).numpy(), places.transpose(1, 2, 0, 3))
+        into.largest.add(keys.permute(1, 2, 0).numpy(), self.places.permute(1, 2, 0, 3).numpy(), self._meaning)
         into.n_documents = into.n_documents + int(seen.sum())
         into.active_documents = into.active_documents + (self.best > 0).sum(dim=0).numpy()
+
+    def _meaning(self, places: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Window and position of the row of the window times the width plus the position."""
+        row, position = np.divmod(places[:, 0], self.chunk.tokens.ids.shape[1])
+        return np.column_stack([self.chunk.ordinal[row], position, places[:, 1:]]).astype(np.int32)
 
     def _count(self) -> None:
         if not self._drawn:
