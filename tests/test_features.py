@@ -497,8 +497,15 @@ def test_other_weights_under_a_known_name_are_refused(
     first = neuronaut(*question, *tiny, "--dictionary", folder, *book, "--fast", "--json")
     assert first.code == 0, first.err
     done = json.loads(first.out)["run"]
+    stopped = neuronaut(
+        *question, *tiny, "--dictionary", folder, *book, "--fast", "--again", "--budget-forwards", 1, "--json"
+    )
+    assert stopped.code == 1
     config = json.loads((folder / "cfg.json").read_text())
     (folder / "cfg.json").write_text(json.dumps(config | {"seen": True}))
+    resumed = neuronaut("resume", json.loads(stopped.out)["run"], *book)
+    assert (resumed.code, resumed.out) == (2, "")
+    assert "cannot go on: its dictionary tiny-1 changed since" in resumed.err
     asked = neuronaut(*question, *tiny, "--dictionary", folder, *book, "--fast")
     assert (asked.code, asked.out) == (2, "")
     assert "'tiny-1' names a dictionary with other weights" in asked.err
