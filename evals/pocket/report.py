@@ -189,6 +189,7 @@ def card(folder: Path, measured: Measured) -> str:
     tokens = measured.losses[-1].tokens - CORPUS_SIZE
     told = (
         f"The corpus holds {CORPUS_SIZE:,} documents ({tokens:,} tokens) that no training step saw, without labels.\n\n"
+        "`dictionaries/resid6` holds 1,024 features of the residual stream behind layer 6, with a card and a report of their own.\n\n"
     )
     sections = {
         "Sizes": _sizes(measured),
