@@ -13,7 +13,7 @@ from neuronaut.agent.runs import open_inputs
 from neuronaut.agent.view import print_json, steps_on_stderr, visible
 from neuronaut.tools.corpus import Corpus
 from neuronaut.tools.errors import UserError
-from neuronaut.tools.index import KINDS, KindName, Plan
+from neuronaut.tools.index_plan import KINDS, KindName, Plan
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.stored import StoredActivations, store_activations

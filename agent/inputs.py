@@ -4,21 +4,21 @@ Which worker made a shard of an index shows in none of its bits: workers send th
 """
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from neuronaut.agent.config import EngineOptions, RunConfig
 from neuronaut.agent.engine_ray import Cluster, WorkerDied, cluster
-from neuronaut.agent.remote import Order, Refused, accepted, describe, with_inputs
+from neuronaut.agent.remote import Described, Order, Refused, accepted, describe, with_inputs
 from neuronaut.agent.runs import open_corpus, open_inputs
 from neuronaut.agent.session import Say
 from neuronaut.agent.view import Progress
 from neuronaut.tools.corpus import Corpus
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.files import cache_folder
-from neuronaut.tools.index import KindName, Plan, build_shards, plan_index
+from neuronaut.tools.index_plan import KindName, Plan, build_shards, plan_index
 from neuronaut.tools.kinds.base import Arrays
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.shards import ShardStore, key_of
@@ -52,11 +52,18 @@ def opened_inputs(config: RunConfig, options: EngineOptions, say: Say) -> "Itera
     if options.name == "local":
         yield Here(*open_inputs(config, say))
         return
+    with joined_cluster(options, say) as joined:
+        yield Elsewhere.of(config, joined, say, lambda order: joined.call(describe, order))
+
+
+@contextlib.contextmanager
+def joined_cluster(options: EngineOptions, say: Say) -> Iterator[Cluster]:
+    """The cluster that was asked for."""
+    where = "this machine" if options.address == "local" else f"the cluster {options.address}"
+    processors = "processor" if options.threads == 1 else "processors"
     with cluster(options.address, options.jobs, options.threads) as joined:
-        where = "this machine" if options.address == "local" else f"the cluster {options.address}"
-        processors = "processor" if options.threads == 1 else "processors"
-        say("ray", f"{options.jobs} workers with {options.threads} {processors} each on {where}")
-        yield Elsewhere.of(config, joined, say)
+        say("ray", f"workers: {options.jobs}, with {options.threads} {processors} each, on {where}")
+        yield joined
 
 
 @dataclass(frozen=True)
@@ -85,12 +92,14 @@ class Elsewhere:
     corpus: Corpus
 
     @classmethod
-    def of(cls, config: RunConfig, joined: Cluster, say: Say) -> "Elsewhere":
-        """The inputs of a run. Refuses workers without this code, and what they cannot open."""
+    def of(
+        cls, config: RunConfig, joined: Cluster, say: Say, asked: Callable[[Order], Described | Refused]
+    ) -> "Elsewhere":
+        """The inputs of a run. asked: what a worker says of them. Refuses workers without this code, and what they cannot open."""
         order, corpus = Order.of(config), open_corpus(config, say)
         say("model", f"a worker loads {config.model}")
         try:
-            found = accepted(joined.call(describe, order), order)
+            found = accepted(asked(order), order)
         except (WorkerDied, ImportError, AttributeError) as error:
             raise UserError(
                 f"the workers of the cluster cannot run this code ({str(error).partition(chr(10))[0]}): install the same "

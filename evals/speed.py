@@ -24,7 +24,8 @@ import numpy as np
 import torch
 
 from neuronaut.tools.corpus import Corpus, Document, load_corpus, pocket_corpus
-from neuronaut.tools.index import KindName, build_index, plan_index
+from neuronaut.tools.index import build_index
+from neuronaut.tools.index_plan import KindName, plan_index
 from neuronaut.tools.kinds.base import Chunk, IndexSettings
 from neuronaut.tools.sweep import add_chunk, batches, ids_of
 from neuronaut.tools.targets.base import TargetModel

@@ -21,7 +21,8 @@ from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.features.dictionary import Dictionary, Layout
 from neuronaut.tools.features.places import Place
 from neuronaut.tools.files import cache_folder
-from neuronaut.tools.index import KINDS, Index, Plan, build_index, build_shards, find_index, plan_index
+from neuronaut.tools.index import Index, build_index, find_index
+from neuronaut.tools.index_plan import KINDS, Plan, build_shards, plan_index
 from neuronaut.tools.kinds.base import Arrays, IndexSettings
 from neuronaut.tools.kinds.features import active_edges
 from neuronaut.tools.look.attention import LOOKS

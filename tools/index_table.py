@@ -16,7 +16,8 @@ from neuronaut.tools.summaries import bin_edges, quantiles_of, values_in
 from neuronaut.tools.units import Unit
 
 if TYPE_CHECKING:
-    from neuronaut.tools.index import Index, KindName
+    from neuronaut.tools.index import Index
+    from neuronaut.tools.index_plan import KindName
 
 Columns = dict[str, NDArray[Any]]
 Floats = NDArray[np.float64]

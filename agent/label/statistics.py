@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from neuronaut.agent.inputs import Inputs
 from neuronaut.agent.label.selection import LabelKind
 from neuronaut.agent.view import shown_progress
-from neuronaut.tools.index import Index, KindName
+from neuronaut.tools.index import Index
+from neuronaut.tools.index_plan import KindName
 
 INDEXED: dict[LabelKind, KindName] = {"neuron": "neurons", "head": "heads", "feature": "features"}
 
