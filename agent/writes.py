@@ -40,6 +40,7 @@ def answer(session: Session, unit: Unit) -> None:
 
 
 def test_claim(session: Session, unit: Unit, hypothesis: str, predicate: Promotes | Suppresses) -> None:
+    """Register a claim about the output and test it on a fresh block, once in a run."""
     rows = queries.hypotheses(session.notebook, session.run)
     if any(row["verdicts"] for row in rows if row["id"] == hypothesis):
         return

@@ -6,6 +6,7 @@ index keeps statistics and the documents of largest activation. Where delphi's c
 """
 
 import argparse
+import importlib
 import json
 import resource
 import subprocess
@@ -63,7 +64,7 @@ def ours(n_tokens: int) -> dict[str, float]:
 
 def theirs(n_tokens: int) -> dict[str, float]:
     """delphi's cache of the same neurons, on the same tokens in rows."""
-    LatentCache = _imported()
+    cache_class = _imported()
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -76,21 +77,18 @@ def theirs(n_tokens: int) -> dict[str, float]:
     rows = ids[: len(ids) // (WIDTH * ROWS) * WIDTH * ROWS].view(-1, WIDTH)
     model = AutoModelForCausalLM.from_pretrained(POCKET).eval()
     points = {f"transformer.h.{layer}.mlp.act": (lambda x: x) for layer in range(target.spec.n_layers)}
-    LatentCache(model, points, ROWS).run(ROWS * WIDTH, rows)  # warm
-    cache = LatentCache(model, points, ROWS)
+    cache_class(model, points, ROWS).run(ROWS * WIDTH, rows)  # warm
+    cache = cache_class(model, points, ROWS)
     return {"tokens": rows.numel(), **_measured(lambda: cache.run(rows.numel(), rows))}
 
 
 def _imported() -> Any:
     """delphi's class, without the rest of its package, which needs what a cache does not."""
-    import delphi
-
+    delphi = importlib.import_module("delphi")
     package = types.ModuleType("delphi.latents")
     package.__path__ = [str(Path(str(delphi.__file__)).parent / "latents")]
     sys.modules["delphi.latents"] = package
-    from delphi.latents.cache import LatentCache
-
-    return LatentCache
+    return importlib.import_module("delphi.latents.cache").LatentCache
 
 
 def _child(which: str, n_tokens: int) -> dict[str, float] | None:

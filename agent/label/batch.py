@@ -58,7 +58,7 @@ def label(config: RunConfig, path: Place | None, options: Options) -> int:
     path, say = path or default_place(), steps_on_stderr()
     check_writable(path)
     say("notebook", str(path))
-    with engine(config, options.engine, say) as found:
+    with engine(config, options.engine, say, indexes=(config.labelling or {}).get("where") is not None) as found:
         target, corpus = found.context.target, found.context.corpus
         labelling = Labelling.model_validate(config.labelling)
         units = eligible(labelling, found)
@@ -106,7 +106,7 @@ def resume(run: str, path: Place | None, options: Options, *, retry: bool = Fals
     path, say = path or default_place(), steps_on_stderr()
     config, row = _batch(run, path)
     check_writable(path)
-    with engine(config, options.engine, say) as found:
+    with engine(config, options.engine, say, indexes=False) as found:
         refuse_changed(row, found.context.target, found.context.corpus)
         with Notebook(path) as notebook:
             if retry:

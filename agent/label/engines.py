@@ -9,15 +9,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from neuronaut.agent.config import EngineOptions, RunConfig
-from neuronaut.agent.engine_ray import POLL_SECONDS, READY_SECONDS, Worker, WorkerDied
-from neuronaut.agent.inputs import Elsewhere, Here, opened_inputs
+from neuronaut.agent.engine_ray import POLL_SECONDS, READY_SECONDS, Cluster, Worker, WorkerDied
+from neuronaut.agent.inputs import Elsewhere, Here, joined_cluster
 from neuronaut.agent.label.local import Contexts, work, work_at
 from neuronaut.agent.label.owner import Leave, asking_leave
 from neuronaut.agent.label.remote import RemoteDesk, Seat
 from neuronaut.agent.label.screen import Screen
 from neuronaut.agent.label.turns import Turn
 from neuronaut.agent.label.work import Bench
-from neuronaut.agent.runs import context_of
+from neuronaut.agent.remote import Described, Order, Refused, describe
+from neuronaut.agent.runs import context_of, open_inputs
 from neuronaut.agent.session import Say
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.registry import ToolContext
@@ -40,13 +41,29 @@ class Engine(Protocol):
 
 
 @contextlib.contextmanager
-def engine(config: RunConfig, options: EngineOptions, say: Say) -> Iterator[Engine]:
-    """The engine that was asked for, with the inputs of a run. Refuses inputs that cannot be opened, here or there."""
-    with opened_inputs(config, options, say) as inputs:
-        if isinstance(inputs, Here):
-            yield InProcess(inputs, context_of(inputs.target, inputs.corpus, say), config.seed)
-        else:
-            yield OnCluster(inputs, ToolContext(inputs.target, inputs.corpus), config.seed, say)
+def engine(config: RunConfig, options: EngineOptions, say: Say, *, indexes: bool) -> Iterator[Engine]:
+    """The engine that was asked for, with the inputs of a run. indexes: whether an index will be asked for first.
+
+    Refuses inputs that cannot be opened, here or there.
+    """
+    if options.name == "local":
+        target, corpus = open_inputs(config, say)
+        yield InProcess(Here(target, corpus), context_of(target, corpus, say), config.seed)
+        return
+    with joined_cluster(options, say) as joined:
+        crew = [] if indexes else joined.hire(Seat)  # which has the processors, so that tasks have to come before it
+        inputs = Elsewhere.of(config, joined, say, lambda order: _asked(joined, crew, order, config.seed))
+        try:
+            yield OnCluster(inputs, ToolContext(inputs.target, inputs.corpus), config.seed, crew, say)
+        finally:
+            for worker in crew:
+                worker.end()
+
+
+def _asked(joined: Cluster, crew: list[Worker], order: Order, seed: int) -> Described | Refused:
+    """What a worker says of the inputs."""
+    found: Described | Refused = joined.first(crew, "open", order, seed) if crew else joined.call(describe, order)
+    return found
 
 
 @dataclass(frozen=True)
@@ -64,28 +81,29 @@ class InProcess:
 
 @dataclass(frozen=True)
 class OnCluster:
-    """Workers that hold a model each. A thread for each leases items, records what it finds, and lets it compute."""
+    """Workers that hold a model each. A thread for each leases items, records what it finds, and lets it compute.
+
+    crew: the workers, filled when the work begins at the latest.
+    """
 
     inputs: Elsewhere
     context: ToolContext
     seed: int
+    crew: list[Worker]
     say: Say
     _ready: threading.Event = field(default_factory=threading.Event)  # whether any worker has opened the inputs
 
     def work(self, bench: Bench, run: str, screen: Screen) -> bool:
         """As Engine says. Refuses to go on where workers die again and again, and no other one is left."""
-        with (
-            asking_leave() as leave,
-            self.inputs.cluster.workers(Seat) as workers,
-            ThreadPoolExecutor(len(workers)) as pool,
-        ):
-            futures = [pool.submit(self._until_over, one, bench, run, screen, leave) for one in workers]
+        self.crew.extend([] if self.crew else self.inputs.cluster.hire(Seat))
+        with asking_leave() as leave, ThreadPoolExecutor(len(self.crew)) as pool:
+            futures = [pool.submit(self._until_over, one, bench, run, screen, leave) for one in self.crew]
             try:
                 while wait(futures, POLL_SECONDS, FIRST_EXCEPTION).not_done:
                     pass
             except KeyboardInterrupt:
                 leave.asked = max(leave.asked, 2)
-                for one in workers:
+                for one in self.crew:
                     one.end()
                 raise
             given_up = [reason for future in futures if (reason := future.result())]

@@ -58,8 +58,8 @@ def _label(item: Item, claims: Sequence[dict[str, Any]], outcomes: Sequence[dict
     rated = [(ORDER.index(row["outcome"]), -(_score(row) or 0.0), number) for number, row in enumerate(claims)]
     if rated:
         row = claims[min(rated)[2]]
-        told = (row["side"], row["claim"], row["predicate"], _score(row), row["e"], row["reason"])
-        return Label(*head, row["outcome"], *told, run=item.asked)
+        told = {name: row[name] for name in ("side", "claim", "predicate", "e", "reason")}
+        return Label(*head, row["outcome"], **told, score=_score(row), run=item.asked)
     if outcomes:
         row = min(outcomes, key=lambda one: ORDER.index(one["status"]))
         return Label(*head, row["status"], row["side"], reason=row["reason"], run=item.asked)

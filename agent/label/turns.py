@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from neuronaut.agent.llm.base import Heard, LanguageModel, Reply, Request
 
@@ -36,20 +36,18 @@ class Turn:
             self._lock.acquire()
 
 
-@dataclass(frozen=True)
 class Patient:
-    """A language model that gives the turn away while it is waited for; else the one behind it."""
+    """A language model that gives the turn away while it is waited for."""
 
-    model: LanguageModel
-    turn: Turn
+    def __init__(self, inner: LanguageModel, turn: Turn) -> None:
+        self._inner, self._turn = inner, turn
+        self.provider, self.model, self.source = inner.provider, inner.model, inner.source
+        self.max_tokens, self.billed = inner.max_tokens, inner.billed
 
     def ask(self, request: Request, heard: Heard | None = None) -> Reply:
         """As the model does."""
-        with self.turn.given_away():
-            return self.model.ask(request, heard)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.model, name)
+        with self._turn.given_away():
+            return self._inner.ask(request, heard)
 
 
 def in_turns(work: Callable[[T], None], items: Sequence[T], turn: Turn, at_once: int) -> None:
