@@ -17,7 +17,7 @@ from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.units import Unit
 
 PROMOTED = 10  # tokens shown to proposers
-FAST_DAMAGED = 60  # windows of damaged text where the answer is wanted soon
+FAST_DAMAGED = 150  # windows of damaged text where the answer is wanted soon
 
 
 @dataclass(frozen=True)

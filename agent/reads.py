@@ -14,6 +14,8 @@ from neuronaut.agent.session import Done, Session
 from neuronaut.agent.steps import add_hypothesis, fresh_block, judge, run_test
 from neuronaut.memory import queries
 from neuronaut.memory.judge import (
+    MIN_COVERAGE,
+    MIN_PRECISION,
     Decision,
     ModeCase,
     ReadsCase,
@@ -29,6 +31,9 @@ from neuronaut.tools.units import Unit
 
 EXAMPLES = 3
 MAX_ROUNDS = 3  # one for each confirm block
+FAST_EDITED = 3  # hypotheses at most
+FAST_DESIGN_ROUNDS = 2  # of four rounds of pairs, the last of which takes more than half of them
+FAST_ROUNDS, NEEDED = 2, (MIN_PRECISION, MIN_COVERAGE)  # of a claim that natural text keeps from being SUPPORTED
 WORTH_TESTING = 0.5  # of the best prospect; the rest stay rivals
 REVISION = "revision"  # author of what is left of a tested claim
 NOTHING_PROPOSED = "nothing was proposed that a test could carry"
@@ -73,18 +78,24 @@ def propose(session: Session, unit: Unit, rule: FiringRule) -> dict[str, Prospec
 
 
 def _compared(session: Session, unit: Unit, found: dict[str, Brought]) -> list[dict[str, Any]]:
-    """Rows of `compare_on_design`, the most promising first. Of the fast loop text is edited for the first one only, and it
-    stays first, or what is left of it without its idle parts."""
+    """Rows of `compare_on_design`, the most promising first. In the fast loop text is edited for the first ones only, until
+    none that waits promises more; they stay first, or what is left of them without their idle parts."""
     asked: dict[str, Any] = {"unit": unit.address, "predicates": list(found)}
     wishes = [one.wish for one in found.values()]
     if session.config.loop != "fast":
         rows = session.experiment("compare_on_design", asked).payload["predicates"]
         return in_order(rows[: 1 if session.config.loop == "one-shot" else None], wishes)
-    scored = session.experiment("compare_on_design", asked | {"edits": False}).payload["predicates"]
-    first, *others = in_order(scored, wishes)
-    again = session.experiment("compare_on_design", asked | {"predicates": [first["predicate"]]}).payload["predicates"]
-    edited = {row["predicate"]: row | {"origin": first["origin"]} for row in in_order(again, [None])}
-    return [*edited.values(), *(row for row in others if row["predicate"] not in edited)]
+    scored = session.experiment("compare_on_design", asked | {"rounds": 0}).payload["predicates"]
+    waiting, edited = in_order(scored, wishes), list[dict[str, Any]]()
+    for _ in range(FAST_EDITED):
+        if not waiting or (edited and Prospect.of(edited[0]).promise >= Prospect.of(waiting[0]).promise):
+            break
+        first, *waiting = waiting
+        again = asked | {"predicates": [first["predicate"]], "rounds": FAST_DESIGN_ROUNDS}
+        rows = session.experiment("compare_on_design", again).payload["predicates"]
+        edited = in_order([*edited, *(row | {"origin": first["origin"]} for row in rows)], wishes)
+    known = {row["predicate"]: row for row in edited}
+    return [*known.values(), *(row for row in waiting if row["predicate"] not in known)]
 
 
 def test_claim(session: Session, unit: Unit, chosen: str, ids: list[str], against: tuple[str, ...]) -> Decision | None:
@@ -123,6 +134,7 @@ def test_claim(session: Session, unit: Unit, chosen: str, ids: list[str], agains
         "block": block,
         "seed": session.config.seed,
     }
+    args |= {"rounds": FAST_ROUNDS, "needed": NEEDED} if session.config.loop == "fast" else {}
     done = run_test(session, unit, "reads", args, prediction=prediction, claim=claim["claim"])
     if done is None:
         return None

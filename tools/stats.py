@@ -94,13 +94,24 @@ def percentile_interval(samples: Array, level: float = 0.95) -> tuple[float, flo
     return float(low), float(high)
 
 
+def _ends(ranked: NDArray[np.floating]) -> NDArray[np.intp]:
+    """The last place of each score."""
+    return np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+
+
 class Ranking:
     """Places in falling order of a score, sorted once for the many sets of positives that are compared with it."""
 
     def __init__(self, scores: Array) -> None:
-        self._order = np.argsort(-scores, kind="stable")
-        ranked = scores[self._order]
-        self._ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+        self._order: NDArray[np.integer] = np.argsort(-scores, kind="stable")
+        self._ends = _ends(scores[self._order])
+
+    @classmethod
+    def known(cls, order: NDArray[np.integer], ranked: NDArray[np.floating]) -> "Ranking":
+        """Of places whose order is known. ranked: their scores in this order, falling."""
+        found = cls.__new__(cls)
+        found._order, found._ends = order, _ends(ranked)
+        return found
 
     def average_precisions(self, positives: NDArray[np.bool_]) -> Array:
         """(k,) area under precision over recall, the score the detector of each set of positives (k, n); ties share one

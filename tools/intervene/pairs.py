@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -117,14 +118,22 @@ class Answers:
 
 @dataclass(frozen=True)
 class Enough:
-    """When a test needs no more pairs: the e-values of each leaf and of the claim, or the pairs of a leaf.
+    """When a test needs no more pairs: the e-values of each leaf and of the claim, the pairs of a leaf, or the rounds.
 
-    The verdict rule asks for the defaults.
+    The verdict rule asks for the default e-values; fewer rounds cost less and prove less. every_leaf: nothing more is spent
+    once one leaf cannot reach its e-value any more, with which no claim is SUPPORTED.
     """
 
     leaf: float = 20.0
     whole: float = 1000.0
     pairs: int = sum(pairs for _, pairs in ROUNDS)
+    rounds: int = len(ROUNDS)
+    every_leaf: bool = False
+
+    @property
+    def share(self) -> float:
+        """Of the documents, those of all its rounds."""
+        return sum(share for share, _ in ROUNDS[: self.rounds])
 
 
 class Spent(NamedTuple):
@@ -187,7 +196,7 @@ def spend_pairs(
     """
     answers, discarded = answers_to(target, unit, ()), Counter[str]()
     seen = 0.0
-    for share, n_pairs, part in _rounds(predicate, source.tokens):
+    for share, n_pairs, part in islice(_rounds(predicate, source.tokens), enough.rounds):
         wanted = _in_need(answers, rule, predicate, seen, enough)
         if not wanted:
             break
@@ -218,12 +227,14 @@ def _in_need(answers: Answers, rule: FiringRule, predicate: Predicate, seen: flo
     everything = frozenset(range(len(parts)))
     if not seen:
         return sorted(everything)
-    left = (1 - seen) / seen  # documents to come for each one that was
+    left = (enough.share - seen) / seen  # documents to come for each one that was
     goals = [(frozenset({leaf}), enough.leaf) for leaf in everything]
     modes = predicate.children() if isinstance(predicate, Modes) else ()
     goals += [(frozenset(parts.index(leaf) for leaf in leaves(mode)), enough.whole) for mode in modes]
     hopeless = [of for of, bar in goals if _expected_e(answers, rule, of, left) < bar]
     lost = frozenset[int]().union(*hopeless)
+    if lost and enough.every_leaf:
+        return []
     if not lost:
         goals.append((everything, enough.whole))  # a claim with a lost leaf can be PARTIAL at most
     wanted = [

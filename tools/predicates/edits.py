@@ -70,6 +70,18 @@ class Source:
         return self.tokens.vocabulary.starts_word
 
 
+Chosen = tuple[int | None, int | None]
+
+
+def _first(true: Ints, false: Ints, rival: Bools) -> Chosen:
+    """The first row of each that the rival takes for alike, the first of each where there is no such pair."""
+    for t in true.tolist():
+        for f in false.tolist():
+            if rival[t] == rival[f]:
+                return t, f
+    return (int(true[0]) if len(true) else None), (int(false[0]) if len(false) else None)
+
+
 def combine(predicate: Predicate, values: dict[Predicate, Bools]) -> Bools:
     """Truth of the predicate from the truth of its leaves."""
     if predicate in values:
@@ -159,21 +171,35 @@ class LeafEdits:
             lost["no edit"] += len(places)
             return [], lost
         good, rival = self._judged(places, made)
-        pairs, owners, wanted = [], np.array(made.owner), np.array(made.wanted)
-        for place, (window, _) in enumerate(places):
-            mine = np.flatnonzero((owners == place) & good)
-            true, false = mine[wanted[mine]], mine[~wanted[mine]]
-            if not len(true) or not len(false):
-                lost["no true edit" if not len(true) else "no false edit"] += 1
+        pairs, chosen = list[Pair](), self._survivors(len(places), made, good, rival)
+        for (window, _), (t, f) in zip(places, chosen, strict=True):
+            if t is None or f is None:
+                lost["no true edit" if t is None else "no false edit"] += 1
                 continue
-            t, f = next(((t, f) for t in true for f in false if rival[t] == rival[f]), (true[0], false[0]))
             document = int(self.source.tokens.documents[window])
             edited = [EditedText(tuple(made.rows[i]), made.positions[i]) for i in (t, f)]
             pairs.append(Pair(arm, self.number, document, *edited))
         return pairs, lost
 
+    def _survivors(self, n: int, made: Candidates, good: Bools, rival: Bools) -> list[Chosen]:
+        """For each of n places the first true and the first false row that survive decoding and encoding and that the rival
+        takes for alike, the first of each where it takes none so; None where no row is left. Only rows that may be chosen
+        are decoded."""
+        owners, wanted, alive = np.array(made.owner), np.array(made.wanted), good.copy()
+        known = np.zeros(len(good), dtype=bool)
+        rows = [np.flatnonzero((owners == place) & good) for place in range(n)]
+        while True:
+            chosen = [
+                _first(mine[alive[mine] & wanted[mine]], mine[alive[mine] & ~wanted[mine]], rival) for mine in rows
+            ]
+            asked = [i for pair in chosen for i in pair if i is not None and not known[i]]
+            if not asked:
+                return chosen
+            known[asked] = True
+            alive[asked] = self.source.survives([tuple(made.rows[i]) for i in asked])
+
     def _judged(self, places: Ints, made: Candidates) -> tuple[Bools, Bools]:
-        """(n_rows,) twice: whether a row flips the leaf and the predicate alone and survives; the rival's truth."""
+        """(n_rows,) twice: whether a row flips the leaf and the predicate alone; the rival's truth."""
         edited = tokens_from_ids(made.rows, self.source.tokens.vocabulary)
         index, wanted = (np.arange(len(made.rows)), np.array(made.positions)), np.array(made.wanted)
         truth = {part: holds(part, edited)[index] for part in self.parts}
@@ -181,8 +207,6 @@ class LeafEdits:
         for part in self.parts:
             if part != self.part:
                 good &= truth[part] == self.values[part][places[made.owner, 0], places[made.owner, 1]]
-        candidates = np.flatnonzero(good)
-        good[candidates] = self.source.survives([tuple(made.rows[i]) for i in candidates]) if len(candidates) else True
         rival = np.zeros(len(made.rows), dtype=bool) if self.avoid is None else holds(self.avoid, edited)[index]
         return good, rival
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, assert_never
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.nodes import Predicate
-from neuronaut.tools.predicates.regexes import compiled, ending
+from neuronaut.tools.predicates.regexes import compiled, ending, texts_of
 from neuronaut.tools.tokens import PAD, Tokens, Vocabulary
 
 Bools = NDArray[np.bool_]
@@ -267,14 +268,17 @@ _SENTENCE_END = r"(?:\A|\n|[.!?][\"'”’)]*\s)\s*[\"'“‘(]*\z"
 
 
 def _starts_sentence(tokens: Tokens) -> Bools:
-    return _starts_word(tokens) & _text_before(tokens, compiled(_SENTENCE_END), strip=True)
+    return _starts_word(tokens) & _text_before(tokens, partial(_found, compiled(_SENTENCE_END)), strip=True)
 
 
 def _preceded_by(tokens: Tokens, regex: str) -> Bools:
-    return _text_before(tokens, ending(regex), strip=False)
+    texts = texts_of(regex)
+    if texts is not None and max(map(len, texts)) <= TAIL:
+        return _text_before(tokens, lambda tail: tail.endswith(texts), strip=False)
+    return _text_before(tokens, partial(_found, ending(regex)), strip=False)
 
 
-def _text_before(tokens: Tokens, pattern: Any, *, strip: bool) -> Bools:
+def _text_before(tokens: Tokens, test: Callable[[str], bool], *, strip: bool) -> Bools:
     """True where one of the last TAIL characters before the token (strip: and its space) begins a match to the end.
 
     One character more than TAIL is shown to the pattern, so that `^` and `\\b` see where the text really begins.
@@ -282,7 +286,7 @@ def _text_before(tokens: Tokens, pattern: Any, *, strip: bool) -> Bools:
     numbers, tails = _tails(tokens, strip)
     if not tails:
         return np.zeros(tokens.ids.shape, dtype=bool)
-    table = np.fromiter((_found(pattern, tail) for tail in tails), dtype=bool, count=len(tails))
+    table = np.fromiter(map(test, tails), dtype=bool, count=len(tails))
     return table[numbers] & tokens.scored
 
 

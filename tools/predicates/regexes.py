@@ -10,6 +10,9 @@ from pydantic import AfterValidator, Field
 CLASS_ITEMS = 5  # a named class such as `digit` costs at most five items
 _NAMED = r"\\[pP]\{[^}]*\}|\\[dDwWsSpP]|\[:\^?\w+:\]"
 _REGEX_PART = re.compile(rf"\[\^?\]?(?:\\.|\[:\^?\w+:\]|[^\]\\])*\]|{_NAMED}|\\.|\||\.", re.DOTALL)
+_TEXT_PART = re.compile(r"\\[^a-zA-Z0-9_]|\\[nt]|[^\\]")
+_TEXTS = re.compile(r"(?:\\[^a-zA-Z0-9_]|\\[nt]|[^\\.^$*+?{}\[\]()])+")
+_ESCAPED = {"\\n": "\n", "\\t": "\t"}
 _MEMBER = re.compile(rf"{_NAMED}|(?P<low>\\.|.)-(?P<high>\\.|.)|\\.|.", re.DOTALL)
 
 
@@ -27,6 +30,20 @@ def compiled(pattern: str) -> Any:
 def ending(pattern: str) -> Any:
     """The pattern compiled so that its match must reach the end of the text. Refuses as `compiled` does."""
     return compiled(f"(?:{pattern})\\z")
+
+
+@cache
+def texts_of(pattern: str) -> tuple[str, ...] | None:
+    """The texts that a pattern is a choice between; None for one that says more, such as a class or a repetition."""
+    if not _TEXTS.fullmatch(pattern):
+        return None
+    found = [""]
+    for part in _TEXT_PART.findall(pattern):
+        if part == "|":
+            found.append("")
+        else:
+            found[-1] += _ESCAPED.get(part, part[-1])
+    return tuple(found) if all(found) else None
 
 
 def _compiles(pattern: str) -> str:

@@ -15,12 +15,22 @@ def dealt(values: NDArray[np.float32], ids: NDArray[np.integer], seed: int, *, s
 
     smooth: tokens over which the hash is averaged, so that the unit moves slowly.
     """
-    share = uniform(recent_keys(ids, LAST), seed)
+    return picked(values, shares(recent_keys(ids, LAST), seed, smooth=smooth))
+
+
+def shares(keys: Keys, seed: int, *, smooth: int = 1) -> NDArray[np.float64]:
+    """(n_windows, n_pos) how far along its values a null unit is at each place, in [0, 1]. keys: of the last tokens."""
+    share = uniform(keys, seed)
     if smooth > 1:
         total = np.cumsum(ndtri(share), axis=1)
         total[:, smooth:] -= total[:, :-smooth].copy()
-        share = ndtr(total / np.sqrt(np.minimum(np.arange(total.shape[1]) + 1, smooth)))
-    return values[np.minimum((share * len(values)).astype(np.int64), len(values) - 1)]
+        share = np.asarray(ndtr(total / np.sqrt(np.minimum(np.arange(total.shape[1]) + 1, smooth))))
+    return share
+
+
+def picked(values: NDArray[np.float32], share: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Of values in rising order those at some shares of the way, of any shape."""
+    return np.asarray(values[np.minimum((share * len(values)).astype(np.int64), len(values) - 1)])
 
 
 def prefix_keys(ids: NDArray[np.integer]) -> Keys:

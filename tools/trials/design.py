@@ -1,12 +1,13 @@
 """Hypotheses compared on design text before any is registered: scores, and edits that show which leaves are idle."""
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from pydantic import Field
 
-from neuronaut.tools.intervene.pairs import Enough, spend_pairs
+from neuronaut.tools.intervene.pairs import ROUNDS, Enough, spend_pairs
 from neuronaut.tools.look.reads import FiringRule, count, f1_of, lower_bound
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.edits import Source
@@ -28,10 +29,10 @@ MOST_COMPARED = 64
 
 
 class CompareArgs(UnitArgs):
-    """The neuron and the predicates (JSON) to compare; edits: whether text is edited, or they are only scored."""
+    """The neuron and the predicates (JSON) to compare; rounds: of pairs of edits, none where they are only scored."""
 
     predicates: tuple[str, ...] = Field(min_length=1, max_length=MOST_COMPARED)
-    edits: bool = True
+    rounds: int = Field(default=len(ROUNDS), ge=0, le=len(ROUNDS))
 
 
 @tool("compare_on_design", opens_test_text=True)
@@ -58,8 +59,8 @@ def compare_on_design(context: ToolContext, args: CompareArgs) -> ToolResult:
         row = {"predicate": key, "origin": origin, "complexity": complexity(predicate), "idle": None}
         own = lowered(rule, mode_rules(predicate, activations, tokens, rule))
         rows[key] = row | _scores(predicate, activations, tokens, own)
-        if args.edits and rows[key]["f1"] >= max(WORTH_EDITING, NEAR_THE_BEST * best):
-            e_values = leaf_e_values(context, unit, predicate, source, own)
+        if args.rounds and rows[key]["f1"] >= max(WORTH_EDITING, NEAR_THE_BEST * best):
+            e_values = leaf_e_values(context, unit, predicate, source, own, rounds=args.rounds)
             idle = {leaf for leaf, e in e_values.items() if e < IDLE_E}
             rows[key]["idle"] = len(idle) / len(e_values)
             smaller = without(predicate, idle)
@@ -82,10 +83,16 @@ def _scores(predicate: Predicate, activations: Array, tokens: Tokens, rule: Firi
 
 
 def leaf_e_values(
-    context: ToolContext, unit: Unit, predicate: Predicate, source: Source, rule: FiringRule
+    context: ToolContext,
+    unit: Unit,
+    predicate: Predicate,
+    source: Source,
+    rule: FiringRule,
+    *,
+    rounds: int = len(ROUNDS),
 ) -> dict[Predicate, float]:
     """The e-value of each leaf's own edits; 1 where no edit could be made."""
-    spent = spend_pairs(context.target, unit, predicate, source, rule, enough=ENOUGH)
+    spent = spend_pairs(context.target, unit, predicate, source, rule, enough=replace(ENOUGH, rounds=rounds))
     leaf_e = spent.answers.bets(rule).leaf_e
     return {part: leaf_e.get(number, 1.0) for number, part in enumerate(leaves(predicate))}
 

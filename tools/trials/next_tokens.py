@@ -44,7 +44,10 @@ class NextTokens:
         residuals = self._residuals(heads)
         found = np.empty((len(ids), self.target.spec.d_vocab))
         for at in range(0, len(ids), BATCH):
-            part = [residuals[head][place] for head, place in zip(heads[at : at + BATCH], places[at : at + BATCH], strict=True)]
+            part = [
+                residuals[head][place]
+                for head, place in zip(heads[at : at + BATCH], places[at : at + BATCH], strict=True)
+            ]
             none = torch.zeros(len(part), 1, dtype=torch.long)
             run = self.target.run(none, start=(self.target.spec.n_layers, torch.stack(part)[:, None]), logits=True)
             assert run.logits is not None

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import FiringRule, fast_f1, firing_rule
@@ -14,7 +15,7 @@ from neuronaut.tools.stats import Ranking
 from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.targets.sites import site_of, width_of
 from neuronaut.tools.tokens import Tokens
-from neuronaut.tools.trials.dealt import SMOOTH, dealt
+from neuronaut.tools.trials.dealt import LAST, SMOOTH, picked, recent_keys, shares
 from neuronaut.tools.units import Unit
 
 N_RANDOM_UNITS = 32
@@ -86,6 +87,21 @@ def f1_of_others(context: ToolContext, unit: Unit, claim: Predicate, block: int)
     return found
 
 
+def _null_orders(tokens: Tokens, seed: int) -> list[tuple[NDArray[np.int32], NDArray[np.float64]]]:
+    """For each null unit the scored places from its largest value down, and how far along the values each is. They are the
+    same whatever values are dealt; those of the last seed are kept with the text."""
+    memo: dict[int, list[tuple[NDArray[np.int32], NDArray[np.float64]]]] = tokens.__dict__.setdefault("_nulls", {})
+    if seed not in memo:
+        memo.clear()
+        keys, found = recent_keys(tokens.ids, LAST), []
+        for number in range(N_NULL_UNITS):
+            share = shares(keys, seed * N_NULL_UNITS + number, smooth=SMOOTH if number % 2 else 1)[tokens.scored]
+            order = np.argsort(-share, kind="stable").astype(np.int32)
+            found.append((order, share[order]))
+        memo[seed] = found
+    return memo[seed]
+
+
 def selection_null(
     claim: Predicate, tried: Sequence[Predicate], activations: Array, tokens: Tokens, seed: int
 ) -> float:
@@ -98,8 +114,7 @@ def selection_null(
     """
     masks = np.stack([holds(p, tokens)[tokens.scored] for p in dict.fromkeys([claim, *tried])])
     base, values, best = masks.mean(axis=1), np.sort(activations[tokens.scored]), []
-    for number in range(N_NULL_UNITS):
-        null = dealt(values, tokens.ids, seed * N_NULL_UNITS + number, smooth=SMOOTH if number % 2 else 1)
-        found = Ranking(null[tokens.scored].astype(np.float64)).average_precisions(masks)
+    for order, share in _null_orders(tokens, seed):
+        found = Ranking.known(order, picked(values, share)).average_precisions(masks)
         best.append(float((found - base).max()))
     return min(1.0, float(base[0] + np.quantile(best, 0.95)))

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.intervene.pairs import Answers, Bets, spend_pairs
+from neuronaut.tools.intervene.pairs import ROUNDS, Answers, Bets, Enough, spend_pairs
 from neuronaut.tools.look.activations import FIRING
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import (
@@ -54,13 +54,17 @@ class UnitArgs(ToolArgs):
 
 class TestReadsArgs(UnitArgs):
     """The registered claim and its rivals (JSON; the strongest rival on design first), and the confirm block that is
-    opened. tried: what else the search scored before it chose the claim, for the selection null."""
+    opened. tried: what else the search scored before it chose the claim, for the selection null. rounds: of pairs of edits, where
+    a lower bound of precision or coverage on this text is below `needed`; else all of them. Where it is less than all,
+    nothing more is spent on a claim with a leaf whose edits tell too little."""
 
     claim: str
     rivals: tuple[str, ...] = Field(default=(), max_length=MOST_RIVALS)
     tried: tuple[str, ...] = Field(default=(), max_length=256)
     block: int = Field(ge=0, le=2)
     seed: int = 0
+    rounds: int = Field(default=len(ROUNDS), ge=1, le=len(ROUNDS))
+    needed: tuple[float, float] = (0.0, 0.0)
 
 
 def rule_of(context: ToolContext, unit: Unit) -> FiringRule | str:
@@ -141,7 +145,10 @@ def test_reads(context: ToolContext, args: TestReadsArgs) -> ToolResult:
     scores = score_reads(strength(claim, tokens), activations, tokens, rule, seed=args.seed)
     rule = replace(rule, dense=bool(scores.counts.fired.sum() / scores.counts.places.sum() > DENSE))
     source = edit_source(context, tokens)
-    spent = spend_pairs(context.target, unit, claim, source, rule, avoid=rivals[0] if rivals else None)
+    short = scores.precision_low < args.needed[0] or scores.coverage_low < args.needed[1]
+    avoid = rivals[0] if rivals else None
+    enough = Enough(rounds=args.rounds if short else len(ROUNDS), every_leaf=args.rounds < len(ROUNDS))
+    spent = spend_pairs(context.target, unit, claim, source, rule, avoid=avoid, enough=enough)
     bets = spent.answers.bets(rule)
     leaf_e = _leaf_e(claim, spent.answers, rules or [rule])
     texts = spent.answers.texts(tokens.vocabulary)
