@@ -7,9 +7,11 @@ import contextlib
 import itertools
 import logging
 import os
+import secrets
 import socket
+import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -23,6 +25,8 @@ READY_SECONDS = 180.0  # until a cluster counts as too busy: a worker has to sta
 POLL_SECONDS = 0.5
 STORE_BYTES = 256 << 20  # results on their way to the driver; what does not fit is spilled to disk
 RETRIES = 5  # of a task whose worker died
+LOOPBACK = "127.0.0.2"  # for 127.0.0.1 Ray takes the address in the network, which changes with it
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 R = TypeVar("R")
 
@@ -35,28 +39,42 @@ class WorkerDied(Exception):
 def cluster(address: str, jobs: int, threads: int) -> Iterator["Cluster"]:
     """A cluster at `local`, `auto`, host:port or ray://host:port; one that this process has joined already is taken as it is.
 
-    threads: processors of a task or worker. Refuses: ray not installed, an address that cannot be reached.
+    A local one lets nobody in without a token, since Ray listens to the network. threads: processors of a task or worker.
+    Refuses: ray not installed, an address that cannot be reached.
     """
     try:
         import ray
     except ImportError:
         raise UserError("--engine ray needs ray, which is not installed: pip install 'neuronaut[ray]'") from None
-    joined = not ray.is_initialized()
-    if joined:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        _join(ray, address, jobs * threads)
-    try:
+    if ray.is_initialized():
         yield Cluster(ray, jobs, threads)
-    finally:
-        if joined:
+        return
+    settings = QUIET | ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)} if address == LOCAL else {})
+    with _environment(settings):
+        try:
+            _join(ray, address, jobs * threads)
+            yield Cluster(ray, jobs, threads)
+        finally:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Settings that Ray reads where it starts processes; what was set by the user stays."""
+    new = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
 
 
 def _join(ray: Any, address: str, n_cpus: int) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == LOCAL:
-        own = {"include_dashboard": False, "object_store_memory": STORE_BYTES, "_node_ip_address": "127.0.0.1"}
+        own = {"include_dashboard": False, "object_store_memory": STORE_BYTES}
+        own |= {"_node_ip_address": LOOPBACK} if sys.platform == "linux" else {}
         ray.init(address=LOCAL, num_cpus=n_cpus, **own, **quiet)
         return
     _check_reachable(address)
@@ -115,7 +133,7 @@ class Cluster:
         if not self.ray.wait([ref], timeout=READY_SECONDS)[0]:
             self.ray.cancel(ref, force=True)
             raise self.too_busy()
-        return self._got(ref)
+        return self.got(ref)
 
     def each(self, work: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, R]]:
         """Number and result of each call, in the order in which they end, `jobs` and one more at a time; one whose worker died is
@@ -127,22 +145,24 @@ class Cluster:
             number = in_flight.pop(ref)
             for following, args in itertools.islice(waiting, 1):
                 in_flight[task.remote(*args)] = following
-            yield number, self._got(ref)
+            yield number, self.got(ref)
 
     def _task(self, work: Callable[..., Any]) -> Any:
         return self.ray.remote(work).options(num_cpus=self.threads, max_retries=RETRIES)
 
-    @contextlib.contextmanager
-    def workers(self, made_by: Callable[[], Any]) -> Iterator[list["Worker"]]:
+    def hire(self, made_by: Callable[[], Any]) -> list["Worker"]:
         """`jobs` workers, each with an object of its own: one that died is made again by Ray, on any machine, as it was in the
         beginning. made_by: a class of a module."""
         actor = self.ray.remote(made_by).options(num_cpus=self.threads, max_restarts=-1, max_task_retries=0)
-        found = [Worker(self, actor.remote()) for _ in range(self.jobs)]
-        try:
-            yield found
-        finally:
-            for worker in found:
-                worker.end()
+        return [Worker(self, actor.remote()) for _ in range(self.jobs)]
+
+    def first(self, workers: Sequence["Worker"], method: str, *args: Any) -> Any:
+        """What a method of the first worker that is ready gives. Refuses a cluster on which none becomes ready."""
+        refs = [getattr(worker.actor, method).remote(*args) for worker in workers]
+        ready, _ = self.ray.wait(refs, timeout=READY_SECONDS)
+        if not ready:
+            raise self.too_busy()
+        return self.got(ready[0])
 
     def too_busy(self) -> UserError:
         """That no worker became ready, and what the cluster has."""
@@ -152,7 +172,7 @@ class Cluster:
             f"free, and a worker takes {self.threads}; wait until others have ended, or give a smaller --threads"
         )
 
-    def _got(self, ref: Any) -> Any:
+    def got(self, ref: Any) -> Any:
         """The result behind a reference. Raises what was raised there; WorkerDied."""
         try:
             return self.ray.get(ref)
@@ -175,7 +195,7 @@ class Worker:
         while not self.cluster.ray.wait([ref], timeout=POLL_SECONDS)[0]:
             if given_up():
                 raise WorkerDied("it was not waited for")
-        return self.cluster._got(ref)
+        return self.cluster.got(ref)
 
     def end(self) -> None:
         """End its process, whatever it does."""
