@@ -11,7 +11,7 @@ import secrets
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -42,6 +42,7 @@ def cluster(address: str, jobs: int, threads: int) -> Iterator["Cluster"]:
     A local one lets nobody in without a token, since Ray listens to the network. threads: processors of a task or worker.
     Refuses: ray not installed, an address that cannot be reached.
     """
+    _prepare(address)
     try:
         import ray
     except ImportError:
@@ -49,25 +50,20 @@ def cluster(address: str, jobs: int, threads: int) -> Iterator["Cluster"]:
     if ray.is_initialized():
         yield Cluster(ray, jobs, threads)
         return
-    settings = QUIET | ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)} if address == LOCAL else {})
-    with _environment(settings):
-        try:
-            _join(ray, address, jobs * threads)
-            yield Cluster(ray, jobs, threads)
-        finally:
-            ray.shutdown()
-
-
-@contextlib.contextmanager
-def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Settings that Ray reads where it starts processes; what was set by the user stays."""
-    new = {name: value for name, value in settings.items() if name not in os.environ}
-    os.environ.update(new)
     try:
-        yield
+        _join(ray, address, jobs * threads)
+        yield Cluster(ray, jobs, threads)
     finally:
-        for name in new:
-            os.environ.pop(name, None)
+        ray.shutdown()
+
+
+def _prepare(address: str) -> None:
+    """Settings that Ray reads once in a process, when it is imported; what the user has set stays."""
+    if "ray" in sys.modules:
+        return
+    settings = QUIET | ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)} if address == LOCAL else {})
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
 
 
 def _join(ray: Any, address: str, n_cpus: int) -> None:
