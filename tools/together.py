@@ -39,11 +39,15 @@ class BatchContext(ToolContext):
     _compared: dict[Text, Values] = field(default_factory=dict, repr=False)
 
     def take(self, units: Sequence[Unit]) -> None:
-        """Go on with other units: what was read of the last ones is forgotten, text and comparison units are kept."""
+        """Go on with other units: what was read of the last ones is forgotten, text and comparison units of the same sites are
+        kept."""
         self.units, self.shared_forwards, self.shared_seconds = tuple(units), 0.0, 0.0
         self._own.clear()
         self._activations.clear()
         self.__dict__.pop("_wanted", None)
+        sites = {site_of(self.target, unit) for unit in units}
+        for text, others in self._compared.items():
+            self._compared[text] = {site: values for site, values in others.items() if site in sites}
 
     def activations(self, unit: Unit, split: Split, *, block: int | None = None, n_tokens: int | None = None) -> Array:
         """As ToolContext gives them."""
