@@ -23,21 +23,24 @@ class Prospect:
     """How a predicate of `compare_on_design` may fare in its test.
 
     worth: F1 less the price of its items and idle leaves. margin: the smaller of the lower bounds of precision and coverage,
-    each in parts of what a SUPPORTED claim needs. against: rivals (JSON) that its author wants it tested against.
+    each in parts of what a SUPPORTED claim needs. idle: share of its leaves whose edits moved nothing, 0 where it was not edited.
+    against: rivals (JSON) that its author wants it tested against.
     """
 
     worth: float
     margin: float
     items: int
     against: tuple[str, ...] = ()
+    idle: float = 0.0
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> "Prospect":
         """A claim of modes is scored at the threshold of its weakest, which is the harder test: it gets something for it."""
         modes = MODES_WORTH if json.loads(row["predicate"])["kind"] == "modes" else 0.0
-        worth = row["f1"] + modes - ITEM_COST * row["complexity"] - IDLE_COST * (row["idle"] or 0.0)
+        idle = row["idle"] or 0.0
+        worth = row["f1"] + modes - ITEM_COST * row["complexity"] - IDLE_COST * idle
         margin = min(row["precision_low"] / MIN_PRECISION, row["coverage_low"] / MIN_COVERAGE)
-        return cls(worth, margin, row["complexity"])
+        return cls(worth, margin, row["complexity"], idle=idle)
 
     @property
     def promise(self) -> float:

@@ -98,11 +98,19 @@ def _compared(session: Session, unit: Unit, found: dict[str, Brought]) -> list[d
     return [*known.values(), *(row for row in waiting if row["predicate"] not in known)]
 
 
-def test_claim(session: Session, unit: Unit, chosen: str, ids: list[str], against: tuple[str, ...]) -> Decision | None:
+def test_claim(
+    session: Session,
+    unit: Unit,
+    chosen: str,
+    ids: list[str],
+    against: tuple[str, ...],
+    *,
+    idle: bool = False,  # noqa: PT028  no test
+) -> Decision | None:
     """Register a hypothesis with the first others of `ids` as rivals, test it on a fresh block and judge it.
 
-    ids: the most promising first; against: as for `rivals_of`. None when no fresh text is left (an UNRESOLVED outcome) or the
-    experiment failed.
+    ids: the most promising first; against: as for `rivals_of`; idle: no edit of design text moved the unit, so that the fast
+    loop spends little on it. None when no fresh text is left (an UNRESOLVED outcome) or the experiment failed.
     """
     rows = {row["id"]: row for row in queries.hypotheses(session.notebook, session.run)}
     claim, others = rows[chosen], [rows[i] for i in ids if i != chosen]
@@ -134,7 +142,7 @@ def test_claim(session: Session, unit: Unit, chosen: str, ids: list[str], agains
         "block": block,
         "seed": session.config.seed,
     }
-    args |= {"rounds": FAST_ROUNDS, "needed": NEEDED} if session.config.loop == "fast" else {}
+    args |= {"rounds": FAST_ROUNDS, "needed": None if idle else NEEDED} if session.config.loop == "fast" else {}
     done = run_test(session, unit, "reads", args, prediction=prediction, claim=claim["claim"])
     if done is None:
         return None
@@ -194,7 +202,8 @@ def answer(session: Session, unit: Unit) -> None:
         if not waiting:
             return
         chosen, *waiting = waiting
-        decision = test_claim(session, unit, chosen, ids, prospects[chosen].against)
+        prospect = prospects[chosen]
+        decision = test_claim(session, unit, chosen, ids, prospect.against, idle=prospect.idle == 1)
         if decision is None or session.config.loop == "fast":
             return
         waiting.sort(key=lambda one: one not in _as_good(session, ids, chosen))

@@ -29,7 +29,8 @@ class Effort:
 
     width, depth: states of a beam, atoms of a clause. clauses: of a union; seeds: clauses from which unions grow. refitted:
     formulas whose sets are chosen anew at every size. kept: of which kinds the best formula is made lean; all where None.
-    skipped: families that are left out. modes: whether weaker rules are looked for where the strongest does not hold.
+    entries: limits of tables of pairs, each of which is two leaves. skipped: families that are left out. modes: whether
+    weaker rules are looked for where the strongest does not hold.
     """
 
     width: int = 8
@@ -39,6 +40,7 @@ class Effort:
     refitted: int = 6
     kept: frozenset[str] | None = None
     modes: bool = True
+    entries: tuple[int, ...] = LIMITS
     skipped: frozenset[str] = frozenset()
 
 
@@ -204,7 +206,8 @@ class Beam:
         atoms: Scored = {}
         for name, family in self.features.families.items():
             if name not in used and name not in self.effort.skipped:
-                atoms |= best_sets(family, inside, LIMITS, beside=self.beside, tally=self.tally)
+                limits = self.effort.entries if name == "pair" else LIMITS
+                atoms |= best_sets(family, inside, limits, beside=self.beside, tally=self.tally)
         if state.atoms:
             for name in _EXCLUDED_BY:
                 atoms |= best_exclusion(self.features.families[name], inside, beside=self.beside, tally=self.tally)
