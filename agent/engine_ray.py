@@ -11,8 +11,10 @@ import secrets
 import socket
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -61,7 +63,15 @@ def _prepare(address: str) -> None:
     """Settings that Ray reads once in a process, when it is imported; what the user has set stays."""
     if "ray" in sys.modules:
         return
-    settings = QUIET | ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)} if address == LOCAL else {})
+    known = (Path.home() / ".ray" / "auth_token").is_file() or {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(
+        os.environ
+    )
+    settings = dict(QUIET)
+    if address == LOCAL:
+        settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    elif known:  # as `ray start` does; a cluster that asks for none is reached too
+        settings |= {"RAY_AUTH_MODE": "token"}
+    settings |= {} if address == LOCAL else {"RAY_BACKEND_LOG_LEVEL": "error"}
     for name, value in settings.items():
         os.environ.setdefault(name, value)
 
@@ -78,13 +88,16 @@ def _join(ray: Any, address: str, n_cpus: int) -> None:
 
     def join() -> None:
         try:
-            ray.init(address=address, **({} if "://" in address else quiet))
+            with warnings.catch_warnings(action="ignore"):
+                ray.init(address=address, **({} if "://" in address else quiet))
         except (ConnectionError, RuntimeError, ValueError, TimeoutError, ImportError) as error:
             found.append(error)
 
     thread = threading.Thread(target=join, daemon=True)
+    logging.disable(logging.WARNING)  # of a client Ray takes no level
     thread.start()
     thread.join(JOINED_SECONDS)
+    logging.disable(logging.NOTSET)
     if thread.is_alive():
         raise _unreachable(address, f"what answers there is no Ray cluster, or took more than {JOINED_SECONDS:g} s")
     if found:
