@@ -79,7 +79,7 @@ def _prepare(address: str) -> None:
 def _join(ray: Any, address: str, n_cpus: int) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == LOCAL:
-        own = {"include_dashboard": False, "object_store_memory": STORE_BYTES}
+        own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE_BYTES}
         own |= {"_node_ip_address": LOOPBACK} if sys.platform == "linux" else {}
         ray.init(address=LOCAL, num_cpus=n_cpus, **own, **quiet)
         return
