@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from neuronaut.agent.config import EngineOptions, RunConfig
 from neuronaut.agent.engine_ray import POLL_SECONDS, READY_SECONDS, Cluster, Worker, WorkerDied
 from neuronaut.agent.inputs import Elsewhere, Here, joined_cluster
-from neuronaut.agent.label.local import Contexts, work, work_at
+from neuronaut.agent.label.local import Contexts, unfinished, work, work_at
 from neuronaut.agent.label.owner import Leave, asking_leave
 from neuronaut.agent.label.remote import RemoteDesk, Seat
 from neuronaut.agent.label.screen import Screen
@@ -160,7 +160,7 @@ class OnCluster:
 def _goes_on(bench: Bench, run: str, leave: Leave) -> bool:
     if leave.asked or bench.notebook.wanted(run) != "go":
         return False
-    return any(state in ("waiting", "leased") for state, _ in bench.notebook.item_counts(run))
+    return unfinished(bench.notebook, run)
 
 
 def _ended(bench: Bench, run: str) -> int:

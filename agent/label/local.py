@@ -77,11 +77,16 @@ def work_at(desk: Desk, bench: Bench, run: str, screen: Screen, leave: Leave, *,
             if items:
                 _group(bench, items, desk, screen, leave)
                 notebook.release(run, owner)
-            elif notebook.items(run, "leased", "waiting"):
+            elif unfinished(notebook, run):
                 screen.waits()
                 time.sleep(WAIT_SECONDS)
             else:
                 break
+
+
+def unfinished(notebook: Notebook, run: str) -> bool:
+    """Whether any item of a batch waits or is worked on."""
+    return any(state in ("waiting", "leased") for state, _ in notebook.item_counts(run))
 
 
 def _so_many(notebook: Notebook, run: str, workers: int) -> int:
