@@ -120,7 +120,7 @@ def test_a_table_for_people_says_the_same(whole: tuple[Path, Any], neuronaut: Ne
         (("--where", "density > 2"), "no neuron"),
         (("--where", "colour == 1"), "choose from"),
         (("--file", "nowhere.txt"), "nowhere.txt"),
-        (("--kind", "feature"), "no feature"),
+        (("--kind", "feature"), "give --dictionary FOLDER"),
         (("--limit", "0"), "--limit"),
         (("status", "01M"), "no run"),
         (("pause", "01M"), "no run"),
@@ -256,3 +256,18 @@ def test_counters_are_told_in_words() -> None:
     assert histogram([0.0, 0.05, 0.95, 1.0, 0.5]) == [2, 0, 0, 0, 0, 1, 0, 0, 0, 2]
     assert bars_of([0, 8, 4, 1, 0, 0, 0, 0, 0, 0]) == "0▕ █▄▁      ▏1"
     assert [duration(s) for s in (40, 130, 7200, 300_000)] == ["40 s", "2 min", "2.0 h", "3.5 days"]
+
+
+@pytest.mark.parametrize("text", ["", "# none\n\n"])
+def test_a_file_without_units_is_refused_and_does_not_mean_all(
+    text: str, neuronaut: Neuronaut, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "units.txt").write_text(text)
+    said = neuronaut("label", "--file", tmp_path / "units.txt", *tiny, "--notebook", tmp_path / "n.db")
+    assert (said.code, "names no units" in said.err) == (2, True)
+    assert not (tmp_path / "n.db").exists()
+
+
+def test_a_condition_is_read_before_the_model_is(neuronaut: Neuronaut, tmp_path: Path) -> None:
+    said = neuronaut("label", "--where", "density <", "--model", tmp_path / "none", "--notebook", tmp_path / "n.db")
+    assert (said.code, "--where 'density <'" in said.err) == (2, True)

@@ -18,7 +18,7 @@ from neuronaut.agent.label.selection import (
     units_named,
     with_nulls,
 )
-from neuronaut.agent.label.where import holds_where
+from neuronaut.agent.label.where import check_where, holds_where
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.units import Unit
 
@@ -38,7 +38,7 @@ def test_layers_are_named_as_people_do(text: str, found: list[int]) -> None:
     assert layers_named(text, 3) == found
 
 
-@pytest.mark.parametrize("text", ["", "3", "0-3", "x", "1-", "-1", "2-1", "0-99999999999"])
+@pytest.mark.parametrize("text", ["", "3", "0-3", "x", "1-", "-1", "2-1", "0-99999999999", "0-" + "9" * 5000])
 def test_layers_that_are_not_there_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="--layers"):
         layers_named(text, 3)
@@ -50,7 +50,7 @@ def test_units_and_ranges_are_named_once_each() -> None:
     assert [unit.address for unit in units_named(["L1H0-L1H1"], TARGET, "head")] == ["L1H0", "L1H1"]
 
 
-@pytest.mark.parametrize("text", ["1.3-1.1", "0.1-1.2", "1.10", "0.0-0.10", "L0H0", "x", "1.2-L1H1"])
+@pytest.mark.parametrize("text", ["1.3-1.1", "0.1-1.2", "1.10", "0.0-0.10", "L0H0", "x", "1.2-L1H1", "0." + "9" * 5000])
 def test_units_that_are_not_there_are_refused(text: str) -> None:
     with pytest.raises((UserError, ToolRefused)):
         units_named([text], TARGET, "neuron")
@@ -105,16 +105,20 @@ def test_at_least_the_share_of_null_units_is_mixed_in(share: float, n: int) -> N
 )
 def test_conditions_hold_where_they_say(condition: str, found: list[int]) -> None:
     assert holds_where(condition, COLUMNS).astype(int).tolist() == found
+    check_where(condition)
 
 
 @pytest.mark.parametrize(
     "condition",
     ["", "density", "density + 1 > 0", "__import__('os')", "density < 'x'", "max < (lambda: 1)()", "a.b < 1", "1 < 2 <",
-     "density in max", "density is max", "[1] < max", "density < True", "(" * 500, "-" * 5000, "max < 1; max > 2"],
+     "density in max", "density is max", "[1] < max", "density < True", "(" * 500, "-" * 5000, "max < 1; max > 2",
+     "density < " + "9" * 400],
 )  # fmt: skip
 def test_anything_else_is_refused_and_not_run(condition: str) -> None:
     with pytest.raises(UserError, match="--where"):
         holds_where(condition, COLUMNS)
+    with pytest.raises(UserError, match="--where"):
+        check_where(condition)
 
 
 def test_an_unknown_column_is_refused_with_those_there_are() -> None:

@@ -13,8 +13,8 @@ TASK = "task:"
 SAE = "sae:"
 _FEATURE = re.compile(r"sae:([A-Za-z0-9][A-Za-z0-9_.-]{0,63})/(\d{1,9})")
 _FORMS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
-    ("head", re.compile(r"L(\d+)\.?H(\d+)|head\s+L?(\d+)[.\s]H?(\d+)", re.IGNORECASE)),
-    ("neuron", re.compile(r"L(\d+)\.?N(\d+)|(?:neuron\s+)?L?(\d+)\.N?(\d+)", re.IGNORECASE)),
+    ("head", re.compile(r"L(\d{1,9})\.?H(\d{1,9})|head\s+L?(\d{1,9})[.\s]H?(\d{1,9})", re.IGNORECASE)),
+    ("neuron", re.compile(r"L(\d{1,9})\.?N(\d{1,9})|(?:neuron\s+)?L?(\d{1,9})\.N?(\d{1,9})", re.IGNORECASE)),
 )
 
 

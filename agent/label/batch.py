@@ -24,6 +24,7 @@ from neuronaut.agent.label.selection import (
 from neuronaut.agent.label.statistics import statistics
 from neuronaut.agent.label.summary import Summary, as_json, lines_of, summary_of
 from neuronaut.agent.label.turns import Turn
+from neuronaut.agent.label.where import check_where
 from neuronaut.agent.label.work import Bench
 from neuronaut.agent.llm.base import KeyRefused
 from neuronaut.agent.llm.budget import UNIT
@@ -55,12 +56,14 @@ class Options:
 def label(config: RunConfig, path: Place | None, options: Options) -> int:
     """Begin a batch and work on it; the exit code. Refuses a selection that nothing meets."""
     check_language_model(config)
+    labelling = Labelling.model_validate(config.labelling)
+    if labelling.where is not None:
+        check_where(labelling.where)
     path, say = path or default_place(), steps_on_stderr()
     check_writable(path)
     say("notebook", str(path))
-    with engine(config, options.engine, say, indexes=(config.labelling or {}).get("where") is not None) as found:
+    with engine(config, options.engine, say, indexes=labelling.where is not None) as found:
         target, corpus = found.context.target, found.context.corpus
-        labelling = Labelling.model_validate(config.labelling)
         units = eligible(labelling, found)
         chosen = with_nulls(in_order(units, labelling.limit, config.seed), labelling.nulls, config.seed)
         stored = labelling.model_copy(update={"eligible": len(units)})
@@ -86,6 +89,10 @@ def eligible(labelling: Labelling, found: Engine) -> list[Unit]:
         down = [unit.with_sign(-1) for unit in units]
         units = down if labelling.signs == "-" else [*units, *down]
     if not units:
+        if labelling.kind == "feature" and not target.dictionaries:
+            raise UserError(
+                f"{target.spec.name} has no dictionary whose features could be labelled: give --dictionary FOLDER"
+            )
         met = f" meets {labelling.where!r}" if labelling.where else " is named"
         raise UserError(
             f"no {labelling.kind} of layers {labelling.layers}{met}: name other layers, or a wider condition"

@@ -136,7 +136,10 @@ def _lines_of(file: Path | None) -> list[str]:
         raise UserError(
             f"the units in {str(file)!r} cannot be read ({error}): give a text file with one a line"
         ) from None
-    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if not lines:
+        raise UserError(f"{str(file)!r} names no units: give a text file with one a line")
+    return lines
 
 
 def _told(labelling: Any, *, fast: bool) -> list[str]:

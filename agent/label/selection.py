@@ -23,7 +23,7 @@ Signs = Literal["+", "-", "both"]
 NULL_BLOCK = 32  # null units that are planted in one model together
 MOST_UNITS = 10_000_000
 _ADDRESSES = re.compile(r"(.*\d)\s*(?:-|\.\.)\s*(\S*\d)")
-_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+_RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 
 
 class Labelling(BaseModel):

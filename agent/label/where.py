@@ -32,12 +32,30 @@ def holds_where(condition: str, columns: Columns) -> NDArray[np.bool_]:
     try:
         tree = ast.parse(condition.strip(), mode="eval").body
         found = _value(tree, columns, condition)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError):
         raise _refused(condition) from None
     n_units = len(next(iter(columns.values())))
     if np.asarray(found).dtype != np.bool_:
         raise _refused(condition)
     return np.broadcast_to(np.asarray(found), (n_units,)).copy()
+
+
+def check_where(condition: str) -> None:
+    """Refuses what is no condition, whatever the columns are, so that nothing is read for it."""
+    holds_where(condition, _AnyColumn())
+
+
+class _AnyColumn(dict[str, NDArray[Any]]):
+    """Columns of one unit, by any name: `dead` true or false, the others numbers."""
+
+    def __init__(self) -> None:
+        super().__init__(any=np.zeros(1))
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> NDArray[Any]:
+        return np.zeros(1, bool if name == "dead" else float)
 
 
 def _refused(condition: str) -> UserError:
