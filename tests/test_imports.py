@@ -101,6 +101,7 @@ def test_a_file_that_is_no_table_is_refused_in_one_sentence(tmp_path: Path) -> N
 ROWS = (
     ("0.6", "the word dog", ""), ("0.6", "a mood", ""), ("0.6", "the word dog", ""), ("0.6", "writes", "promotes(' the')"),
     ("1.5", "=of \" the\" and others", "token(' the')"), ("9.9", "nowhere", "digit"),
+    ("0.6", "", ""),
 )  # fmt: skip
 
 
@@ -137,8 +138,10 @@ def test_each_explanation_is_tested_once_and_the_same_file_twice_tests_nothing(
     assert first["rows"][2] == first["rows"][0] | {"line": 3}
     assert told[4][2] == "token(' the')"
     assert first["rows"][4]["explanation"] == '=of " the" and others'
-    assert told[5][:2] == (None, "UNUSABLE")
+    assert told[5][:2] == ("9.9", "UNUSABLE")
     assert "does not exist" in first["rows"][5]["why"]
+    assert told[6][:2] == ("0.6", "UNUSABLE")
+    assert "says nothing" in first["rows"][6]["why"]
     before = counts(tmp_path / "notebook.db")
     with sqlite3.connect(tmp_path / "notebook.db") as raw:
         stored = raw.execute(

@@ -204,7 +204,7 @@ def _checked(row: GivenRow, target: TargetModel) -> GivenRow:
     try:
         check_unit(target.spec, row.unit, target.dictionaries)
     except UserError as error:
-        return GivenRow(row.line, None, row.text, fault=str(error))
+        return GivenRow(row.line, row.unit, row.text, fault=str(error))
     return row
 
 
@@ -237,7 +237,7 @@ def _told(row: GivenRow, asked: Asked, came: Mapping[tuple[str, str], Row]) -> R
         "explanation": row.text,
         "unit": row.unit and row.unit.address,
     }
-    if row.unit is None:
+    if row.unit is None or row.fault:
         return said | {"verdict": "UNUSABLE", "why": row.fault, "taken_by": "nothing"}
     found = came.get((row.unit.address, asked.words))
     if found is None:
@@ -267,7 +267,8 @@ def _print(notebook: Notebook, table: list[Row], author: str, reason: str, *, ou
         return
     for row in table:
         f1 = "" if row["f1"] is None else f" (F1 {row['f1']:.2f})"
-        print(f"{row['verdict']:<11} {row['unit'] or '-':<8} {visible(row['explanation'][:SHOWN])}{f1}")
+        where = row["unit"] or f"row {row['line']}"
+        print(f"{row['verdict']:<11} {where:<8} {visible(row['explanation'][:SHOWN])}{f1}")
         if row["taken_as"] and row["taken_as"] != row["explanation"]:
             print(f"{'':<21} taken as {visible(row['taken_as'][:300])}")
         if row["why"] and row["verdict"] != "SUPPORTED":
