@@ -13,7 +13,7 @@ from neuronaut.tools.errors import ToolFailed
 from neuronaut.tools.look.activations import batches
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.registry import Array, ToolContext, continued
-from neuronaut.tools.targets.base import Site
+from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.targets.sites import columns_of, site_of
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.trials.nulls import candidates
@@ -48,6 +48,10 @@ class BatchContext(ToolContext):
         sites = {site_of(self.target, unit) for unit in units}
         for text, others in self._compared.items():
             self._compared[text] = {site: values for site, values in others.items() if site in sites}
+
+    def under(self, target: TargetModel, units: Sequence[Unit]) -> "BatchContext":
+        """The same text, opened once, for another target with the same tokens."""
+        return BatchContext(target, self.corpus, units=tuple(units), _opened=self._opened, _tokens=self._tokens)
 
     def activations(self, unit: Unit, split: Split, *, block: int | None = None, n_tokens: int | None = None) -> Array:
         """As ToolContext gives them."""

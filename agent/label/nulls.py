@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from neuronaut.memory.items import Item
-from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.targets.overlay import Overlay
 from neuronaut.tools.together import BatchContext
 from neuronaut.tools.trials.null_units import NULL_KINDS, null_of
@@ -27,7 +26,7 @@ def places_of(items: Sequence[Item], d_mlp: int) -> dict[str, Unit]:
     return found
 
 
-def planted_block(real: ToolContext, items: Sequence[Item], seed: int) -> tuple[BatchContext, dict[str, Unit]]:
+def planted_block(real: BatchContext, items: Sequence[Item], seed: int) -> tuple[BatchContext, dict[str, Unit]]:
     """A context whose model has the null units of a whole block planted, and the place of each by item id.
 
     The whole block is planted whichever of its items are worked on, so that each finds the same model.
@@ -37,4 +36,4 @@ def planted_block(real: ToolContext, items: Sequence[Item], seed: int) -> tuple[
     for item in items:
         kind = next(kind for kind in NULL_KINDS if kind == item.null_kind)
         plants[places[item.id]] = null_of(real, Unit.parse(item.address), kind, seed * 10_000 + item.rank)
-    return BatchContext(Overlay(real.target, plants), real.corpus, units=tuple(plants)), places
+    return real.under(Overlay(real.target, plants), tuple(plants)), places
