@@ -67,7 +67,10 @@ def test_every_item_ends_and_the_summary_adds_up(whole: tuple[Path, Any], neuron
     assert Counter((one["address"], one["null_kind"]) for one in items) == Counter(row[:2] for row in rows)
     assert {row[2] for row in rows} <= {"done", "skipped"}
     assert sum(summary["statuses"].values()) == 5
-    assert summary["nulls"]["tested"] == sum(row[2] == "done" and row[1] is not None for row in rows)
+    assert summary["nulls"]["planted"] == sum(row[2] == "done" and row[1] is not None for row in rows)
+    judged = "SELECT count(DISTINCT i.id) FROM item i JOIN hypothesis h ON h.run = i.asked JOIN prediction p ON p.hypothesis = h.id JOIN verdict v"
+    query = f"{judged} ON v.prediction = p.id WHERE i.null_kind IS NOT NULL"
+    assert summary["nulls"]["tested"] == sql(path, query)[0][0]
     assert summary["outcome"] == "answered"
     costs = sql(path, "SELECT e.cost FROM run_end e JOIN item i ON i.asked = e.run")
     assert summary["cost"]["forwards"] == pytest.approx(sum(json.loads(cost)["forwards"] for (cost,) in costs))
@@ -107,7 +110,7 @@ def test_a_table_for_people_says_the_same(whole: tuple[Path, Any], neuronaut: Ne
     text = neuronaut("label", "status", "--notebook", path).out
     summary = printed[-1]
     assert summary["run"] in text
-    assert f"{summary['nulls']['supported']} of {summary['nulls']['tested']} SUPPORTED" in text
+    assert f"{summary['nulls']['supported']} of {summary['nulls']['planted']} SUPPORTED" in text
     assert f"{summary['whole']['units']:,}: about" in text
 
 

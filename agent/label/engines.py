@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from neuronaut.agent.config import EngineOptions, RunConfig
-from neuronaut.agent.engine_ray import POLL_SECONDS, READY_SECONDS, Cluster, Worker, WorkerDied
+from neuronaut.agent.engine_ray import POLL_SECONDS, READY_SECONDS, Cluster, Worker, WorkerAway, WorkerDied
 from neuronaut.agent.inputs import Elsewhere, Here, joined_cluster
 from neuronaut.agent.label.local import Contexts, unfinished, work, work_at
 from neuronaut.agent.label.owner import Leave, asking_leave
@@ -152,9 +152,16 @@ class OnCluster:
                 raise WorkerDied("it was started again")
             return answer
 
-        desk = RemoteDesk.of(calls, self.inputs.order, self.seed, self.context.corpus)
-        self._ready.set()
-        return desk
+        while True:
+            try:
+                desk = RemoteDesk.of(calls, self.inputs.order, self.seed, self.context.corpus)
+            except WorkerAway:
+                if given_up():
+                    raise
+                time.sleep(POLL_SECONDS)
+                continue
+            self._ready.set()
+            return desk
 
 
 def _goes_on(bench: Bench, run: str, leave: Leave) -> bool:

@@ -10,6 +10,7 @@ from neuronaut.memory.labels import judged_claims, outcomes_of
 from neuronaut.memory.notebook import Notebook
 
 ORDER = ("SUPPORTED", "PARTIAL", "UNRESOLVED", "REFUTED", "ABSTAINED", "NONE")
+WORDS = (*ORDER, "DEAD", "FAILED")  # how an item ended, in one word
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,16 @@ class Label:
     e: float | None = None
     reason: str = ""
     run: str | None = None
+
+    @property
+    def word(self) -> str:
+        """How the item ended: the status of its best claim, FAILED, or DEAD where it never fires, or too rarely here."""
+        return {"failed": "FAILED", "skipped": "DEAD"}.get(self.state, self.status)
+
+    @property
+    def was_tested(self) -> bool:
+        """Whether any claim about the unit was judged."""
+        return self.e is not None
 
     @property
     def fields(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from neuronaut.agent.label.labels import ORDER, Label
+from neuronaut.agent.label.labels import WORDS, Label
 from neuronaut.agent.llm.prices import dollars
 from neuronaut.agent.view import visible
 from neuronaut.memory.items import Item
@@ -75,9 +75,9 @@ class Screen:
         if label.state == "failed":
             self.errors[error_class(label.reason)] += 1
         if label.null_kind is None:
-            self.statuses[label.status] += 1
+            self.statuses[label.word] += 1
         elif label.state == "done":
-            self.nulls[label.status] += 1
+            self.nulls[label.word] += 1
         if label.score is not None and label.side == "reads" and not label.null_kind:
             self.scores.append(label.score)
 
@@ -94,8 +94,8 @@ class Screen:
             **{name: by_state[name] for name in ("done", "leased", "waiting", "failed", "skipped")},
             "a_minute": None if rate is None else round(rate * 60, 1),
             "eta_seconds": None if rate is None else round(waiting / rate),
-            "statuses": {name: self.statuses[name] for name in ORDER if self.statuses[name]},
-            "nulls": {"tested": sum(self.nulls.values()), "supported": self.nulls["SUPPORTED"]},
+            "statuses": {name: self.statuses[name] for name in WORDS if self.statuses[name]},
+            "nulls": {"planted": sum(self.nulls.values()), "supported": self.nulls["SUPPORTED"]},
             "errors": dict(self.errors),
             "usd": self.dollars(),
             "f1": histogram(self.scores),
@@ -114,14 +114,13 @@ class Screen:
         c = self.counters()
         eta = "" if c["eta_seconds"] is None else f" · {c['a_minute']:g} a minute, {duration(c['eta_seconds'])} to go"
         found = ", ".join(f"{n} {name}" for name, n in c["statuses"].items()) or "no verdict yet"
-        nulls = f" · nulls {c['nulls']['supported']} of {c['nulls']['tested']} SUPPORTED"
+        nulls = f" · nulls {c['nulls']['supported']} of {c['nulls']['planted']} SUPPORTED"
         failed = f" · {c['failed']} failed" if c["failed"] else ""
-        skipped = f" · {c['skipped']} dead or too rare" if c["skipped"] else ""
         errors = f" ({', '.join(f'{n} {name}' for name, n in c['errors'].items())})" if c["errors"] else ""
         paid = f" · {'price unknown' if c['usd'] is None else dollars(c['usd'])} of {self.cap}" if self.cap else ""
         ended = c["done"] + c["failed"] + c["skipped"]
         bars = f" · F1 {bars_of(c['f1'])}" if self.scores else ""
-        return f"{ended}/{c['items']} ({c['leased']} leased){eta} · {found}{skipped}{nulls}{failed}{errors}{paid}{bars}"
+        return f"{ended}/{c['items']} ({c['leased']} leased){eta} · {found}{nulls}{failed}{errors}{paid}{bars}"
 
     def _show(self, now: str | None) -> None:
         if self._live is not None:

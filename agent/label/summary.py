@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from neuronaut.agent.cost import Cost
-from neuronaut.agent.label.labels import ORDER, Label, labels_of
+from neuronaut.agent.label.labels import WORDS, Label, labels_of
 from neuronaut.agent.label.screen import duration
 from neuronaut.memory import queries
 from neuronaut.memory.labels import costs_of, e_values_of
@@ -19,8 +19,10 @@ SHOWN = 20  # labels that are printed; `neuronaut export` gives all
 
 @dataclass(frozen=True)
 class Nulls:
-    """Planted null units: how many were tested, how many got a SUPPORTED claim, with a 95 % interval of the rate."""
+    """Planted null units: how many ended, of how many a claim was tested, how many got a SUPPORTED one, with a 95 % interval
+    of that share of all that ended."""
 
+    planted: int
     tested: int
     supported: int
     low: float
@@ -55,18 +57,18 @@ def summary_of(notebook: Notebook, run: str) -> Summary:
     real = [label for label in ended if label.null_kind is None]
     groups: dict[str, Counter[str]] = {}
     for label in real:
-        groups.setdefault(_group(label.address), Counter())[_word(label)] += 1
+        groups.setdefault(_group(label.address), Counter())[label.word] += 1
     runs = [item.asked for item in items if item.asked is not None]
     real_runs = [item.asked for item in items if item.asked is not None and item.null_kind is None]
     costs = [json.loads(cost) for cost in costs_of(notebook, runs).values()]
     total = _total(costs)
     n_ended = len(ended)
     whole = _whole(row["config"].get("labelling") or {}, n_ended, total)
-    tested = [label for label in ended if label.null_kind and label.state == "done"]
+    nulls = [label for label in ended if label.null_kind and label.state == "done"]
     return Summary(
         run, row["question"], row["end"]["outcome"] if row["end"] else "unfinished", len(items), len(items) - n_ended,
-        sum(label.state == "failed" for label in ended), dict(Counter(_word(label) for label in real)),
-        {name: dict(found) for name, found in groups.items()}, _nulls(tested), int(e_bh(e_values_of(notebook, real_runs)).sum()), total, whole,
+        sum(label.state == "failed" for label in ended), dict(Counter(label.word for label in real)),
+        {name: dict(found) for name, found in groups.items()}, _nulls(nulls), int(e_bh(e_values_of(notebook, real_runs)).sum()), total, whole,
         [label for label in labels if label.null_kind is None],
     )  # fmt: skip
 
@@ -76,15 +78,12 @@ def _group(address: str) -> str:
     return unit.name or f"layer {unit.layer}"
 
 
-def _word(label: Label) -> str:
-    return "failed" if label.state == "failed" else "too rare" if label.state == "skipped" else label.status
-
-
-def _nulls(tested: list[Label]) -> Nulls:
-    supported = sum(label.status == "SUPPORTED" for label in tested)
-    if not tested:
-        return Nulls(0, 0, 0.0, 1.0)
-    return Nulls(len(tested), supported, *clopper_pearson(supported, len(tested)))
+def _nulls(labels: list[Label]) -> Nulls:
+    supported, tested = (
+        sum(one) for one in ([x.status == "SUPPORTED" for x in labels], [x.was_tested for x in labels])
+    )
+    low, high = clopper_pearson(supported, len(labels)) if labels else (0.0, 1.0)
+    return Nulls(len(labels), tested, supported, low, high)
 
 
 def _total(costs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -114,7 +113,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
 
 def lines_of(summary: Summary) -> list[str]:
     """The summary as a table for people."""
-    names = [name for name in (*ORDER, "too rare", "failed") if any(name in row for row in summary.groups.values())]
+    names = [name for name in WORDS if any(name in row for row in summary.groups.values())]
     width = max([9, *map(len, summary.groups)])
     lines = [f"{summary.question}  · run {summary.run} · {summary.outcome}", ""]
     lines.append(f" {'':<{width}}" + "".join(f"{name:>12}" for name in names))
@@ -143,9 +142,9 @@ def _facts(summary: Summary) -> list[str]:
     nulls, cost, whole = summary.nulls, summary.cost, summary.whole
     supported = summary.statuses.get("SUPPORTED", 0)
     rate = (
-        f"{nulls.supported} of {nulls.tested} SUPPORTED (95 %: {nulls.low:.1%} to {nulls.high:.1%})"
-        if nulls.tested
-        else "none was tested, so that the rate of false claims is not known"
+        f"{nulls.supported} of {nulls.planted} SUPPORTED (95 %: {nulls.low:.1%} to {nulls.high:.1%}); of {nulls.tested} a claim was tested"
+        if nulls.planted
+        else "there are none, so that the rate of false claims is not known"
     )
     facts = [
         f" null units  {rate}",
