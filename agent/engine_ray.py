@@ -37,6 +37,10 @@ class WorkerDied(Exception):
     """A worker or its machine died, or cannot be reached; what it had in hand is lost."""
 
 
+class WorkerAway(WorkerDied):
+    """It died, and is about to be started again: what it is asked meanwhile is not done."""
+
+
 @contextlib.contextmanager
 def cluster(address: str, jobs: int, threads: int) -> Iterator["Cluster"]:
     """A cluster at `local`, `auto`, host:port or ray://host:port; one that this process has joined already is taken as it is.
@@ -187,6 +191,8 @@ class Cluster:
             return self.ray.get(ref)
         except self.ray.exceptions.RayTaskError as error:
             raise error.cause from error
+        except self.ray.exceptions.ActorUnavailableError as error:
+            raise WorkerAway(str(error).partition("\n")[0]) from None
         except self.ray.exceptions.RayError as error:
             raise WorkerDied(str(error).partition("\n")[0]) from None
 

@@ -19,6 +19,8 @@ from neuronaut.agent.engine_ray import cluster
 from neuronaut.agent.inputs import Elsewhere, opened_inputs
 from neuronaut.agent.label.batch import FAILED
 from neuronaut.agent.label.remote import RemoteContext
+from neuronaut.evals.fake_provider.script import says
+from neuronaut.evals.fake_provider.server import Loopback
 from neuronaut.evals.kill import findings
 from neuronaut.memory import queries
 from neuronaut.memory.items import TRIES
@@ -86,15 +88,35 @@ def test_a_batch_finds_the_same_on_ray_and_here_in_postgresql(
         assert findings(place) == findings(here)
 
 
-class Killer:
-    """Kills a worker, with SIGKILL, just before it computes: at some calls of all, or whenever `at` says so."""
+def test_conditions_and_a_language_model_are_seen_to_by_the_process_that_writes(
+    tiny: tuple[str, ...], address: str, neuronaut: Neuronaut, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index that a condition needs is made by tasks, before workers take the processors."""
+    monkeypatch.setenv("NEURONAUT_LLM_KEY", "sk-canary")
+    reply = json.dumps({"hypotheses": [{"claim": "it fires there", "predicate": 'token(" the")'}]})
+    found = []
+    for name, engine in (("here", ()), ("ray", ("--engine", "ray"))):
+        monkeypatch.setenv("NEURONAUT_CACHE", str(tmp_path / name))
+        path = tmp_path / f"{name}.db"
+        with Loopback(says(reply, tokens=(1000, 0, 100)), key="sk-canary") as server:
+            llm = ("--llm", "compatible:m", "--base-url", server.url + "/v1", "--budget-calls", "90")
+            chosen = ("--where", "density > 0.2 and layer == 1", "--limit", "3", "--nulls", "0", "--fast")
+            said = neuronaut("label", *tiny, *chosen, *llm, *engine, "--notebook", path, "--json")
+            assert said.code == 0, said.err
+            assert server.requests
+        found.append(findings(File(path)))
+        assert any("compatible:m" in row for row in found[-1]["hypotheses"])
+    assert found[0] == found[1]
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: Callable[[int, Any], bool]) -> None:
-        original, self.calls, self.killed = RemoteContext.taken, 0, 0
+
+class Killer:
+    """Kills a worker, with SIGKILL, just before it looks at a unit."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, unit: str) -> None:
+        original, self.killed = RemoteContext.taken, 0
 
         def taken(context: RemoteContext, method: str, *args: Any) -> Any:
-            self.calls += 1
-            if at(self.calls, args):
+            if f"'{unit}'" in str(args) and "firing" in str(args):
                 self.killed += 1
                 os.kill(int(context.described.host.partition("/")[2]), signal.SIGKILL)
             return original(context, method, *args)
@@ -102,15 +124,16 @@ class Killer:
         monkeypatch.setattr(RemoteContext, "taken", taken)
 
 
-def test_workers_that_are_killed_cost_time_and_one_over_which_they_die_again_and_again_fails_alone(
+def test_workers_that_are_killed_lose_nothing_and_the_unit_over_which_they_die_fails_alone(
     tiny: tuple[str, ...], here: Place, address: str, neuronaut: Neuronaut, tmp_path: Path, monkeypatch: Any
 ) -> None:
     path, bad = tmp_path / "n.db", first_unit(here)
-    killer = Killer(monkeypatch, lambda number, args: number == 3 or (bad in str(args) and "firing" in str(args)))
+    killer = Killer(monkeypatch, bad)
     said = neuronaut("label", *tiny, *BATCH, *ON_RAY, "--notebook", path, "--json")
     monkeypatch.undo()
     assert said.code == FAILED, said.err
-    assert killer.killed == TRIES + 1
+    assert killer.killed == TRIES
+    assert said.err.count("a worker died") == TRIES
     with Notebook(path, read_only=True) as notebook:
         items = notebook.items(summary(said.out)["run"])
     assert Counter(item.state == "failed" for item in items) == {True: 1, False: 7}
