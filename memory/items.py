@@ -173,7 +173,9 @@ class Items(Store):
         i = schema.item.c
         null = i.null_kind.is_not(None)
         statement = sa.select(i.state, null.label("null"), sa.func.count().label("n")).where(i.run == run)
-        return {(row["state"], bool(row["null"])): int(row["n"]) for row in self.rows(statement.group_by(i.state, null))}
+        return {
+            (row["state"], bool(row["null"])): int(row["n"]) for row in self.rows(statement.group_by(i.state, null))
+        }
 
 
 def _free(state: State) -> dict[str, Any]:
