@@ -21,7 +21,7 @@ from neuronaut.agent.label.selection import all_units, in_order
 from neuronaut.agent.label.work import Bench
 from neuronaut.memory.notebook import Notebook
 from neuronaut.tools.corpus import MOST_TOKENS, pocket_corpus
-from neuronaut.tools.index_plan import plan_index
+from neuronaut.tools.index_plan import KindName, plan_index
 from neuronaut.tools.look.examples import LIST_TOKENS
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.sweep import Sweep, make_shard
@@ -102,7 +102,8 @@ def unit_cost(target: TargetModel, n_units: int, seed: int) -> Unit:
 
 def feature_cost(target: TargetModel) -> Feature:
     """Of the features that are shipped with pocket, in the first shard."""
-    plan = plan_index(target, pocket_corpus(), kinds=("features",))
+    kinds: tuple[KindName, ...] = ("features",)
+    plan = plan_index(target, pocket_corpus(), kinds=kinds)
     (kind,) = plan.sweep.kinds
     groups, passes = plan.groups(0), Clock()
     n_tokens = target.tokenize([one.text for group in groups for one in group]).n_scored
