@@ -161,7 +161,7 @@ TOOLS = {
     '{"unit": "1.7", "texts": []}': "argument texts",
     '{"unit": "9.7", "texts": ["cat"]}': "layer 9 does not exist: model has layers 0 to 2",
     '{"unit": "seven", "texts": ["cat"]}': "'seven' names no unit: write a neuron as 8.481",
-    '{"unit": "L1H2", "texts": ["cat"]}': "is a head: only neurons have one activation a token",
+    '{"unit": "L1H2", "texts": ["cat"]}': "is a head: only neurons and features have one activation a token",
     '{"unit": "1.7", "texts": ["cat"], "more": 1}': "argument more",
     '{"unit"': "the arguments are not JSON",
 }  # fmt: skip
