@@ -33,7 +33,7 @@ EXAMPLES = 3
 MAX_ROUNDS = 3  # one for each confirm block
 FAST_EDITED = 3  # hypotheses at most
 FAST_DESIGN_ROUNDS = 2  # of four rounds of pairs, the last of which takes more than half of them
-FAST_ROUNDS, NEEDED = 2, (MIN_PRECISION, MIN_COVERAGE)  # of a claim that natural text keeps from being SUPPORTED
+FAST_ROUNDS, BARS = 2, (MIN_PRECISION, MIN_COVERAGE)  # of a claim that natural text keeps from being SUPPORTED
 WORTH_TESTING = 0.5  # of the best prospect; the rest stay rivals
 REVISION = "revision"  # author of what is left of a tested claim
 NOTHING_PROPOSED = "nothing was proposed that a test could carry"
@@ -142,7 +142,7 @@ def test_claim(
         "block": block,
         "seed": session.config.seed,
     }
-    args |= {"rounds": FAST_ROUNDS, "needed": None if idle else NEEDED} if session.config.loop == "fast" else {}
+    args |= {"rounds": FAST_ROUNDS, "bars": None if idle else BARS} if session.config.loop == "fast" else {}
     done = run_test(session, unit, "reads", args, prediction=prediction, claim=claim["claim"])
     if done is None:
         return None

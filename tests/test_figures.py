@@ -253,7 +253,8 @@ def test_figures_of_an_experiment_are_artifacts_that_show_lists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = tmp_path / "notebook.db"
-    monkeypatch.setattr("neuronaut.agent.session.find_tool", lambda name: _Drawing(FIGURES).tool())
+    for place_of_name in ("neuronaut.agent.session.find_tool", "neuronaut.tools.registry.find_tool"):
+        monkeypatch.setattr(place_of_name, lambda name: _Drawing(FIGURES).tool())
     context = ToolContext(load_target("pocket"), pocket_corpus())
     config = RunConfig(question="what does neuron 8.481 do")
     with Notebook(place) as notebook:

@@ -55,7 +55,7 @@ class UnitArgs(ToolArgs):
 class TestReadsArgs(UnitArgs):
     """The registered claim and its rivals (JSON; the strongest rival on design first), and the confirm block that is
     opened. tried: what else the search scored before it chose the claim, for the selection null. rounds: of pairs of edits; all
-    of them where the lower bounds of precision and coverage on this text reach `needed`. Where it is less than all, nothing
+    of them where the lower bounds of precision and coverage on this text reach `bars`. Where it is less than all, nothing
     more is spent on a claim with a leaf whose edits tell too little."""
 
     claim: str
@@ -64,7 +64,7 @@ class TestReadsArgs(UnitArgs):
     block: int = Field(ge=0, le=2)
     seed: int = 0
     rounds: int = Field(default=len(ROUNDS), ge=1, le=len(ROUNDS))
-    needed: tuple[float, float] | None = None
+    bars: tuple[float, float] | None = None
 
 
 def rule_of(context: ToolContext, unit: Unit) -> FiringRule | str:
@@ -145,8 +145,8 @@ def test_reads(context: ToolContext, args: TestReadsArgs) -> ToolResult:
     scores = score_reads(strength(claim, tokens), activations, tokens, rule, seed=args.seed)
     rule = replace(rule, dense=bool(scores.counts.fired.sum() / scores.counts.places.sum() > DENSE))
     source = edit_source(context, tokens)
-    needed = args.needed
-    short = needed is None or scores.precision_low < needed[0] or scores.coverage_low < needed[1]
+    bars = args.bars
+    short = bars is None or scores.precision_low < bars[0] or scores.coverage_low < bars[1]
     avoid = rivals[0] if rivals else None
     enough = Enough(rounds=args.rounds if short else len(ROUNDS), every_leaf=args.rounds < len(ROUNDS))
     spent = spend_pairs(context.target, unit, claim, source, rule, avoid=avoid, enough=enough)
