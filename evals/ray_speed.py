@@ -1,6 +1,7 @@
 """How much faster two Ray workers of one thread label than one does: python -m neuronaut.evals.ray_speed
 
-Batches of the same units take turns: with one worker, with two, and again (`--rounds`). The rate is of ended units a minute from
+Batches of the same units take turns: with one worker, with two, and again (`--rounds`). Without null units, and with a limit of
+eight units a layer, the leases of two workers are equal, so that neither waits at the end. The rate is of ended units a minute from
 the moment when the batch was begun, so that starting Ray and loading models does not count. On a machine that does other
 work the ratio says what was left over: the load is printed beside it, and processor seconds a unit, which it disturbs less.
 """
@@ -63,13 +64,21 @@ class Batch:
         """Units a minute."""
         return 60 * self.units / self.seconds
 
+    @property
+    def busy(self) -> float:
+        """Processors that were at work for it, in the mean."""
+        return (self.worker_seconds + self.driver_seconds) / self.seconds
+
 
 def labelled(jobs: int, chosen: list[str]) -> Batch:
     """A batch of what was chosen, with so many workers of one thread, in a new notebook."""
     with tempfile.TemporaryDirectory() as folder:
         argv = ["label", "--fast", *chosen, "--notebook", f"{folder}/n.db", "--json"]
         argv += ["--engine", "ray", "--jobs", str(jobs), "--threads", "1"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        environment = os.environ | {
+            "OMP_NUM_THREADS": "1",
+            "RAY_worker_niceness": "0",
+        }  # by default Ray lets all others go first
         process = subprocess.Popen(
             [sys.executable, "-m", "neuronaut", *argv],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
@@ -99,13 +108,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", default="pocket")
     parser.add_argument("--corpus")
-    parser.add_argument("--units", type=int, default=40)
-    parser.add_argument("--layers", default="all")
+    parser.add_argument("--units", type=int, default=32)
+    parser.add_argument("--layers", default="3-6")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     chosen = ["--model", asked.model, *(["--corpus", asked.corpus] if asked.corpus else [])]
-    chosen += ["--layers", asked.layers, "--limit", str(asked.units), "--seed", str(asked.seed)]
+    chosen += ["--layers", asked.layers, "--limit", str(asked.units), "--seed", str(asked.seed), "--nulls", "0"]
     found: dict[int, list[Batch]] = {1: [], 2: []}
     for _ in range(asked.rounds):
         for jobs, batches in found.items():
@@ -113,8 +122,8 @@ def main() -> None:
             batches.append(one)
             print(
                 f"{jobs} worker{'s' if jobs > 1 else ' '}  {one.a_minute:6.1f} units a minute · processor seconds a unit: workers "
-                f"{one.worker_seconds / one.units:.2f}, driver {one.driver_seconds / one.units:.2f} · load {one.load:.1f} on "
-                f"{os.cpu_count()} processors",
+                f"{one.worker_seconds / one.units:.2f}, driver {one.driver_seconds / one.units:.2f} · {one.busy:.2f} of "
+                f"{os.cpu_count()} processors at work for it, load {one.load:.1f}",
                 flush=True,
             )
     ratios = [two.a_minute / one.a_minute for one, two in zip(found[1], found[2], strict=True)]
