@@ -1,6 +1,7 @@
 """What a batch may spend on its language model: no unit is begun that would probably not be finished."""
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 
 from neuronaut.agent.llm.gateway import Gateway
 from neuronaut.agent.llm.prices import dollars
@@ -27,6 +28,7 @@ class Cap:
 
     gateway: Gateway
     units: int = 0
+    _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def estimate(self) -> Estimate:
@@ -51,6 +53,10 @@ class Cap:
 
     def begin(self) -> None:
         """Count another unit. Raises BudgetSpent where what is left does not hold it."""
+        with self._turn:
+            self._begin()
+
+    def _begin(self) -> None:
         limits, spent, one = self.gateway.budget.run, self.gateway.budget.total, self.estimate
         if limits.calls is not None and limits.calls - spent.calls < one.calls:
             raise _spent(f"{limits.calls:,} calls", f"{limits.calls - spent.calls:,}", f"{one.calls:.1f}")

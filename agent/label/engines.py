@@ -129,7 +129,7 @@ class OnCluster:
                         return ""
                     before, ended = ended, _ended(bench, run)
                     deaths = 1 if ended > before else deaths + 1
-                    if deaths > MOST_DEATHS:
+                    if deaths == MOST_DEATHS:
                         return str(error)
                     self.say("ray", f"a worker died ({error}); it is started again, and its units are given back")
         except BaseException:
