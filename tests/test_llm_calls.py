@@ -67,7 +67,7 @@ class Lab:
     """Runs in one notebook, and the gateways that they ask through."""
 
     def __init__(self, path: Path) -> None:
-        self.notebook, self.said = Notebook(path), []
+        self.path, self.notebook, self.said = path, Notebook(path), []
         self.fingerprint = Fingerprint("m", "w", "t", "float32", "torch", "1", "none")
         self.run = self.start()
 
@@ -87,7 +87,7 @@ class Lab:
         return gateway
 
     def script(self) -> Path:
-        path = self.notebook.path.with_name("script.json")
+        path = self.path.with_name("script.json")
         path.write_text(json.dumps([{"hypotheses": []}]))
         return path
 
@@ -175,7 +175,7 @@ def test_no_key_reaches_the_notebook_the_errors_or_what_is_said(
         assert len(server.requests) == len(script)
     assert len(errors) == 3
     assert len(lab.calls()) == 4
-    files = b"".join(file.read_bytes() for file in lab.notebook.path.parent.glob("n.db*"))
+    files = b"".join(file.read_bytes() for file in lab.path.parent.glob("n.db*"))
     assert b"[key]" in files
     assert KEY.encode() not in files
     assert KEY not in "".join(errors) + str(lab.said) + str(vars(gateway.log)) + "".join(capfd.readouterr())
