@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from neuronaut.agent.proposers.base import Explored, Pace, Proposal
-from neuronaut.agent.proposers.grammar import GrammarProposer
+from neuronaut.agent.proposers.base import Explored, Pace, Proposal, Proposer
 from neuronaut.agent.proposers.pool import Pool, gathered
 from neuronaut.agent.session import Session
 from neuronaut.tools.look.activations import activations_of
@@ -54,7 +53,7 @@ class Told:
 def proposed(session: Session, unit: Unit, rule: FiringRule) -> Pool:
     """What all proposers of a session say of a unit. The search is done where the model is; the others, which may need
     the notebook or wait for replies, are asked here."""
-    view, searching = _view(session, unit, rule), [one for one in session.proposers if isinstance(one, GrammarProposer)]
+    view, searching = _view(session, unit, rule), [one for one in session.proposers if one.name == "grammar"]
     if len(searching) == len(session.proposers):
         return session.context.compute(pool_of, view, searching)
     explored, found = session.context.compute(searched, view, searching)
@@ -74,12 +73,12 @@ def _view(session: Session, unit: Unit, rule: FiringRule) -> View:
     )
 
 
-def pool_of(context: ToolContext, view: View, proposers: Sequence[GrammarProposer]) -> Pool:
+def pool_of(context: ToolContext, view: View, proposers: Sequence[Proposer]) -> Pool:
     """What the search finds alone."""
     return gathered(proposers, explored_of(context, view))
 
 
-def searched(context: ToolContext, view: View, proposers: Sequence[GrammarProposer]) -> Searched:
+def searched(context: ToolContext, view: View, proposers: Sequence[Proposer]) -> Searched:
     """What the search finds, for others beside it."""
     explored = explored_of(context, view)
     return Searched(explored, [one.propose(explored) for one in proposers])
