@@ -364,6 +364,12 @@ def test_nothing_is_written_over_a_folder_that_is_there(
     assert "is there already" in said.err
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_the_training(neuronaut: Callable[..., Any]) -> None:
+    said = run(neuronaut, ("--model", "no model is looked for"), Path("/proc/nowhere/out"))
+    assert said.code == 2
+    assert "'/proc' no folder can be made" in said.err
+
+
 def test_the_shipped_dictionary_is_as_good_as_its_report_says(target: TargetModel) -> None:
     report = json.loads((SHIPPED / REPORT).read_text())
     dictionary = target.dictionaries["resid6"]

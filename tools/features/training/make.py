@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
@@ -30,7 +31,7 @@ Watch = Callable[[str], AbstractContextManager[Progress | None]]
 
 
 def check_free(out: Path) -> None:
-    """Refuses a folder that is there already, so that nothing is overwritten after a long training."""
+    """Refuses a folder that is there already or cannot be made, before a long training and not after it."""
     if out.exists():
         raise UserError(
             f"{str(out)!r} is there already, and a dictionary is never written over another: name a new folder"
@@ -38,6 +39,11 @@ def check_free(out: Path) -> None:
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     if not parent.is_dir():
         raise UserError(f"{str(parent)!r} is a file, so that no folder can be made in it: name another place")
+    try:
+        with tempfile.TemporaryDirectory(dir=parent):
+            pass
+    except OSError as error:
+        raise UserError(f"in {str(parent)!r} no folder can be made ({error.strerror}): name another place") from None
 
 
 def measured_text(target: TargetModel, corpus: Corpus, n_tokens: int = MEASURED_TOKENS) -> Tokens:
