@@ -1,7 +1,7 @@
 """Our index of all neurons beside the activation cache of EleutherAI's delphi: python -m neuronaut.evals.delphi_cache
 
 Both read the same tokens of the embedded corpus through the embedded model, each in a process of its own with one thread:
-tokens a second, and how far memory rises above what the loaded model takes. delphi keeps every activation in memory, the
+tokens a second of the processor, and how far memory rises above what the loaded model takes. delphi keeps every activation in memory, the
 index keeps statistics and the documents of largest activation. Where delphi's cache cannot be imported, that is said.
 """
 
@@ -14,7 +14,7 @@ import sys
 import tempfile
 import types
 from pathlib import Path
-from time import monotonic
+from time import process_time
 from typing import Any
 
 WIDTH = 128  # tokens a row: delphi takes rectangles
@@ -28,9 +28,9 @@ def _peak() -> float:
 
 
 def _measured(work: Any) -> dict[str, float]:
-    before, began = _peak(), monotonic()
+    before, began = _peak(), process_time()
     work()
-    return {"seconds": monotonic() - began, "mebibytes": _peak() - before}
+    return {"seconds": process_time() - began, "mebibytes": _peak() - before}
 
 
 def _documents(n_tokens: int) -> tuple[Any, Any, list[Any]]:

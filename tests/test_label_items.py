@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from neuronaut.agent.label.local import near
 from neuronaut.memory.items import TRIES, Item, LeaseLost
 from neuronaut.memory.notebook import ExperimentSpec, Notebook
 from neuronaut.memory.place import Place
@@ -23,6 +24,19 @@ def leased(
     notebook: Notebook, run: str, owner: str = "a", *, now: float = 0.0, limit: int = 9, dead: str = ""
 ) -> list[Item]:
     return notebook.lease(run, owner, now=now, until=now + 10, limit=limit, alive=lambda one: one != dead)
+
+
+def test_items_are_read_in_parts_of_few_layers(place: Place) -> None:
+    """Each item in one part, those of a layer in the same one and in their order."""
+    addresses = [f"{layer}.{index}" for index in range(3) for layer in (4, 0, 7, 2, 9)] + ["sae:a/5", "sae:b/5"]
+    with Notebook(place) as notebook:
+        run = made["start"](notebook)
+        notebook.add_items(run, [(address, "hash", "null 0") for address in addresses])
+        items = leased(notebook, run, limit=99)
+    parts = [[item.address for item in part] for part in near(items)]
+    assert parts[0] == ["0.0", "0.1", "0.2", "sae:a/5", "sae:b/5"]
+    assert [sorted({address.partition(".")[0] for address in part}) for part in parts[1:]] == [["2", "4", "7"], ["9"]]
+    assert sorted(address for part in parts for address in part) == sorted(addresses)
 
 
 def states(notebook: Notebook, run: str) -> list[str]:
