@@ -10,6 +10,7 @@ import torch
 
 from neuronaut.tools.corpus import Split
 from neuronaut.tools.errors import ToolFailed
+from neuronaut.tools.heap import trim
 from neuronaut.tools.look.activations import batches
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.registry import Array, ToolContext, continued
@@ -114,6 +115,7 @@ class BatchContext(ToolContext):
         else:
             rest = self._read_all(tokens.select(range(n, len(tokens))), wanted)
             found = {site: continued(values, rest[site], tokens) for site, values in known.items()}
+        trim()
         self.shared_forwards += self.target.forwards - before
         self.shared_seconds += monotonic() - began
         return found
