@@ -1,0 +1,1 @@
+"""Pages that show the notebook to the person who started them."""
