@@ -32,6 +32,7 @@ from neuronaut.agent.options import (
     run_config,
 )
 from neuronaut.agent.scores.command import score
+from neuronaut.agent.server_command import mcp
 from neuronaut.agent.train_command import train_sae
 from neuronaut.tools.errors import ToolFailed, UserError
 
@@ -235,6 +236,7 @@ app.command()(score)
 app.command()(export)
 app.command("import")(import_)
 app.command("train-sae")(train_sae)
+app.command()(mcp)
 
 app.add_typer(label_app, name="label")
 app.add_typer(index_app, name="index")
