@@ -6,6 +6,7 @@ import json
 import socket
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import unquote
 
@@ -19,7 +20,6 @@ import neuronaut
 from neuronaut.agent.served.bearer import Bearer
 from neuronaut.agent.served.bench import Bench, Row, told
 from neuronaut.agent.served.findings import ListRuns, ShowRecord, claims_of, list_runs, show_record
-from neuronaut.agent.served.jobs import Job
 from neuronaut.agent.served.offer import Offer, offered, offers
 from neuronaut.agent.served.shown import shown
 from neuronaut.agent.session import Say
@@ -33,9 +33,9 @@ LOOPBACK = "127.0.0.1"
 MOST_BODY = 1024 * 1024  # bytes of a request
 NOT_FOUND = -32002  # as the protocol numbers it
 SHOWN_RUNS = 50
+LONGEST_REFUSAL = 1_000  # characters; a refusal may quote what was sent
 SCHEME = "neuronaut://"
 JSON = "application/json"
-STOP_AGAIN_SECONDS = 10.0  # where a stop was lost inside a library
 TEMPLATES = {
     "run/{id}": "The answer of a run: claims, verdicts, evidence, experiments.",
     "unit/{model}/{address}": "All claims about a unit of a model, with their verdicts.",
@@ -80,6 +80,7 @@ class Tools:
 
     def __init__(self, bench: Bench) -> None:
         self._bench, self._turn = bench, anyio.Lock()
+        self._model_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
 
     def server(self) -> "Server[Any]":
         """With everything that is offered."""
@@ -106,10 +107,41 @@ class Tools:
             if not offer.needs_model:
                 return _found(await anyio.to_thread.run_sync(work, steps_on_stderr()))
             async with self._turn:
-                return _found(await _worked(work, ctx))
+                return _found(await self._worked(work, ctx))
         except (UserError, ToolFailed, OSError) as error:
-            sentence = types.TextContent(type="text", text=visible(told(error)))
+            sentence = types.TextContent(type="text", text=visible(told(error))[:LONGEST_REFUSAL])
             return types.CallToolResult(content=[sentence], is_error=True)
+
+    async def _worked(self, work: Callable[[Say], Row], ctx: Any) -> Row:
+        """What the work gives, done in a thread of its own; its steps are progress. Where the request is cancelled, the work is
+        stopped, and waited for."""
+        loop, steps, say = asyncio.get_running_loop(), asyncio.Queue[str | None](), steps_on_stderr()
+
+        def step(label: str, line: str) -> None:
+            say(label, line)
+            loop.call_soon_threadsafe(steps.put_nowait, label)
+
+        def done() -> Row:
+            try:
+                return work(step)
+            except KeyboardInterrupt:
+                raise UserError("the work was stopped; what was finished is kept") from None
+
+        self._bench.begin()
+        doing = loop.run_in_executor(self._model_thread, done)
+        doing.add_done_callback(lambda _: steps.put_nowait(None))
+        try:
+            n = 0
+            while (label := await steps.get()) is not None:
+                n += 1
+                await ctx.session.report_progress(n, message=label)
+        except asyncio.CancelledError:
+            self._bench.stop()
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([doing])
+            doing.exception()  # that it was stopped is told to nobody
+            raise
+        return doing.result()
 
     async def list_resources(self, ctx: Any, params: Any) -> types.ListResourcesResult:
         """The newest runs; none where there is no notebook yet."""
@@ -163,46 +195,6 @@ class Tools:
                         f"{uri[:200]!r} names nothing here: there are {', '.join(SCHEME + form for form in TEMPLATES)}"
                     )
         return shown(found, with_text=False)
-
-
-async def _worked(work: Callable[[Say], Row], ctx: Any) -> Row:
-    """What the work gives, done in a thread of its own; its steps are progress. Where the request is cancelled, the work is
-    stopped as by Ctrl-C, and waited for."""
-    loop, steps, say = asyncio.get_running_loop(), asyncio.Queue[str | None](), steps_on_stderr()
-
-    def post(label: str | None) -> None:
-        loop.call_soon_threadsafe(steps.put_nowait, label)
-
-    def step(label: str, line: str) -> None:
-        say(label, line)
-        post(label)
-
-    job = Job(lambda: work(step), lambda: post(None))
-    job.start()
-    n = 0
-    try:
-        while (label := await steps.get()) is not None:
-            n += 1
-            await ctx.session.report_progress(n, message=label)
-    except asyncio.CancelledError:
-        with anyio.CancelScope(shield=True):
-            await _stopped(job, steps)
-        raise
-    if isinstance(job.error, KeyboardInterrupt):
-        raise UserError("the work was stopped")
-    if job.error is not None:
-        raise job.error
-    return job.value
-
-
-async def _stopped(job: Job, steps: "asyncio.Queue[str | None]") -> None:
-    """Returns when the job has ended."""
-    while True:
-        job.stop()
-        with anyio.move_on_after(STOP_AGAIN_SECONDS):
-            while await steps.get() is not None:
-                pass
-            return
 
 
 def _as_tool(offer: Offer) -> types.Tool:

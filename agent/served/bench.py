@@ -1,14 +1,16 @@
 """A model, a corpus and a notebook that questions of other programs are answered with; each is opened when it is first needed."""
 
 import json
+import threading
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from neuronaut.agent import runs
 from neuronaut.agent.config import RunConfig
 from neuronaut.agent.dictionaries import known_dictionaries
 from neuronaut.agent.rerun import chosen, repeated
 from neuronaut.agent.served.findings import answer, page
+from neuronaut.agent.served.stopping import Stoppable
 from neuronaut.agent.session import Say, Session, as_stored
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
@@ -16,6 +18,7 @@ from neuronaut.memory.place import Place
 from neuronaut.memory.store import check_writable
 from neuronaut.tools.errors import ToolFailed, UserError
 from neuronaut.tools.registry import Tool, ToolArgs, ToolContext
+from neuronaut.tools.targets.base import TargetModel
 
 Row = dict[str, Any]
 
@@ -28,6 +31,7 @@ class Bench:
     place: Place
     allow_run: bool
     _opened: ToolContext | None = field(default=None, repr=False)
+    _stop: threading.Event = field(default_factory=threading.Event, repr=False)
 
     def notebook(self) -> Notebook:
         """The notebook, for reading."""
@@ -76,10 +80,20 @@ class Bench:
         rows = [{**row, "page": page(row["repeat"])} for row in found["repeats"]]
         return found | {"page": page(found["run"]), "repeats": rows}
 
+    def begin(self) -> None:
+        """From here on a stop is meant for the work that begins now."""
+        self._stop.clear()
+
+    def stop(self) -> None:
+        """Ask the work that goes on to end: it does before its next step or forward pass, and what it had begun is ended."""
+        self._stop.set()
+
     def _context(self, say: Say) -> ToolContext:
         """The model with its text. Activations read for one request are not kept for others: there may be any number of them."""
         if self._opened is None:
-            self._opened = runs.context_of(*runs.open_inputs(self.config, say), say)
+            target, corpus = runs.open_inputs(self.config, say)
+            stoppable = cast(TargetModel, Stoppable(target, self._stop))
+            self._opened = runs.context_of(stoppable, corpus, say)
         return replace(self._opened, _activations={})
 
 

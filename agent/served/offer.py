@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
@@ -74,6 +75,7 @@ class Offer:
         return self.work(bench, arguments)
 
 
+@cache
 def offers(*, allow_run: bool) -> dict[str, Offer]:
     """All that is offered, by name, always in the same order."""
     listed = [
