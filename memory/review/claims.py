@@ -13,6 +13,7 @@ from neuronaut.memory.store import Store
 
 Row = Mapping[str, Any]
 HEADLINE = {"reads": "f1", "writes": "delta", "attends": "share", "role": "delta", "circuit": "sufficiency"}
+SIDES = ("reads", "writes", "attends", "role", "circuit")
 ORDER = ("supported", "partial", "refuted", "unresolved", "testing", "registered", "proposed")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from neuronaut.memory import queries, schema
 from neuronaut.memory.review.claims import Number, number_of
 from neuronaut.memory.review.formats import pretty
+from neuronaut.memory.review.strips import Band, bands_of
 from neuronaut.memory.store import Store
 
 Row = Mapping[str, Any]
@@ -59,14 +60,20 @@ class Experiment:
         return found if isinstance(found, str) else ""
 
     @property
+    def bands(self) -> list[Band]:
+        """The contexts that it found."""
+        return bands_of(self.args, self.payload)
+
+    @property
     def facts(self) -> list[tuple[str, Any]]:
         """Single values of what it found."""
-        return [(name, value) for name, value in _flat(self.payload) if name != "unit"]
+        return [(name, value) for name, value in _flat(self.payload) if not name.startswith(("unit", "bands "))]
 
     @property
     def tables(self) -> list[Table]:
         """Lists of what it found, where their rows are alike."""
-        found = (_table(name, value) for name, value in self.payload.items() if isinstance(value, list))
+        lists = ((name, value) for name, value in self.payload.items() if isinstance(value, list))
+        found = (_table(name, value) for name, value in lists if not _holds_contexts(value))
         return [table for table in found if table is not None]
 
     @property
@@ -113,6 +120,10 @@ def _flat(value: Row, name: str = "") -> Iterable[tuple[str, Any]]:
             yield whole, inner
         elif inner and len(inner) <= MOST_ROWS and all(isinstance(one, str) for one in inner):
             yield whole, ", ".join(f"“{one}”" for one in inner)
+
+
+def _holds_contexts(value: Sequence[Any]) -> bool:
+    return any(isinstance(one, dict) and "pieces" in one for one in value)
 
 
 def _table(name: str, value: Sequence[Any]) -> Table | None:

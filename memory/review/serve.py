@@ -15,9 +15,7 @@ from neuronaut.tools.errors import UserError
 HOST = "127.0.0.1"
 
 
-def serve(
-    place: Place, port: int, *, allow_review: bool, runner: Runner | None, ready: Callable[[str], None]
-) -> None:
+def serve(place: Place, port: int, *, allow_review: bool, runner: Runner | None, ready: Callable[[str], None]) -> None:
     """Answer until Ctrl-C. port: 0 takes a free one; ready: gets the address once the server listens."""
     listening = _socket(port)
     with contextlib.closing(listening):

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 Row = Mapping[str, Any]
+SHOWN = 8  # contexts of a band
 STEPS = 4  # shades to each side of zero
 BANDS = {
     "top": "strongest",
     "quantiles": "from strongest to weakest",
     "random": "random places",
-    "near_miss": "near misses: the claim is wrong here",
+    "near_miss": "near misses",
 }
 
 
@@ -50,8 +51,25 @@ class Band:
     command: str = ""
 
 
+def bands_of(args: Row, payload: Row) -> list[Band]:
+    """The contexts that a tool found, in bands; none where it found no contexts."""
+    if "bands" in payload:
+        rows = payload["bands"].items()
+        return [Band(name, BANDS.get(name, name), str(row["rule"]), strips_of(row["examples"])) for name, row in rows]
+    if "missed" in payload and "silent" in payload:
+        wrong = [{**row, "note": "it fires, and the claim does not hold"} for row in payload["missed"]]
+        wrong += [{**row, "note": "the claim holds, and it does not fire"} for row in payload["silent"]]
+        return [Band("near_miss", BANDS["near_miss"], str(payload.get("text", "")), strips_of(wrong))]
+    contexts = payload.get("examples") or payload.get("texts") or []
+    if not contexts or not all(isinstance(one, dict) and "pieces" in one for one in contexts):
+        return []
+    name = str(args.get("band", "texts"))
+    return [Band(name, BANDS.get(name, "the given texts"), str(payload.get("rule", "")), strips_of(contexts))]
+
+
 def strips_of(examples: Sequence[Row]) -> tuple[Strip, ...]:
     """Strips of the contexts of a tool, on one scale of colours."""
+    examples = examples[:SHOWN]
     most = max((abs(a) for one in examples for a in one["activations"] if a is not None), default=0.0)
     return tuple(_strip(one, most) for one in examples)
 

@@ -1,26 +1,27 @@
 """What the page of a unit shows: claims first, facts without a language model, contexts in bands, evidence, provenance."""
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
 
 from neuronaut.memory import queries, schema
-from neuronaut.memory.review.claims import Claim, best_first, claims_where
+from neuronaut.memory.review.claims import SIDES, Claim, best_first, claims_where
 from neuronaut.memory.review.experiments import Experiment, Row, experiments_of
 from neuronaut.memory.review.models import Models
-from neuronaut.memory.review.strips import BANDS, Band, strips_of
+from neuronaut.memory.review.strips import BANDS, Band
 from neuronaut.memory.store import Store
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.units import Unit
 
 RUNS = 30  # of which experiments are shown, the newest first
 CLAIMS = 60
-SHOWN = 8  # contexts of a band
 NEEDS_CLAIM = ("test_", "compare_", "score_")  # tools whose results are shown as evidence, not as facts
-IN_BANDS = ("top_examples", "mistakes", "contexts_of_claim")
+BESIDE = "contexts_of_claim"  # the tool that shows all bands beside a claim
+IN_BANDS = ("top_examples", "mistakes", BESIDE)
 KINDS = ("supports", "refutes", "inconclusive", "failed")
 _KIND = {"supported": "supports", "refuted": "refutes"}
 
@@ -35,6 +36,24 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class Histogram:
+    """How many tokens have which activation. low, high: of all bins; heights: of each bin, logarithmic, from 0 to 1."""
+
+    low: float
+    high: float
+    threshold: float
+    counts: tuple[int, ...]
+    heights: tuple[float, ...]
+    run: str
+    experiment: str
+
+    @property
+    def firing(self) -> float:
+        """Where the threshold of firing lies, from 0 to 1."""
+        return min(max((self.threshold - self.low) / ((self.high - self.low) or 1.0), 0.0), 1.0)
+
+
+@dataclass(frozen=True)
 class UnitPage:
     """A unit of a model. sides: its claims by side and sign, the best of each first."""
 
@@ -46,6 +65,7 @@ class UnitPage:
     sides: tuple[tuple[str, tuple[Claim, ...]], ...]
     outcomes: tuple[Row, ...]
     bands: tuple[Band, ...]
+    histogram: Histogram | None
     facts: tuple[Experiment, ...]
     evidence: tuple[Evidence, ...]
     counts: dict[str, int]
@@ -80,7 +100,7 @@ def unit_page(notebook: Store, model: str, address: str, chosen: str = "") -> Un
     addresses = {target: models.slug(target) for target in targets}
     return UnitPage(
         model, models.names[rows[-1]["target"]], unit.address, unit, int(rows[0]["layer"]), _sides(claims), tuple(outcomes),
-        tuple(_bands(about, unit, claims)), tuple(_facts(about)), tuple(shown), counts, chosen if chosen in KINDS else "",
+        tuple(_bands(about, unit, claims)), _histogram(about, unit), tuple(_facts(about)), tuple(shown), counts, chosen if chosen in KINDS else "",
         tuple(_runs(notebook, runs[:RUNS])), max(0, len(runs) - RUNS), len(claims) == CLAIMS,
         tuple(sorted(set(addresses.values()) - {model})),
     )  # fmt: skip
@@ -101,7 +121,7 @@ def _unit_rows(notebook: Store, targets: Sequence[str], unit: Unit) -> list[dict
 
 def _sides(claims: Sequence[Claim]) -> tuple[tuple[str, tuple[Claim, ...]], ...]:
     found: dict[str, list[Claim]] = {}
-    for claim in best_first(claims):
+    for claim in sorted(best_first(claims), key=lambda one: (one.address.endswith("-"), SIDES.index(one.side))):
         found.setdefault(f"{claim.side}{' of ' + claim.address if claim.address.endswith('-') else ''}", []).append(
             claim
         )
@@ -163,53 +183,34 @@ def _bands(about: Sequence[Experiment], unit: Unit, claims: Sequence[Claim]) -> 
             known = found.get(band.name)
             if known is None or (band.claim and not known.claim):
                 found[band.name] = band
-    return [
-        found.get(name) or Band(name, title, "", (), command=_look(name, unit, claims)) for name, title in BANDS.items()
-    ]
+    return [found.get(name) or Band(name, title, "", (), command=_look(unit, claims)) for name, title in BANDS.items()]
+
+
+def _histogram(about: Sequence[Experiment], unit: Unit) -> Histogram | None:
+    """The newest histogram of its activations."""
+    for one in about:
+        found = one.payload.get("histogram") if one.tool == BESIDE and one.unit == unit.address else None
+        if found:
+            edges, counts = found["edges"], found["counts"]
+            most = max(1.0, *(math.log1p(n) for n in counts))
+            heights = tuple(math.log1p(n) / most for n in counts)
+            return Histogram(edges[0], edges[-1], one.payload["threshold"], tuple(counts), heights, one.run, one.id)
+    return None
 
 
 def _of_experiment(one: Experiment, claims: Sequence[Claim]) -> list[Band]:
-    payload = one.payload
-    where = {"experiment": one.id, "run": one.run}
-    if one.tool == "top_examples" and one.args.get("band") in BANDS:
-        name = str(one.args["band"])
-        return [Band(name, BANDS[name], str(payload.get("rule", "")), strips_of(payload["examples"][:SHOWN]), **where)]
-    if one.tool == "mistakes":
-        wrong = [
-            {**row, "note": "fires, but the claim does not say so"} for row in payload.get("missed", ())[: SHOWN // 2]
-        ]
-        wrong += [
-            {**row, "note": "silent, but the claim says that it fires"}
-            for row in payload.get("silent", ())[: SHOWN // 2]
-        ]
-        return [Band("near_miss", BANDS["near_miss"], str(payload.get("text", "")), strips_of(wrong), **where)]
-    if one.tool == "contexts_of_claim":
-        sentence = next((claim.sentence for claim in claims if claim.predicate == one.args.get("claim")), "")
-        return [
-            Band(
-                name,
-                BANDS[name],
-                str(row["rule"]),
-                strips_of(row["examples"][:SHOWN]),
-                claim=sentence or "a claim",
-                **where,
-            )
-            for name, row in payload.get("bands", {}).items()
-            if name in BANDS
-        ]
-    return []
+    sentence = next((claim.sentence for claim in claims if claim.predicate == one.args.get("claim")), "")
+    told = sentence or ("a claim" if one.args.get("claim") else "")
+    return [replace(band, claim=told, experiment=one.id, run=one.run) for band in one.bands if band.name in BANDS]
 
 
-def _look(band: str, unit: Unit, claims: Sequence[Claim]) -> str:
-    """The question that would fill a band."""
-    if unit.kind == "task":
+def _look(unit: Unit, claims: Sequence[Claim]) -> str:
+    """The question that would fill the bands; "" where no tool does."""
+    if unit.kind in ("task", "head"):
         return ""
-    if band != "near_miss":
-        return f"tool top_examples {json.dumps({'unit': unit.address, 'band': band})}"
-    best = next((claim for claim in best_first(claims) if claim.side == "reads"), None)
-    if best is None:
-        return ""
-    return f"tool mistakes {json.dumps({'unit': unit.address, 'predicates': [best.predicate]})}"
+    best = next((claim for claim in best_first(claims) if claim.side == "reads" and claim.verdict), None)
+    asked = {"unit": unit.address} | ({"claim": best.predicate} if best else {})
+    return f"tool {BESIDE} {json.dumps(asked)}"
 
 
 def _runs(notebook: Store, runs: Sequence[str]) -> list[dict[str, Any]]:
