@@ -26,7 +26,16 @@ def review_notebook(place: Place | None, wanted: Wanted) -> int:
     if wanted.run is not None and wanted.export is None:
         raise UserError("--run says whose trail --export writes: give --export FILE.html too")
     place = place or default_place()
-    from neuronaut.memory.review.serve import serve
+    if wanted.export is not None:
+        return _write(place, wanted.export, wanted.run)
+    from neuronaut.agent.page_runner import Processes
+
+    try:
+        from neuronaut.memory.review.serve import serve
+    except ModuleNotFoundError as error:
+        raise UserError(f"the pages need {error.name}: install it with `pip install 'neuronaut[review]'`") from None
+
+    runner = Processes(place) if wanted.allow_run else None
 
     def ready(address: str) -> None:
         print(address, flush=True)
@@ -34,5 +43,23 @@ def review_notebook(place: Place | None, wanted: Wanted) -> int:
         if wanted.browser:
             webbrowser.open(address)
 
-    serve(place, wanted.port, allow_review=wanted.allow_review, runner=None, ready=ready)
+    serve(place, wanted.port, allow_review=wanted.allow_review, runner=runner, ready=ready)
+    return 0
+
+
+def _write(place: Place, where: Path, run: str | None) -> int:
+    """The pages as files: of the whole notebook in a folder, or of one run in one file."""
+    from neuronaut.memory.review.files import write_site, write_trail
+
+    if run is not None:
+        write_trail(place, run, where)
+        print(where)
+        return 0
+    if where.suffix.lower() in (".html", ".htm"):
+        raise UserError(
+            f"{str(where)!r} is one file, which holds the trail of one run: give --run too, or name a folder"
+        )
+    n = write_site(place, where)
+    print(where / "index.html")
+    print(f"{n} files", file=sys.stderr)
     return 0

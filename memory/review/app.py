@@ -20,13 +20,11 @@ from neuronaut.memory.review.downloads import download
 from neuronaut.memory.review.links import Served
 from neuronaut.memory.review.near import near
 from neuronaut.memory.review.opinions import REVIEWED, VERBS
-from neuronaut.memory.review.rendering import SCRIPTS, STATIC, STYLE
+from neuronaut.memory.review.rendering import PICTURE, SCRIPTS, STATIC, STYLE, TYPES
 from neuronaut.memory.review.runner import Runner
 from neuronaut.memory.review.site import Site
 from neuronaut.tools.errors import UserError
 
-PICTURE = "image/svg+xml"
-TYPES = {"svg": (PICTURE,), "json": ("application/json", "application/vnd.plotly.v1+json")}
 ALONE = "sandbox; default-src 'none'; style-src 'unsafe-inline'"  # of a picture that is opened by itself
 LONGEST_NAME, LONGEST_REASON, LONGEST_WORDS = 100, 4000, 2000
 AUTHOR = "neuronaut-author"

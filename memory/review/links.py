@@ -6,7 +6,8 @@ from urllib.parse import quote
 
 
 class Links(Protocol):
-    """The addresses that a page links to. live: of a server, which also has search, raw rows and forms."""
+    """The addresses that a page links to. live: of a server, which also has search, raw rows and forms; alone: the page is
+    the only file there is."""
 
     @property
     def live(self) -> bool: ...
@@ -22,7 +23,7 @@ class Links(Protocol):
 class Served:
     """Addresses of the server."""
 
-    live = True
+    live, alone = True, False
 
     def home(self) -> str:
         """The index."""
@@ -56,7 +57,7 @@ class Served:
 class Files:
     """Files of a folder, relative to one that lies `depth` folders deep in it."""
 
-    live = False
+    live, alone = False, False
 
     def __init__(self, depth: int) -> None:
         self.up = "../" * depth

@@ -16,6 +16,9 @@ HERE = Path(__file__).parent
 STATIC = HERE / "static"
 SCRIPTS = ("htmx.min.js", "review.js")
 STYLE = "review.css"
+PICTURE = "image/svg+xml"
+# Artifacts that can be had by themselves, by the end of their names.
+TYPES = {"svg": (PICTURE,), "json": ("application/json", "application/vnd.plotly.v1+json")}
 
 
 @cache
