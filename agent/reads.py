@@ -194,7 +194,7 @@ def answer(session: Session, unit: Unit) -> None:
 
 
 def _best(session: Session, unit: Unit) -> str | None:
-    """The predicate of the best judged claim of the run about when the unit fires; None where none was judged."""
+    """The predicate of the best judged claim about when the unit fires, of this run, else of earlier ones; None for none."""
     rows = queries.hypotheses(session.notebook, session.run)
     judged = [row for row in rows if row["address"] == unit.address and row["side"] == "reads" and row["verdicts"]]
 
@@ -202,7 +202,10 @@ def _best(session: Session, unit: Unit) -> str | None:
         verdict = row["verdicts"][-1]
         return RANKS.index(verdict["outcome"]), -float(verdict["case"]["f1"])
 
-    return str(min(judged, key=rank)["predicate"]) if judged else None
+    if judged:
+        return str(min(judged, key=rank)["predicate"])
+    earlier = [found for found in session.earlier_findings(unit) if found.side == "reads"]
+    return min(earlier, key=lambda found: RANKS.index(found.status)).predicate if earlier else None
 
 
 def _tests(session: Session, unit: Unit, rule: FiringRule) -> None:

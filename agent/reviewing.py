@@ -37,7 +37,7 @@ def review_notebook(place: Place | None, wanted: Wanted) -> int:
 
     runner = Processes(place) if wanted.allow_run else None
 
-    def ready(address: str) -> None:
+    def ready(address: str, _: object) -> None:
         print(address, flush=True)
         print("these pages answer this machine only; Ctrl-C ends them", file=sys.stderr, flush=True)
         if wanted.browser:

@@ -56,7 +56,7 @@ class BatchPage:
     scores: tuple[int, ...]
     nulls: Nulls | None
     failed: tuple[Label, ...]
-    last: tuple[tuple[str, Label], ...]
+    last: tuple[tuple[str, Label, str], ...]
 
     @property
     def working(self) -> bool:
@@ -104,7 +104,7 @@ def batch_page(notebook: Notebook, run: str, known: Known) -> BatchPage:
         tuple(word for word in WORDS if any(word in group for group in groups.values())),
         dict(Counter(label.word for label in real)), tuple(sorted(groups.items(), key=lambda one: _order(one[0]))),
         dict(Counter(error_class(label.reason) for label in failed)), tuple(histogram(scores)) if scores else (),
-        _nulls(labels), tuple(failed), tuple((item.asked or "", label) for item, label in newest),
+        _nulls(labels), tuple(failed), tuple((item.asked or "", label, item.reason or "") for item, label in newest),
     )  # fmt: skip
 
 

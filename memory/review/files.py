@@ -10,10 +10,10 @@ from markupsafe import Markup
 from neuronaut.memory import queries, schema
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import Place
-from neuronaut.memory.review.rendering import STATIC, STYLE, TYPES
 from neuronaut.memory.review.leaks import leak
 from neuronaut.memory.review.links import Files, file_name, unit_file
 from neuronaut.memory.review.models import Models
+from neuronaut.memory.review.rendering import STATIC, STYLE, TYPES
 from neuronaut.memory.review.site import Site
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.units import Unit

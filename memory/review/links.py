@@ -4,6 +4,9 @@ import re
 from typing import Protocol
 from urllib.parse import quote
 
+from neuronaut.tools.errors import UserError
+from neuronaut.tools.units import Unit
+
 
 class Links(Protocol):
     """The addresses that a page links to. live: of a server, which also has search, raw rows and forms; alone: the page is
@@ -31,7 +34,7 @@ class Served:
 
     def unit(self, model: str, address: str, anchor: str = "") -> str:
         """The page of a unit."""
-        return f"/u/{quote(model, safe='')}/{quote(address, safe='')}{_at(anchor)}"
+        return f"/u/{quote(model, safe='')}/{quote(both_signs(address), safe='')}{_at(anchor)}"
 
     def run(self, run: str, anchor: str = "") -> str:
         """The trail of a run."""
@@ -102,4 +105,12 @@ def file_name(text: str) -> str:
 
 def unit_file(model: str, address: str) -> str:
     """The file of a unit's page."""
-    return f"u/{file_name(model)}/{file_name(address)}.html"
+    return f"u/{file_name(model)}/{file_name(both_signs(address))}.html"
+
+
+def both_signs(address: str) -> str:
+    """The address under which a unit has its page, which is of both its signs."""
+    try:
+        return Unit.parse(address).with_sign(1).address
+    except UserError:
+        return address

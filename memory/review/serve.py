@@ -13,18 +13,29 @@ from neuronaut.memory.review.runner import Runner
 from neuronaut.tools.errors import UserError
 
 HOST = "127.0.0.1"
+Stop = Callable[[], None]
 
 
-def serve(place: Place, port: int, *, allow_review: bool, runner: Runner | None, ready: Callable[[str], None]) -> None:
-    """Answer until Ctrl-C. port: 0 takes a free one; ready: gets the address once the server listens."""
+def serve(
+    place: Place,
+    port: int,
+    *,
+    allow_review: bool,
+    runner: Runner | None,
+    ready: Callable[[str, Stop], None],
+) -> None:
+    """Answer until Ctrl-C. port: 0 takes a free one; ready: gets the address as soon as the server listens, and what ends
+    it from another thread."""
     listening = _socket(port)
     with contextlib.closing(listening):
         bound = int(listening.getsockname()[1])
         app = create_app(place, allow_review=allow_review, runner=runner)
+        # The guard goes here, around `app`: `guarded` is what answers, `address` what a browser opens first.
         guarded, address = app, f"http://{HOST}:{bound}/"
         config = uvicorn.Config(guarded, log_level="error", access_log=False, server_header=False, lifespan="on")
-        ready(address)
-        uvicorn.Server(config).run(sockets=[listening])
+        server = uvicorn.Server(config)
+        ready(address, lambda: setattr(server, "should_exit", True))
+        server.run(sockets=[listening])
 
 
 def _socket(port: int) -> socket.socket:
