@@ -65,16 +65,17 @@ class BatchPage:
 
 
 class Known:
-    """Labels of items that ended, kept from one look at a batch to the next: they do not change."""
+    """Labels of items that ended, kept from one look at a batch to the next: they do not change until the item is
+    tried again."""
 
     def __init__(self) -> None:
-        self._of: dict[str, tuple[str, Label]] = {}
+        self._of: dict[str, tuple[tuple[str, str | None], Label]] = {}
 
     def labels(self, notebook: Notebook, items: Sequence[Item]) -> list[Label]:
         """The label of each item, in order."""
-        fresh = [item for item in items if self._of.get(item.id, ("", None))[0] != item.state]
+        fresh = [item for item in items if item.id not in self._of or self._of[item.id][0] != (item.state, item.asked)]
         for item, label in zip(fresh, labels_of(notebook, fresh), strict=True):
-            self._of[item.id] = (item.state, label)
+            self._of[item.id] = ((item.state, item.asked), label)
         return [self._of[item.id][1] for item in items]
 
 

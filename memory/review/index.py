@@ -14,6 +14,7 @@ from neuronaut.memory.store import Store
 
 Row = Mapping[str, Any]
 SHOWN = 50  # claims of a page
+MOST = 5_000  # claims, and runs, of an index that is a file
 NEWEST_RUNS, LOOKED_AT = 12, 200
 QUEUED = 10
 WAITING = ("supported", "partial", "refuted")
@@ -33,24 +34,25 @@ class Index:
     claims: int
 
 
-def index(notebook: Store, words: str, after: str | None) -> Index:
-    """The claims that hold all words and facets, the best or newest first. Refuses an unknown facet value."""
-    rows, following, facets = found(notebook, words, after)
+def index(notebook: Store, words: str, after: str | None, *, whole: bool = False) -> Index:
+    """The claims that hold all words and facets, the newest first; whole: many at once, for a page that has no next one.
+    Refuses an unknown facet value."""
+    rows, following, facets = found(notebook, words, after, MOST if whole else SHOWN)
     models = Models.read(notebook)
     of_run = _targets(notebook, [row["run"] for row in rows])
     shown = tuple({**row, "model": models.slug(of_run.get(row["run"], ""))} for row in rows)
     first = after is None and not words.strip()
     return Index(
-        words, shown, following, facets, tuple(_runs(notebook)) if first else (),
+        words, shown, following, facets, tuple(_runs(notebook, MOST if whole else NEWEST_RUNS)) if first else (),
         tuple(_batches(notebook)) if first else (), len(rows),
     )  # fmt: skip
 
 
 def found(
-    notebook: Store, words: str, after: str | None
+    notebook: Store, words: str, after: str | None, limit: int
 ) -> tuple[list[Row], str | None, dict[str, list[tuple[str, int]]]]:
     """One page of claims, the cursor of the next page, and how many claims have each value of each facet."""
-    rows = queries.search(notebook, words, limit=SHOWN)
+    rows = queries.search(notebook, words, limit=limit)
     counts: dict[str, dict[str, int]] = {name: {} for name in ("status", "side", "layer", "author")}
     for row in rows:
         for name, seen in counts.items():
@@ -62,15 +64,15 @@ def _targets(notebook: Store, runs: list[str]) -> dict[str, str]:
     return {run: rows[0]["target"] for run, rows in queries.grouped(notebook, schema.run, "id", runs).items()}
 
 
-def _runs(notebook: Store) -> list[Row]:
+def _runs(notebook: Store, limit: int) -> list[Row]:
     """The newest runs with what they cost; runs of single items of batches are left out."""
     r, t = schema.run, schema.target_model
     columns = (r.c.id, r.c.question, r.c.parent_run, t.c.name.label("target"))
-    statement = sa.select(*columns).join(t, t.c.id == r.c.target).order_by(r.c.id.desc()).limit(LOOKED_AT)
+    statement = sa.select(*columns).join(t, t.c.id == r.c.target).order_by(r.c.id.desc()).limit(max(LOOKED_AT, limit))
     rows = notebook.rows(statement)
     ids = [row["id"] for row in rows]
     inside = queries.grouped(notebook, schema.item, "asked", ids)
-    rows = [row for row in rows if not inside[row["id"]]][:NEWEST_RUNS]
+    rows = [row for row in rows if not inside[row["id"]]][:limit]
     ends = queries.grouped(notebook, schema.run_end, "run", [row["id"] for row in rows])
     batches = queries.grouped(notebook, schema.batch, "run", [row["id"] for row in rows])
     return [{**row, **_end(ends[row["id"]]), "is_batch": bool(batches[row["id"]])} for row in rows]

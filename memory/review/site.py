@@ -29,7 +29,7 @@ class Site:
     def index(self, link: Links, words: str = "", after: str | None = None) -> str:
         """The index."""
         with self.notebook.snapshot():
-            page = index(self.notebook, words, after)
+            page = index(self.notebook, words, after, whole=not link.live)
             return self.html("index.html", link, page=page, words=words, examples=EXAMPLES)
 
     def queue(self, link: Links, after: str | None, author: str) -> str:

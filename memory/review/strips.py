@@ -61,7 +61,7 @@ def bands_of(args: Row, payload: Row) -> list[Band]:
         wrong += [{**row, "note": "the claim holds, and it does not fire"} for row in payload["silent"]]
         return [Band("near_miss", BANDS["near_miss"], str(payload.get("text", "")), strips_of(wrong))]
     contexts = payload.get("examples") or payload.get("texts") or []
-    if not contexts or not all(isinstance(one, dict) and "pieces" in one for one in contexts):
+    if not contexts or not all(isinstance(one, dict) and {"pieces", "activations"} <= one.keys() for one in contexts):
         return []
     name = str(args.get("band", "texts"))
     return [Band(name, BANDS.get(name, "the given texts"), str(payload.get("rule", "")), strips_of(contexts))]
