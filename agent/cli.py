@@ -31,6 +31,7 @@ from neuronaut.agent.options import (
     limits,
     run_config,
 )
+from neuronaut.agent.review_command import review
 from neuronaut.agent.scores.command import score
 from neuronaut.agent.server_command import mcp
 from neuronaut.agent.train_command import train_sae
@@ -233,6 +234,7 @@ def tool(
 
 
 app.command()(score)
+app.command()(review)
 app.command()(export)
 app.command("import")(import_)
 app.command("train-sae")(train_sae)

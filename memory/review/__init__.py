@@ -1,1 +1,1 @@
-"""Pages that show the notebook to the person who started them."""
+"""The notebook as pages: claims first, the evidence second, the rows third. They answer the person who started them."""
