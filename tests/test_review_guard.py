@@ -18,8 +18,9 @@ Headers = list[tuple[str, str]]
 class Pages:
     """An application that counts what reaches it and sets the headers that a careless one would."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: bytes = b"default-src *") -> None:
         self.bodies: list[bytes] = []
+        self.policy = policy
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         body, more = b"", scope["method"] == "POST"
@@ -28,7 +29,7 @@ class Pages:
             body, more = body + message.get("body", b""), message["more_body"]
         self.bodies.append(body)
         loose = [(b"Access-Control-Allow-Origin", b"*"), (b"cache-control", b"public, max-age=9"), (b"etag", b'"1"'),
-                 (b"Content-Security-Policy", b"default-src *"), (b"access-control-allow-credentials", b"true")]  # fmt: skip
+                 (b"Content-Security-Policy", self.policy), (b"access-control-allow-credentials", b"true")]  # fmt: skip
         await send({"type": "http.response.start", "status": 200, "headers": loose})
         await send({"type": "http.response.body", "body": b"a page"})
 
@@ -295,6 +296,16 @@ def test_static_files_may_be_kept_but_are_asked_for_again() -> None:
     answer = request(target="/static/review.css", headers=[("host", HOST), ("cookie", GOOD)])
     assert answer.headers["cache-control"] == "private, no-cache"
     assert answer.headers["etag"] == '"1"'
+
+
+def test_a_picture_may_be_cut_off_from_the_pages_but_no_policy_be_loosened() -> None:
+    own = [("host", HOST), ("cookie", GOOD)]
+    alone = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
+    assert request(headers=own, pages=Pages(alone.encode())).headers["Content-Security-Policy"] == alone
+    for loose in (b"default-src *", b"default-src *; sandbox;", b"", b"sandboxed; default-src *"):
+        answer = request(headers=own, pages=Pages(loose))
+        assert answer.headers["content-security-policy"] == CSP
+        assert answer.names.count("content-security-policy") == 1
 
 
 def test_a_web_socket_is_closed() -> None:

@@ -193,20 +193,27 @@ def _again(body: bytes, receive: Receive) -> Receive:
 
 
 def _with_headers(send: Send, *, static: bool) -> Send:
-    """Sends what is given with the headers of this module, whatever the application set; cross-origin leave is taken out."""
+    """Sends what is given with the headers of this module, whatever the application set; cross-origin leave is taken out.
+
+    A policy that begins with `sandbox` stays: it is of a document that is cut off from the pages, such as a picture.
+    """
     fixed = HEADERS | {"cache-control": "private, no-cache" if static else "no-store"}
 
     async def guarded(message: Message) -> None:
         if message["type"] == "http.response.start":
             given: Iterable[tuple[bytes, bytes]] = message.get("headers", ())
-            kept = [(name, value) for name, value in given if not _ours(name.lower().decode("latin-1"), fixed)]
-            message = {**message, "headers": [*kept, *((n.encode(), v.encode()) for n, v in fixed.items())]}
+            kept = [(name, value) for name, value in given if not _ours(name.lower().decode("latin-1"), value, fixed)]
+            theirs = {name.lower().decode("latin-1") for name, _ in kept}
+            ours = [(name.encode(), value.encode()) for name, value in fixed.items() if name not in theirs]
+            message = {**message, "headers": [*kept, *ours]}
         await send(message)
 
     return guarded
 
 
-def _ours(name: str, fixed: dict[str, str]) -> bool:
+def _ours(name: str, value: bytes, fixed: dict[str, str]) -> bool:
+    if name == "content-security-policy" and value.startswith(b"sandbox;"):
+        return False
     return name in fixed or name.startswith("access-control-")
 
 

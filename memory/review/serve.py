@@ -9,6 +9,7 @@ import uvicorn
 
 from neuronaut.memory.place import Place
 from neuronaut.memory.review.app import create_app
+from neuronaut.memory.review.guard import Guard, hosts_of, new_token
 from neuronaut.memory.review.runner import Runner
 from neuronaut.tools.errors import UserError
 
@@ -30,11 +31,11 @@ def serve(
     with contextlib.closing(listening):
         bound = int(listening.getsockname()[1])
         app = create_app(place, allow_review=allow_review, runner=runner)
-        # The guard goes here, around `app`: `guarded` is what answers, `address` what a browser opens first.
-        guarded, address = app, f"http://{HOST}:{bound}/"
+        token = new_token()
+        guarded = Guard(app, hosts=hosts_of(bound), token=token, cookie=f"neuronaut_{bound}")
         config = uvicorn.Config(guarded, log_level="error", access_log=False, server_header=False, lifespan="on")
         server = uvicorn.Server(config)
-        ready(address, lambda: setattr(server, "should_exit", True))
+        ready(f"http://{HOST}:{bound}/?token={token}", lambda: setattr(server, "should_exit", True))
         server.run(sockets=[listening])
 
 
