@@ -31,7 +31,9 @@ from neuronaut.agent.options import (
     limits,
     run_config,
 )
+from neuronaut.agent.review_command import review
 from neuronaut.agent.scores.command import score
+from neuronaut.agent.server_command import mcp
 from neuronaut.agent.train_command import train_sae
 from neuronaut.tools.errors import ToolFailed, UserError
 
@@ -232,9 +234,11 @@ def tool(
 
 
 app.command()(score)
+app.command()(review)
 app.command()(export)
 app.command("import")(import_)
 app.command("train-sae")(train_sae)
+app.command()(mcp)
 
 app.add_typer(label_app, name="label")
 app.add_typer(index_app, name="index")

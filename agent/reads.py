@@ -1,6 +1,7 @@
 """The reads side of a unit: what it fires on."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from neuronaut.agent.exploring import proposed
 from neuronaut.agent.proposers.given import PERSON
 from neuronaut.agent.proposers.pool import Brought, brought
 from neuronaut.agent.prospects import Prospect, in_order, rivals_of, shorter
-from neuronaut.agent.session import Done, Session
+from neuronaut.agent.session import BudgetSpent, Done, Session
 from neuronaut.agent.steps import add_hypothesis, fresh_block, judge, run_test
 from neuronaut.memory import queries
 from neuronaut.memory.judge import (
@@ -24,6 +25,7 @@ from neuronaut.memory.judge import (
     decide,
     wanting,
 )
+from neuronaut.tools.errors import ToolFailed, ToolRefused
 from neuronaut.tools.look.reads import FiringRule
 from neuronaut.tools.predicates.tree import canonical_json, predicate_from_json, walk
 from neuronaut.tools.trials.design import without
@@ -36,6 +38,7 @@ FAST_DESIGN_ROUNDS = 2  # of four rounds of pairs, the last of which takes more 
 FAST_ROUNDS, BARS = 2, (MIN_PRECISION, MIN_COVERAGE)  # of a claim that natural text keeps from being SUPPORTED
 WORTH_TESTING = 0.5  # of the best prospect; the rest stay rivals
 REVISION = "revision"  # author of what is left of a tested claim
+RANKS = ("SUPPORTED", "PARTIAL", "UNRESOLVED", "REFUTED")
 NOTHING_PROPOSED = "nothing was proposed that a test could carry"
 
 
@@ -181,11 +184,33 @@ def reads_case(claim: dict[str, Any], rivals: list[dict[str, Any]], done: Done, 
 
 
 def answer(session: Session, unit: Unit) -> None:
-    """The reads side of a unit: look, propose, test; on fresh text what is left of the claim is tested next, then a rival
-    that does as well. Where a claim is proved, only claims of several modes go on, and shorter claims that may be enough."""
+    """The reads side of a unit: look, propose, test; then contexts beside the best claim, for those who read about it."""
     rule = look(session, unit)
     if rule is None:
         return
+    _tests(session, unit, rule)
+    with suppress(BudgetSpent, ToolFailed, ToolRefused):  # what was found stands without it
+        session.experiment("contexts_of_claim", {"unit": unit.address, "claim": _best(session, unit)})
+
+
+def _best(session: Session, unit: Unit) -> str | None:
+    """The predicate of the best judged claim about when the unit fires, of this run, else of earlier ones; None for none."""
+    rows = queries.hypotheses(session.notebook, session.run)
+    judged = [row for row in rows if row["address"] == unit.address and row["side"] == "reads" and row["verdicts"]]
+
+    def rank(row: dict[str, Any]) -> tuple[int, float]:
+        verdict = row["verdicts"][-1]
+        return RANKS.index(verdict["outcome"]), -float(verdict["case"]["f1"])
+
+    if judged:
+        return str(min(judged, key=rank)["predicate"])
+    earlier = [found for found in session.earlier_findings(unit) if found.side == "reads"]
+    return min(earlier, key=lambda found: RANKS.index(found.status)).predicate if earlier else None
+
+
+def _tests(session: Session, unit: Unit, rule: FiringRule) -> None:
+    """Propose, test; on fresh text what is left of the claim is tested next, then a rival that does as well. Where a claim
+    is proved, only claims of several modes go on, and shorter claims that may be enough."""
     prospects = propose(session, unit, rule)
     ids = waiting = list(prospects)
     if not any(prospect.worth > 0 for prospect in prospects.values()):

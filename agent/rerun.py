@@ -26,34 +26,16 @@ SMALLEST = 1e-6  # numbers below it are compared as parts of it: their last digi
 def rerun(identifier: str, path: Place | None, *, as_json: bool) -> int:
     """New experiments beside the old ones; 1 if a number of a result differs by more than the tolerance, or a text at all."""
     path = path or default_place()
-    run, done = _chosen(identifier, path)
+    run, done = chosen(identifier, path)
     check_writable(path)
     with Notebook(path) as notebook:
         config, say = RunConfig.model_validate(run["config"]), steps_on_stderr()
         target, corpus = open_inputs(config, say)
-        if other := changed_dictionaries(config, target):
-            raise UserError(
-                f"run {run['id']} cannot be repeated: its {' and '.join(other)} changed since; ask the question again"
-            )
-        changed = _changed_inputs(run, target, corpus, done)
-        size = (corpus.name, corpus.sha256, corpus.n_characters)
-        again = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size, parent=run["id"])
-        context, began = ToolContext(target, corpus), time.monotonic()
-
-        def end(outcome: str, reason: str) -> None:
-            cost = Cost.of(notebook, again, seconds=time.monotonic() - began, forwards=target.forwards)
-            notebook.end_run(again, outcome, reason, cost.fields)
-
-        try:
-            rows = [_repeat(notebook, again, e, context) for e in done]
-        except KeyboardInterrupt:
-            end("cancelled", f"rerun of {identifier}, interrupted")
-            raise
-        end("answered", f"rerun of {identifier}")
-        head = notebook.head()
+        found = repeated(notebook, identifier, run, done, ToolContext(target, corpus))
+    rows, changed = found["repeats"], found["changed_inputs"]
     different = [row for row in rows if row["outcome"] == "different"]
     if as_json:
-        print_json({"run": again, "repeats": rows, "changed_inputs": changed, "ledger_head": head})
+        print_json(found)
     else:
         for result in rows:
             print(f"{result['outcome']:<17} {result['tool']:<18} {result['experiment']}  {visible(result['detail'])}")
@@ -61,7 +43,34 @@ def rerun(identifier: str, path: Place | None, *, as_json: bool) -> int:
     return 1 if different else 0
 
 
-def _chosen(identifier: str, path: Place) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def repeated(
+    notebook: Notebook, identifier: str, run: dict[str, Any], done: list[dict[str, Any]], context: ToolContext
+) -> dict[str, Any]:
+    """A new run that does some experiments of a run again: each with what became of its numbers, and which inputs changed."""
+    config, target, corpus = RunConfig.model_validate(run["config"]), context.target, context.corpus
+    if other := changed_dictionaries(config, target):
+        raise UserError(
+            f"run {run['id']} cannot be repeated: its {' and '.join(other)} changed since; ask the question again"
+        )
+    changed = _changed_inputs(run, target, corpus, done)
+    size = (corpus.name, corpus.sha256, corpus.n_characters)
+    again = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size, parent=run["id"])
+    began, forwards = time.monotonic(), target.forwards
+
+    def end(outcome: str, reason: str) -> None:
+        cost = Cost.of(notebook, again, seconds=time.monotonic() - began, forwards=target.forwards - forwards)
+        notebook.end_run(again, outcome, reason, cost.fields)
+
+    try:
+        rows = [_repeat(notebook, again, e, context) for e in done]
+    except KeyboardInterrupt:
+        end("cancelled", f"rerun of {identifier}, interrupted")
+        raise
+    end("answered", f"rerun of {identifier}")
+    return {"run": again, "repeats": rows, "changed_inputs": changed, "ledger_head": notebook.head()}
+
+
+def chosen(identifier: str, path: Place) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The run of an id, and its experiments with a result. Refuses an id of anything else, and one without results."""
     with Notebook(path, read_only=True) as notebook:
         table, row = queries.find(notebook, identifier)

@@ -111,7 +111,8 @@ def refuse_changed(row: dict[str, Any], target: TargetModel, corpus: Corpus) -> 
 
 def answer_in(outer: Session, config: RunConfig) -> str:
     """The run that answers a question asked inside a conversation, on the same model and text: one that was begun there and
-    stopped goes on; one that answered the same before is taken."""
+    stopped goes on; one that answered the same before is taken, unless it is asked again. Raises KeyboardInterrupt where the
+    work was stopped, which its run records."""
     notebook, (target, corpus) = outer.notebook, (outer.context.target, outer.context.corpus)
     config = known_dictionaries(config, target)
     if config.llm is None:
@@ -119,7 +120,8 @@ def answer_in(outer: Session, config: RunConfig) -> str:
     begun = queries.run_in_conversation(notebook, str(config.conversation))
     if begun is not None and _over(notebook, begun):
         return begun
-    if begun is None and (earlier := _earlier(notebook, config, target, corpus)) is not None:
+    known = begun is None and not config.again
+    if known and (earlier := _earlier(notebook, config, target, corpus)) is not None:
         outer.say("recall", f"answered before in run {earlier}")
         return earlier
     size = (corpus.name, corpus.sha256, corpus.n_characters)

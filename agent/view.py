@@ -7,23 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from neuronaut.tools.shown import STEERING, visible
+
+__all__ = ["Progress", "print_json", "shown_progress", "steps_on_stderr", "visible"]
+
 Progress = Callable[[int, int], None]
-
-_SHOWN = {"\n": "⏎", "\t": "⇥"}
-_STEERING = ("Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp")
-
-
-def visible(text: str) -> str:
-    """The text with control, format and private characters shown as symbols, so that nothing can steer a terminal."""
-    return "".join(_visible(character) for character in text)
-
-
-def _visible(character: str) -> str:
-    if character in _SHOWN:
-        return _SHOWN[character]
-    if unicodedata.category(character) in _STEERING:
-        return f"\\u{ord(character):04x}"
-    return character
 
 
 def steps_on_stderr() -> Callable[[str, str], None]:
@@ -44,7 +32,7 @@ def steps_on_stderr() -> Callable[[str, str], None]:
 def print_json(value: Any) -> None:
     """One JSON value on stdout, escaped where a character could steer a terminal; NaN is a bug."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
-    print("".join(c if c == "\n" or unicodedata.category(c) not in _STEERING else json.dumps(c)[1:-1] for c in text))
+    print("".join(c if c == "\n" or unicodedata.category(c) not in STEERING else json.dumps(c)[1:-1] for c in text))
 
 
 @contextmanager

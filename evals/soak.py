@@ -45,6 +45,8 @@ EXPERIMENTS: dict[str, str] = {
     "canaries": "neuronaut.evals.soak_canaries:CANARIES",
     "calls": "neuronaut.evals.wrong_calls:CALLS",
     "orders": "neuronaut.evals.injection:ORDERS",
+    "pages": "neuronaut.evals.soak_pages:RENDERS",
+    "addresses": "neuronaut.evals.soak_pages:ADDRESSES",
 }
 
 

@@ -304,6 +304,14 @@ class Notebook(Calls):
             key = {"run": run, "unit": self._unit(run, unit), "side": side, "status": status, "reason": reason}
             self._known(schema.outcome, key)
 
+    # Opinions
+
+    def review(self, table: str, record: str, author: str, verb: str, reason: str) -> str:
+        """What a person says of a record: agree, dispute, invalidate or comment. It changes no verdict."""
+        with self._writing():
+            row = {"target_table": table, "target_id": record, "author": author, "verb": verb, "reason": reason}
+            return self._insert(schema.review, {"id": new_id(), **row})
+
     # Blocks of confirm text
 
     def open_block(self, run: str, unit: Unit, side: str, *, limit: int = 3) -> int | None:

@@ -13,7 +13,7 @@ import pytest
 from neuronaut.agent.exporting import importing
 from neuronaut.agent.exporting.compiled import plain_form
 from neuronaut.agent.exporting.given_rows import read_rows
-from neuronaut.agent.exporting.tables import guarded
+from neuronaut.memory.tables import guarded
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.predicates.text import parse_text
 from neuronaut.tools.predicates.tree import canonical_json

@@ -16,8 +16,9 @@ from neuronaut.agent import reads
 from neuronaut.agent.label import local
 from neuronaut.agent.label.batch import FAILED
 from neuronaut.agent.label.owner import alive, own_name
-from neuronaut.agent.label.screen import Screen, bars_of, duration, histogram
+from neuronaut.agent.label.screen import Screen, bars_of, duration
 from neuronaut.agent.session import Session
+from neuronaut.memory.item_labels import histogram
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.verify import verify
 from neuronaut.tools.errors import ToolFailed

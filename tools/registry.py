@@ -198,6 +198,7 @@ def registry() -> dict[str, Tool]:
     from neuronaut.tools.circuits import compare, find, trial  # noqa: F401
     from neuronaut.tools.intervene import ablate, attribution, effects, importance, patch, path, steer, swap  # noqa: F401  the tools register themselves
     from neuronaut.tools.look import (  # noqa: F401
+        beside,
         capture,
         card,
         decompose,

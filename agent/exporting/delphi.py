@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from neuronaut.agent.exporting.tables import storable
 from neuronaut.memory.export import labelled_windows
 from neuronaut.memory.store import Store
+from neuronaut.memory.tables import storable
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.learn.items import TENTHS
 from neuronaut.tools.units import Unit

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neuronaut.agent.exporting.tables import storable, unguarded
+from neuronaut.memory.tables import storable, unguarded
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.predicates.nodes import Predicate
 from neuronaut.tools.predicates.text import parse_text

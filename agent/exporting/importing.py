@@ -11,7 +11,6 @@ from neuronaut.agent.config import RunConfig
 from neuronaut.agent.cost import Cost
 from neuronaut.agent.exporting.compiled import Compiled, compiled, put_by
 from neuronaut.agent.exporting.given_rows import GivenRow, read_rows
-from neuronaut.agent.exporting.tables import format_of, write_table
 from neuronaut.agent.exporting.tested import Rivals, judged, rivals_of
 from neuronaut.agent.llm.base import OutOfBudget
 from neuronaut.agent.llm.gateway import Gateway
@@ -25,6 +24,7 @@ from neuronaut.memory import imports
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import Place, default_place
 from neuronaut.memory.store import check_writable
+from neuronaut.memory.tables import format_of, write_table
 from neuronaut.tools.errors import ToolFailed, UserError
 from neuronaut.tools.predicates.nodes import Promotes, Suppresses
 from neuronaut.tools.predicates.tree import predicate_from_json

@@ -31,9 +31,9 @@ from neuronaut.agent.exporting.forms import (
     row_of,
     set_of,
 )
-from neuronaut.agent.exporting.tables import storable
 from neuronaut.memory.export import looked
 from neuronaut.memory.notebook import Notebook
+from neuronaut.memory.tables import storable
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.units import Unit

@@ -7,12 +7,12 @@ from typing import Any
 
 from neuronaut.agent.exporting.delphi import write_scores
 from neuronaut.agent.exporting.neuronpedia import CREATOR, Dataset, Names, slug, write_dataset
-from neuronaut.agent.exporting.tables import format_of, write_table
 from neuronaut.agent.exporting.validate import faults
 from neuronaut.agent.view import print_json, steps_on_stderr, visible
 from neuronaut.memory.export import COLUMNS, Kind, Nulls, flat_rows, n_unfinished
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import Place, default_place
+from neuronaut.memory.tables import format_of, write_table
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.targets.load import load_target
 

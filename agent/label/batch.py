@@ -9,7 +9,6 @@ from neuronaut.agent.config import EngineOptions, RunConfig
 from neuronaut.agent.dictionaries import known_dictionaries
 from neuronaut.agent.label.cap import Cap
 from neuronaut.agent.label.engines import Engine, engine
-from neuronaut.agent.label.labels import labels_of
 from neuronaut.agent.label.screen import Screen
 from neuronaut.agent.label.selection import (
     Chosen,
@@ -33,6 +32,7 @@ from neuronaut.agent.runs import check_language_model, refuse_changed
 from neuronaut.agent.session import BudgetSpent, Session
 from neuronaut.agent.view import steps_on_stderr
 from neuronaut.memory import queries
+from neuronaut.memory.item_labels import labels_of
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import Place, default_place
 from neuronaut.memory.store import check_writable

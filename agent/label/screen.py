@@ -9,15 +9,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from neuronaut.agent.label.labels import WORDS, Label
 from neuronaut.agent.llm.prices import dollars
 from neuronaut.agent.view import visible
+from neuronaut.memory.item_labels import WORDS, Label, error_class, histogram
 from neuronaut.memory.items import Item
 from neuronaut.memory.notebook import Notebook
 
 RECENT = 100  # ends from which the rate is told
 LINE_SECONDS = 10.0  # between two lines of counters where there is no terminal
-BINS = 10
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
@@ -147,22 +146,6 @@ class Screen:
         if self._live is not None:
             self._live.__exit__(*error)
             self._live = None
-
-
-def error_class(reason: str) -> str:
-    """What kind of failure a reason tells of, in a word or two."""
-    for word, kind in (("budget", "out of budget"), ("workers in a row", "worker died"), ("not finite", "not finite")):
-        if word in reason:
-            return kind
-    return "failed"
-
-
-def histogram(scores: list[float]) -> list[int]:
-    """How many scores lie in each tenth of [0, 1]."""
-    counts = [0] * BINS
-    for score in scores:
-        counts[min(int(max(score, 0.0) * BINS), BINS - 1)] += 1
-    return counts
 
 
 def bars_of(counts: list[int]) -> str:

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from neuronaut.agent.cost import Cost
-from neuronaut.agent.label.labels import WORDS, Label, labels_of
 from neuronaut.agent.label.screen import duration
 from neuronaut.memory import queries
+from neuronaut.memory.item_labels import WORDS, Label, labels_of
 from neuronaut.memory.labels import costs_of, e_values_of
 from neuronaut.memory.notebook import Notebook
 from neuronaut.tools.stats import clopper_pearson, e_bh

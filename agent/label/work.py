@@ -7,7 +7,6 @@ from time import monotonic
 from neuronaut.agent.config import RunConfig
 from neuronaut.agent.cost import Cost
 from neuronaut.agent.label.cap import Cap
-from neuronaut.agent.label.labels import Label, label_of
 from neuronaut.agent.label.turns import Patient, Turn
 from neuronaut.agent.llm.base import KeyRefused
 from neuronaut.agent.llm.gateway import Gateway
@@ -17,6 +16,7 @@ from neuronaut.agent.proposers.base import Proposer
 from neuronaut.agent.proposers.grammar import GrammarProposer
 from neuronaut.agent.questions import parse_question
 from neuronaut.agent.session import BudgetSpent, Session
+from neuronaut.memory.item_labels import Label, label_of
 from neuronaut.memory.items import TRIES, Item
 from neuronaut.memory.notebook import Notebook
 from neuronaut.tools.errors import ToolFailed, ToolRefused, UserError

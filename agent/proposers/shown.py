@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from neuronaut.agent.proposers.base import Explored
 from neuronaut.agent.view import visible
+from neuronaut.tools.look.beside import SILENT, look_alikes
 from neuronaut.tools.look.examples import TopExamplesArgs, choose_places
 from neuronaut.tools.look.mistakes import token_rates
 from neuronaut.tools.predicates.tree import predicate_from_json
@@ -20,7 +21,7 @@ N_AS_TOKENS, N_TABLE, N_PROMOTED, N_FINDINGS = 2, 10, 8, 6
 MOST_PLACES = 1000  # documents that are looked at for weaker contexts
 BEFORE, AFTER = 16, 2  # tokens of context
 LONGEST = 160  # characters of a context before its token, and of anything else that is quoted
-WEAK, SILENT = 0.1, 0.25  # of the way from the median to the largest activation
+WEAK = 0.1  # of the way from the median to the largest activation
 _FENCE = re.compile(r"<(?=\s*/?\s*(?:corpus|findings|language|example)\b)", re.IGNORECASE)
 
 
@@ -81,7 +82,7 @@ def _places(explored: Explored, fires: NDArray[np.bool_]) -> dict[str, list[tupl
     return {
         "top": top,
         "weaker": _weaker(explored, top),
-        "silent": near_misses(explored, fires),
+        "silent": look_alikes(explored.tokens, explored.activations, fires, _activation(explored, SILENT), N_SILENT),
         "random": _band(explored, "random", N_RANDOM),
     }
 
@@ -103,28 +104,6 @@ def _parts(n: int, k: int) -> list[slice]:
 def _band(explored: Explored, band: str, k: int) -> list[tuple[int, int]]:
     args = TopExamplesArgs.model_validate({"unit": explored.unit.address, "k": k, "band": band})
     return choose_places(explored.tokens, explored.activations, args)
-
-
-def near_misses(explored: Explored, fires: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Places with a token on which the unit often fires, where it is silent: the quietest, one a document, tokens in turn."""
-    tokens = explored.tokens
-    n_fired = np.bincount(tokens.ids[fires], minlength=len(tokens.vocabulary.pieces))
-    quiet = tokens.scored & (explored.activations < _activation(explored, SILENT))
-    by_token: list[list[tuple[int, int]]] = []
-    for token in np.argsort(-n_fired, kind="stable")[:N_SILENT]:
-        if n_fired[token] == 0:
-            break
-        where = np.argwhere(quiet & (tokens.ids == token))
-        order = np.argsort(explored.activations[where[:, 0], where[:, 1]], kind="stable")
-        by_token.append([(int(window), int(pos)) for window, pos in where[order][: 2 * N_SILENT]])
-    found: list[tuple[int, int]] = []
-    seen: set[int] = set()
-    for turn in range(2 * N_SILENT):
-        for places in by_token:
-            if turn < len(places) and (document := int(tokens.documents[places[turn][0]])) not in seen:
-                seen.add(document)
-                found.append(places[turn])
-    return found[:N_SILENT]
 
 
 def _activation(explored: Explored, strength: float) -> float:

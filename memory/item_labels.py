@@ -11,6 +11,7 @@ from neuronaut.memory.notebook import Notebook
 
 ORDER = ("SUPPORTED", "PARTIAL", "UNRESOLVED", "REFUTED", "ABSTAINED", "NONE")
 WORDS = (*ORDER, "DEAD", "FAILED")  # how an item ended, in one word
+BINS = 10
 
 
 @dataclass(frozen=True)
@@ -81,3 +82,19 @@ def _score(row: dict[str, Any]) -> float | None:
     case = json.loads(row["case"])
     found = case.get("f1") if row["side"] == "reads" else case.get("delta") if row["side"] == "writes" else None
     return None if found is None else float(found)
+
+
+def error_class(reason: str) -> str:
+    """What kind of failure a reason tells of, in a word or two."""
+    for word, kind in (("budget", "out of budget"), ("workers in a row", "worker died"), ("not finite", "not finite")):
+        if word in reason:
+            return kind
+    return "failed"
+
+
+def histogram(scores: list[float]) -> list[int]:
+    """How many scores lie in each tenth of [0, 1]."""
+    counts = [0] * BINS
+    for score in scores:
+        counts[min(int(max(score, 0.0) * BINS), BINS - 1)] += 1
+    return counts
