@@ -11,6 +11,7 @@ from neuronaut.agent.view import print_json, visible
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import Place, default_place
+from neuronaut.memory.search import search_page
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.figures import Figure
 
@@ -116,7 +117,7 @@ def _show_run(notebook: Notebook, run: str, *, as_json: bool) -> None:
 def search(words: str, path: Place | None, *, as_json: bool) -> None:
     """Print the claims that match; for no words, the runs."""
     with _open(path) as notebook:
-        rows = queries.search(notebook, words) if words.strip() else queries.runs(notebook)
+        rows = list(search_page(notebook, words, limit=100).rows) if words.strip() else queries.runs(notebook)
     if as_json:
         print_json([{k: _readable(v) for k, v in row.items()} for row in rows])
         return

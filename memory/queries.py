@@ -13,7 +13,6 @@ from neuronaut.tools.errors import UserError
 from neuronaut.tools.units import Unit
 
 Row = dict[str, Any]
-STATES = tuple(dict.fromkeys(state for step in schema.TRANSITIONS for state in step))
 MANY = 500  # values in one IN (…): SQLite takes 999 in its oldest builds
 
 
@@ -277,44 +276,3 @@ def find(notebook: Store, identifier: str) -> tuple[str, Row]:
     raise UserError(
         f"there is no record {identifier!r} in {str(notebook.place)!r}: `neuronaut search` lists what there is"
     )
-
-
-FACETS = ("status", "side", "author", "unit", "run", "layer")
-
-
-def search(notebook: Store, words: str, *, limit: int = 100) -> list[Row]:
-    """Claims that hold all the words and facets (`status:supported side:reads unit:8.481 author:grammar layer:8 run:ID`),
-    the newest first; all claims for no words."""
-    h, u, s = schema.hypothesis, schema.unit, schema.hypothesis_status
-    later = s.alias()
-    last = ~sa.exists().where(later.c.hypothesis == s.c.hypothesis, later.c.seq > s.c.seq)
-    t = schema.target_model
-    joined = h.join(u, u.c.id == h.c.unit).join(t, t.c.id == u.c.target)
-    joined = joined.join(s, sa.and_(s.c.hypothesis == h.c.id, last))
-    columns = (h, u.c.address, u.c.layer, t.c.name.label("target"), s.c.to_state.label("status"))
-    statement = sa.select(*columns).select_from(joined)
-    for word in words.split():
-        statement = statement.where(_condition(word))
-    return notebook.rows(statement.order_by(h.c.id.desc()).limit(limit))
-
-
-def _condition(word: str) -> sa.ColumnElement[bool]:
-    h, u, s = schema.hypothesis, schema.unit, schema.hypothesis_status
-    facet, _, value = word.partition(":")
-    if not value or facet not in FACETS:
-        return h.c.claim.icontains(word, autoescape=True)
-    match facet:
-        case "status":
-            if value.lower() not in STATES:
-                raise UserError(f"status:{value} is no status: choose from {', '.join(STATES)}")
-            return s.c.to_state == value.lower()
-        case "layer":
-            if not value.isdecimal() or len(value) > 9:
-                raise UserError(f"layer:{value} is no layer number")
-            return u.c.layer == int(value)
-        case "unit":
-            return u.c.address == value
-        case "author":  # of one claim there may be several, in a list with commas
-            return (sa.literal(", ") + h.c.author + ",").icontains(f", {value},", autoescape=True)
-        case _:
-            return h.c[facet] == value
