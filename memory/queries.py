@@ -82,14 +82,15 @@ def newest_batch(notebook: Store) -> str | None:
     return str(found[0]["run"]) if found else None
 
 
-def runs(notebook: Store) -> list[Row]:
-    """All runs but those of single items of batches, the newest first: question, target, corpus, when it began, how it ended
-    (None: not yet)."""
+def runs(notebook: Store, *, after: str | None = None, limit: int | None = None) -> list[Row]:
+    """The runs but those of single items of batches, the newest first: question, target, corpus, when it began, how it ended
+    (None: not yet). after: only those that began before this run; limit: at most so many."""
     r, t, c = schema.run, schema.target_model, schema.corpus
     joined = sa.join(r, t, t.c.id == r.c.target).join(c, c.c.id == r.c.corpus)
     columns = (r.c.id, r.c.question, r.c.parent_run, r.c.started, t.c.name.label("target"), c.c.name.label("corpus"))
     alone = ~sa.exists().where(schema.item.c.asked == r.c.id)
-    rows = notebook.rows(sa.select(*columns).select_from(joined).where(alone).order_by(r.c.id.desc()))
+    statement = sa.select(*columns).select_from(joined).where(alone).order_by(r.c.id.desc()).limit(limit)
+    rows = notebook.rows(statement if after is None else statement.where(r.c.id < after))
     ends = grouped(notebook, schema.run_end, "run", (row["id"] for row in rows))
     return [{**row, "outcome": ends[row["id"]][-1]["outcome"] if ends[row["id"]] else None} for row in rows]
 
