@@ -34,7 +34,7 @@ CREATED: dict[Kind, tuple[str, ...]] = {
         "CREATE TABLE claim_index (\n  n INTEGER NOT NULL,\n  hypothesis VARCHAR(80) NOT NULL,\n  words TEXT NOT NULL,\n"
         "  PRIMARY KEY (n),\n  UNIQUE (hypothesis)\n)",
         "CREATE TABLE claim_count (\n  facets TEXT NOT NULL,\n  n INTEGER NOT NULL,\n  PRIMARY KEY (facets)\n)",
-        "CREATE VIRTUAL TABLE claim_words USING fts5(words, content='claim_index', content_rowid='n', columnsize=0, tokenize='ascii')",
+        "CREATE VIRTUAL TABLE claim_words USING fts5(words, content='claim_index', content_rowid='n', columnsize=0, tokenize='ascii', prefix='3')",
     ),
     "postgresql": (
         'CREATE TABLE claim_index (\n  n BIGINT NOT NULL,\n  hypothesis VARCHAR(80) COLLATE "C" NOT NULL,\n'

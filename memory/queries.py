@@ -32,15 +32,15 @@ def grouped(notebook: Store, table: sa.Table, column: str, values: Iterable[str]
     return found
 
 
-def _json(text: str | bytes, where: str) -> Any:
+def parsed(text: str | bytes, where: str) -> Any:
     """The value of a JSON column. Refuses an altered one."""
     try:
         return json.loads(text)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise UserError(f"{where} holds no JSON: it was altered; `neuronaut verify` says what else was") from None
 
 
-def _last(rows: list[Row], where: str) -> Row:
+def last(rows: list[Row], where: str) -> Row:
     """The last of the rows. Refuses none: a record that should be there was dropped."""
     if not rows:
         raise UserError(f"{where} is missing: it was dropped; `neuronaut verify` says what else was")
@@ -53,9 +53,9 @@ def find_run(notebook: Store, run: str) -> Row:
     if not rows:
         raise UserError(f"there is no run {run!r} in {str(notebook.place)!r}: `neuronaut search` lists what there is")
     row = rows[0]
-    row["config"] = _json(row["config"], f"run {run}")
-    row["target"] = _last(_by(notebook, schema.target_model, id=row["target"]), f"the target of run {run}")
-    row["corpus"] = _last(_by(notebook, schema.corpus, id=row["corpus"]), f"the corpus of run {run}")
+    row["config"] = parsed(row["config"], f"run {run}")
+    row["target"] = last(_by(notebook, schema.target_model, id=row["target"]), f"the target of run {run}")
+    row["corpus"] = last(_by(notebook, schema.corpus, id=row["corpus"]), f"the corpus of run {run}")
     ends = _by(notebook, schema.run_end, run=run)
     row["end"] = ends[-1] if ends else None
     return row
@@ -145,7 +145,7 @@ def verdicts(notebook: Store, predictions: list[str]) -> dict[str, list[Row]]:
     evidence = grouped(notebook, schema.evidence, "id", (c["evidence"] for cs in cited.values() for c in cs))
     for rows in found.values():
         for row in rows:
-            row["case"] = _json(row["case"], f"verdict {row['id']}")
+            row["case"] = parsed(row["case"], f"verdict {row['id']}")
             row["evidence"] = [e for one in cited[row["id"]] for e in evidence[one["evidence"]]]
     return found
 
@@ -153,7 +153,7 @@ def verdicts(notebook: Store, predictions: list[str]) -> dict[str, list[Row]]:
 def states(notebook: Store, hypotheses: list[str]) -> dict[str, str]:
     """The latest status of each hypothesis."""
     moves = grouped(notebook, schema.hypothesis_status, "hypothesis", hypotheses)
-    return {one: str(_last(moves[one], f"the status of hypothesis {one}")["to_state"]) for one in hypotheses}
+    return {one: str(last(moves[one], f"the status of hypothesis {one}")["to_state"]) for one in hypotheses}
 
 
 def outcomes(notebook: Store, run: str) -> list[Row]:
@@ -180,19 +180,19 @@ def experiments(notebook: Store, run: str) -> list[Row]:
     kept = (end["result"] for found in ends.values() for end in found if end["result"])
     results = grouped(notebook, schema.artifact, "id", kept)
     for row in rows:
-        row["args"] = _json(row["args"], f"experiment {row['id']}")
+        row["args"] = parsed(row["args"], f"experiment {row['id']}")
         row["end"] = ends[row["id"]][0] if ends[row["id"]] else None
         row["evidence"] = evidence[row["id"]]
         if row["end"] and row["end"]["result"]:
             where = f"artifact {row['end']['result']}"
-            row["result"] = _json(_last(results[row["end"]["result"]], where)["content"], where)
+            row["result"] = parsed(last(results[row["end"]["result"]], where)["content"], where)
     return rows
 
 
 def artifact(notebook: Store, identifier: str) -> bytes:
     """The content of an artifact."""
-    (row,) = notebook.rows(sa.select(schema.artifact.c.content).where(schema.artifact.c.id == identifier))
-    return bytes(row["content"])
+    rows = notebook.rows(sa.select(schema.artifact.c.content).where(schema.artifact.c.id == identifier))
+    return bytes(last(rows, f"artifact {identifier}")["content"])
 
 
 def looks(notebook: Store, run: str, tools: Collection[str]) -> dict[tuple[str, str], Any]:
@@ -204,7 +204,7 @@ def looks(notebook: Store, run: str, tools: Collection[str]) -> dict[tuple[str, 
     joined = joined.join(end, end.c.experiment == e.c.id).join(kept, kept.c.id == end.c.result)
     statement = sa.select(e.c.id, e.c.tool, kept.c.content).select_from(joined).where(e.c.tool.in_(tools))
     rows = notebook.rows(statement.order_by(e.c.id))
-    payloads = [(row["tool"], _json(row["content"], f"experiment {row['id']}")["payload"]) for row in rows]
+    payloads = [(row["tool"], parsed(row["content"], f"experiment {row['id']}")["payload"]) for row in rows]
     return {(tool, payload["unit"]): payload for tool, payload in payloads}
 
 
@@ -263,7 +263,7 @@ def earlier_run(
              end.c.outcome == "answered", r.c.parent_run.is_(None), ~other)  # fmt: skip
     statement = sa.select(r.c.id, r.c.config).select_from(joined).where(*where).order_by(r.c.id.desc())
     for row in notebook.rows(statement):
-        asked = _json(row["config"], f"run {row['id']}")
+        asked = parsed(row["config"], f"run {row['id']}")
         if all(asked.get(name) == value for name, value in config.items()):
             return str(row["id"])
     return None

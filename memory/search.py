@@ -19,7 +19,7 @@ Row = dict[str, Any]
 SCORES = {"reads": "f1", **RANKED}  # the metric that says how well a claim of a side did in its test
 COUNTED = ("status", "side", "kind", "layer")
 _COUNTED_LETTERS = {LETTERS[name] for name in COUNTED}
-MOST_COUNTED = 10_000
+MOST_COUNTED = 2_000
 REBUILD = "`neuronaut search --rebuild` makes it anew from the records"
 
 

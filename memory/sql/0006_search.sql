@@ -28,4 +28,4 @@ CREATE TABLE claim_count (
   PRIMARY KEY (facets)
 )
 
-CREATE VIRTUAL TABLE claim_words USING fts5(words, content='claim_index', content_rowid='n', columnsize=0, tokenize='ascii')
+CREATE VIRTUAL TABLE claim_words USING fts5(words, content='claim_index', content_rowid='n', columnsize=0, tokenize='ascii', prefix='3')
