@@ -147,20 +147,25 @@ class Strip:
     def __init__(self, pieces: Sequence[str], values: Sequence[float]) -> None:
         self.pieces, self.values = pieces, values
 
-    def __rich_console__(self, console: "Console", _options: object) -> "Iterable[Text]":
+    def __rich_console__(self, console: "Console", _options: object) -> "Iterable[RenderableType]":
         """What rich prints."""
+        from rich.table import Table
         from rich.text import Text
 
         coloured = console.color_system is not None and console.is_terminal
         top = max((abs(value) for value in self.values), default=0.0)
-        text = Text(f"{top:8.3g}  ", style="", overflow="fold")
+        text = Text(overflow="fold")
         for piece, value in zip(self.pieces, self.values, strict=False):
             share = value / top if top else 0.0
             if coloured:
                 text.append(visible(piece), style=_style(share))
             else:
                 text.append(f"⟦{visible(piece)} {value:.3g}⟧" if abs(share) >= STRONG else visible(piece))
-        yield text
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(justify="right", width=8, style="dim")
+        grid.add_column(overflow="fold")
+        grid.add_row(f"{top:.3g}", text)
+        yield grid
 
 
 def _style(share: float) -> str:
@@ -169,5 +174,5 @@ def _style(share: float) -> str:
         return ""
     to = WARM if share > 0 else COLD
     red, green, blue = (round(255 + (one - 255) * abs(share)) for one in to)
-    ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 128 else "white"
+    ink = "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > 128 else "#ffffff"
     return f"{ink} on #{red:02x}{green:02x}{blue:02x}"

@@ -34,6 +34,7 @@ def payload_parts(payload: Mapping[str, Any]) -> "Parts":
         yield fields((str(name), _value(value)) for name, value in single.items())
     for name, value in payload.items():
         if isinstance(value, Mapping) and value:
+            yield ""
             yield title(str(name))
             yield from payload_parts(value)
         elif _has_parts(value):
@@ -46,6 +47,7 @@ def _has_parts(value: Any) -> bool:
 
 def _rows(name: str, rows: list[Any]) -> "Parts":
     """Rows of a result: texts as strips of tokens, others as a table."""
+    yield ""
     left = f" (the first {SHOWN_ROWS} of {len(rows)}; --raw gives all)" if len(rows) > SHOWN_ROWS else ""
     kept = [row for row in rows[:SHOWN_ROWS] if isinstance(row, Mapping)]
     if all({"pieces", "activations"} <= row.keys() for row in kept):

@@ -248,8 +248,6 @@ def _writer(place: Place) -> Iterator[Write]:
 
             with psycopg.connect(url) as server:
                 yield lambda *rows: _into_postgresql(server, *rows)
-                server.commit()
-                server.autocommit = True
                 server.execute("ANALYZE")
         case _:
             raise TypeError(f"{place!r} is no place for a notebook")

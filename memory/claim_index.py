@@ -157,3 +157,5 @@ def fill(db: sa.Connection, kind: Kind) -> None:
     while part := list(db.execute(sa.select(h).where(h > last).order_by(h).limit(_PART)).scalars()):
         _add(db, kind, _records(db, part))
         last = part[-1]
+    if kind == "postgresql":  # its planner must know which words are frequent, and autovacuum comes later
+        db.exec_driver_sql(f"ANALYZE {TABLE.name}")

@@ -19,7 +19,8 @@ Row = dict[str, Any]
 SCORES = {"reads": "f1", **RANKED}  # the metric that says how well a claim of a side did in its test
 COUNTED = ("status", "side", "kind", "layer")
 _COUNTED_LETTERS = {LETTERS[name] for name in COUNTED}
-MOST_COUNTED = 2_000
+MOST_COUNTED = 1_000
+LAST_CLAIMS = 50_000  # gone through one by one in about 60 ms
 REBUILD = "`neuronaut search --rebuild` makes it anew from the records"
 
 
@@ -60,10 +61,7 @@ def search_page(notebook: Store, words: str, *, after: str | None = None, limit:
     with _indexed(notebook):
         if query.impossible:
             return Page((), None)
-        matching, key = _matching(notebook, query, TABLE.c.hypothesis, TABLE.c.words)
-        if after is not None:
-            matching = matching.where(key < _number(notebook, after))
-        found = notebook.rows(matching.order_by(key.desc()).limit(limit + 1))
+        found = _newest(notebook, query, limit + 1, None if after is None else _number(notebook, after))
         rows = _read_back(notebook, found[:limit])
         return Page(rows, rows[-1]["id"] if len(found) > limit else None)
 
@@ -82,8 +80,7 @@ def facet_counts(notebook: Store, words: str) -> Facets:
         if all(term.tokens[0][0] in _COUNTED_LETTERS for term in query.terms):
             kept = notebook.rows(sa.select(COUNTS).where(COUNTS.c.n > 0))
             return Facets(_by_value({row["facets"]: row["n"] for row in kept if _holds(query, row["facets"])}), False)
-        matching, key = _matching(notebook, query, TABLE.c.words)
-        rows = notebook.rows(matching.order_by(key.desc()).limit(MOST_COUNTED + 1))
+        rows = _newest(notebook, query, MOST_COUNTED + 1, None)
         newest = Counter(counted_facets(row["words"]) for row in rows[:MOST_COUNTED])
         return Facets(_by_value(newest), len(rows) > MOST_COUNTED)
 
@@ -125,6 +122,30 @@ def _matching(notebook: Store, query: Query, *columns: sa.Column[Any]) -> tuple[
     joined = WORDS.join(TABLE, TABLE.c.n == WORDS.c.rowid)
     match = sa.text("claim_words MATCH :words").bindparams(words=as_fts5(query))
     return statement.select_from(joined).where(match), WORDS.c.rowid
+
+
+def _newest(notebook: Store, query: Query, limit: int, before: int | None) -> list[Row]:
+    """The newest documents that match and stand before a number.
+
+    On a server it looks through the last claims first, and then at all that the index finds: its planner would often choose
+    to go through all claims from the newest on, which takes a second where few match.
+    """
+    matching, key = _matching(notebook, query, TABLE.c.n, TABLE.c.hypothesis, TABLE.c.words)
+    matching = matching if before is None else matching.where(key < before)
+    if notebook.kind == "sqlite" or not query.terms:
+        return notebook.rows(matching.order_by(key.desc()).limit(limit))
+    end = before if before is not None else notebook.rows(sa.select(sa.func.max(TABLE.c.n).label("n")))[0]["n"] or 0
+    found = notebook.rows(matching.where(key >= end - LAST_CLAIMS).order_by(key.desc()).limit(limit))
+    if len(found) == limit:
+        return found
+    if len(found) > limit // 3:  # the rest is not far
+        older_still = matching.where(key < end - LAST_CLAIMS).order_by(key.desc())
+        return found + notebook.rows(older_still.limit(limit - len(found)))
+    older = (
+        matching.with_only_columns(TABLE.c.n).where(key < end - LAST_CLAIMS).cte("older").prefix_with("MATERIALIZED")
+    )
+    newest = sa.select(older).order_by(older.c.n.desc()).limit(limit - len(found)).subquery()
+    return found + notebook.rows(sa.select(TABLE).join(newest, newest.c.n == TABLE.c.n).order_by(TABLE.c.n.desc()))
 
 
 def _number(notebook: Store, hypothesis: str) -> int:
