@@ -144,18 +144,20 @@ def resume(
 @app.command()
 def show(
     identifier: Annotated[
-        str, typer.Argument(metavar="ID", help="A run, hypothesis, experiment, evidence or verdict.")
+        str,
+        typer.Argument(metavar="ID", help="Any id, or the beginning of one; or a unit, such as 8.481 or pocket/8.481."),
     ],
     notebook: NotebookFile = None,
     figures: Annotated[
         Path | None, typer.Option(help="Keep the figures of the run in this folder, as SVG and Plotly JSON.")
     ] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Its columns as they are stored.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Print any record of the notebook; for a run, its whole trail."""
-    from neuronaut.agent.reading import show as show_record
+    """Print any record of the notebook; for a run its whole trail, for a unit all claims about it."""
+    from neuronaut.agent.showing import show as show_record
 
-    show_record(identifier, notebook, as_json=as_json, figures=figures)
+    show_record(identifier, notebook, as_json=as_json, figures=figures, raw=raw)
 
 
 @app.command()
@@ -164,12 +166,23 @@ def search(
         list[str] | None, typer.Argument(help="Words and facets: month status:supported side:reads unit:8.481")
     ] = None,
     notebook: NotebookFile = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="So many at most.")] = 50,
+    after: Annotated[str | None, typer.Option("--after", metavar="ID", help="Go on after this one.")] = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="First make the search index anew from the records.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Find claims in the notebook; without words, list its runs."""
-    from neuronaut.agent.reading import search as search_claims
+    """Find claims in the notebook, the newest first; without words, list its runs.
 
-    search_claims(" ".join(words or []), notebook, as_json=as_json)
+    Facets: status: side: kind: layer: unit: run: author: model:. "Words in quotes" stand beside each other, -word is left
+    out, and the last word may be cut short.
+
+    Example: neuronaut search month status:supported layer:8
+    """
+    from neuronaut.agent.showing import search as search_claims
+
+    search_claims(" ".join(words or []), notebook, as_json=as_json, limit=limit, after=after, rebuild=rebuild)
 
 
 @app.command()

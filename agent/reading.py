@@ -1,146 +1,28 @@
-"""Commands that read: show, search, verify, tools and models."""
+"""Commands that read: verify, tools and models."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from neuronaut.agent.config import RunConfig, corpus_place
 from neuronaut.agent.view import print_json, visible
-from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import Place, default_place
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.figures import Figure
 
 
-def _open(path: Place | None) -> Notebook:
+def open_notebook(path: Place | None) -> Notebook:
+    """The notebook of a command that reads."""
     return Notebook(path or default_place(), read_only=True)
-
-
-def show(identifier: str, path: Place | None, *, as_json: bool, figures: Path | None = None) -> None:
-    """Print a record; of a run its answer and its experiments. figures: a folder for what the run or experiment drew."""
-    with _open(path) as notebook:
-        table, row = queries.find(notebook, identifier)
-        if figures is not None:
-            _keep_figures(notebook, table, row, figures)
-        if table == "run":
-            _show_run(notebook, identifier, as_json=as_json)
-            return
-        printable = {key: _readable(value) for key, value in row.items()}
-        if as_json:
-            print_json({"table": table, **printable})
-            return
-        print(table)
-        for key, value in printable.items():
-            text = json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
-            print(f"  {key:<16} {visible(text)}")
-
-
-def _keep_figures(notebook: Notebook, table: str, row: Mapping[str, Any], folder: Path) -> None:
-    """Every figure of a run or an experiment as TOOL-NAME.svg, and as JSON for Plotly; those of one name are numbered."""
-    if table not in ("run", "experiment"):
-        raise UserError(f"a {table} has no figures: name a run or an experiment")
-    run = row["id"] if table == "run" else row["run"]
-    files: dict[Path, str] = {}
-    for e in queries.experiments(notebook, run):
-        if table == "experiment" and e["id"] != row["id"]:
-            continue
-        for figure in e.get("result", {}).get("figures", []):
-            for kind, suffix in (("svg", "svg"), ("plotly", "json")):
-                if figure.get(kind):
-                    name = str(figure["name"]).removeprefix(f"{e['tool']}_")
-                    file = _free(folder / f"{_as_file_name(e['tool'])}-{_as_file_name(name)}.{suffix}", files)
-                    files[file] = queries.artifact(notebook, figure[kind]).decode()
-    if not files:
-        raise UserError(f"{table} {row['id']} drew no figures: leave out --figures")
-    _write_figures(files, folder)
-
-
-def _as_file_name(name: str) -> str:
-    """The name with nothing in it that leads to another folder: a notebook may be anybody's."""
-    return re.sub(r"[^\w-]", "_", name, flags=re.ASCII)
-
-
-def _free(file: Path, taken: Mapping[Path, str]) -> Path:
-    """The file, with a number where its name is taken."""
-    number, found = 2, file
-    while found in taken:
-        found, number = file.with_stem(f"{file.stem}-{number}"), number + 1
-    return found
-
-
-def _readable(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", errors="replace")
-    if isinstance(value, str) and value[:1] in "{[":
-        try:
-            return json.loads(value)
-        except json.JSONDecodeError:
-            return value
-    return value
-
-
-def _show_run(notebook: Notebook, run: str, *, as_json: bool) -> None:
-    from neuronaut.agent.answer import answer_of
-    from neuronaut.agent.render import render
-
-    answer = answer_of(notebook, run)
-    trail = [
-        {
-            "id": e["id"], "tool": e["tool"], "args": e["args"], "prediction": e["prediction"],
-            "outcome": e["end"]["outcome"] if e["end"] else "unfinished", "error": e["end"]["error"] if e["end"] else None,
-            "seconds": e["end"]["seconds"] if e["end"] else None,
-            "evidence": [{"id": v["id"], "metric": v["metric"], "value": v["value"], "n": v["n"]} for v in e["evidence"]],
-            "figures": e.get("result", {}).get("figures", []),
-        }
-        for e in queries.experiments(notebook, run)
-    ]  # fmt: skip
-    if as_json:
-        print_json({**answer, "experiments": trail})
-        return
-    render(answer)
-    print("\n experiments")
-    for step in trail:
-        seconds = f"{step['seconds']:.1f} s" if step["seconds"] is not None else ""
-        print(
-            f"  {step['id']}  {visible(step['tool']):<18} {step['outcome']:<10} {seconds:>7}  {visible(step['error'] or '')}"
-        )
-        for value in step["evidence"]:
-            print(f"      {value['id']}  {visible(value['metric']):<14} {value['value']:.4g}  (n {value['n']})")
-        for figure in step["figures"]:
-            print(f"      figure {visible(figure['name'])}  svg {figure['svg']}")
-
-
-def search(words: str, path: Place | None, *, as_json: bool) -> None:
-    """Print the claims that match; for no words, the runs."""
-    with _open(path) as notebook:
-        rows = queries.search(notebook, words) if words.strip() else queries.runs(notebook)
-    if as_json:
-        print_json([{k: _readable(v) for k, v in row.items()} for row in rows])
-        return
-    if not words.strip():
-        for row in rows:
-            repeat = f"  (repeats {row['parent_run']})" if row["parent_run"] else ""
-            print(
-                f"{row['id']}  {row['outcome'] or 'unfinished':<13} {visible(row['question'])}  · {visible(row['target'])}{repeat}"
-            )
-        return
-    for row in rows:
-        print(
-            f"{row['status'].upper():<11} {visible(row['address']):<8} {row['side']:<6} {visible(row['claim'])}"
-            f"  · {visible(row['target'])} · {visible(row['author'])} · {row['id']}"
-        )
-    if not rows:
-        print(f"no claim matches {visible(words)!r}")
 
 
 def verify(path: Place | None, head: str | None, *, as_json: bool) -> int:
     """Print what is wrong with the notebook; 1 if anything is."""
     from neuronaut.memory.verify import verify as find_problems
 
-    with _open(path) as notebook:
+    with open_notebook(path) as notebook:
         problems, now = find_problems(notebook, head), notebook.head()
     if as_json:
         print_json({"ok": not problems, "problems": problems, "ledger_head": now})
@@ -241,10 +123,11 @@ def _save_figures(figures: Sequence[Figure], folder: Path, name: str) -> None:
     files |= {
         folder / f"{figure.name}.json": json.dumps(figure.plotly) for figure in figures if figure.plotly is not None
     }
-    _write_figures(files, folder)
+    write_figures(files, folder)
 
 
-def _write_figures(files: Mapping[Path, str], folder: Path) -> None:
+def write_figures(files: Mapping[Path, str], folder: Path) -> None:
+    """Keep drawings as files of a new folder. Refuses to overwrite."""
     if there := sorted(str(file) for file in files if file.exists()):
         raise UserError(f"{there[0]!r} is there already, and nothing is overwritten: name another folder")
     try:

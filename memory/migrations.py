@@ -7,7 +7,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from neuronaut.memory import schema
+from neuronaut.memory import claim_index, schema
 from neuronaut.memory.database import Kind
 from neuronaut.tools.errors import UserError
 
@@ -15,9 +15,10 @@ FOLDER = Path(__file__).parent / "sql"
 # 1 is sql/0001_tables.sql, of PostgreSQL 5 is sql/postgresql/0005_tables.sql; a released one is never edited. One number is one
 # schema in both; on servers it began with 5.
 MIGRATIONS: dict[Kind, tuple[tuple[int, str], ...]] = {
-    "sqlite": ((1, "tables"), (2, "evaluations"), (3, "causes"), (4, "batches"), (5, "items")),
-    "postgresql": ((5, "tables"),),
+    "sqlite": ((1, "tables"), (2, "evaluations"), (3, "causes"), (4, "batches"), (5, "items"), (6, "search")),
+    "postgresql": ((5, "tables"), (6, "search")),
 }
+SEARCH = 6  # the schema from which on claims have a search index
 
 
 class NothingYet(UserError):
@@ -75,6 +76,12 @@ def migrate(db: sa.Connection, kind: Kind, place: str, *, read_only: bool) -> No
         raise UserError(f"the notebook {place!r} must be upgraded first: open it once for writing, with `ask`")
     for number, name in waiting:
         _apply(db, kind, number, name)
+    if (SEARCH, "search") in waiting:
+        claim_index.fill(db, kind)
+    elif not read_only and claim_index.missing(
+        db, kind
+    ):  # a copy was made without it, or it was dropped: no record is lost
+        claim_index.rebuild(db, kind)
 
 
 def _applied(db: sa.Connection, place: str, *, read_only: bool) -> dict[int, str]:

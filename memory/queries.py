@@ -13,7 +13,6 @@ from neuronaut.tools.errors import UserError
 from neuronaut.tools.units import Unit
 
 Row = dict[str, Any]
-STATES = tuple(dict.fromkeys(state for step in schema.TRANSITIONS for state in step))
 MANY = 500  # values in one IN (…): SQLite takes 999 in its oldest builds
 
 
@@ -37,11 +36,11 @@ def parsed(text: str | bytes, where: str) -> Any:
     """The value of a JSON column. Refuses an altered one."""
     try:
         return json.loads(text)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise UserError(f"{where} holds no JSON: it was altered; `neuronaut verify` says what else was") from None
 
 
-def _last(rows: list[Row], where: str) -> Row:
+def last(rows: list[Row], where: str) -> Row:
     """The last of the rows. Refuses none: a record that should be there was dropped."""
     if not rows:
         raise UserError(f"{where} is missing: it was dropped; `neuronaut verify` says what else was")
@@ -55,8 +54,8 @@ def find_run(notebook: Store, run: str) -> Row:
         raise UserError(f"there is no run {run!r} in {str(notebook.place)!r}: `neuronaut search` lists what there is")
     row = rows[0]
     row["config"] = parsed(row["config"], f"run {run}")
-    row["target"] = _last(_by(notebook, schema.target_model, id=row["target"]), f"the target of run {run}")
-    row["corpus"] = _last(_by(notebook, schema.corpus, id=row["corpus"]), f"the corpus of run {run}")
+    row["target"] = last(_by(notebook, schema.target_model, id=row["target"]), f"the target of run {run}")
+    row["corpus"] = last(_by(notebook, schema.corpus, id=row["corpus"]), f"the corpus of run {run}")
     ends = _by(notebook, schema.run_end, run=run)
     row["end"] = ends[-1] if ends else None
     return row
@@ -83,14 +82,15 @@ def newest_batch(notebook: Store) -> str | None:
     return str(found[0]["run"]) if found else None
 
 
-def runs(notebook: Store) -> list[Row]:
-    """All runs but those of single items of batches, the newest first: question, target, corpus, when it began, how it ended
-    (None: not yet)."""
+def runs(notebook: Store, *, after: str | None = None, limit: int | None = None) -> list[Row]:
+    """The runs but those of single items of batches, the newest first: question, target, corpus, when it began, how it ended
+    (None: not yet). after: only those that began before this run; limit: at most so many."""
     r, t, c = schema.run, schema.target_model, schema.corpus
     joined = sa.join(r, t, t.c.id == r.c.target).join(c, c.c.id == r.c.corpus)
     columns = (r.c.id, r.c.question, r.c.parent_run, r.c.started, t.c.name.label("target"), c.c.name.label("corpus"))
     alone = ~sa.exists().where(schema.item.c.asked == r.c.id)
-    rows = notebook.rows(sa.select(*columns).select_from(joined).where(alone).order_by(r.c.id.desc()))
+    statement = sa.select(*columns).select_from(joined).where(alone).order_by(r.c.id.desc()).limit(limit)
+    rows = notebook.rows(statement if after is None else statement.where(r.c.id < after))
     ends = grouped(notebook, schema.run_end, "run", (row["id"] for row in rows))
     return [{**row, "outcome": ends[row["id"]][-1]["outcome"] if ends[row["id"]] else None} for row in rows]
 
@@ -153,7 +153,7 @@ def verdicts(notebook: Store, predictions: list[str]) -> dict[str, list[Row]]:
 def states(notebook: Store, hypotheses: list[str]) -> dict[str, str]:
     """The latest status of each hypothesis."""
     moves = grouped(notebook, schema.hypothesis_status, "hypothesis", hypotheses)
-    return {one: str(_last(moves[one], f"the status of hypothesis {one}")["to_state"]) for one in hypotheses}
+    return {one: str(last(moves[one], f"the status of hypothesis {one}")["to_state"]) for one in hypotheses}
 
 
 def outcomes(notebook: Store, run: str) -> list[Row]:
@@ -185,14 +185,14 @@ def experiments(notebook: Store, run: str) -> list[Row]:
         row["evidence"] = evidence[row["id"]]
         if row["end"] and row["end"]["result"]:
             where = f"artifact {row['end']['result']}"
-            row["result"] = parsed(_last(results[row["end"]["result"]], where)["content"], where)
+            row["result"] = parsed(last(results[row["end"]["result"]], where)["content"], where)
     return rows
 
 
 def artifact(notebook: Store, identifier: str) -> bytes:
     """The content of an artifact."""
-    (row,) = notebook.rows(sa.select(schema.artifact.c.content).where(schema.artifact.c.id == identifier))
-    return bytes(row["content"])
+    rows = notebook.rows(sa.select(schema.artifact.c.content).where(schema.artifact.c.id == identifier))
+    return bytes(last(rows, f"artifact {identifier}")["content"])
 
 
 def looks(notebook: Store, run: str, tools: Collection[str]) -> dict[tuple[str, str], Any]:
@@ -277,44 +277,3 @@ def find(notebook: Store, identifier: str) -> tuple[str, Row]:
     raise UserError(
         f"there is no record {identifier!r} in {str(notebook.place)!r}: `neuronaut search` lists what there is"
     )
-
-
-FACETS = ("status", "side", "author", "unit", "run", "layer")
-
-
-def search(notebook: Store, words: str, *, limit: int = 100) -> list[Row]:
-    """Claims that hold all the words and facets (`status:supported side:reads unit:8.481 author:grammar layer:8 run:ID`),
-    the newest first; all claims for no words."""
-    h, u, s = schema.hypothesis, schema.unit, schema.hypothesis_status
-    later = s.alias()
-    last = ~sa.exists().where(later.c.hypothesis == s.c.hypothesis, later.c.seq > s.c.seq)
-    t = schema.target_model
-    joined = h.join(u, u.c.id == h.c.unit).join(t, t.c.id == u.c.target)
-    joined = joined.join(s, sa.and_(s.c.hypothesis == h.c.id, last))
-    columns = (h, u.c.address, u.c.layer, t.c.name.label("target"), s.c.to_state.label("status"))
-    statement = sa.select(*columns).select_from(joined)
-    for word in words.split():
-        statement = statement.where(_condition(word))
-    return notebook.rows(statement.order_by(h.c.id.desc()).limit(limit))
-
-
-def _condition(word: str) -> sa.ColumnElement[bool]:
-    h, u, s = schema.hypothesis, schema.unit, schema.hypothesis_status
-    facet, _, value = word.partition(":")
-    if not value or facet not in FACETS:
-        return h.c.claim.icontains(word, autoescape=True)
-    match facet:
-        case "status":
-            if value.lower() not in STATES:
-                raise UserError(f"status:{value} is no status: choose from {', '.join(STATES)}")
-            return s.c.to_state == value.lower()
-        case "layer":
-            if not value.isdecimal() or len(value) > 9:
-                raise UserError(f"layer:{value} is no layer number")
-            return u.c.layer == int(value)
-        case "unit":
-            return u.c.address == value
-        case "author":  # of one claim there may be several, in a list with commas
-            return (sa.literal(", ") + h.c.author + ",").icontains(f", {value},", autoescape=True)
-        case _:
-            return h.c[facet] == value

@@ -233,7 +233,8 @@ schema_migration = Table(
 for _column in (
     hypothesis.c.run, hypothesis.c.unit, prediction.c.hypothesis, experiment.c.run, experiment.c.key, evidence.c.experiment,
     verdict.c.prediction, outcome.c.run, run_end.c.run, llm_call.c.run, llm_call.c.request_sha256, llm_call.c.batch,
-    llm_batch.c.run,
+    llm_batch.c.run, experiment.c.prediction, experiment.c.repeat_of, experiment_end.c.result, verdict_evidence.c.evidence,
+    outcome.c.unit, unit.c.address, run.c.parent_run, review.c.target_id,
 ):  # fmt: skip
     Index(f"{_column.table.name}_by_{_column.name}", _column)
 Index("item_by_asked", item.c.asked)

@@ -158,6 +158,8 @@ _REASONS = {
     "disk is full": "could not be written because the disk is full: what was recorded is kept; free some space and resume",
     "not a database": "is not a notebook, or is damaged: restore a copy or give another --notebook",
     "malformed": DAMAGED,
+    "no such module": "has a search index, which this SQLite cannot read: use a Python whose SQLite has FTS5",
+    "vtable constructor failed": "has a damaged search index: `neuronaut search --rebuild` makes it anew from the records",
     "no such table": "lacks a table: it is damaged; restore a copy or give another --notebook",
     "no such column": "lacks a column: it is damaged; restore a copy or give another --notebook",
     "disk I/O": "could not be read or written (disk error, or a full disk): what was recorded is kept; check the disk and resume",

@@ -4,6 +4,7 @@ from sqlalchemy import Dialect, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from neuronaut.memory import claim_index
 from neuronaut.memory.database import Kind
 from neuronaut.memory.schema import TRANSITIONS, WORKING, metadata
 
@@ -54,4 +55,5 @@ def statements(kind: Kind) -> list[str]:
     for table in metadata.sorted_tables:
         made += triggers(table) if table.name not in WORKING else []
     made += [f"INSERT INTO allowed_transition VALUES ('{a}', '{b}')" for a, b in TRANSITIONS]
+    made += claim_index.CREATED[kind]
     return ["\n".join(line.rstrip() for line in one.strip().expandtabs(2).splitlines() if line.strip()) for one in made]

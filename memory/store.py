@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import functools
 import secrets
 import threading
 import time
@@ -11,8 +12,8 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from neuronaut.memory import ledger, migrations, schema
-from neuronaut.memory.database import Database
+from neuronaut.memory import claim_index, ledger, migrations, schema
+from neuronaut.memory.database import Database, Kind
 from neuronaut.memory.place import DAMAGED, File, Place, Server
 from neuronaut.memory.sqlite import SQLite, check_new
 from neuronaut.tools.errors import UserError
@@ -44,6 +45,7 @@ class Store:
         self.read_only = read_only
         self._turn = threading.RLock()
         self._records = self._undone = False  # of the transaction that goes on: for writing, and bound to be undone
+        self._moved: set[str] = set()  # hypotheses whose documents in the search index it has yet to write
         self._database = database_of(self.place, read_only=read_only)
         self._engine = self._database.engine()
         sa.event.listen(self._engine, "begin", lambda db: self._database.begin(db, writing=self._records))
@@ -102,10 +104,12 @@ class Store:
     @contextlib.contextmanager
     def _transaction(self, *, writing: bool) -> Iterator[None]:
         self._records, self._undone = writing, False
+        self._moved.clear()
         with self._db.begin():
             yield
             if self._undone and writing:
                 raise RuntimeError("a record of this transaction failed, so that nothing of it is kept")
+            self.index_moved()
 
     @contextlib.contextmanager
     def _joined(self) -> Iterator[None]:
@@ -115,6 +119,30 @@ class Store:
         except BaseException:
             self._undone = True
             raise
+
+    # Search
+
+    @property
+    def kind(self) -> Kind:
+        """Which of the databases it is."""
+        return self._database.kind
+
+    @functools.cached_property
+    def searchable(self) -> bool:
+        """Whether its search index is there."""
+        with self.snapshot():
+            return not claim_index.missing(self._db, self.kind)
+
+    def index_moved(self) -> None:
+        """Bring the search index up to what this transaction has recorded so far."""
+        moved, self._moved = self._moved, set()
+        if moved:
+            claim_index.bring_up(self._db, self.kind, moved)
+
+    def rebuild_index(self) -> None:
+        """Make the search index anew from the records."""
+        with self._writing():
+            claim_index.rebuild(self._db, self.kind)
 
     # Rows
 
@@ -161,6 +189,8 @@ class Store:
             "sha256": ledger.line_hash(seq, table.name, key, digest, prev),
         }  # fmt: skip
         self._db.execute(lines.insert().values(line))
+        if table is schema.hypothesis_status:
+            self._moved.add(full["hypothesis"])
         return key
 
     def _known(self, table: sa.Table, row: Mapping[str, Any]) -> str:

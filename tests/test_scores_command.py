@@ -17,6 +17,7 @@ from neuronaut.evals.fake_provider.server import Loopback
 from neuronaut.memory import queries
 from neuronaut.memory.judge import ReadsCase, decide
 from neuronaut.memory.notebook import ExperimentSpec, Notebook
+from neuronaut.memory.search import search
 from neuronaut.memory.verify import verify
 from neuronaut.tools.corpus import load_corpus
 from neuronaut.tools.errors import ToolRefused
@@ -267,12 +268,12 @@ def supported(lab: Lab, path: Path, claims: dict[str, float], weights: str | Non
 def test_the_best_supported_claim_is_scored_and_keeps_its_verdict(lab: Lab, notebook: Path) -> None:
     supported(lab, notebook, {"cat": 0.8, "dog": 0.9, "men": 0.7})
     with Notebook(notebook) as opened:
-        before = {row["id"]: row["status"] for row in queries.search(opened, "")}
+        before = {row["id"]: row["status"] for row in search(opened, "")}
     row = lab.row("--llm", lab.script({"active": [1]}), "--scores", "saebench_autointerp")
     assert row["explanation"] == 'fires on " dog"'
     assert row["source"].startswith("SUPPORTED in run ")
     with Notebook(notebook) as opened:
-        assert {row["id"]: row["status"] for row in queries.search(opened, "")} == before
+        assert {row["id"]: row["status"] for row in search(opened, "")} == before
         assert sorted(before.values()) == ["refuted", "supported", "supported", "supported"]
         assert verify(opened) == []
 

@@ -14,6 +14,7 @@ from neuronaut.agent.session import BudgetSpent, Session
 from neuronaut.agent.tool_output import result_lines
 from neuronaut.agent.words import results_of
 from neuronaut.memory import queries
+from neuronaut.memory.search import search
 from neuronaut.prompts import fenced
 from neuronaut.tools.errors import ToolFailed, UserError
 from neuronaut.tools.registry import Tool, ToolResult, registry
@@ -129,7 +130,7 @@ def _own(session: Session, call: Call, answer: Answer) -> Found:
                 raise UserError(f"{args.unit!r} is no neuron: write it as LAYER.INDEX")
             return _answered(session, question, answer)
         case SearchFindings():
-            rows = queries.search(session.notebook, args.words, limit=MOST_FINDINGS)
+            rows = search(session.notebook, args.words, limit=MOST_FINDINGS)
             lines = [f"{row['status']} {row['address']} {row['side']}: {row['claim']} [{row['id']}]" for row in rows]
             return Found(_for_model("\n".join(lines) or "nothing found"), "\n".join(lines) or "nothing found")
         case _:

@@ -3,6 +3,7 @@
 from neuronaut.agent.scores.base import Explanation
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
+from neuronaut.memory.search import search
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.learn.subject import Subject, strongest_tokens
 from neuronaut.tools.predicates.text import parse_text
@@ -30,7 +31,7 @@ def given(text: str, unit: Unit) -> Explanation:
 def best_claim(notebook: Notebook, weights_sha256: str, unit: Unit) -> Explanation | None:
     """The SUPPORTED claim about when the unit fires with the highest F1, of any run on the same weights; None without one."""
     found: list[tuple[float, Explanation]] = []
-    for row in queries.search(notebook, f"status:supported side:reads unit:{unit.address}"):
+    for row in search(notebook, f"status:supported side:reads unit:{unit.address}"):
         if queries.find_run(notebook, row["run"])["target"]["weights_sha256"] != weights_sha256:
             continue
         (hypothesis,) = (one for one in queries.hypotheses(notebook, row["run"]) if one["id"] == row["id"])

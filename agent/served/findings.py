@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from neuronaut.agent.answer import answer_of
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
+from neuronaut.memory.search import search
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.units import Unit
 
@@ -66,7 +67,7 @@ def page(identifier: str) -> str:
 
 def search_claims(notebook: Notebook, args: SearchClaims) -> Row:
     """The claims that match."""
-    rows = queries.search(notebook, args.words, limit=args.limit)
+    rows = search(notebook, args.words, limit=args.limit)
     return {"claims": [_found(row) for row in rows]}
 
 
@@ -85,7 +86,7 @@ def claims_about(notebook: Notebook, args: ClaimsAbout) -> Row:
 def claims_of(notebook: Notebook, unit: Unit, *, limit: int, target: str | None = None) -> list[Row]:
     """The newest claims about both signs of a unit, of one model where it is named."""
     signs: list[Unit] = [unit.with_sign(1), unit.with_sign(-1)]
-    rows = [row for one in signs for row in queries.search(notebook, f"unit:{one.address}", limit=MOST)]
+    rows = [row for one in signs for row in search(notebook, f"unit:{one.address}", limit=MOST)]
     rows = [row for row in rows if target in (None, row["target"])]
     newest = sorted(rows, key=lambda row: str(row["id"]), reverse=True)[:limit]
     judged = {

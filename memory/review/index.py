@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from neuronaut.memory import queries, schema
 from neuronaut.memory.review.claims import Claim, claims_where
 from neuronaut.memory.review.models import Models
+from neuronaut.memory.search import facet_counts, search_page
 from neuronaut.memory.store import Store
 
 Row = Mapping[str, Any]
@@ -23,12 +24,14 @@ EXAMPLES = ("status:supported", "status:refuted", "side:writes", "layer:8", "uni
 
 @dataclass(frozen=True)
 class Index:
-    """One page of what was found. next: the cursor of the page that follows, None on the last one."""
+    """One page of what was found. next: the cursor of the page that follows, None on the last one; newest_only: facets are
+    counted over the newest claims only."""
 
     words: str
     rows: tuple[Row, ...]
     next: str | None
     facets: Mapping[str, list[tuple[str, int]]]
+    newest_only: bool
     runs: tuple[Row, ...]
     batches: tuple[Row, ...]
     claims: int
@@ -37,27 +40,19 @@ class Index:
 def index(notebook: Store, words: str, after: str | None, *, whole: bool = False) -> Index:
     """The claims that hold all words and facets, the newest first; whole: many at once, for a page that has no next one.
     Refuses an unknown facet value."""
-    rows, following, facets = found(notebook, words, after, MOST if whole else SHOWN)
+    page, counted = (
+        search_page(notebook, words, after=after, limit=MOST if whole else SHOWN),
+        facet_counts(notebook, words),
+    )
     models = Models.read(notebook)
+    rows = page.rows
     of_run = _targets(notebook, [row["run"] for row in rows])
     shown = tuple({**row, "model": models.slug(of_run.get(row["run"], ""))} for row in rows)
     first = after is None and not words.strip()
     return Index(
-        words, shown, following, facets, tuple(_runs(notebook, MOST if whole else NEWEST_RUNS)) if first else (),
+        words, shown, page.next, counted.counts, counted.newest_only, tuple(_runs(notebook, MOST if whole else NEWEST_RUNS)) if first else (),
         tuple(_batches(notebook)) if first else (), len(rows),
     )  # fmt: skip
-
-
-def found(
-    notebook: Store, words: str, after: str | None, limit: int
-) -> tuple[list[Row], str | None, dict[str, list[tuple[str, int]]]]:
-    """One page of claims, the cursor of the next page, and how many claims have each value of each facet."""
-    rows = queries.search(notebook, words, limit=limit)
-    counts: dict[str, dict[str, int]] = {name: {} for name in ("status", "side", "layer", "author")}
-    for row in rows:
-        for name, seen in counts.items():
-            seen[str(row[name])] = seen.get(str(row[name]), 0) + 1
-    return list(rows), None, {name: sorted(seen.items(), key=lambda one: -one[1]) for name, seen in counts.items()}
 
 
 def _targets(notebook: Store, runs: list[str]) -> dict[str, str]:
