@@ -1,0 +1,1 @@
+"""The findings of a notebook as pages and plots."""
