@@ -24,7 +24,7 @@ GROUNDS = {
 _DIM, _FRAME = "opacity:.75;font-size:.9em", "border:1px solid rgba(128,128,128,.4);border-radius:6px"
 _BOX = f"{_FRAME};padding:.6em .8em;margin:.4em 0;max-width:60em;line-height:1.45"
 _CELL = "padding:.15em .6em;text-align:{};vertical-align:top;border-bottom:1px solid rgba(128,128,128,.25)"
-SHOWN_ROWS = 40
+SHOWN_ROWS, FEW_ROWS = 40, 12  # of a table, and of one among others
 LONGEST_CELL = 120  # characters
 
 
@@ -129,7 +129,7 @@ def badge(status: str) -> str:
     return f'<span style="{style}">{safe(status)}</span>'
 
 
-def table_html(table: "Table") -> str:
+def table_html(table: "Table", most: int = SHOWN_ROWS) -> str:
     """The first rows of a table, long cells cut, the whole of them on hovering."""
     title = f'<div style="font-weight:600">{safe(table.title)}</div>' if table.title else ""
     if not table.rows:
@@ -140,11 +140,11 @@ def table_html(table: "Table") -> str:
     )
     rows = "".join(
         "<tr>" + "".join(_cell(name, row.get(name), sides[name]) for name in table.heads) + "</tr>"
-        for row in table.rows[:SHOWN_ROWS]
+        for row in table.rows[:most]
     )
-    more = f'<div style="{_DIM}">the first {SHOWN_ROWS} of {len(table)} rows</div>' if len(table) > SHOWN_ROWS else ""
+    more = f'<div style="{_DIM}">the first {most} of {len(table)} rows</div>' if len(table) > most else ""
     return (
-        f'<div style="max-width:100%;overflow-x:auto">{title}<table style="border-collapse:collapse;font-size:.9em">'
+        f'<div style="max-width:100%;overflow-x:auto">{title}<table style="border-collapse:collapse;font-size:.9em;color:inherit">'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{more}</div>"
     )
 
@@ -167,9 +167,11 @@ def output_html(output: "ToolOutput") -> str:
             f'<tr><td style="{_CELL.format("left")}">{safe(name.replace("_", " "))}</td><td style="{_CELL.format("left")}">{safe(value)}</td></tr>'
             for name, value in facts.items()
         )
-        parts.append(f'<table style="border-collapse:collapse;font-size:.9em"><tbody>{pairs}</tbody></table>')
+        parts.append(
+            f'<table style="border-collapse:collapse;font-size:.9em;color:inherit"><tbody>{pairs}</tbody></table>'
+        )
     for name, table in output.tables.items():
-        parts.append(_strips(output, name) or table_html(table))
+        parts.append(_strips(output, name) or table_html(table, FEW_ROWS))
     parts += [figure_html(figure) for figure in output.figures]
     if output.arrays:
         told = ", ".join(f"{name} {tuple(array.shape)}" for name, array in output.arrays.items())
@@ -216,7 +218,7 @@ def record_html(title: str, fields: Mapping[str, str]) -> str:
         f'<td style="{_CELL.format("left")};white-space:pre-wrap">{safe(value)}</td></tr>'
         for name, value in fields.items()
     )
-    table = f'<table style="border-collapse:collapse;font-size:.9em"><tbody>{rows}</tbody></table>'
+    table = f'<table style="border-collapse:collapse;font-size:.9em;color:inherit"><tbody>{rows}</tbody></table>'
     return _box([f'<div style="font-weight:600">{safe(title)}</div>', table])
 
 

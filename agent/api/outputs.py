@@ -70,7 +70,8 @@ class ToolOutput:
                 "metric": one.metric, "value": one.value, "low": low, "high": high, "null": one.null_value,
                 "percentile": one.null_percentile, "n": one.n, "n_of": one.n_of, "unit": one.unit,
             })  # fmt: skip
-        return Table(MEASURED, tuple(rows), "measurements")
+        shown = [name for name in MEASURED if any(row[name] is not None for row in rows)]
+        return Table(MEASURED, tuple(rows), "measurements", tuple(shown))
 
     @cached_property
     def tables(self) -> dict[str, Table]:
@@ -142,4 +143,4 @@ def _is_rows(value: Any) -> bool:
 def _words(value: Any) -> str:
     if isinstance(value, dict):
         return " · ".join(f"{name}: {_words(one)}" for name, one in value.items())
-    return cell(value)
+    return "none" if value is None else cell(value)

@@ -1,5 +1,6 @@
 """Plotly figures: of what tools drew, and of the claims of a run. Plotly comes with the extra `review`."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -10,8 +11,8 @@ if TYPE_CHECKING:
 
 Plot: TypeAlias = "go.Figure"
 COLOURS = {"SUPPORTED": "#1a7f37", "PARTIAL": "#9a6700", "UNRESOLVED": "#8250df", "REFUTED": "#cf222e"}
-LONGEST = 60  # characters of a sentence beside its score; the whole of it is shown on hovering
-ROW, AROUND = 34, 130  # pixels
+LINE, LINES = 56, 3  # characters and lines of a sentence beside its score; the whole of it is shown on hovering
+ROW, AROUND = 52, 130  # pixels
 FEWEST_ROWS = 3
 
 
@@ -21,7 +22,7 @@ def plotly_figure(figure: Mapping[str, Any]) -> Plot:
 
 
 def score_plot(title: str, claims: Sequence[Mapping[str, Any]]) -> Plot:
-    """The score of each claim with its interval, its null (an open diamond) and its best rival (a cross); one panel a side.
+    """The score of each claim with its interval, its null (an open diamond) and its best rival (a stroke); one panel a side.
 
     claims: rows with unit, side, status, sentence, metric, value, low, high, null, best_rival and best_rival_score.
     """
@@ -42,7 +43,7 @@ def score_plot(title: str, claims: Sequence[Mapping[str, Any]]) -> Plot:
         rows = of_side[side]
         measure = f"{rows[0]['metric']} ({rows[0]['measured_in']})" if rows[0]["measured_in"] else rows[0]["metric"]
         panels.update_xaxes(title_text=_safe(f"{side}: {measure}"), rangemode="tozero", row=at, col=1)
-        names = [_safe(_cut(f"{row['unit']} {row['sentence']}")) for row in rows]
+        names = [_label(row) for row in rows]
         panels.update_yaxes(
             tickvals=list(range(len(rows))), ticktext=names, range=[len(rows) - 0.5, -0.5], automargin=True, row=at, col=1
         )  # fmt: skip
@@ -69,17 +70,18 @@ def _traces(rows: Sequence[Mapping[str, Any]], *, legend: bool) -> list[dict[str
     rivals = {
         "name": "best rival", "x": [row["best_rival_score"] for row in rows],
         "customdata": [_safe(f"best rival: {row['best_rival'] or 'none'}") for row in rows],
-        "marker": {"size": 9, "symbol": "x", "color": "#f0883e"},
+        "marker": {"size": 16, "symbol": "line-ns-open", "line": {"width": 2}, "color": "#c2410c"},
     }  # fmt: skip
     common = {
-        "mode": "markers", "y": list(range(len(rows))), "showlegend": legend,
+        "mode": "markers", "cliponaxis": False, "y": list(range(len(rows))), "showlegend": legend,
         "hovertemplate": "%{customdata}<br>%{x:.3g}<extra></extra>",
     }  # fmt: skip
     return [{**common, **trace, "legendgroup": trace["name"]} for trace in (scores, nulls, rivals)]
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+def _label(row: Mapping[str, Any]) -> str:
+    lines = textwrap.wrap(f"{row['status']} {row['unit']} {row['sentence']}", LINE, max_lines=LINES, placeholder=" …")
+    return "<br>".join(map(_safe, lines))
 
 
 def _safe(text: str) -> str:
