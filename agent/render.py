@@ -258,5 +258,6 @@ def _footer(answer: dict[str, Any]) -> Iterator[str]:
         spent = f"{cost['seconds']:.0f} s, {spent}"
     if cost and cost["llm_calls"]:
         spent += f", {asked(cost)}"
-    yield f"run {answer['run']} · {spent} · notebook {visible(answer['notebook'])} · ledger head {_short_head(answer['ledger_head'])}"
-    yield f"next: {' · '.join(answer['next'])}"
+    head = visible(_short_head(answer["ledger_head"]))
+    yield f"run {visible(answer['run'])} · {spent} · notebook {visible(answer['notebook'])} · ledger head {head}"
+    yield f"next: {' · '.join(map(visible, answer['next']))}"

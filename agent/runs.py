@@ -95,7 +95,7 @@ def is_over(notebook: Notebook, run: str) -> bool:
         raise UserError(f"run {run} is a batch: go on with `neuronaut label resume {run}`")
     if row["question"] == CONVERSATION:
         raise UserError(f"run {run} is a conversation: go on with `neuronaut chat --go-on {run}`")
-    return row["end"] is not None and row["end"]["outcome"] == "answered"
+    return _over(notebook, run)
 
 
 @contextmanager
@@ -143,7 +143,7 @@ def answer_in(outer: Session, config: RunConfig) -> str:
     if config.llm is None:
         read_question(config.question, target)
     begun = queries.run_in_conversation(notebook, str(config.conversation))
-    if begun is not None and is_over(notebook, begun):
+    if begun is not None and _over(notebook, begun):
         return begun
     if begun is None and (earlier := _earlier(notebook, config, target, corpus)) is not None:
         outer.say("recall", f"answered before in run {earlier}")
@@ -158,6 +158,11 @@ def answer_in(outer: Session, config: RunConfig) -> str:
     if work(session) == STOPPED:
         raise KeyboardInterrupt
     return run
+
+
+def _over(notebook: Notebook, run: str) -> bool:
+    end = queries.find_run(notebook, run)["end"]
+    return end is not None and end["outcome"] == "answered"
 
 
 def _changed(row: dict[str, Any], target: TargetModel, corpus: Corpus) -> list[str]:

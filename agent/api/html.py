@@ -3,7 +3,6 @@
 Styles stand in the elements, since some viewers drop style sheets. Text takes the ink of the page; grounds are see-through.
 """
 
-import base64
 import html
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from neuronaut.agent.api.answers import Answer, Claim
     from neuronaut.agent.api.outputs import ToolOutput
     from neuronaut.agent.api.tables import Table
-    from neuronaut.tools.figures import Figure
 
 # White text on each has a contrast of at least 4.5.
 GROUNDS = {
@@ -60,7 +58,7 @@ def answer_html(answer: "Answer") -> str:
     for left in answer.json["unexplained"]["units"]:
         parts.append(f'<div style="{_DIM}">left over: {left["share"]:.0%} of the firing of {safe(left["unit"])}</div>')
     parts += [f'<div style="{_DIM}">note: {safe(note)}</div>' for note in answer.json["notes"]]
-    parts += [figure_html(figure) for figure in answer.figures]
+    parts += [figure._repr_html_() for figure in answer.figures]
     parts.append(f'<div style="{_DIM};margin-top:.5em">{safe(_footer(answer))}</div>')
     return _box(parts)
 
@@ -172,7 +170,7 @@ def output_html(output: "ToolOutput") -> str:
         )
     for name, table in output.tables.items():
         parts.append(_strips(output, name) or table_html(table, FEW_ROWS))
-    parts += [figure_html(figure) for figure in output.figures]
+    parts += [figure._repr_html_() for figure in output.figures]
     if output.arrays:
         told = ", ".join(f"{name} {tuple(array.shape)}" for name, array in output.arrays.items())
         parts.append(f'<div style="{_DIM}">arrays: {safe(told)}</div>')
@@ -199,16 +197,6 @@ def _piece(piece: str, value: float | None, most: float) -> str:
     colour = "31,111,235" if share >= 0 else "240,136,62"
     told = "not measured" if value is None else f"{value:.3g}"
     return f'<span title="{told}" style="background:rgba({colour},{0.6 * abs(share):.2f})">{safe(piece)}</span>'
-
-
-def figure_html(figure: "Figure") -> str:
-    """A figure as an image: what is drawn in it can neither run nor style anything outside."""
-    return f'<img alt="{safe(figure.name)}" style="max-width:100%" src="{data_uri(figure.svg)}">'
-
-
-def data_uri(svg: str) -> str:
-    """An SVG document as an address."""
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 
 def record_html(title: str, fields: Mapping[str, str]) -> str:

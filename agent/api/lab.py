@@ -1,8 +1,10 @@
 """`Lab`: a model, its text and a notebook, opened once and asked from Python as often as one likes."""
 
+import contextlib
+import importlib
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -67,6 +69,7 @@ class Lab(ToolMethods):
         from neuronaut.agent.runs import check_language_model
 
         check_language_model(self._config)
+        _settle_progress_bars()
         self._place = default_place() if notebook is None else _place(str(notebook))
         self._progress = progress
         self._turn = threading.RLock()
@@ -224,7 +227,7 @@ class Lab(ToolMethods):
         state = "closed" if self._closed else "not loaded yet" if self._context is None else "loaded"
         return f"Lab({self._config.model!r}, notebook={str(self._place)!r}): {state}"
 
-    @contextmanager
+    @contextlib.contextmanager
     def _open(self, progress: Progress | None) -> "Iterator[tuple[ToolContext, Say]]":
         """Model and text; threads take turns."""
         from neuronaut.agent.runs import context_of, open_inputs
@@ -238,7 +241,7 @@ class Lab(ToolMethods):
             if self._context is not None:
                 self._context.forget_above(KEPT_BYTES)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _reading(self) -> "Iterator[Any]":
         from neuronaut.memory.notebook import Notebook
 
@@ -256,6 +259,13 @@ class Lab(ToolMethods):
         from neuronaut.tools.targets.load import open_folder
 
         return open_folder(self._config.model).weights_sha256
+
+
+def _settle_progress_bars() -> None:
+    """Import the bars that the engine's packages use: in Jupyter they warn, once, where widgets are not installed."""
+    with warnings.catch_warnings(), contextlib.suppress(ImportError):
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        importlib.import_module("tqdm.auto")
 
 
 def _place(text: str) -> Place:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from neuronaut.agent.api.tables import Table, Type, cell, table_of
 from neuronaut.agent.tool_output import result_lines
+from neuronaut.agent.view import visible
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.figures import Figure
 from neuronaut.tools.measurements import Measurement
@@ -38,7 +39,7 @@ class ToolOutput:
     @property
     def call(self) -> str:
         """The arguments that were given."""
-        return ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in self.args.items())
+        return visible(", ".join(f"{name}={json.dumps(one, ensure_ascii=False)}" for name, one in self.args.items()))
 
     @property
     def measurements(self) -> dict[str, Measurement]:

@@ -4,21 +4,23 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from neuronaut.agent.api.tables import cell
+from neuronaut.agent.api.tables import cell, cut
 from neuronaut.agent.view import visible
 
+LONGEST = 160  # characters of code in a cell; the notebook of findings has the whole of it
 # CommonMark lets every ASCII punctuation be escaped; these are what it, GitHub and Jupyter (`$`) give a meaning inside a line.
 _MEANS = re.compile(r"([\\`*_\[\]<>&|~$#!^{}])")
 _LINKS = re.compile(r"(?i)(?<=\w)(://|@)|(www)(\.)")  # addresses that viewers make links of by themselves
-_LINE_START = re.compile(r"^(\s*)([-+=]|\d+[.)])")
+_LIST = re.compile(r"^(\s*(?:\d{1,9})?)([-+.)])(?=\s|$)")
+_RULE = re.compile(r"^\s*(?=[-=]+\s*$)")
 
 
 def plain(text: str) -> str:
     """The text as one line of Markdown that reads the same."""
-    safe = _MEANS.sub(r"\\\1", visible(text))
+    safe = _MEANS.sub(r"\\\1", visible(text).strip())
     safe = safe.replace(r"\<", "&lt;").replace(r"\>", "&gt;").replace(r"\&", "&amp;")
     safe = _LINKS.sub(lambda m: f"{m[2]}\\{m[3]}" if m[2] else "".join(f"\\{one}" for one in m[1]), safe)
-    return _LINE_START.sub(lambda m: m[1] + m[2][:-1] + "\\" + m[2][-1], safe)
+    return _RULE.sub(r"\\", _LIST.sub(r"\1\\\2", safe))
 
 
 def code(text: str) -> str:
@@ -43,4 +45,4 @@ def _cell(value: Any, as_code: bool) -> str:
     text = cell(value)
     if not text:
         return ""
-    return code(text).replace("|", r"\|") if as_code else plain(text)
+    return code(cut(text, LONGEST)).replace("|", r"\|") if as_code else plain(text)

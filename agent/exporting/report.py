@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from neuronaut.agent.api.answers import Answer, Claim
-from neuronaut.agent.api.html import data_uri
 from neuronaut.agent.exporting.markdown import code, plain, table
 from neuronaut.agent.exporting.run import say
 from neuronaut.agent.exporting.tables import storable, whole_file
@@ -101,12 +100,12 @@ def sections_of(answer: Answer, run: dict[str, Any]) -> Iterator[Section]:
     columns = ("id", "tool", "args", "outcome", "seconds", "forwards", "error")
     yield Section("Experiments", table(columns, list(answer.experiments), codes=("id", "args")))
     for figure in answer.figures:
-        yield Section(f"Figure: {plain(figure.name)}", f"![{plain(figure.name)}]({data_uri(figure.svg)})")
+        yield Section(f"Figure: {plain(figure.name)}", f"![{plain(figure.name)}]({figure.address})")
     yield Section("How to check and repeat it", "\n\n".join(_repeat(answer, run)))
 
 
 def _summary(answer: Answer, run: dict[str, Any]) -> Iterator[str]:
-    began = f"asked of {plain(answer.model)} on {plain(run['corpus']['name'])}, {plain(run['started'])}"
+    began = f"Asked of {plain(answer.model)} on {plain(run['corpus']['name'])}, {plain(run['started'])}"
     yield f"{began}: {plain(answer.outcome)}"
     counts = {
         status: sum(claim.status == status for claim in answer.claims)
