@@ -27,6 +27,7 @@ RUNS: dict[str, Type] = {
 }  # fmt: skip
 SHOWN_RUNS = ("run", "question", "outcome", "model", "started")
 LONGEST = 2000  # characters of a field as text
+MOST = 10_000  # claims of one unit
 
 
 def found_claims(notebook: Notebook, words: str) -> Table:
@@ -67,7 +68,7 @@ class Known:
     def read(cls, notebook: Notebook, unit: Unit, model: str, weights: str) -> "Known":
         """From all runs on the same weights; repeats say nothing new and are left out."""
         addresses = {unit.address, unit.with_sign(-1 if unit.sign > 0 else 1).address}
-        runs = {row["run"] for address in addresses for row in queries.search(notebook, f"unit:{address}")}
+        runs = {row["run"] for address in addresses for row in queries.search(notebook, f"unit:{address}", limit=MOST)}
         answers = []
         for run in sorted(runs, reverse=True):
             row = queries.find_run(notebook, run)
