@@ -73,7 +73,9 @@ def test_a_lab_says_what_the_command_line_says(
     assert answer.json["cost"]["forwards"] == printed["cost"]["forwards"]
     options = _options(tiny)
     same = Lab(options["model"], corpus=options["corpus"], notebook=tmp_path / "cli.db", seed=3)
-    assert same.ask(QUESTION).run == printed["run"], "it is one notebook: what the command line found is not measured again"
+    assert same.ask(QUESTION).run == printed["run"], (
+        "it is one notebook: what the command line found is not measured again"
+    )
 
 
 def test_what_it_prints_is_what_the_terminal_prints(
