@@ -77,11 +77,11 @@ def claim_html(claim: "Claim") -> str:
 
 def _claim(claim: "Claim", *, first: bool) -> str:
     body = f"{badge(claim.status)} <b>{safe(claim.unit)}</b> {safe(claim.sentence)}"
+    score = "" if first or claim.score is None else f' <span style="{_DIM}">({safe(claim.score)})</span>'
     told = [f'<div style="{_DIM}">{safe(claim.numbers)}</div>', _bar(claim)] if first else []
     if not claim.holds_wholly:
         told.append(f'<div style="{_DIM}">{safe(claim.reason)}</div>')
-    ground = "" if first else "opacity:.8;"
-    return f'<div style="{ground}margin:.4em 0">{body}{"".join(told)}</div>'
+    return f'<div style="margin:.4em 0">{body}{score}{"".join(told)}</div>'
 
 
 def _bar(claim: "Claim") -> str:
@@ -158,7 +158,7 @@ def _cell(name: str, value: object, side: str) -> str:
 
 def output_html(output: "ToolOutput") -> str:
     """What a tool found: its numbers, its tables, its figures."""
-    head = f'<div style="font-weight:600">{safe(output.tool)} <span style="{_DIM}">{safe(output.call)}</span></div>'
+    head = f'<div style="font-weight:600">{safe(output.tool)} <span style="{_DIM};font-weight:400">{safe(output.call)}</span></div>'
     parts = [head, *([table_html(output.measured)] if len(output.measured) else [])]
     if facts := output.facts:
         pairs = "".join(
