@@ -1,5 +1,6 @@
 """An answer as people read it in a terminal."""
 
+import io
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,15 @@ def render(answer: dict[str, Any]) -> None:
     with console.capture() as printed:
         _print(console, answer)
     print("\n".join(line.rstrip() for line in printed.get().splitlines()), flush=True)
+
+
+def text_of(answer: dict[str, Any], *, width: int = PIPED_WIDTH) -> str:
+    """What `render` prints, without colours."""
+    from rich.console import Console
+
+    file = io.StringIO()
+    _print(Console(file=file, highlight=False, width=width, color_system=None, force_jupyter=False), answer)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
 def _print(console: "Console", answer: dict[str, Any]) -> None:
@@ -63,9 +73,9 @@ def _rows(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
             wrote = f", who wrote: {visible(claim['author_words'])}" if claim["author_words"] else ""
             body.append(f" (proposed by {visible(claim['author'])}{wrote})", style="dim")
         if first:
-            body.append(f"\n{_numbers(claim)}", style="dim")
+            body.append(f"\n{numbers_of(claim)}", style="dim")
         if claim["reason"] != EVERYTHING_HOLDS:
-            reason = _short(claim["reason"])
+            reason = short_reason(claim["reason"])
             body.append(f"\n{reason}" if first else f" ({_short_number(claim)}): {reason.split('; ')[0]}", style="dim")
         yield Text(claim["status"], style=STYLES[claim["status"]]), body
         if first:
@@ -148,7 +158,7 @@ def _examples(answer: dict[str, Any], claim: dict[str, Any]) -> "Iterator[tuple[
         yield Text("" if at else "largest", style="dim"), body
 
 
-def _short(reason: str) -> str:
+def short_reason(reason: str) -> str:
     """The reason, of many idle leaves the first two only."""
     parts = visible(reason).split("; ")
     idle = [part for part in parts if part.startswith("no better than without")]
@@ -156,7 +166,8 @@ def _short(reason: str) -> str:
     return "; ".join(shown) + (f"; nor without {len(idle) - 2} more of its conditions" if len(idle) > 2 else "")
 
 
-def _numbers(claim: dict[str, Any]) -> str:
+def numbers_of(claim: dict[str, Any]) -> str:
+    """The numbers of a claim in one line."""
     match claim["side"]:
         case "reads":
             return _reads_numbers(claim)
@@ -247,5 +258,6 @@ def _footer(answer: dict[str, Any]) -> Iterator[str]:
         spent = f"{cost['seconds']:.0f} s, {spent}"
     if cost and cost["llm_calls"]:
         spent += f", {asked(cost)}"
-    yield f"run {answer['run']} · {spent} · notebook {visible(answer['notebook'])} · ledger head {_short_head(answer['ledger_head'])}"
-    yield f"next: {' · '.join(answer['next'])}"
+    head = visible(_short_head(answer["ledger_head"]))
+    yield f"run {visible(answer['run'])} · {spent} · notebook {visible(answer['notebook'])} · ledger head {head}"
+    yield f"next: {' · '.join(map(visible, answer['next']))}"

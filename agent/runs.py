@@ -42,13 +42,28 @@ STOPPED = 130
 
 def ask(config: RunConfig, notebook_path: Place | None, *, as_json: bool) -> int:
     """Answer a question; returns the exit code: 0 answered, 1 out of budget, 130 interrupted."""
-    if config.llm is None or not config.question.strip():
-        parse_question(config.question)
-    check_language_model(config)
+    check_question(config)
     path, say = notebook_path or default_place(), steps_on_stderr()
     check_writable(path)
     say("notebook", str(path))
     target, corpus = open_inputs(config, say)
+    with answered(config, path, context_of(target, corpus, say), say) as (notebook, run, code):
+        _show(notebook, run, as_json=as_json)
+    return code
+
+
+def check_question(config: RunConfig) -> None:
+    """Refuses, before anything is opened, a question that cannot be read and a language model that cannot be asked."""
+    if config.llm is None or not config.question.strip():
+        parse_question(config.question)
+    check_language_model(config)
+
+
+@contextmanager
+def answered(config: RunConfig, path: Place, context: ToolContext, say: Say) -> Iterator[tuple[Notebook, str, int]]:
+    """The notebook, the run that answers a question on opened inputs, and how it ended: 0 answered, 1 out of budget, 130
+    interrupted. An earlier run that answered the same is taken, unless the question is asked again."""
+    target, corpus = context.target, context.corpus
     config = known_dictionaries(config, target)
     if config.llm is None:
         read_question(config.question, target)
@@ -56,31 +71,47 @@ def ask(config: RunConfig, notebook_path: Place | None, *, as_json: bool) -> int
         earlier = None if config.again else _earlier(notebook, config, target, corpus)
         if earlier is not None:
             say("recall", f"answered before in run {earlier}; --again measures anew")
-            return _show(notebook, earlier, as_json=as_json)
+            yield notebook, earlier, 0
+            return
         size = (corpus.name, corpus.sha256, corpus.n_characters)
         run = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size)
-        session = Session(run, config, notebook, context_of(target, corpus, say), [], say)
-        return _shown(session, _work(session), as_json=as_json)
+        yield notebook, run, work(Session(run, config, notebook, context, [], say))
 
 
 def resume(run: str, notebook_path: Place | None, *, as_json: bool) -> int:
     """Go on with a run. Refuses one whose weights, tokenizer or corpus are no longer the same, a rerun and a conversation."""
     path = notebook_path or default_place()
     with Notebook(path, read_only=True) as notebook:  # an unknown run makes no notebook
-        row = queries.find_run(notebook, run)
-        if notebook.wanted(run) is not None:
-            raise UserError(f"run {run} is a batch: go on with `neuronaut label resume {run}`")
-        if row["question"] == CONVERSATION:
-            raise UserError(f"run {run} is a conversation: go on with `neuronaut chat --go-on {run}`")
-        if row["end"] is not None and row["end"]["outcome"] == "answered":
+        if is_over(notebook, run):
             return _show(notebook, run, as_json=as_json)
     with reopened(run, path) as session:
-        return _shown(session, _work(session), as_json=as_json)
+        return _shown(session, work(session), as_json=as_json)
+
+
+def is_over(notebook: Notebook, run: str) -> bool:
+    """Whether a question was answered. Refuses a batch and a conversation."""
+    row = queries.find_run(notebook, run)
+    if notebook.wanted(run) is not None:
+        raise UserError(f"run {run} is a batch: go on with `neuronaut label resume {run}`")
+    if row["question"] == CONVERSATION:
+        raise UserError(f"run {run} is a conversation: go on with `neuronaut chat --go-on {run}`")
+    return _over(notebook, run)
 
 
 @contextmanager
 def reopened(run: str, path: Place) -> Iterator[Session]:
     """A run that was stopped, with its inputs. Refuses one whose inputs changed since, and a rerun."""
+    row = resumable(run, path)
+    check_writable(path)
+    config, say = RunConfig.model_validate(row["config"]), steps_on_stderr()
+    with Notebook(path) as notebook:
+        target, corpus = open_inputs(config, say)
+        refuse_changed(row, target, corpus)
+        yield Session(run, config, notebook, context_of(target, corpus, say), [], say)
+
+
+def resumable(run: str, path: Place) -> dict[str, Any]:
+    """A run that may go on. Refuses a rerun, and one that goes on by another command."""
     with Notebook(path, read_only=True) as notebook:
         row = queries.find_run(notebook, run)
     if row["parent_run"] is not None:
@@ -93,12 +124,7 @@ def reopened(run: str, path: Place) -> Iterator[Session]:
         raise UserError(
             f"run {run} scores an explanation: give its `neuronaut score` command again, which asks nothing twice"
         )
-    check_writable(path)
-    config, say = RunConfig.model_validate(row["config"]), steps_on_stderr()
-    with Notebook(path) as notebook:
-        target, corpus = open_inputs(config, say)
-        refuse_changed(row, target, corpus)
-        yield Session(run, config, notebook, context_of(target, corpus, say), [], say)
+    return row
 
 
 def refuse_changed(row: dict[str, Any], target: TargetModel, corpus: Corpus) -> None:
@@ -131,7 +157,7 @@ def answer_in(outer: Session, config: RunConfig) -> str:
         log, outside = NotebookLog(session), gateway_of(outer)
         session.gateway = outside.inside(log)
         log.count(outside.budget, outside.model, counted=True)
-    if _work(session) == STOPPED:
+    if work(session) == STOPPED:
         raise KeyboardInterrupt
     return run
 
@@ -208,7 +234,7 @@ def _proposers(session: Session, question: Question) -> list[Proposer]:
     return found
 
 
-def _work(session: Session) -> int:
+def work(session: Session) -> int:
     """Answer the question of a run; the exit code."""
     before = _spent_before(session)
     outcome, reason, code = "answered", "", 0

@@ -57,7 +57,8 @@ class Book:
             )
             for name, value in numbers.items()
         ]
-        evidence = book.end_experiment(begun.id, {"payload": {}, "measurements": []}, evidence=measured)
+        left = {"unexplained": {"share": 0.25, "tokens": [" b"]}}
+        evidence = book.end_experiment(begun.id, {"payload": left, "measurements": []}, evidence=measured)
         common = {"complexity": 1, "agreement": 0.2, "difference_high": 0.9, "lacked_leaf_e": None}
         rivals = (
             Rival(claim="beaten", f1=0.3, difference=0.6, difference_low=0.5, **common),

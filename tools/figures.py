@@ -1,8 +1,9 @@
 """Figures of what was found: grids, attention, curves and circuits, as SVG and (but for circuits) as Plotly JSON."""
 
+import base64
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,21 @@ class Figure:
     """A figure by its name, which files take too. plotly: {"data": …, "layout": …} or None; svg: a whole document."""
 
     name: str
-    plotly: dict[str, Any] | None
-    svg: str
+    plotly: dict[str, Any] | None = field(repr=False)
+    svg: str = field(repr=False)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w-]+", self.name, re.ASCII):
             raise ValueError(f"{self.name!r} is no name of a file")
+
+    @property
+    def address(self) -> str:
+        """The drawing as a data URI: in an image, what is drawn can neither run nor style anything outside."""
+        return f"data:image/svg+xml;base64,{base64.b64encode(self.svg.encode()).decode()}"
+
+    def _repr_html_(self) -> str:
+        """What Jupyter shows."""
+        return f'<img alt="{self.name}" style="max-width:100%" src="{self.address}">'
 
 
 def heat_map(

@@ -127,6 +127,12 @@ class ToolContext:
         self._activations.setdefault((unit, split, block, n_tokens), values[-1].copy())
         return values[:-1]
 
+    def forget_above(self, n_bytes: int) -> None:
+        """Forget the activations that were read first, until the others take at most so many bytes."""
+        kept = sum(values.nbytes for values in self._activations.values())
+        while kept > n_bytes:
+            kept -= self._activations.pop(next(iter(self._activations))).nbytes
+
 
 A = TypeVar("A", bound=ToolArgs)
 

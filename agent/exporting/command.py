@@ -33,7 +33,15 @@ class What(StrEnum):
     claims = "claims"
     neuronpedia = "neuronpedia"
     delphi = "delphi"
+    report = "report"
     check = "check"
+
+
+class ReportFormat(StrEnum):
+    """What a report is written as."""
+
+    md = "md"
+    ipynb = "ipynb"
 
 
 class NullUnits(StrEnum):
@@ -47,14 +55,18 @@ class NullUnits(StrEnum):
 def export(
     what: Annotated[
         What,
-        typer.Argument(metavar="KIND", help="labels, claims, neuronpedia, delphi; check reads a neuronpedia folder."),
+        typer.Argument(
+            metavar="KIND", help="labels, claims, neuronpedia, delphi, report; check reads a neuronpedia folder."
+        ),
     ],
     out: Annotated[
         Path,
         typer.Option(
-            "--out", help="The file (.parquet, .jsonl, .jsonl.gz, .csv), or the folder of neuronpedia, delphi."
+            "--out",
+            help="The file (.parquet, .jsonl, .jsonl.gz, .csv; of a report .md, .ipynb), or the folder of neuronpedia, delphi.",
         ),
     ],
+    of: Annotated[str | None, typer.Argument(metavar="[RUN]", help="As --run.")] = None,
     run: Annotated[
         str | None, typer.Option("--run", help="One run or batch; without, all runs that have ended.")
     ] = None,
@@ -71,6 +83,9 @@ def export(
     creator: Annotated[str | None, typer.Option(help="Neuronpedia's id of the user who will own the rows.")] = None,
     method: Annotated[str | None, typer.Option(help="Name of the explanation type, as registered there.")] = None,
     explainer: Annotated[str | None, typer.Option(help="Name of the explainer model, as registered there.")] = None,
+    form: Annotated[
+        ReportFormat | None, typer.Option("--format", help="Of a report; without, the ending of --out decides.")
+    ] = None,
     vectors: Annotated[bool, typer.Option("--vectors", help="Also the upload of each unit's write vector.")] = False,
     validate: Annotated[
         bool, typer.Option("--validate", help="Check the folder afterwards; exit 1 if anything is wrong.")
@@ -81,8 +96,13 @@ def export(
 
     Example: neuronaut export labels --out labels.parquet
     """
-    from neuronaut.agent.exporting.run import There, export_to
+    from neuronaut.agent.exporting.run import There, export_to, one_run
 
+    run = one_run(run, of)
+    if what == What.report:
+        from neuronaut.agent.exporting.report import report_to
+
+        raise typer.Exit(report_to(run, out, form and form.value, notebook, as_json=as_json))
     there = There(model, model_id, source_set, creator, method, explainer, vectors, validate, tuple(dictionary or ()))
     raise typer.Exit(export_to(what.value, out, notebook, run=run, nulls=nulls.value, there=there, as_json=as_json))
 

@@ -34,6 +34,13 @@ class There:
     dictionaries: tuple[str, ...] = ()  # NAME=FOLDER or FOLDER of each
 
 
+def one_run(run: str | None, of: str | None) -> str | None:
+    """The run that was named, as an option or behind the kind. Refuses two."""
+    if run is not None and of is not None and run != of:
+        raise UserError(f"two runs are named, {of!r} and {run!r}: give one of them")
+    return run or of
+
+
 def export_to(
     what: str, out: Path, place: Place | None, *, run: str | None, nulls: Nulls, there: There, as_json: bool
 ) -> int:
@@ -49,7 +56,7 @@ def export_to(
         about |= _writers()[what](notebook, out, run, nulls, there)
     if what == "neuronpedia" and there.validate:
         return _checked(out, about, as_json=as_json)
-    _say(about, as_json=as_json)
+    say(about, as_json=as_json)
     return 0
 
 
@@ -96,11 +103,12 @@ def _checked(out: Path, about: dict[str, Any], *, as_json: bool) -> int:
     if not out.is_dir():
         raise UserError(f"{str(out)!r} is no folder: name one that `neuronaut export neuronpedia` wrote")
     found = faults(out)
-    _say({**about, "checked": str(out), "faults": found}, as_json=as_json)
+    say({**about, "checked": str(out), "faults": found}, as_json=as_json)
     return 1 if found else 0
 
 
-def _say(about: dict[str, Any], *, as_json: bool) -> None:
+def say(about: dict[str, Any], *, as_json: bool) -> None:
+    """Print what was written."""
     if as_json:
         print_json(about)
         return

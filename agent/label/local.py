@@ -12,6 +12,7 @@ from neuronaut.agent.label.turns import AT_ONCE, in_turns
 from neuronaut.agent.label.work import Bench, work_on
 from neuronaut.memory.items import Item, LeaseLost
 from neuronaut.memory.notebook import Notebook
+from neuronaut.tools.heap import trim
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.together import BatchContext
 from neuronaut.tools.units import Unit
@@ -135,6 +136,7 @@ def _together(
             screen.ended(work_on(bench, item, units[item.id], context))
         except LeaseLost as error:
             bench.say("lease", f"{error}; it is left to that one")
+        trim()
 
     if bench.turn is None:
         for item in items:

@@ -1,0 +1,1 @@
+"""neuronaut from Python: `from neuronaut import Lab`."""

@@ -1,0 +1,745 @@
+"""The tools as methods, written from the registry by `python -m neuronaut.agent.api.written`: change the tools instead."""
+
+import abc
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from neuronaut.agent.api.outputs import ToolOutput
+
+
+class ToolMethods(abc.ABC):
+    """Every tool that a person may call, as a method of `Lab`; nothing that they find is recorded."""
+
+    @abc.abstractmethod
+    def tool(self, name: str, /, **args: Any) -> ToolOutput:
+        """What a tool finds."""
+
+    def ablate(
+        self,
+        unit: str,
+        prompts: Sequence[str],
+        *,
+        answer: str | None = None,
+        wrong_answer: str | None = None,
+        how: Literal["zero", "mean", "resample", "constant"] = "resample",
+        value: float | None = None,
+        source: Literal["prompts", "explore"] = "prompts",
+        positions: Literal["last", "all"] | Sequence[int] | None = None,
+        seed: int = 0,
+    ) -> ToolOutput:
+        """How far the score of an answer falls (or the loss of the texts rises) when the unit is replaced: in all (total
+        effect), and along its direct path to the logits alone, where all later parts keep what they had (direct_…).
+
+        Nats per prompt; 0 is no effect, negative means that the unit opposed the answer. resample: its value from
+        another of
+        the prompts. Null: the same for at most 32 random units of the layer and kind; for attn_out and mlp_out, of
+        other layers.
+        Refuses: fewer than 8 prompts; positions that a prompt lacks; prompts of unequal length where each position
+        takes
+        values from the same position of other prompts.
+        Source: Wang et al. 2022, arXiv:2211.00593, section 2.2; McGrath et al. 2023, arXiv:2307.15771 (total and
+        direct).
+
+        What to take out (8.481, L8H3, sae:NAME/12, 8.attn_out, 8.mlp_out), where, what takes its place, and what is
+        watched.
+
+        answer: one token or several; with wrong_answer their difference; without both the loss of the prompts
+        themselves.
+        how: `constant` puts in `value`; `mean` takes the mean of all prompts at the same place, `resample` the value of
+        another
+        prompt there, or both from explore text (`source`). positions: `last`, `all` but BOS, or a list counted from 0
+        without BOS, negative from the end;
+        None is `last` with an answer and `all` without.
+        """
+        return self.tool(
+            "ablate",
+            unit=unit,
+            prompts=prompts,
+            answer=answer,
+            wrong_answer=wrong_answer,
+            how=how,
+            value=value,
+            source=source,
+            positions=positions,
+            seed=seed,
+        )
+
+    def activations_on(self, unit: str, texts: Sequence[str]) -> ToolOutput:
+        """The neuron's activation at each token of the given texts, in the model's own units.
+
+        Which neuron, on which texts.
+        """
+        return self.tool("activations_on", unit=unit, texts=texts)
+
+    def attention_on(self, unit: str, texts: Sequence[str], *, k: int = 10) -> ToolOutput:
+        """Where a head looks on given texts: the pattern of each text as an artifact and, of the first 8 texts, where they
+        have at
+        most 256 tokens, as a figure; and the strongest pairs of query and key.
+
+        weight: share of the query's attention; the first position, where heads rest, is listed apart (resting: its mean
+        share
+        over queries from the third token on). even: what a key would get if attention were spread evenly.
+        Refuses: a neuron; a text that is longer than the context.
+
+        Which head, on which texts, how many pairs of tokens to list.
+        """
+        return self.tool("attention_on", unit=unit, texts=texts, k=k)
+
+    def attribution_patch(
+        self,
+        clean: str,
+        corrupted: str,
+        answer: str,
+        *,
+        wrong_answer: str | None = None,
+        site: Literal["resid_pre", "attn_out", "mlp_out", "resid_post", "heads", "neurons"] = "resid_pre",
+        layer: int | None = None,
+        direction: Literal["denoise", "noise"] = "denoise",
+        metric: Literal["log_prob", "kl"] = "log_prob",
+        steps: int = 1,
+        exact: bool = True,
+    ) -> ToolOutput:
+        """The effects of `patch` estimated for all components at once: (other − base activation) · gradient of the metric.
+
+        effect: as in `patch`, to first order. rank_agreement: Spearman correlation over the components between the
+        estimate
+        and exact patching, null 0; left out without `exact`.
+        Refuses what `patch` refuses.
+        Source: Nanda 2023, "Attribution patching"; Sundararajan et al. 2017, arXiv:1703.01365; Hanna et al. 2024,
+        arXiv:2403.17806 (gradients integrated along the input embeddings).
+
+        As for `patch`. steps: runs between base and other prompt over which the gradient is averaged (integrated
+        gradients);
+        1 takes the gradient of the base run alone. exact: patch exactly as well, and say how well the order agrees.
+        """
+        return self.tool(
+            "attribution_patch",
+            clean=clean,
+            corrupted=corrupted,
+            answer=answer,
+            wrong_answer=wrong_answer,
+            site=site,
+            layer=layer,
+            direction=direction,
+            metric=metric,
+            steps=steps,
+            exact=exact,
+        )
+
+    def capture(
+        self,
+        site: Literal["resid_pre", "attn_out", "mlp_out", "resid_post", "neurons", "heads", "pattern"],
+        layer: int,
+        texts: Sequence[str],
+    ) -> ToolOutput:
+        """Mean, standard deviation and extremes of a site on given texts, in the model's own units; the array is an
+        artifact.
+
+        mean_norm: mean over tokens (pattern: heads and queries; heads: also heads) of the Euclidean length of the last
+        axis.
+        The array is right-padded with NaN; special tokens are part of it. Refuses more than 1 GiB of activations.
+
+        Which site of which layer, on which texts.
+        """
+        return self.tool("capture", site=site, layer=layer, texts=texts)
+
+    def compare_circuits(
+        self,
+        tasks: Sequence[str],
+        members: Sequence[Sequence[str]],
+        *,
+        how: Literal["resample", "mean"] = "resample",
+        n: int = 32,
+        n_random: int = 100,
+        seed: int = 0,
+    ) -> ToolOutput:
+        """Shared members of the circuits of two tasks (Jaccard), and the share of each task's gap that is left without the
+        other's
+        circuit.
+
+        jaccard: 1 for equal circuits; null: random circuits of as many members of each type. left: 1 is unharmed, 0 all
+        is
+        lost; null: what is left without random circuits like the other's, as mean and percentile (0: the other's
+        circuit
+        harms more than all of them). Prompts are those of the search half. A member at one role counts as its whole
+        head or MLP,
+        since the prompts of two tasks have other roles.
+        Refuses: a task that the target cannot do; members that are no nodes.
+
+        Two tasks with the members of their circuits, and how many prompts and random circuits are run.
+        """
+        return self.tool("compare_circuits", tasks=tasks, members=members, how=how, n=n, n_random=n_random, seed=seed)
+
+    def decompose(
+        self,
+        of: Literal["OV", "QK", "W_in", "W_out", "activations"],
+        *,
+        unit: str | None = None,
+        layer: int | None = None,
+        site: Literal["resid_pre", "attn_out", "mlp_out", "resid_post", "neurons", "heads", "pattern"] = "resid_post",
+        method: Literal["pca", "ica", "nmf"] = "pca",
+        k: int = 5,
+        tokens: int = 8,
+        n_tokens: int = 8192,
+        seed: int = 0,
+    ) -> ToolOutput:
+        """The k strongest directions of a weight matrix or of activations, with the tokens of each, and how much they
+        explain.
+
+        OV, QK, W_in, W_out: singular vectors, the gains of the norms before folded in. reads: tokens whose embedding
+        lies most along
+        the direction that is read (QK: queries; looks at: keys); writes: tokens that the direction written promotes;
+        W_in, W_out: the
+        neurons along it. Signs are chosen so that the larger entries are positive.
+        activations: PCA, ICA (FastICA) or NMF of a site on explore text, special tokens left out; at: the tokens where
+        a component
+        is largest, one a document; writes as above, for sites of the residual stream.
+        explained: share of the squared norm (activations: of the variance; NMF: of the squared norm) that the k
+        directions rebuild;
+        its null is the same of shuffled entries (activations: each dimension shuffled over tokens).
+        Refuses: OV and QK without a head; NMF of activations below 0; the attention pattern.
+        Source: Millidge & Black 2022, "The singular value decompositions of transformer weight matrices are highly
+        interpretable";
+        Hyvärinen & Oja 2000 (FastICA); Lee & Seung 1999 (NMF).
+
+        of: a head's OV or QK circuit (give unit), a layer's W_in or W_out, or activations of a site on explore text
+        (give
+        layer; method; n_tokens). k: directions. tokens: listed for each.
+        """
+        return self.tool(
+            "decompose",
+            of=of,
+            unit=unit,
+            layer=layer,
+            site=site,
+            method=method,
+            k=k,
+            tokens=tokens,
+            n_tokens=n_tokens,
+            seed=seed,
+        )
+
+    def describe_program(
+        self,
+        *,
+        vocabulary: Sequence[str] = (),
+        length: int | None = None,
+        n: int = 600,
+        held_out: int = 200,
+        seed: int = 0,
+    ) -> ToolOutput:
+        """A small model as a program over its parts: a line for each head and group of neurons that matters, with its role
+        and
+        what it reads, as data that can be run without the model, and how often that says what the model says.
+
+        reproduced: share of new random texts on which the program says the model's likeliest token at every place; its
+        null is
+        the better of the commonest output of each place and of the program with the values of its tables exchanged.
+        Edges are scored by what the reader does when that one contribution alone is exchanged or taken out, all else
+        held fixed:
+        attention moved, share of what is carried, share of places at which neurons write something else, probability
+        moved.
+        Which parts are idle is first asked of the weights: what no reader's weights take up is left out. In models of
+        more than
+        64 heads or 2048 neurons only those of the largest attribution are described; what is left out costs agreement.
+        Refuses: words that are no tokens, and texts that the context has no room for.
+
+        Of which words the texts are made, how long they are, and how many are read.
+
+        vocabulary: pieces, with the leading space where they have one; none is the whole vocabulary of a small model.
+        length: in
+        words; none is 12, or as many as the context has room for. n: random texts learnt from, beside all short ones.
+        """
+        return self.tool("describe_program", vocabulary=vocabulary, length=length, n=n, held_out=held_out, seed=seed)
+
+    def find_circuit(
+        self,
+        task: str,
+        *,
+        method: Literal["nodes", "eap", "eap_ig", "acdc"] = "nodes",
+        order: Literal["effect", "backward", "forward", "random"] = "effect",
+        threshold: float = 0.9,
+        nats: float = 0.03,
+        how: Literal["resample", "mean"] = "resample",
+        corruption: str | None = None,
+        n: int = 48,
+        seed: int = 0,
+        reruns: int = 2,
+        budget: float = 50000,
+        positions: bool = False,
+    ) -> ToolOutput:
+        """Heads and MLPs that keep a share of a task's clean-corrupted gap when everything else carries corrupted prompts.
+
+        share: 1 is the whole model, 0 the corrupted prompts; measured on the prompts of the search, so that it flatters
+        the
+        circuit: `test_circuit` measures it on others. null: the largest share of 20 random circuits of as many members
+        of each
+        type (and role, by positions). idle: members whose removal costs no more than a non-member's there; idle_p: the
+        largest p
+        of a member, 1 where the budget was spent. reruns: searches in random order and their Jaccard overlap with the
+        circuit.
+        Refuses: a task that the target cannot do (accuracy below 0.8), or whose corruption changes nothing; positions
+        of edges.
+        Sources: Wang et al. 2022, arXiv:2211.00593; Lan et al. 2024, arXiv:2311.04131; Hanna et al. 2024,
+        arXiv:2403.17806;
+        Conmy et al. 2023, arXiv:2304.14997.
+
+        The task, and how its circuit is searched.
+
+        method: `nodes` prunes whole heads and MLPs, the others single edges. order: in which nodes are tried.
+        threshold: share
+        of the clean-corrupted gap that the circuit keeps. nats: for acdc instead, by which one edge may move the
+        prediction.
+        how: what all else carries, the corrupted twin's value or the mean over corrupted prompts (edges: always the
+        twin's).
+        reruns: further searches of nodes, in random order, to see whether they find the same. budget: forwards of a
+        search; its null, its idle members and its figure come on top. positions: what
+        pruning leaves is split by the roles of the prompt ("L4H2@end", "mlp3@subject") and pruned again; positions at
+        which no
+        slot stands in every prompt are one role, "rest".
+        """
+        return self.tool(
+            "find_circuit",
+            task=task,
+            method=method,
+            order=order,
+            threshold=threshold,
+            nats=nats,
+            how=how,
+            corruption=corruption,
+            n=n,
+            seed=seed,
+            reruns=reruns,
+            budget=budget,
+            positions=positions,
+        )
+
+    def firing(self, unit: str) -> ToolOutput:
+        """When the neuron counts as firing: above t = median + (top − median) / 2 on explore text, top the median of its
+        20
+        largest document maxima. base_rate: share of explore tokens at which it fires.
+
+        payload.abstained says why there is no such rule (too rare here, this side does not exist).
+        special_token: it is larger on a special token than its top; special tokens are left out of search and scores.
+
+        Which neuron; a trailing `-` asks about its downward side.
+        """
+        return self.tool("firing", unit=unit)
+
+    def head_scores(
+        self,
+        *,
+        unit: str | None = None,
+        n_tokens: int = 4096,
+        embedding: Literal["token", "mlp0"] = "mlp0",
+        seed: int = 0,
+    ) -> ToolOutput:
+        """What kind each head is, of all heads at once: shares of attention on repeated random tokens and on explore text,
+        and
+        what heads write of a token that they look at.
+
+        previous, current, first, duplicate, induction, start: mean share of a query's attention on these keys, in [0,
+        1]; entropy
+        in nats. copying: mean share of the other tokens' logits below the token's own (OV circuit, 0.5 is chance);
+        successor: share
+        of digits, number words, months, days and letters of which the next one gets the largest logit of its order.
+        Nulls: keys of the shuffled text (duplicate, induction), attention spread evenly (the other places), another
+        token
+        in place of the own one (copying), chance (successor); percentile among all heads, if one is asked about.
+        Intervals are
+        over documents. Rows without `_text` are of the random tokens and of the weights.
+        Refuses: a unit that is no head of the model.
+        Source: Olsson et al. 2022, arXiv:2209.11895; Elhage et al. 2021; Gould et al. 2023, arXiv:2312.09230.
+
+        unit: the head that is measured against all others; without one, for each score the head that has most of it.
+        n_tokens: of explore text. embedding: what stands for a token in copying and successor, itself or with the first
+        MLP's answer to it.
+        """
+        return self.tool("head_scores", unit=unit, n_tokens=n_tokens, embedding=embedding, seed=seed)
+
+    def head_tokens(
+        self,
+        unit: str,
+        *,
+        k: int = 10,
+        tokens: Sequence[str] = (),
+        embedding: Literal["token", "mlp0"] = "mlp0",
+        seed: int = 0,
+    ) -> ToolOutput:
+        """Token pairs of a head by its weights: which query token scores highest with which key token, and which logits a
+        token
+        that is looked at raises and lowers most.
+
+        query_key: attention scores by the tokens alone, each key's mean over the queries taken off. output_value:
+        logits. Gains
+        are folded in; biases, positions (rotary ones too), the scales of norms and norms of queries and keys are left
+        out.
+        copying: mean share of the other tokens' logits below the token's own, in [0, 1]; matching: the same of the
+        token as its
+        own key. Nulls: the score of another token in its place; percentile among all heads of the layer.
+        Refuses: a neuron; fewer than 3 tokens; text that is no single token.
+        Source: Elhage et al. 2021, A Mathematical Framework for Transformer Circuits.
+
+        Which head, how many pairs. tokens: those between which pairs are sought, all tokens of explore text (at most
+        1024,
+        drawn by the seed) where none are given. embedding: what stands for a token, itself or with the first MLP's
+        answer.
+        """
+        return self.tool("head_tokens", unit=unit, k=k, tokens=tokens, embedding=embedding, seed=seed)
+
+    def importance(
+        self,
+        prompt: str,
+        *,
+        answer: str = "",
+        parts: Literal["components", "heads", "neurons"] = "components",
+        n_texts: int = 16,
+        k: int = 10,
+        seed: int = 0,
+    ) -> ToolOutput:
+        """What the answer to a prompt rests on: how far its log-probability falls when a head, an MLP or a neuron carries
+        what it
+        carries on other text (resample ablation at all positions, total effect), each alone.
+
+        drop: nats, mean over the texts with its interval; positive helps the answer, negative opposes it. The parts
+        stand in the
+        order of their drops on other texts than those on which they are measured, so that the first is not the
+        luckiest. Null:
+        components and heads: the median of all of them; neurons: 32 random ones of the model. Of neurons only those of
+        the
+        largest gradient estimates are measured; rank_agreement is the Spearman correlation of estimate and measurement,
+        null 0.
+        Refuses a prompt that is longer than most texts.
+        Source: Chan et al. 2022, "Causal scrubbing" (resample ablation); Nanda 2023, "Attribution patching".
+
+        The prompt and what may matter: `components` are all heads and MLPs. answer: "" is the model's likeliest token;
+        it may
+        be several tokens, and without a leading space the likelier of both is meant. n_texts: of explore text, whose
+        activations take the place of the prompt's, and as many again to choose by.
+        """
+        return self.tool("importance", prompt=prompt, answer=answer, parts=parts, n_texts=n_texts, k=k, seed=seed)
+
+    def intervene(self, texts: Sequence[str], edits: Sequence[Mapping[str, Any]], *, k: int = 5) -> ToolOutput:
+        """The next-token distribution after each text with any list of edits in place, beside the plain one.
+
+        kl is KL(plain || edited) in nats at the last position, mean over texts; no edit gives 0.
+
+        Texts, the edits, how many next tokens to list.
+        """
+        return self.tool("intervene", texts=texts, edits=edits, k=k)
+
+    def logit_lens(
+        self,
+        text: str,
+        *,
+        answer: str | None = None,
+        wrong_answer: str | None = None,
+        position: int = -1,
+        lens: Literal["plain", "tuned"] = "plain",
+        k: int = 5,
+    ) -> ToolOutput:
+        """What the model would predict if it ended before each layer, and how much each head, MLP and neuron adds to the
+        answer.
+
+        layers: prediction at the position by the residual before each layer, read by the last norm and the unembedding
+        (tuned: after
+        the trained map); the last row is the model's own output. kl: of that output from the prediction, in nats.
+        components:
+        logits, less those of wrong_answer; with the embedding, the biases of attention and of the last norm they add up
+        to the
+        model's logit (before a soft cap) as long as the last norm's scale is taken as it is.
+        settled_from: the first row from which on the likeliest token stays; its null is the last row.
+        Refuses: answers that are no single tokens or equal; a position outside the text; `tuned` before it was trained.
+        Source: nostalgebraist 2020, "interpreting GPT: the logit lens"; Belrose et al. 2023, arXiv:2303.08112; Elhage
+        et al. 2021
+        (direct attribution).
+
+        Which text, which answers (single tokens). answer: the model's own without one; wrong_answer: its logit is taken
+        off
+        that of the answer. position: in the text as tokens, the start token counted; negative ones count from the end.
+        lens:
+        `tuned` is the one that `tune_lens` has trained. k: tokens a layer, and neurons.
+        """
+        return self.tool(
+            "logit_lens", text=text, answer=answer, wrong_answer=wrong_answer, position=position, lens=lens, k=k
+        )
+
+    def mistakes(
+        self, unit: str, predicates: Sequence[str], *, told: int = 16, k: int = 8, context: int = 12
+    ) -> ToolOutput:
+        """F1, precision and coverage of predicates on explore text, and where they are wrong.
+
+        missed: places where the neuron fires and a predicate does not hold, the strongest first. silent: where one
+        holds and
+        the neuron does not fire, the lowest activation first. wrong: the numbers of the predicates that are wrong
+        there, from
+        0. The first `told` predicates take turns, the best one first, each with one place a document, two a token
+        before more; those with less than half of the best F1 are left out, since their mistakes tell little.
+
+        Which neuron, the predicates (JSON), how many of them have their wrong places told, how many such places of each
+        kind,
+        how many tokens to each side of a place.
+        """
+        return self.tool("mistakes", unit=unit, predicates=predicates, told=told, k=k, context=context)
+
+    def model_card(self) -> ToolOutput:
+        """Layers, heads, widths, vocabulary, context, norm, activation, gating, tied embeddings and the fingerprint."""
+        return self.tool("model_card")
+
+    def patch(
+        self,
+        clean: str,
+        corrupted: str,
+        answer: str,
+        *,
+        wrong_answer: str | None = None,
+        site: Literal["resid_pre", "attn_out", "mlp_out", "resid_post", "heads", "neurons"] = "resid_pre",
+        layer: int | None = None,
+        direction: Literal["denoise", "noise"] = "denoise",
+        metric: Literal["log_prob", "kl"] = "log_prob",
+    ) -> ToolOutput:
+        """How much of the answer comes back (or is lost) when one activation of the other run is put in, each alone.
+
+        effect: `denoise`: (patched − corrupted) / (clean − corrupted) of the metric, 1 is the clean run, 0 the
+        corrupted one;
+        `noise`: (clean − patched) / (clean − corrupted), 1 is all lost. The metric is the log-probability of the
+        answer, less
+        that of wrong_answer where given (for single tokens the logit difference); an answer of several tokens is scored
+        as
+        their sequence; `kl`: less the divergence of the clean prediction from that of the run.
+        Refuses: prompts or answers that are equal, prompts of unequal length, scores that are equal up to rounding.
+        Source: Heimersheim & Nanda 2024, arXiv:2404.15255.
+
+        Clean and corrupted prompt of equal length in tokens, the answers, and what is carried over.
+
+        wrong_answer: what the corrupted prompt asks for; without it the answer's log-probability alone is measured.
+        site: all
+        but heads and neurons are carried over position by position; heads and neurons one by one, at all positions.
+        layer: None is every layer (neurons need one). direction: `denoise` puts clean activations into the corrupted
+        run,
+        `noise` corrupted ones into the clean run. metric: `kl` looks at the whole distribution and not at the answers.
+        """
+        return self.tool(
+            "patch",
+            clean=clean,
+            corrupted=corrupted,
+            answer=answer,
+            wrong_answer=wrong_answer,
+            site=site,
+            layer=layer,
+            direction=direction,
+            metric=metric,
+        )
+
+    def path_patch(
+        self,
+        clean: str,
+        corrupted: str,
+        answer: str,
+        senders: Sequence[str],
+        *,
+        wrong_answer: str | None = None,
+        receivers: Sequence[str] | None = None,
+        direction: Literal["denoise", "noise"] = "noise",
+        metric: Literal["log_prob", "kl"] = "log_prob",
+        seed: int = 0,
+    ) -> ToolOutput:
+        """How much of the answer is lost (or comes back) when what the senders write in the other run reaches the chosen
+        receivers
+        only, all later parts running on with what these then give.
+
+        effect: share of the metric, as in `patch`; 0 is nothing, 1 is all. total: through every receiver, which is to
+        patch the
+        senders themselves; direct: through the logits alone. edges: each sender to each receiver alone. Null: the same
+        through
+        32 random sets of as many other senders of the same kinds that reach one of the receivers (percentile), where
+        there are
+        such.
+        Refuses what `patch` refuses, names of parts that do not exist, and receivers that all read before the senders
+        write.
+        Source: Wang et al. 2022, arXiv:2211.00593, section 3; Goldowsky-Dill et al. 2023, arXiv:2304.05969.
+
+        Clean and corrupted prompt of equal length in tokens, the answers, and the edges along which the other run is
+        carried.
+
+        senders: "embed", heads such as "L4H2", MLPs such as "mlp9". receivers: inputs of heads such as "L7H0.q" (".k",
+        ".v";
+        "L7KV0.k" where heads share keys and values), of MLPs such as "mlp9", or "logits"; None is every part that reads
+        later.
+        direction, metric, wrong_answer: as in `patch`. seed: draws the sets of other senders.
+        """
+        return self.tool(
+            "path_patch",
+            clean=clean,
+            corrupted=corrupted,
+            answer=answer,
+            wrong_answer=wrong_answer,
+            senders=senders,
+            receivers=receivers,
+            direction=direction,
+            metric=metric,
+            seed=seed,
+        )
+
+    def promoted_tokens(self, unit: str, *, k: int = 10) -> ToolOutput:
+        """Tokens that the write vector of a neuron or feature promotes and suppresses directly (direct logit attribution):
+        logits per unit
+        of activation, the final norm's gain folded in and its scale left out.
+
+        spread is the standard deviation over the vocabulary; its null is that of the other units there (percentile).
+
+        Which neuron, how many neighbours and tokens to list.
+        """
+        return self.tool("promoted_tokens", unit=unit, k=k)
+
+    def steer(
+        self,
+        unit: str,
+        prompts: Sequence[str],
+        token: str,
+        *,
+        doses: Sequence[float] = (0.0, 0.5, 1.0, 2.0, 4.0),
+        how: Literal["set", "scale", "add"] = "set",
+        positions: Literal["last", "all"] | Sequence[int] = "last",
+        kl: float = 0.1,
+        generate: int = 0,
+        seed: int = 0,
+    ) -> ToolOutput:
+        """Dose-response of a token's log-probability when a neuron or head is set to, moved by or scaled by each dose.
+
+        slope: nats per unit of dose, mean over prompts of the least-squares line; r2: of the mean curve. Null: at most
+        16 other
+        units of the layer (and, in the payload, 16 random directions), added to what the layer writes with the norm of
+        the
+        unit's own change. effect_at_kl: change of the log-probability at the dose at which KL(plain ‖ steered) of the
+        next
+        token is `kl` nats, mean over prompts; null: random directions at the same divergence; left out where no dose
+        reaches it.
+        changed_tokens: share of the tokens written on that differ from those without; null: random directions of equal
+        norm.
+        Source: Turner et al. 2023, arXiv:2308.10248 (vectors added, beside random ones of equal norm).
+
+        The neuron, head or feature, the doses and the token that is watched (several tokens are scored as their
+        sequence).
+
+        how: `set` and `add` are in the model's own units of activation, `scale` multiplies (1 is no change; the only
+        way for a
+        head). positions: `last`, `all` but BOS, or a list counted from 0 without BOS, negative from the end. kl: nats
+        at which
+        strengths are matched. generate: tokens that are written on, with the last of the doses held in place.
+        """
+        return self.tool(
+            "steer",
+            unit=unit,
+            prompts=prompts,
+            token=token,
+            doses=doses,
+            how=how,
+            positions=positions,
+            kl=kl,
+            generate=generate,
+            seed=seed,
+        )
+
+    def swap_units(
+        self,
+        unit: str,
+        other: str,
+        *,
+        scale: Literal["raw", "statistics", "fitted"] = "statistics",
+        n_tokens: int = 2000,
+        seed: int = 0,
+    ) -> ToolOutput:
+        """How well two units stand in for each other: what the model loses when each carries the other's activations.
+
+        The activations are those of the plain run. kl: KL(plain ‖ swapped) in nats a token of explore text, mean over
+        documents; null: random pairs of the units' layers whose swap writes as much to the residual stream. loss_rise:
+        the same
+        of the loss. interchangeability: 1 − kl / the median of kl when each carries a random unit of the other's layer
+        instead; 1 is the same
+        job, 0 no better than chance, below 0 worse; left out where nothing is lost then either.
+        Refuses units of different kinds, and a unit with itself. Heads have no common basis: raw values tell of copies
+        only.
+
+        Two neurons or two heads, and how the activation of one is made one of the other.
+
+        scale: `raw` puts it in as it is; `statistics` gives it mean and standard deviation of the place that it takes
+        (of each
+        component, for heads); `fitted` maps it there by least squares, so that it counts what the one knows of the
+        other.
+        n_tokens: of explore text; the first half of the documents gives statistics and maps, the others are measured.
+        """
+        return self.tool("swap_units", unit=unit, other=other, scale=scale, n_tokens=n_tokens, seed=seed)
+
+    def tasks(
+        self, *, names: Sequence[str] = (), corruption: str | None = None, n: int = 32, seed: int = 0
+    ) -> ToolOutput:
+        """The tasks, with the target's accuracy on each and how far corruption moves its answer; which of them it can do.
+
+        accuracy: share of prompts whose likeliest token (for verbs, brackets, names and years: the likeliest answer) is
+        right; a
+        task can be done from 0.8 on. gap: mean clean less corrupted log-odds of right against wrong answers, nats, null
+        0. Only
+        prompts of the search half are looked at. A task that the tokenizer cannot express says so instead.
+
+        Which tasks (none named: all), with which corruption (the usual one of each), on how many prompts.
+        """
+        return self.tool("tasks", names=names, corruption=corruption, n=n, seed=seed)
+
+    def token_table(self, unit: str, *, back: int = 0, k: int = 20) -> ToolOutput:
+        """The tokens that stand some places before the firing ones on explore text: how often the neuron fires there.
+
+        back: 0 is the current token, 1 the one before it. rate: share of the `n` occurrences with a neuron that fires
+        `back`
+        tokens later; its null is the share of all tokens on which it fires.
+
+        Which neuron, how many tokens before the firing ones the table is about, how many rows.
+        """
+        return self.tool("token_table", unit=unit, back=back, k=k)
+
+    def top_examples(
+        self,
+        unit: str,
+        *,
+        k: int = 10,
+        context: int = 12,
+        band: Literal["top", "quantiles", "random"] = "top",
+        seed: int = 0,
+    ) -> ToolOutput:
+        """Contexts from explore text in which the neuron is most active (top), one of each equal-count band of document
+        maxima (quantiles), or random places (random). A trailing `-` on the unit asks for its lowest activations.
+
+        At most one context a document, from the first 50,000 explore tokens; special tokens are left out. Of a head:
+        pairs of
+        query and key, by the share of the query's attention that the key gets; the first position, where heads rest, is
+        no key.
+
+        Which neuron or head, how many contexts a band, how many tokens to each side.
+        """
+        return self.tool("top_examples", unit=unit, k=k, context=context, band=band, seed=seed)
+
+    def tune_lens(self, *, n_tokens: int = 16384, steps: int = 250, again: bool = False, seed: int = 0) -> ToolOutput:
+        """How far the tuned lens of each layer is from the model's output, beside the plain lens; it is trained on explore
+        text
+        and kept for `logit_lens`.
+
+        kl_tuned: KL(model's output ‖ lens) in nats, mean over layers and tokens of explore documents that it was
+        neither trained
+        nor stopped on; its null is the plain lens there. Of the documents 80 % train, 10 % stop, 10 % are measured.
+        Refuses: fewer than 20 explore documents; a model whose output is not its last norm and its unembedding.
+        Source: Belrose et al. 2023, arXiv:2303.08112.
+
+        n_tokens: of explore text. steps: at most. again: train anew though the same lens is kept.
+        """
+        return self.tool("tune_lens", n_tokens=n_tokens, steps=steps, again=again, seed=seed)
+
+    def weights_of(self, unit: str, *, k: int = 10) -> ToolOutput:
+        """Read and write vectors of a neuron, or encoder and decoder vectors of a feature (both (d_model,), as an
+        artifact): norms,
+        their cosine, the nearest units of the layer or dictionary and the nearest token embeddings.
+
+        cos_read_write is in [-1, 1]; its null is the same cosine of the other units there, given as a percentile.
+
+        Which neuron, how many neighbours and tokens to list.
+        """
+        return self.tool("weights_of", unit=unit, k=k)
