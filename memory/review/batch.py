@@ -101,7 +101,7 @@ def batch_page(notebook: Notebook, run: str, known: Known) -> BatchPage:
     failed = [label for label in labels if label.state == "failed"]
     return BatchPage(
         row, Models.read(notebook).slug(row["target"]["id"]), row["end"]["outcome"] if row["end"] else "unfinished", wanted,
-        dict(states), len(items), rate, eta, _cost(notebook, items), _cap(row["config"]),
+        {str(state): n for state, n in states.items()}, len(items), rate, eta, _cost(notebook, items), _cap(row["config"]),
         tuple(word for word in WORDS if any(word in group for group in groups.values())),
         dict(Counter(label.word for label in real)), tuple(sorted(groups.items(), key=lambda one: _order(one[0]))),
         dict(Counter(error_class(label.reason) for label in failed)), tuple(histogram(scores)) if scores else (),
