@@ -37,7 +37,7 @@ def parsed(text: str | bytes, where: str) -> Any:
     """The value of a JSON column. Refuses an altered one."""
     try:
         return json.loads(text)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise UserError(f"{where} holds no JSON: it was altered; `neuronaut verify` says what else was") from None
 
 
