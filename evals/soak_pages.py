@@ -86,7 +86,7 @@ class Pages:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
     def ask(self, target: str, method: str = "GET", body: bytes = b"") -> Answer:
-        """The answer to a path with its query, already quoted. What the application raises is raised here."""
+        """The answer to a path with its query, already quoted; an error that the application has answered is not raised."""
         found: Answer = self._do(self._ask(target, method, body))
         return found
 
@@ -107,7 +107,11 @@ class Pages:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        await self._app(scope, receive, send)
+        try:
+            await self._app(scope, receive, send)
+        except Exception:  # raised on after the page that says so
+            if not sent:
+                raise
         headers = {name.decode(): value.decode("latin-1") for name, value in sent[0]["headers"]}
         return Answer(sent[0]["status"], headers, b"".join(one.get("body", b"") for one in sent[1:]))
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
+from neuronaut.agent.proposers.given import PERSON
 from neuronaut.agent.view import visible
 from neuronaut.tools.units import TASK
 
@@ -80,7 +81,7 @@ def _is_text(value: Any) -> bool:
 def _is_own(key: str, text: str) -> bool:
     if key not in OWN_WORDS:
         return False
-    return not text or _OWN.fullmatch(text) is not None or text.removeprefix(TASK) in _tasks()
+    return not text or _OWN.fullmatch(text) is not None or text == PERSON or text.removeprefix(TASK) in _tasks()
 
 
 @cache

@@ -28,6 +28,10 @@ from neuronaut.tools.errors import UserError
 ALONE = "sandbox; default-src 'none'; style-src 'unsafe-inline'"  # of a picture that is opened by itself
 LONGEST_NAME, LONGEST_REASON, LONGEST_WORDS = 100, 4000, 2000
 AUTHOR = "neuronaut-author"
+BROKEN = (
+    "This page cannot be made from what the notebook holds: it was altered, or neuronaut is at fault. `neuronaut verify` says which; "
+    "what the server printed helps to mend it."
+)
 YEAR = 365 * 24 * 3600
 
 
@@ -54,9 +58,8 @@ def create_app(place: Place, *, allow_review: bool = False, runner: Runner | Non
         Route("/jobs", pages.jobs), Route("/jobs/{job}", pages.job), Route("/jobs/{job}/stop", pages.stop, methods=["POST"]),
         Route("/ask", pages.ask, methods=["POST"]), Route("/rerun", pages.rerun, methods=["POST"]),
     ]  # fmt: skip
-    return Starlette(
-        routes=routes, lifespan=lifespan, exception_handlers={HTTPException: pages.refuse, UserError: pages.refuse}
-    )
+    refused = {HTTPException: pages.refuse, UserError: pages.refuse, Exception: pages.fail}
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=refused)
 
 
 def static(request: Request) -> Response:
@@ -198,6 +201,10 @@ class _Pages:
         )
         sentence = error.detail if isinstance(error, HTTPException) else str(error)
         return self._refusal(status, sentence, request.url.path)
+
+    def fail(self, request: Request, error: Exception) -> Response:
+        """The page in place of one that could not be made; what went wrong is raised on, for whoever watches the server."""
+        return self._refusal(500, BROKEN, request.url.path)
 
     def _refusal(self, status: int, sentence: str, asked: str) -> Response:
         title = "Nothing is here" if status == 404 else HTTPStatus(status).phrase
