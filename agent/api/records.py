@@ -12,6 +12,7 @@ from neuronaut.agent.api.tables import Table, Type, cut
 from neuronaut.agent.view import visible
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
+from neuronaut.memory.search import search
 from neuronaut.tools.units import Unit
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ MOST = 10_000  # claims of one unit
 
 def found_claims(notebook: Notebook, words: str) -> Table:
     """The claims that match, the newest first."""
-    rows = queries.search(notebook, words)
+    rows = search(notebook, words)
     return Table(FOUND, tuple(_found(row) for row in rows), f"claims for {words}", SHOWN_FOUND)
 
 
@@ -68,7 +69,7 @@ class Known:
     def read(cls, notebook: Notebook, unit: Unit, model: str, weights: str) -> "Known":
         """From all runs on the same weights; repeats say nothing new and are left out."""
         addresses = {unit.address, unit.with_sign(-1 if unit.sign > 0 else 1).address}
-        runs = {row["run"] for address in addresses for row in queries.search(notebook, f"unit:{address}", limit=MOST)}
+        runs = {row["run"] for address in addresses for row in search(notebook, f"unit:{address}", limit=MOST)}
         answers = []
         for run in sorted(runs, reverse=True):
             row = queries.find_run(notebook, run)

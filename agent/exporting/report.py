@@ -10,11 +10,11 @@ from typing import Any
 from neuronaut.agent.api.answers import Answer, Claim
 from neuronaut.agent.exporting.markdown import code, plain, table
 from neuronaut.agent.exporting.run import say
-from neuronaut.agent.exporting.tables import storable, whole_file
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import Place, default_place
 from neuronaut.memory.secrets import find_secrets
+from neuronaut.memory.tables import storable, whole_file
 from neuronaut.tools.errors import UserError
 
 FORMATS = {".md": "md", ".ipynb": "ipynb"}
