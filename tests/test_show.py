@@ -113,7 +113,7 @@ SHOWN = {
     "bytes": ["its content is no text", "3"],
     "result": ["application/json", "⟦ cat⏎ 2.5⟧"],
     "item": ["1.7", "WAITING"],
-    "run": ["another form", "test_reads", "language-model calls"],  # made by hand, so that it has no answer
+    "run": ["what does neuron 1.7 do", "to do", "neuronaut label resume"],  # two items of a batch wait in it
     "of look": ["top_examples", "language-model calls", "1,200 + 30"],
     "batch": ["llm_batch", "scripted"],
     "evaluation": ["planted"],
