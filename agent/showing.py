@@ -88,7 +88,6 @@ def _show_run(notebook: Notebook, run: str, *, as_json: bool) -> None:
     from neuronaut.agent.answer import answer_of
     from neuronaut.agent.render import render
 
-    answer = answer_of(notebook, run)
     trail = [
         {
             "id": e["id"], "tool": e["tool"], "args": e["args"], "prediction": e["prediction"],
@@ -99,14 +98,21 @@ def _show_run(notebook: Notebook, run: str, *, as_json: bool) -> None:
         }
         for e in queries.experiments(notebook, run)
     ]  # fmt: skip
+    try:
+        if not as_json and notebook.wanted(run) is not None:
+            print_parts(list(_batch(notebook, run)))
+            return
+        answer = answer_of(notebook, run)
+        if not as_json:
+            render(answer)
+    except UNLIKE as error:  # the notebook may be anybody's
+        if as_json:
+            raise UserError(f"run {run} holds results of another form than this version knows: give --raw") from error
+        print(f"run {run} holds results of another form than this version knows; what was done in it:")
     if as_json:
         print_json({**answer, "experiments": trail})
-        return
-    if notebook.wanted(run) is not None:
-        print_parts(_batch(notebook, run))
-        return
-    render(answer)
-    print_parts(_trail(notebook, run, trail))
+    else:
+        print_parts(_trail(notebook, run, trail))
 
 
 def _batch(notebook: Notebook, run: str) -> "Parts":

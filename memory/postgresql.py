@@ -216,7 +216,8 @@ _REASONS = {  # by the beginning of the SQLSTATE
     "25P03": "lost its server, which waited too long: what was recorded is kept; resume",
     "28": "cannot be reached because the server refuses this user or password: give them in PGPASSWORD or ~/.pgpass",
     "3D000": "cannot be reached because the server has no such database: make it with `createdb`",
-    "42501": "may not be used by this user: GRANT it CREATE on the schema, and SELECT and INSERT on the tables",
+    "42501": "may not be used by this user: GRANT it CREATE on the schema, SELECT and INSERT on the tables, and UPDATE on "
+    "batch, item, claim_index and claim_count",
     "42P01": "lacks a table: it is damaged; restore a copy or give another --notebook",
     "42703": "lacks a column: it is damaged; restore a copy or give another --notebook",
     "53100": "could not be written because the server's disk is full: what was recorded is kept; free some space and resume",
