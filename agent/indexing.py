@@ -76,7 +76,9 @@ def build(inputs: Inputs, kinds: str, layers: str, shard: str | None, *, engine:
         for note in plan.store.notes:
             say("index", note)
         if "neurons" in chosen and part is None:
-            if isinstance(opened, Here):
+            if opened.target.spec.n_experts:
+                say("index", "activations on the explore sample are kept of models without experts alone")
+            elif isinstance(opened, Here):
                 _keep_activations(opened.target, opened.corpus)
             else:
                 say("index", "activations on the explore sample are kept by --engine local alone")

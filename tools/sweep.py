@@ -128,7 +128,7 @@ def _few_at_once(
 
 
 def _together(layers: Mapping[int, list[tuple[Kind, Any]]], shape: Sequence[int]) -> Iterator[list[int]]:
-    """Layers in order, as many at a time as fit into READ_BYTES."""
+    """Layers in order, as many at a time as fit into READ_BYTES, at least one."""
     group: list[int] = []
     held = 0
     for layer, kinds in layers.items():
