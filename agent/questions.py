@@ -211,7 +211,7 @@ def _about_a_unit(text: str, n_heads: int | None, d_mlp: int | None) -> Question
     features = {Unit.parse(match[0]) for match in _NAMED_FEATURE.finditer(text)}
     others = _NAMED_FEATURE.sub(" ", text)
     experts = {_in_expert(match) for match in _NAMED_IN_EXPERT.finditer(others)}
-    routers = {Unit("router", *_numbers(match)) for match in _NAMED_ROUTER.finditer(others)}
+    routers = {Unit("router", layer, at) for layer, at in map(_numbers, _NAMED_ROUTER.finditer(others))}
     others = _NAMED_ROUTER.sub(" ", _NAMED_IN_EXPERT.sub(" ", others))
     neurons = {_unit("neuron", match) for match in _NAMED_NEURON.finditer(others)}
     heads = {_unit("head", match) for match in _NAMED_HEAD.finditer(others)}

@@ -6,11 +6,17 @@ from typing import Any
 import torch
 
 from neuronaut.tools.errors import UserError
+from neuronaut.tools.targets.architectures import nearest_to, refused_code
 from neuronaut.tools.targets.folder import ModelFolder
+from neuronaut.tools.targets.weight_files import check_weights
 
 
 def load_bridge(folder: ModelFolder, dtype: torch.dtype) -> tuple[Any, str]:
-    """The bridge, and the attention that the plain model would use. Refuses weights that do not fill the model."""
+    """The bridge, and the attention that the plain model would use.
+
+    Refuses an architecture that is not known or brings code of its own, and weights that are cut short or do not fill the model.
+    """
+    check_weights(folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import transformers
@@ -18,6 +24,7 @@ def load_bridge(folder: ModelFolder, dtype: torch.dtype) -> tuple[Any, str]:
 
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
+        _check_architecture(folder)
         from transformer_lens.model_bridge import TransformerBridge
 
         try:
@@ -45,3 +52,18 @@ def load_bridge(folder: ModelFolder, dtype: torch.dtype) -> tuple[Any, str]:
             "they would be random, so download or convert the model again"
         )
     return bridge, attention
+
+
+def _check_architecture(folder: ModelFolder) -> None:
+    """Refuses what transformers does not have."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    kind = folder.config.get("model_type")
+    known = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if reason := refused_code(folder.config, known):
+        raise UserError(f"the model in {str(folder.path)!r} cannot be loaded: {reason}")
+    if not known:
+        raise UserError(
+            f"the model in {str(folder.path)!r} is of the architecture {str(kind)[:80]!r}, which is no language model that is "
+            f"known here: {nearest_to(str(kind))}"
+        )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.features.dictionary import Dictionary
+from neuronaut.tools.targets.architectures import nearest_to
 from neuronaut.tools.targets.base import (
     EdgeGradients,
     EdgeStart,
@@ -70,6 +71,7 @@ class TransformerLensTarget(WeightVectors):
         self._blocks: nn.ModuleList = self._model.get_submodule(bridge.adapter.component_mapping["blocks"].name)
         self._attend(self._fast_attention)
         self._refuse_strange_layers()
+        _ = self.vocabulary  # a tokenizer of another model is refused before anything is asked
         self.forwards = 0.0
 
     @property
@@ -111,7 +113,8 @@ class TransformerLensTarget(WeightVectors):
             fault = fault or fault_of(read, written, post_norm=layer.post_norm is not None, tolerance=tolerance)
             if fault:
                 raise UserError(
-                    f"{self.spec.name} cannot be studied, since its layer {number} is built in a way that is not known: {fault}"
+                    f"{self.spec.name} cannot be studied, since its layer {number} is built in a way that is not known: {fault}; "
+                    + nearest_to(str(self._folder.config.get("model_type")))
                 )
 
     @property
