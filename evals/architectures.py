@@ -23,7 +23,7 @@ from torch import Tensor
 from neuronaut.tools.circuits.wires import Wires
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.features.dictionary import Dictionary, Layout
-from neuronaut.tools.features.saelens import place_of
+from neuronaut.tools.features.places import place_of
 from neuronaut.tools.look.lens import Attribution
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
 from neuronaut.tools.targets.load import load_target

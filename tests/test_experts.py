@@ -245,7 +245,7 @@ def test_a_planted_expert_neuron_is_found(planted: tuple[str, ...], neuronaut: C
     said = neuronaut("ask", f"what does neuron {PLANTED.address} do", *planted, "--json")
     assert said.code == 0, said.err
     claims = json.loads(said.out)["claims"]
-    supported = [claim for claim in claims if claim["status"] == "SUPPORTED" and claim["side"] == "reads"]
+    supported = [one for one in claims if (one["status"], one["side"], one["sign"]) == ("SUPPORTED", "reads", 1)]
     assert len(supported) == 1, claims
     assert WORD in supported[0]["claim"]
 
@@ -262,7 +262,7 @@ def test_neurons_of_experts_are_labelled_and_indexed(
     planted: tuple[str, ...], neuronaut: Callable[..., Any], tmp_path: Path
 ) -> None:
     path = tmp_path / "n.db"
-    label = ("label", "--units", "0.e3.4-0.e3.6", *planted, "--fast", "--notebook", path)
+    label = ("label", "0.e3.4-0.e3.6", *planted, "--fast", "--notebook", path)
     said = neuronaut(*label)
     assert said.code == 0, said.err
     assert "0.e3.5" in said.out + said.err
