@@ -5,6 +5,7 @@ import runpy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.targets.base import TargetModel
-from neuronaut.tools.targets.layers import PROBED, fault_of
+from neuronaut.tools.targets.layers import PROBED, check_alike, fault_of
 from neuronaut.tools.targets.load import load_target
 
 _made = runpy.run_path(str(Path(__file__).with_name("tiny_models.py")))
@@ -105,7 +106,7 @@ def test_weights_that_would_be_made_up_are_refused(copy: Path) -> None:
         ("bloom", "do not add up"),
         ("granite", "do not add up"),
         ("qwen2_moe", "shared expert, whose neurons have no address"),
-        ("mixed_moe", "layer 0 has 4 experts of 12 neurons and layer 1 has 40 neurons"),
+        ("mixed_moe", "not every layer has plain attention and an MLP of neurons or of experts"),
     ],
 )
 def test_an_architecture_whose_sites_mean_something_else_is_refused(family: str, reason: str, tmp_path: Path) -> None:
@@ -127,7 +128,7 @@ def _config(folder: Path, **changes: object) -> None:
         ),
         ({"model_type": "qwen99_moe"}, "nearest that is checked is 'qwen3_moe'"),
         ({"model_type": "xyz"}, "known here: checked are gemma2, .*gpt_oss"),
-        ({"model_type": "bert"}, "bert|cannot be loaded"),
+        ({"model_type": "bert"}, r"cannot be loaded: .*'bert' is not an architecture that is checked; checked are"),
         (
             {"model_type": "mine", "auto_map": {"AutoModelForCausalLM": "modeling_mine.Mine"}},
             r"code of its own \('modeling_mine\.Mine'\), which would be run .* converted to an architecture",
@@ -204,6 +205,13 @@ def test_a_tokenizer_that_knows_no_offsets_is_refused(copy: Path) -> None:
     (copy / "tokenizer.json").rename(copy / "tokenizer.model")
     with pytest.raises(UserError, match="does not say which characters a token stands for; save a fast one"):
         load_target(copy)
+
+
+def test_a_model_whose_layers_are_not_alike_is_refused(target: TargetModel) -> None:
+    alike = [SimpleNamespace(experts=SimpleNamespace(n_experts=4, width=width)) for width in (12, 12, 10)]
+    check_alike(alike[:2], target.spec)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="layer 0 has 4 experts of 12 neurons and layer 2 has 4 experts of 10 neurons"):
+        check_alike(alike, target.spec)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("post_norm", [False, True])

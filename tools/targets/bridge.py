@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from neuronaut.tools.errors import UserError
-from neuronaut.tools.targets.architectures import nearest_to, refused_code
+from neuronaut.tools.targets.architectures import CHECKED, nearest_to, refused_code
 from neuronaut.tools.targets.folder import ModelFolder
 from neuronaut.tools.targets.weight_files import check_weights
 
@@ -43,9 +43,15 @@ def load_bridge(folder: ModelFolder, dtype: torch.dtype) -> tuple[Any, str]:
                 )
             attention = str(model.config._attn_implementation)
             bridge = TransformerBridge.boot_transformers(str(folder.path), device="cpu", dtype=dtype, hf_model=model)
-        except (ValueError, KeyError, OSError, RuntimeError, SafetensorError) as error:
+        except (ValueError, KeyError, OSError, RuntimeError, AttributeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise UserError(f"the model in {str(folder.path)!r} cannot be loaded: {reason}") from None
+            kind = str(folder.config.get("model_type"))
+            near = (
+                ""
+                if kind in CHECKED
+                else f" ({kind[:80]!r} is not an architecture that is checked; {nearest_to(kind)})"
+            )
+            raise UserError(f"the model in {str(folder.path)!r} cannot be loaded: {reason}{near}") from None
     if missing := sorted(report["missing_keys"]):
         raise UserError(
             f"the weights in {str(folder.path)!r} lack {missing[0]!r} ({len(missing)} tensors in all): "
