@@ -114,6 +114,48 @@ def test_neurons_planted_in_experts_are_read_and_write(model: tuple[TargetModel,
     torch.testing.assert_close(read[out] - plain[out], moved, atol=1e-5, rtol=1e-4)
 
 
+def test_experts_are_read_and_edited_in_bfloat16(tmp_path: Path) -> None:
+    folder = made["make_model"]("gpt_oss", tmp_path / "gpt_oss")
+    exact, rounded = load_target(folder), load_target(folder, dtype=torch.bfloat16)
+    ids, edit = _ids(exact), Edit(Site("neurons", 2, expert=1), "set", 2.0, index=3)
+    expected, found = (one.run(ids, edits=[edit], logits=True).logits for one in (exact, rounded))
+    assert expected is not None
+    assert found is not None
+    close = (found.float() - expected).abs().amax(dim=-1) < 0.3  # rounding may send a token to another expert
+    assert float(close.float().mean()) > 0.7
+
+
+TOOLS: dict[str, dict[str, Any]] = {
+    "ablate": {"answer": " cat"},
+    "steer": {"token": " cat", "generate": 2},
+    "swap_units": {"other": "1.e1.4", "n_tokens": 600},
+    "weights_of": {},
+    "promoted_tokens": {},
+    "activations_on": {"texts": ["the cat sat on the mat"]},
+}
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_tools_take_a_neuron_of_an_expert(planted: tuple[str, ...], name: str) -> None:
+    tool, args = find_tool(name), {"unit": "1.e1.3"} | TOOLS[name]
+    if name in ("ablate", "steer"):
+        args["prompts"] = [" ".join(made["TEXT"].split()[at : at + 5]) for at in range(8)]
+    result = tool.run(_context(planted), tool.parse(json.dumps(args)))
+    assert result.payload["unit"] == "1.e1.3"
+
+
+def test_neurons_of_all_experts_are_named_by_what_they_add_to_an_answer(planted: tuple[str, ...]) -> None:
+    context = _context(planted)
+    lens, matter = find_tool("logit_lens"), find_tool("importance")
+    said = lens.run(context, lens.parse(json.dumps({"text": "the cat sat", "k": 5}))).payload
+    assert said["logit"] == pytest.approx(said["model_logit"], abs=1e-3)
+    assert all(Unit.parse(row["neuron"]).expert is not None for row in said["neurons"])
+    args = {"prompt": "the cat sat on", "parts": "neurons", "n_texts": 8}
+    parts = matter.run(context, matter.parse(json.dumps(args))).payload
+    assert parts["of"] == 3 * 4 * 40
+    assert all(Unit.parse(row["part"]).expert is not None for row in parts["parts"])
+
+
 @pytest.mark.parametrize(
     ("text", "address"),
     [

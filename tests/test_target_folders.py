@@ -128,6 +128,10 @@ def _config(folder: Path, **changes: object) -> None:
         ),
         ({"model_type": "qwen99_moe"}, "nearest that is checked is 'qwen3_moe'"),
         ({"model_type": "xyz"}, "known here: checked are gemma2, .*gpt_oss"),
+        (
+            {"quantization_config": {"quant_method": "mxfp4"}},
+            r"quantised \('mxfp4'\), .* give them in bfloat16 or float32",
+        ),
         ({"model_type": "bert"}, r"cannot be loaded: .*'bert' is not an architecture that is checked; checked are"),
         (
             {"model_type": "mine", "auto_map": {"AutoModelForCausalLM": "modeling_mine.Mine"}},

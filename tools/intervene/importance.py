@@ -21,6 +21,7 @@ from neuronaut.tools.targets.base import Edit, ModelSpec, Site, TargetModel
 from neuronaut.tools.targets.sites import neuron_sites, unit_at
 from neuronaut.tools.units import Unit
 
+MOST_BYTES = 8 << 30  # of the activations of all neurons
 N_RANDOM_NEURONS = 32
 N_FOLLOWED = 32  # neurons of the largest estimates, which are then measured exactly
 
@@ -199,6 +200,11 @@ def _estimates(prompted: Prompted) -> Array:
     """(n_sites, d_mlp) what the answer loses, to first order, when a neuron carries its mean over the choosing texts."""
     target = prompted.target
     sites = _neuron_sites(target.spec)
+    if (needed := 4 * prompted.choosing.numel() * len(sites) * target.spec.d_mlp) > MOST_BYTES:
+        raise ToolRefused(
+            f"the neurons of {len(sites)} layers and experts would take {needed / 2**30:.0f} GiB: ask about components, or "
+            "give fewer texts"
+        )
     means = {site: value.mean(dim=0) for site, value in target.run(prompted.choosing, read=sites).read.items()}
     answer, n_pos = prompted.answer, prompted.ids.shape[1]
     whole = torch.cat([prompted.ids, torch.tensor([answer[:-1]], dtype=torch.long)], dim=1)

@@ -61,13 +61,19 @@ def load_bridge(folder: ModelFolder, dtype: torch.dtype) -> tuple[Any, str]:
 
 
 def _check_architecture(folder: ModelFolder) -> None:
-    """Refuses what transformers does not have."""
+    """Refuses what transformers does not have, and quantised weights."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     kind = folder.config.get("model_type")
     known = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     if reason := refused_code(folder.config, known):
         raise UserError(f"the model in {str(folder.path)!r} cannot be loaded: {reason}")
+    if quantised := folder.config.get("quantization_config"):
+        method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
+        raise UserError(
+            f"the weights in {str(folder.path)!r} are quantised ({str(method)[:80]!r}), which is not read here: give them in "
+            "bfloat16 or float32"
+        )
     if not known:
         raise UserError(
             f"the model in {str(folder.path)!r} is of the architecture {str(kind)[:80]!r}, which is no language model that is "
