@@ -101,7 +101,7 @@ def explored_of(context: ToolContext, view: View) -> Explored:
             context.sample("explore", LIST_TOKENS),
             context.activations(unit, "explore", n_tokens=LIST_TOKENS),
         ),
-        promoted=tuple(promoted_pieces(context.target, unit, PROMOTED)),
+        promoted=tuple(promoted_pieces(context.target, unit, PROMOTED)) if unit.kind != "router" else (),
         refuted=view.refuted,
         recalled=view.recalled,
         pace=view.pace,

@@ -76,7 +76,9 @@ def build(inputs: Inputs, kinds: str, layers: str, shard: str | None, *, engine:
         for note in plan.store.notes:
             say("index", note)
         if "neurons" in chosen and part is None:
-            if isinstance(opened, Here):
+            if opened.target.spec.n_experts:
+                say("index", "activations on the explore sample are kept of models without experts alone")
+            elif isinstance(opened, Here):
                 _keep_activations(opened.target, opened.corpus)
             else:
                 say("index", "activations on the explore sample are kept by --engine local alone")
@@ -168,15 +170,15 @@ def _print(kept: Kept, *, as_json: bool) -> None:
     print(f"model        {visible(kept.model)}")
     print(f"corpus       {visible(kept.corpus)}, {kept.documents:,} documents to explore")
     for kind in kept.kinds:
-        print(f"{kind.kind:12} {_words(kind)}")
+        print(f"{kind.kind:12} {_words(kind, kept.layers)}")
     print(f"activations  of {len(kept.activations)} of {kept.layers} layers on explore text ({kept.mebibytes:.0f} MiB)")
     print(f"folder       {visible(kept.folder)}")
 
 
-def _words(kind: KeptKind) -> str:
+def _words(kind: KeptKind, n_layers: int) -> str:
     if not kind.done + kind.damaged:
         return "none"
-    what = "dictionaries" if kind.kind == "features" else "layers"
+    what = "dictionaries" if kind.kind == "features" else "layers" if kind.parts <= n_layers else "experts"
     rest = [f"{n} {word}" for n, word in ((kind.missing, "missing"), (kind.damaged, "damaged")) if n]
     shards = f"{kind.done} shards" + "".join(f", {one}" for one in rest)
     return f"of {len(kind.complete)} of {kind.parts} {what} ({shards}, {kind.mebibytes:.0f} MiB)"

@@ -50,6 +50,8 @@ def _unit_steps(unit: Unit, question: Question, *, fast: bool) -> dict[str, Step
     signed = [unit.with_sign(sign) for sign in question.signs]
     read: dict[str, Step] = {f"{one.address} reads": partial(reads.answer, unit=one) for one in signed}
     written: dict[str, Step] = {f"{signed[0].address} writes": partial(writes.answer, unit=signed[0])}
+    if unit.kind == "router":  # which weighs what others write
+        return read
     if question.given is not None:
         return written if question.given.kind in ("promotes", "suppresses") else read
     return read if fast else read | written

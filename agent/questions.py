@@ -24,10 +24,16 @@ CAN_ASK = (
 _LOOK = re.compile(r"tool\s+([a-z_]+)\s*(\{.*\})?", re.DOTALL)
 _FEATURE = r"sae:[A-Za-z0-9][A-Za-z0-9_.-]{0,63}/\d{1,9}"
 _GIVEN = re.compile(
-    rf"test\s+(?:(?:neuron\s+)?(L?\d+\.N?\d+)|(?:feature\s+)?({_FEATURE}))(-?)(?:\s*:\s*|\s+)(.+)",
+    rf"test\s+(?:(?:neuron\s+)?(L?\d+\.(?:E\d+\.)?N?\d+|L?\d+\.R(?:outer\.)?\d+)|(?:feature\s+)?({_FEATURE}))(-?)(?:\s*:\s*|\s+)(.+)",
     re.IGNORECASE | re.DOTALL,
 )
 _NAMED_FEATURE = re.compile(rf"(?<![\w:]){_FEATURE}(?!\w)")
+_NAMED_IN_EXPERT = re.compile(
+    r"\b(?:neuron\s+#?)?L?(\d+)\.E(\d+)\.N?(\d+)\b|\bL(\d+)E(\d+)N(\d+)\b|"
+    r"\bneuron\s+#?(\d+)\s+(?:of|in)\s+expert\s+#?(\d+)\s+(?:of|in|from|at)\s+layer\s+(\d+)",
+    re.IGNORECASE,
+)
+_NAMED_ROUTER = re.compile(r"\b(?:router\s+)?L?(\d+)\.R(?:outer\.?)?(\d+)\b|\brouter\s+L?(\d+)\.(\d+)\b", re.IGNORECASE)
 _NAMED_NEURON = re.compile(
     r"\bL(\d+)\.?N(\d+)\b|\bneuron\s+#?L?(\d+)\s*[.:/]\s*N?(\d+)|\blayer\s+(\d+)[,\s]+neuron\s+#?(\d+)|"
     r"\bneuron\s+#?(\d+)\s+(?:of|in|from|at)\s+layer\s+(\d+)",
@@ -39,7 +45,7 @@ _NAMED_HEAD = re.compile(
     re.IGNORECASE,
 )
 _BARE = re.compile(r"(?<![\w.-])(\d+)\.(\d+)(?![\w]|\.\d)")
-_DOWNWARD = re.compile(r"\b(?:\d+\.\d+|L\d+\.?N\d+)-(?!\w)")
+_DOWNWARD = re.compile(r"\b(?:\d+\.(?:E\d+\.)?\d+|L\d+\.?(?:E\d+\.?)?N\d+)-(?!\w)", re.IGNORECASE)
 _QUOTED = re.compile(r"\"([^\"]+)\"|“([^”]+)”|`([^`]+)`|(?<!\w)'((?:[^']|(?<=\w)'(?=\w))+)'(?!\w)|‘([^’]+)’")
 _KINDS: tuple[tuple[HeadKind, str], ...] = (
     ("previous", r"previous[- ]?token|previous|prev"),
@@ -123,13 +129,13 @@ def _about_a_claim(text: str) -> Question | None:
     except ToolRefused as error:
         raise UserError(f"the hypothesis cannot be tested: {error} (docs/verdicts.md has the language)") from None
     sign: Literal[1, -1] = -1 if match[3] else 1
-    unit = Unit.parse(match[2] or re.sub("[LN]", "", match[1], flags=re.IGNORECASE))
+    unit = Unit.parse(match[2] or match[1])
     return Question(text, "explain", unit, (sign,), given=given)
 
 
 def _about_a_circuit(text: str) -> Question | None:
     match = _CIRCUIT.search(text)
-    if match is None or _NAMED_HEAD.search(text) or _NAMED_NEURON.search(text):
+    if match is None or any(named.search(text) for named in (_NAMED_HEAD, _NAMED_NEURON, _NAMED_IN_EXPERT)):
         return None
     rest = _BY_POSITION.sub("", _unquoted(match[1])).strip(" ?.!")
     if _COMPARE.search(text):
@@ -204,11 +210,14 @@ def _about_a_kind(text: str) -> Question | None:
 def _about_a_unit(text: str, n_heads: int | None, d_mlp: int | None) -> Question:
     features = {Unit.parse(match[0]) for match in _NAMED_FEATURE.finditer(text)}
     others = _NAMED_FEATURE.sub(" ", text)
+    experts = {_in_expert(match) for match in _NAMED_IN_EXPERT.finditer(others)}
+    routers = {Unit("router", layer, at) for layer, at in map(_numbers, _NAMED_ROUTER.finditer(others))}
+    others = _NAMED_ROUTER.sub(" ", _NAMED_IN_EXPERT.sub(" ", others))
     neurons = {_unit("neuron", match) for match in _NAMED_NEURON.finditer(others)}
     heads = {_unit("head", match) for match in _NAMED_HEAD.finditer(others)}
     rest = _NAMED_HEAD.sub(" ", _NAMED_NEURON.sub(" ", others))
     bare = {Unit("neuron", int(match[1]), int(match[2])) for match in _BARE.finditer(rest)}
-    found = neurons | heads | bare | features
+    found = neurons | heads | bare | features | experts | routers
     if not found:
         raise UserError(f"{text!r} names no neuron, head, prompt or task: {CAN_ASK}")
     if len(found) > 1:
@@ -216,9 +225,14 @@ def _about_a_unit(text: str, n_heads: int | None, d_mlp: int | None) -> Question
         raise UserError(f"the question names {len(found)} units ({names}): ask about one at a time")
     (unit,) = found
     role = _ROLE.search(text) is not None
-    if unit.kind in ("head", "feature"):  # a feature is never below 0: it has one side
+    if unit.kind in ("head", "feature", "router"):  # a feature or a share is never below 0: it has one side
         return Question(text, "explain", unit, (1,), role=role)
-    if not neurons and _could_be_head(unit, n_heads, d_mlp) and not re.search(r"\bneurons?\b", text, re.IGNORECASE):
+    if (
+        not neurons
+        and not experts
+        and _could_be_head(unit, n_heads, d_mlp)
+        and not re.search(r"\bneurons?\b", text, re.IGNORECASE)
+    ):
         raise UserError(
             f"{unit.address} could be neuron {unit.address} or head L{unit.layer}H{unit.index}: "
             f"write 'neuron {unit.address}' or 'head {unit.address}'"
@@ -226,8 +240,19 @@ def _about_a_unit(text: str, n_heads: int | None, d_mlp: int | None) -> Question
     return Question(text, "explain", unit, (-1,) if _DOWNWARD.search(text) else (1, -1), role=role)
 
 
+def _numbers(match: re.Match[str]) -> list[int]:
+    return [int(group) for group in match.groups() if group is not None]
+
+
+def _in_expert(match: re.Match[str]) -> Unit:
+    """A neuron of an expert."""
+    first, expert, last = _numbers(match)
+    layer, index = (last, first) if match.group(9) else (first, last)
+    return Unit("neuron", layer, index, expert=expert)
+
+
 def _unit(kind: Literal["neuron", "head"], match: re.Match[str]) -> Unit:
-    first, second = (int(group) for group in match.groups() if group is not None)
+    first, second = _numbers(match)
     swapped = match.group(7) is not None  # "neuron 481 of layer 8"
     return Unit(kind, second, first) if swapped else Unit(kind, first, second)
 

@@ -84,11 +84,19 @@ def _request(session: Session, text: str) -> Request:
     spec, model = session.context.target.spec, gateway_of(session).model
     target = (
         f"The model is {spec.name}: layers 0 to {spec.n_layers - 1}, in each heads 0 to {spec.n_heads - 1} and neurons 0 to "
-        f"{spec.d_mlp - 1}." + _features(session.context.target)
+        f"{spec.d_mlp - 1}{_experts(spec.n_experts)}." + _features(session.context.target)
     )
     listed = [{"name": tool.name, "summary": tool.summary} for tool in registry().values() if not tool.opens_test_text]
     prompt = render("route", text=text, target=target, tasks=[task.name for task in tasks()], tools=listed)
     return Request("route", render("route_system"), prompt, Understood, min(1_000, model.max_tokens))
+
+
+def _experts(n: int) -> str:
+    return (
+        f" in each of the experts 0 to {n - 1} (neuron 5 of expert 7 of layer 2 is 2.e7.5, its router's share 2.r7)"
+        if n
+        else ""
+    )
 
 
 def _features(target: TargetModel) -> str:

@@ -22,10 +22,6 @@ class Case:
     target: TargetModel
     plain: Any
 
-    @property
-    def gemma(self) -> bool:
-        return str(self.plain.family).startswith("gemma")
-
     def ids(self, batch: int = 3, seed: int = 0) -> Tensor:
         """(batch, 11) random tokens, more than the sliding windows of the tiny models see."""
         made = torch.Generator().manual_seed(seed)
@@ -46,10 +42,8 @@ def written(case: Case, sender: str) -> Tensor:
     layer, head = (int(part) for part in sender[1:].split("H"))
     z = seen["heads", layer][:, :, head]
     rows = slice(head * z.shape[-1], (head + 1) * z.shape[-1])
-    if plain.family == "gpt2":
-        return z @ plain[f"h.{layer}.attn.c_proj.weight"][rows]
-    written = z @ plain[f"layers.{layer}.self_attn.o_proj.weight"].T[rows]
-    if not case.gemma:
+    written = z @ plain.attention_out(layer)[rows]
+    if not plain.post_norm:
         return written
     spread = (seen["raw_attn_out", layer].square().mean(-1, keepdim=True) + plain.config["rms_norm_eps"]).sqrt()
     return written / spread * plain.gain(f"layers.{layer}.post_attention_layernorm")

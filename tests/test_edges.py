@@ -58,11 +58,10 @@ def test_what_the_heads_write_adds_up_to_what_attention_writes(case: Any) -> Non
 def test_the_weights_of_attention_read_what_a_computation_by_hand_reads(case: Any) -> None:
     """Queries, keys and values of the normed residual, and the gain of the norm before them."""
     ids, layer = case.ids(), case.target.spec.n_layers - 1
-    gpt2 = case.plain.family == "gpt2"
     case.plain.run(ids)
-    norm = f"h.{layer}.ln_1" if gpt2 else f"layers.{layer}.input_layernorm"
+    norm = case.plain.attention_norm(layer)
     normed = case.plain.normed(case.plain.seen["resid_pre", layer], norm)
-    gain = case.plain[norm + ".weight"] if gpt2 else case.plain.gain(norm)
+    gain = torch.ones(normed.shape[-1]) if norm is None else case.plain.gain(norm)
     _near(case.target.attention_norm_gain(layer), gain, 1e-3)
     weights = case.target.attention_weights(layer)
     for part, weight, bias in zip("qkv", weights[:3], weights[4:7], strict=True):
@@ -169,7 +168,7 @@ def test_an_edit_is_made_in_a_run_with_edges_cut(case: Any) -> None:
     found = case.target.run_edges(ids, other, everything, edits=[edit])
     assert not torch.allclose(found, case.target.run_edges(ids, other, everything), atol=1e-4)
     rows = case.target.senders(ids, edits=[edit])[:, wires.heads(layer)[1]]
-    if not case.gemma:
+    if not case.plain.post_norm:
         weights = case.target.attention_weights(layer)
         _near(rows, (torch.full((weights.W_O.shape[1],), 0.3) @ weights.W_O[1]).expand_as(rows))
     cut_too = everything.clone()

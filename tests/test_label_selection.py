@@ -22,7 +22,7 @@ from neuronaut.agent.label.where import check_where, holds_where
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.units import Unit
 
-SPEC = SimpleNamespace(name="tiny", n_layers=3, d_mlp=10, n_heads=2, d_model=4)
+SPEC = SimpleNamespace(name="tiny", n_layers=3, d_mlp=10, n_heads=2, d_model=4, n_experts=0)
 TARGET: Any = SimpleNamespace(spec=SPEC, dictionaries={})
 COLUMNS = {
     "density": np.array([0.0, 0.005, 0.2, 0.01]),

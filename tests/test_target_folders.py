@@ -5,6 +5,7 @@ import runpy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.targets.base import TargetModel
-from neuronaut.tools.targets.layers import PROBED, fault_of
+from neuronaut.tools.targets.layers import PROBED, check_alike, fault_of
 from neuronaut.tools.targets.load import load_target
 
 _made = runpy.run_path(str(Path(__file__).with_name("tiny_models.py")))
@@ -104,12 +105,117 @@ def test_weights_that_would_be_made_up_are_refused(copy: Path) -> None:
         ("opt", r"\(8, 40\) and not \(batch, pos, 40\)"),
         ("bloom", "do not add up"),
         ("granite", "do not add up"),
-        ("mixtral", "an MLP of neurons"),
+        ("qwen2_moe", "shared expert, whose neurons have no address"),
+        ("mixed_moe", "not every layer has plain attention and an MLP of neurons or of experts"),
     ],
 )
 def test_an_architecture_whose_sites_mean_something_else_is_refused(family: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=reason):
         load_target(make_model(family, tmp_path / family))
+
+
+def _config(folder: Path, **changes: object) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"model_type": "lama"},
+            r"architecture 'lama', which is no language model .* nearest that is checked is 'llama'",
+        ),
+        ({"model_type": "qwen99_moe"}, "nearest that is checked is 'qwen3_moe'"),
+        ({"model_type": "xyz"}, "known here: checked are gemma2, .*gpt_oss"),
+        (
+            {"quantization_config": {"quant_method": "mxfp4"}},
+            r"quantised \('mxfp4'\), .* give them in bfloat16 or float32",
+        ),
+        ({"model_type": "bert"}, r"cannot be loaded: .*'bert' is not an architecture that is checked; checked are"),
+        (
+            {"model_type": "mine", "auto_map": {"AutoModelForCausalLM": "modeling_mine.Mine"}},
+            r"code of its own \('modeling_mine\.Mine'\), which would be run .* converted to an architecture",
+        ),
+    ],
+)
+def test_an_architecture_that_is_not_known_is_named_with_the_nearest(
+    copy: Path, changes: dict[str, object], said: str
+) -> None:
+    _config(copy, **changes)
+    with pytest.raises(UserError, match=said):
+        load_target(copy)
+
+
+def test_code_that_is_not_needed_is_not_run(copy: Path, target: TargetModel) -> None:
+    """A llama with code of its own beside it is loaded by the code of transformers."""
+    (copy / "modeling_mine.py").write_text("raise SystemExit('was run')\n")
+    _config(copy, auto_map={"AutoConfig": "modeling_mine.Mine", "AutoModelForCausalLM": "modeling_mine.Mine"})
+    assert load_target(copy).spec.d_model == target.spec.d_model
+
+
+def _cut(raw: bytes) -> bytes:
+    return raw[:-100]
+
+
+def _longer(raw: bytes) -> bytes:
+    return raw + b"x" * 7
+
+
+def _huge_header(raw: bytes) -> bytes:
+    return (2**60).to_bytes(8, "little") + raw[8:]
+
+
+def _long_header(raw: bytes) -> bytes:
+    return (90_000_000).to_bytes(8, "little") + raw[8:]
+
+
+def _no_header(raw: bytes) -> bytes:
+    return (16).to_bytes(8, "little") + b"x" * 16 + raw
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_cut, r"its header speaks of [\d,]+ bytes, and the file has [\d,]+; download"),
+        (_longer, r"its header speaks of [\d,]+ bytes"),
+        (_huge_header, r"would be 1,152,921,504,606,846,976 bytes long, where 100,000,000 are the most"),
+        (_long_header, r"would be 90,000,000 bytes long, and the file has"),
+        (_no_header, "not that of a safetensors file"),
+        (lambda raw: raw[:5], "it has 5 bytes, too few for a header"),
+        (lambda raw: b"", "it has 0 bytes"),
+    ],
+)
+def test_weights_that_are_cut_or_have_an_absurd_header_are_refused(
+    copy: Path, change: Callable[[bytes], bytes], said: str
+) -> None:
+    file = copy / "model.safetensors"
+    file.write_bytes(change(file.read_bytes()))
+    with pytest.raises(UserError, match=said):
+        load_target(copy)
+
+
+def test_a_tokenizer_with_text_beyond_the_embedding_is_refused(copy: Path) -> None:
+    tokenizer = json.loads((copy / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"] |= {f"\u2581word{number}": 340 + number for number in range(50)}
+    missing = sorted(set(range(390)) - set(tokenizer["model"]["vocab"].values()))
+    tokenizer["model"]["vocab"] |= {f"\u2581more{number}": number for number in missing}
+    (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(UserError, match=r"knows 390 tokens and the model 384, so that ' word44' has no embedding"):
+        load_target(copy)
+
+
+def test_a_tokenizer_that_knows_no_offsets_is_refused(copy: Path) -> None:
+    (copy / "tokenizer.json").rename(copy / "tokenizer.model")
+    with pytest.raises(UserError, match="does not say which characters a token stands for; save a fast one"):
+        load_target(copy)
+
+
+def test_a_model_whose_layers_are_not_alike_is_refused(target: TargetModel) -> None:
+    alike = [SimpleNamespace(experts=SimpleNamespace(n_experts=4, width=width)) for width in (12, 12, 10)]
+    check_alike(alike[:2], target.spec)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="layer 0 has 4 experts of 12 neurons and layer 2 has 4 experts of 10 neurons"):
+        check_alike(alike, target.spec)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("post_norm", [False, True])
@@ -122,8 +228,8 @@ def test_an_mlp_that_is_not_what_its_neurons_write_is_found(post_norm: bool) -> 
 
     def fault(written: torch.Tensor) -> str | None:
         return fault_of(
-            dict(zip(PROBED, (zero, zero, mlp, mlp, neurons), strict=True)),
-            written,
+            dict(zip(PROBED, (zero, zero, mlp, mlp), strict=True)),
+            neurons @ written,
             post_norm=post_norm,
             tolerance=1e-3,
         )

@@ -58,21 +58,77 @@ def _opt() -> transformers.PretrainedConfig:
     )
 
 
+def _neox() -> transformers.PretrainedConfig:
+    own = {"intermediate_size": 40, "max_position_embeddings": 64, "rotary_pct": 0.5, "tie_word_embeddings": False}
+    return transformers.GPTNeoXConfig(**SHAPE, **own, **NO_IDS)
+
+
+def _llama3() -> transformers.PretrainedConfig:
+    factors = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
+    rope = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 4.0, **factors}
+    return transformers.LlamaConfig(**GROUPED, **NO_IDS, rope_parameters=rope, tie_word_embeddings=True)
+
+
+def _mistral() -> transformers.PretrainedConfig:
+    return transformers.MistralConfig(**GROUPED, **NO_IDS, sliding_window=WINDOW)
+
+
+def _phi3() -> transformers.PretrainedConfig:
+    return transformers.Phi3Config(**UNGROUPED, **NO_IDS | {"pad_token_id": 0}, sliding_window=WINDOW)
+
+
+def _olmo2() -> transformers.PretrainedConfig:
+    return transformers.Olmo2Config(**UNGROUPED, **NO_IDS | {"pad_token_id": 0})
+
+
+def _mixtral() -> transformers.PretrainedConfig:
+    return transformers.MixtralConfig(**GROUPED, **NO_IDS, num_local_experts=4, num_experts_per_tok=2)
+
+
+def _qwen3_moe() -> transformers.PretrainedConfig:
+    experts = {"num_experts": 5, "num_experts_per_tok": 3, "moe_intermediate_size": 12, "norm_topk_prob": False}
+    return transformers.Qwen3MoeConfig(**GROUPED, **NO_IDS, **experts)
+
+
+def _gpt_oss() -> transformers.PretrainedConfig:
+    rope = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "beta_fast": 32.0, "beta_slow": 1.0}
+    rope |= {"truncate": False, "original_max_position_embeddings": 16}
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": WINDOW, "layer_types": kinds}
+    return transformers.GptOssConfig(**GROUPED, **NO_IDS | {"pad_token_id": 0}, **experts, rope_parameters=rope)
+
+
+def _qwen2_moe(**options: object) -> transformers.PretrainedConfig:
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 12}
+    return transformers.Qwen2MoeConfig(**UNGROUPED, **NO_IDS, **experts, shared_expert_intermediate_size=20, **options)
+
+
 CONFIGS: dict[str, Callable[[], transformers.PretrainedConfig]] = {
     "gpt2": _gpt2,
     "llama": _llama,
     "qwen3": _qwen3,
     "gemma2": _gemma2,
     "gemma3": _gemma3,
+    "gpt_neox": _neox,
+    "llama3": _llama3,
+    "mistral": _mistral,
+    "phi3": _phi3,
+    "olmo2": _olmo2,
+    "mixtral": _mixtral,
+    "qwen3_moe": _qwen3_moe,
+    "gpt_oss": _gpt_oss,
 }
 UNKNOWN: dict[str, Callable[[], transformers.PretrainedConfig]] = {
     "opt": _opt,
     "bloom": lambda: transformers.BloomConfig(vocab_size=D_VOCAB, hidden_size=32, n_layer=3, n_head=4, **NO_IDS),
     "granite": lambda: transformers.GraniteConfig(**UNGROUPED, **NO_IDS, residual_multiplier=0.3),
-    "mixtral": lambda: transformers.MixtralConfig(**GROUPED, **NO_IDS, num_local_experts=4),
+    "qwen2_moe": _qwen2_moe,
+    "mixed_moe": lambda: transformers.Qwen3MoeConfig(
+        **GROUPED, **NO_IDS, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=12, mlp_only_layers=[1]
+    ),
 }
-SENTENCEPIECE = ("llama", "gemma2", "gemma3")
-WITHOUT_BOS = ("gpt2", "qwen3", *UNKNOWN)
+SENTENCEPIECE = ("llama", "gemma2", "gemma3", "mistral", "phi3", "mixtral")
+WITHOUT_BOS = ("gpt2", "qwen3", "gpt_neox", "llama3", "olmo2", "qwen3_moe", "gpt_oss", *UNKNOWN)
 
 
 def make_model(family: str, folder: Path) -> Path:

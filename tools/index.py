@@ -116,7 +116,7 @@ class Index:
     @property
     def layers(self) -> tuple[int, ...]:
         """Layers whose neurons are known."""
-        return tuple(kind.layer for kind in self.kinds if isinstance(kind, Neurons))
+        return tuple(dict.fromkeys(kind.layer for kind in self.kinds if isinstance(kind, Neurons)))
 
     @property
     def n_tokens(self) -> int:
@@ -217,8 +217,10 @@ class Index:
                     found = unit.kind == "feature" and unit.name == kind.dictionary
                 case Heads():
                     found = unit.kind == "head" and unit.layer == kind.layer and unit.sign > 0
+                case Neurons():
+                    found = (unit.kind, unit.layer, unit.expert) == ("neuron", kind.layer, kind.expert)
                 case _:
-                    found = unit.kind == "neuron" and unit.layer == kind.layer
+                    found = False
             if found and 0 <= unit.index < kind.width:
                 return kind
         return None

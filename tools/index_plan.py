@@ -20,6 +20,7 @@ from neuronaut.tools.kinds.neurons import Neurons
 from neuronaut.tools.shards import ShardStore, about_index, key_of
 from neuronaut.tools.sweep import Sweep, make_shard
 from neuronaut.tools.targets.base import TargetModel
+from neuronaut.tools.targets.sites import neuron_sites
 
 KindName = Literal["neurons", "heads", "features"]
 KINDS: tuple[KindName, ...] = get_args(KindName)
@@ -75,7 +76,8 @@ def plan_index(
         raise ToolRefused(f"layers {list(chosen)} cannot be indexed: {spec.name} has layers 0 to {spec.n_layers - 1}")
     parts: list[Kind] = []
     if "neurons" in kinds:
-        parts += [Neurons(layer, spec.d_mlp) for layer in chosen]
+        sites = [site for layer in chosen for site in neuron_sites(spec, layer)]
+        parts += [Neurons(site.layer, spec.d_mlp, site.expert) for site in sites]
     if "heads" in kinds:
         parts += [Heads(layer, spec.n_heads) for layer in chosen]
     if "features" in kinds:

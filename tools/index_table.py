@@ -13,6 +13,8 @@ from neuronaut.tools.kinds.values import ValueSummary
 from neuronaut.tools.look.attention import LOOKS
 from neuronaut.tools.look.head_attention import STRONGEST
 from neuronaut.tools.summaries import bin_edges, quantiles_of, values_in
+from neuronaut.tools.targets.base import Site
+from neuronaut.tools.targets.sites import unit_at
 from neuronaut.tools.units import Unit
 
 if TYPE_CHECKING:
@@ -47,7 +49,8 @@ def _names(part: Any) -> Columns:
     if isinstance(part, Features):
         units = [Unit.of_feature(part.dictionary, number) for number in range(part.width)]
     else:
-        units = [Unit("head" if isinstance(part, Heads) else "neuron", part.layer, n) for n in range(part.width)]
+        site = Site("heads", part.layer) if isinstance(part, Heads) else part.sites[0]
+        units = [unit_at(site, n) for n in range(part.width)]
     found: Columns = {
         "address": np.array([unit.address for unit in units]),
         "layer": np.full(part.width, part.layer),

@@ -113,6 +113,8 @@ class ToolContext:
     def _kept(self, site: Site, indices: Array, split: Split, n_tokens: int | None) -> Array | None:
         if self.stored is None or split != "explore" or n_tokens != self.stored.n_tokens or site.name != "neurons":
             return None
+        if site.expert is not None:  # the layers that are kept are those of models without experts
+            return None
         return self.stored.layer(site.layer, indices)
 
     def activations_beside(

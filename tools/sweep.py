@@ -97,17 +97,17 @@ def _read(
     """Who takes what is read of a batch, layer by layer."""
     ids = ids_of(batch)
     start: tuple[int, torch.Tensor] | None = None
-    for group in _together(layers, ids.shape):
-        last = group[-1]
-        here = [kind for layer in group for kind, _ in layers[layer]]
+    for both, ends in _together(layers, ids.shape):
+        here = [kind for kind, _ in both]
+        last, goes_on = here[-1].layer, ends and here[-1].layer < max(layers)
         sites = [site for kind in here if kind.tokens_at_once is None for site in kind.sites]
         sites += [Site("resid_pre", kind.layer) for kind in here if kind.tokens_at_once is not None]
-        sites += [Site("resid_post", last)] if last < max(layers) else []
+        sites += [Site("resid_post", last)] if goes_on else []
         # of short windows attention that hands out its pattern differs in the last bits: all passes use it
         sites += [Site("pattern", last)] if batch.width <= SHORT else []
         read = target.run(ids, read=dict.fromkeys(sites), start=start, stop=last + 1).read
-        start = (last + 1, read[Site("resid_post", last)]) if last < max(layers) else None
-        for kind, collector in (both for layer in group for both in layers[layer]):
+        start = (last + 1, read[Site("resid_post", last)]) if goes_on else start
+        for kind, collector in both:
             if kind.tokens_at_once is not None:
                 yield from _few_at_once(target, batch, kind, collector, read[Site("resid_pre", kind.layer)])
             else:
@@ -127,20 +127,32 @@ def _few_at_once(
         yield collector, Batch(batch.chunk, batch.windows[rows], batch.scored[rows]), read
 
 
-def _together(layers: Mapping[int, list[tuple[Kind, Any]]], shape: Sequence[int]) -> Iterator[list[int]]:
-    """Layers in order, as many at a time as fit into READ_BYTES."""
-    group: list[int] = []
+Collected = list[tuple[Kind, Any]]
+
+
+def _together(layers: Mapping[int, Collected], shape: Sequence[int]) -> Iterator[tuple[Collected, bool]]:
+    """What is read in one pass, in order of the layers, as much as fits into READ_BYTES, and whether its last layer ends with it:
+    a layer that does not fit (of many experts) is run several times."""
+    group: Collected = []
     held = 0
-    for layer, kinds in layers.items():
-        sizes = [kind.bytes_a_cell for kind, _ in kinds]
-        size = shape[0] * shape[1] * sum(a_token + shape[1] * a_pair for a_token, a_pair in sizes)
-        if group and held + size > READ_BYTES:
-            yield group
+
+    def size(kind: Kind) -> int:
+        a_token, a_pair = kind.bytes_a_cell
+        return shape[0] * shape[1] * (a_token + shape[1] * a_pair)
+
+    for both in layers.values():
+        whole = sum(size(kind) for kind, _ in both)
+        if group and held + whole > READ_BYTES:
+            yield group, True
             group, held = [], 0
-        group.append(layer)
-        held += size
+        for kind, collector in both:
+            if group and held + size(kind) > READ_BYTES:
+                yield group, False
+                group, held = [], 0
+            group.append((kind, collector))
+            held += size(kind)
     if group:
-        yield group
+        yield group, True
 
 
 def ids_of(batch: Batch) -> torch.Tensor:

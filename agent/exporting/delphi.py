@@ -61,7 +61,8 @@ def write_scores(out: Path, notebook: Store, run: str | None = None) -> Written:
 def module_of(unit: Unit) -> str:
     """The name of the hook point in which the unit is a latent. No name is part of another one, as delphi's reader needs."""
     if unit.kind == "neuron":
-        return f"blocks.{unit.layer}.mlp.hook_post"
+        expert = "" if unit.expert is None else f".experts.{unit.expert}"
+        return f"blocks.{unit.layer}.mlp{expert}.hook_post"
     return f"sae.{unit.name}.latents" if unit.name else f"blocks.{unit.layer}.attn.hook_z"
 
 

@@ -119,6 +119,8 @@ class Dataset:
             return "null units"
         if row["kind"] not in ("neuron", "feature"):
             return f"of a {row['kind'] or 'unit'}, for which there is no place"
+        if Unit.parse(row["address"]).expert is not None:
+            return "of an expert's neuron, for which there is no place"
         if row["status"] != "SUPPORTED" or row["side"] != "reads":
             return "not a SUPPORTED claim of when a unit fires"
         if row["sign"] < 0:

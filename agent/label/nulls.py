@@ -19,7 +19,7 @@ def places_of(items: Sequence[Item], d_mlp: int) -> dict[str, Unit]:
     for item in sorted(items, key=lambda one: (Unit.parse(one.address).kind != "neuron", one.rank)):
         unit = Unit.parse(item.address)
         index = unit.index if unit.kind == "neuron" else int(np.random.default_rng(item.rank).integers(d_mlp))
-        while (place := Unit("neuron", unit.layer, index % d_mlp)) in taken:
+        while (place := Unit("neuron", unit.layer, index % d_mlp, expert=unit.expert)) in taken:
             index += 1
         taken.add(place)
         found[item.id] = place

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ from neuronaut.agent.label.where import Columns, holds_where
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.targets.load import check_unit, dictionary_named
-from neuronaut.tools.targets.sites import unit_at, width_of
+from neuronaut.tools.targets.sites import neuron_sites, unit_at, width_of
 from neuronaut.tools.trials.null_units import NULL_KINDS, NullKind
 from neuronaut.tools.units import Unit
 
@@ -73,7 +73,9 @@ def layers_named(text: str, n_layers: int) -> list[int]:
 
 def all_units(target: TargetModel, kind: LabelKind, layers: Sequence[int], dictionary: str | None) -> list[Unit]:
     """The units of a kind in some layers; of features those of one dictionary, or of all that are registered."""
-    sites = [Site("neurons" if kind == "neuron" else "heads", layer) for layer in layers]
+    sites = [Site("heads", layer) for layer in layers]
+    if kind == "neuron":
+        sites = [site for layer in layers for site in neuron_sites(target.spec, layer)]
     if kind == "feature":
         known = target.dictionaries
         named = [dictionary_named(known, dictionary)] if dictionary else list(known.values())
@@ -87,10 +89,10 @@ def units_named(texts: Sequence[str], target: TargetModel, kind: LabelKind) -> l
     for text in texts:
         if match := _ADDRESSES.fullmatch(text.strip()):
             a, b = Unit.parse(match[1]), Unit.parse(match[2])
-            if (a.kind, a.layer, a.sign, a.name) != (b.kind, b.layer, b.sign, b.name) or b.index < a.index:
+            if replace(a, index=b.index) != b or b.index < a.index:
                 raise UserError(f"{text!r} is no range: write one of a layer in rising order, such as 8.0-8.99")
             check_unit(target.spec, b, target.dictionaries)
-            named = [Unit(a.kind, a.layer, index, a.sign, a.name) for index in range(a.index, b.index + 1)]
+            named = [replace(a, index=index) for index in range(a.index, b.index + 1)]
         else:
             named = [Unit.parse(text)]
         for unit in named:

@@ -32,17 +32,21 @@ class Edge(NamedTuple):
 
 @dataclass(frozen=True)
 class Wires:
-    """Senders and receivers of a model of one shape, by number and by name. has_mlp: False for attention-only models."""
+    """Senders and receivers of a model of one shape, by number and by name.
+
+    has_mlp: False for attention-only models. parallel: the MLP of a layer reads what its attention reads.
+    """
 
     n_layers: int
     n_heads: int
     n_kv_heads: int
     has_mlp: bool
+    parallel: bool = False
 
     @classmethod
     def of(cls, spec: ModelSpec) -> "Wires":
         """The wires of a target."""
-        return cls(spec.n_layers, spec.n_heads, spec.n_kv_heads, spec.d_mlp > 0)
+        return cls(spec.n_layers, spec.n_heads, spec.n_kv_heads, spec.d_mlp > 0, spec.parallel)
 
     def heads(self, layer: int) -> range:
         """The numbers of a layer's heads among the senders."""
@@ -105,7 +109,8 @@ class Wires:
         found = []
         for layer in range(self.n_layers):
             first = self.heads(layer)
-            found += [first.start] * (self.n_heads + 2 * self.n_kv_heads) + [first.stop] * self.has_mlp
+            reads_mlp = first.start if self.parallel else first.stop
+            found += [first.start] * (self.n_heads + 2 * self.n_kv_heads) + [reads_mlp] * self.has_mlp
         return (*found, len(self.senders))
 
     @cached_property

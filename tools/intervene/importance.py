@@ -17,9 +17,11 @@ from neuronaut.tools.look.examples import Text, read_texts
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.stats import mean_interval
-from neuronaut.tools.targets.base import Edit, Site, TargetModel
+from neuronaut.tools.targets.base import Edit, ModelSpec, Site, TargetModel
+from neuronaut.tools.targets.sites import neuron_sites, unit_at
 from neuronaut.tools.units import Unit
 
+MOST_BYTES = 8 << 30  # of the activations of all neurons
 N_RANDOM_NEURONS = 32
 N_FOLLOWED = 32  # neurons of the largest estimates, which are then measured exactly
 
@@ -121,7 +123,7 @@ def importance(context: ToolContext, args: ImportanceArgs) -> ToolResult:
             {"part": units[i], "drop": round(float(means[i]), 5), "interval": _rounded(mean_interval(drops[i]))}
             for i in range(min(args.k, len(units)))
         ],
-        "of": len(units) if agreement is None else spec.n_layers * spec.d_mlp,
+        "of": len(units) if agreement is None else spec.n_layers * spec.d_mlp * max(1, spec.n_experts),
     }
     return ToolResult((best,) if agreement is None else (best, agreement), payload)
 
@@ -174,8 +176,9 @@ def _neurons(prompted: Prompted, args: ImportanceArgs) -> tuple[list[str], Array
     random = np.random.default_rng(args.seed).permutation(len(flat))[:N_RANDOM_NEURONS]
     largest = np.argsort(-flat, kind="stable")[: max(N_FOLLOWED, args.k)]
     chosen = np.array([*largest, *np.setdiff1d(random, largest)])
-    places = [divmod(int(i), spec.d_mlp) for i in chosen]
-    drops = prompted.drops([(Site("neurons", layer), index) for layer, index in places], prompted.others)
+    sites = _neuron_sites(spec)
+    places = [(sites[int(i) // spec.d_mlp], int(i) % spec.d_mlp) for i in chosen]
+    drops = prompted.drops(list(places), prompted.others)
     rank = scipy_stats.spearmanr(estimates.ravel()[chosen], drops.mean(axis=1)).statistic
     nulls = drops[np.isin(chosen, random)].mean(axis=1)
     agreement = Measurement(
@@ -186,13 +189,22 @@ def _neurons(prompted: Prompted, args: ImportanceArgs) -> tuple[list[str], Array
         null_value=0.0,
         n_of="neurons",
     )
-    return [Unit("neuron", *place).address for place in places], drops, nulls, agreement
+    return [unit_at(*place).address for place in places], drops, nulls, agreement
+
+
+def _neuron_sites(spec: ModelSpec) -> list[Site]:
+    return [site for layer in range(spec.n_layers) for site in neuron_sites(spec, layer)]
 
 
 def _estimates(prompted: Prompted) -> Array:
-    """(n_layers, d_mlp) what the answer loses, to first order, when a neuron carries its mean over the choosing texts."""
+    """(n_sites, d_mlp) what the answer loses, to first order, when a neuron carries its mean over the choosing texts."""
     target = prompted.target
-    sites = [Site("neurons", layer) for layer in range(target.spec.n_layers)]
+    sites = _neuron_sites(target.spec)
+    if (needed := 4 * prompted.choosing.numel() * len(sites) * target.spec.d_mlp) > MOST_BYTES:
+        raise ToolRefused(
+            f"the neurons of {len(sites)} layers and experts would take {needed / 2**30:.0f} GiB: ask about components, or "
+            "give fewer texts"
+        )
     means = {site: value.mean(dim=0) for site, value in target.run(prompted.choosing, read=sites).read.items()}
     answer, n_pos = prompted.answer, prompted.ids.shape[1]
     whole = torch.cat([prompted.ids, torch.tensor([answer[:-1]], dtype=torch.long)], dim=1)

@@ -14,20 +14,21 @@ _FEW = 0.1  # below this share of candidates, looking up their positions one by 
 
 @dataclass(frozen=True)
 class Neurons:
-    """The `width` neurons of a layer; places: window and position."""
+    """The `width` neurons of a layer, or of one of its experts; places: window and position."""
 
     layer: int
     width: int
+    expert: int | None = None
 
     @property
     def name(self) -> str:
         """The folder of its shards."""
-        return f"neurons-{self.layer:03d}"
+        return f"neurons-{self.layer:03d}" + ("" if self.expert is None else f"-e{self.expert:03d}")
 
     @property
     def sites(self) -> tuple[Site, ...]:
         """After the activation."""
-        return (Site("neurons", self.layer),)
+        return (Site("neurons", self.layer, expert=self.expert),)
 
     @property
     def bytes_a_cell(self) -> tuple[int, int]:

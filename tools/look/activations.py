@@ -1,4 +1,4 @@
-"""The activation of a neuron or feature at every token of a text."""
+"""The activation of a neuron, feature or router's share at every token of a text."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.units import Kind, Unit
 
 BATCH_TOKENS = 8192
-FIRING: tuple[Kind, ...] = ("neuron", "feature")  # units with one activation a token
+FIRING: tuple[Kind, ...] = ("neuron", "feature", "router")  # units with one activation a token
 
 
 def batches(tokens: Tokens, batch_tokens: int = BATCH_TOKENS) -> Iterator[NDArray[np.int64]]:

@@ -19,6 +19,7 @@ from neuronaut.tools.look.tuned_lens import TunedLens, kept_lens
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.targets.base import Site, TargetModel
+from neuronaut.tools.targets.sites import neuron_sites, unit_at
 from neuronaut.tools.units import Unit
 
 
@@ -99,7 +100,7 @@ class Attribution:
     """What each component writes at one position, (n_senders, d_model), what they leave out of the residual (biases), and
     the scale by which the last norm divides there.
 
-    acts: (n_layers, d_mlp) of the neurons; mlp_out: (n_layers, d_model).
+    acts: (d_mlp,) of the neurons of each layer or expert, by site; mlp_out: (n_layers, d_model).
     """
 
     target: TargetModel
@@ -107,7 +108,7 @@ class Attribution:
     writes: Tensor
     rest: Tensor
     scale: float
-    acts: Tensor
+    acts: dict[Site, Tensor]
     mlp_out: Tensor
 
     @classmethod
@@ -115,12 +116,14 @@ class Attribution:
         """Of one text, ids (1, pos)."""
         n_layers, readout = target.spec.n_layers, Readout.of(target)
         last = Site("resid_post", n_layers - 1)
-        sites = [Site(name, layer) for layer in range(n_layers) for name in ("neurons", "mlp_out")]
-        read = {site: value[0, position].float() for site, value in target.run(ids, read=[last, *sites]).read.items()}
+        neurons = [site for layer in range(n_layers) for site in neuron_sites(target.spec, layer)]
+        outs = [Site("mlp_out", layer) for layer in range(n_layers)]
+        run = target.run(ids, read=[last, *neurons, *outs])
+        read = {site: value[0, position].float() for site, value in run.read.items()}
         writes = target.senders(ids)[0, :, position].float()
         residual = read[last]
         scale = float(readout.scale(residual, target.final_norm(residual)))
-        acts, mlp_out = (torch.stack([read[site] for site in sites[at::2]]) for at in (0, 1))
+        acts, mlp_out = {site: read[site] for site in neurons}, torch.stack([read[site] for site in outs])
         return cls(target, readout, writes, residual - writes.sum(dim=0), scale, acts, mlp_out)
 
     def logits(self, writes: Tensor, columns: Sequence[int]) -> Tensor:
@@ -139,17 +142,17 @@ class Attribution:
     def neurons(self, columns: Sequence[int], k: int) -> list[tuple[Unit, float]]:
         """The k neurons that add or take away most."""
         found = []
-        for layer, acts in enumerate(self.acts):
-            writes = acts[:, None] * self.target.write_vectors(layer)
-            whole = writes.sum(dim=0)
-            along = torch.nn.functional.cosine_similarity(whole, self.mlp_out[layer], dim=0)
-            # A norm behind the MLP divides all neurons alike; without one the rest is a bias of the MLP.
-            divided = float(self.mlp_out[layer].norm() / whole.norm()) if float(along) > 0.99999 else 1.0
-            found.append(self.logits(writes * divided, columns))
+        for site, acts in self.acts.items():
+            writes = acts[:, None] * self.target.write_vectors(site.layer, site.expert)
+            whole, out = writes.sum(dim=0), self.mlp_out[site.layer]
+            along = torch.nn.functional.cosine_similarity(whole, out, dim=0)
+            # A norm behind the MLP divides all neurons alike; without one the rest is a bias of the MLP, or other experts.
+            normed = float(along) > 0.99999 and site.expert is None
+            found.append(self.logits(writes * (float(out.norm() / whole.norm()) if normed else 1.0), columns))
         every = torch.stack(found)
         best = torch.topk(every.abs().flatten(), min(k, every.numel())).indices.tolist()
-        places = [divmod(at, every.shape[1]) for at in best]
-        return [(Unit("neuron", *place), float(every[place])) for place in places]
+        sites, places = list(self.acts), [divmod(at, every.shape[1]) for at in best]
+        return [(unit_at(sites[row], index), float(every[row, index])) for row, index in places]
 
 
 def _less(logits: Tensor, columns: Sequence[int]) -> Tensor:

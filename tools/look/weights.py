@@ -30,6 +30,10 @@ def _neuron(context: ToolContext, args: WeightsArgs) -> Unit:
     """The neuron or feature. Refuses a head: its read and write weights are matrices."""
     unit = Unit.parse(args.unit)
     check_unit(context.target.spec, unit, context.target.dictionaries)
+    if unit.kind == "router":
+        raise ToolRefused(
+            f"{unit.address} is a router's share: it weighs what an expert writes and writes nothing itself"
+        )
     if unit.kind not in FIRING:
         raise ToolRefused(f"{unit.address} is a head, which reads and writes by matrices: give a neuron, such as 8.481")
     return unit

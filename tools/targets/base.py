@@ -10,7 +10,7 @@ from neuronaut.tools.features.dictionary import Dictionary
 from neuronaut.tools.tokens import Tokens, Vocabulary
 from neuronaut.tools.units import Unit
 
-PlainSiteName = Literal["resid_pre", "attn_out", "mlp_out", "resid_post", "neurons", "heads", "pattern"]
+PlainSiteName = Literal["resid_pre", "attn_out", "mlp_out", "resid_post", "neurons", "heads", "pattern", "router"]
 SiteName = PlainSiteName | Literal["features"]
 
 
@@ -19,8 +19,11 @@ class Site:
     """A named activation of one layer.
 
     resid_pre, attn_out, mlp_out, resid_post: (batch, pos, d_model); what is written is what the residual stream receives.
-    neurons: (batch, pos, d_mlp), after the activation (gated: act(gate) * up). heads: (batch, pos, n_heads, d_head), the
-    mixed values before W_O. pattern: (batch, n_heads, query, key), read only. features: (batch, pos, width) of a dictionary
+    neurons: (batch, pos, d_mlp), after the activation (gated: act(gate) * up); where a layer has experts, those of `expert`,
+    times the share that the router gives it there. router: (batch, pos, n_experts) these shares, 0 of experts that are not
+    chosen. heads: (batch, pos, n_heads, d_head), the
+    mixed values before W_O. pattern: (batch, n_heads, query, key), read only; rows sum to less than 1 where heads have a sink.
+    features: (batch, pos, width) of a dictionary
     that reads this layer, or (batch, pos, n_columns) of some; what is edited moves its output by their decoder rows, and
     what the dictionary leaves unexplained stays.
     """
@@ -29,9 +32,11 @@ class Site:
     layer: int
     dictionary: str = ""
     columns: tuple[int, ...] = ()
+    expert: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.layer}.{self.name}" + (f" of {self.dictionary}" if self.dictionary else "")
+        expert = "" if self.expert is None else f"e{self.expert}."
+        return f"{self.layer}.{expert}{self.name}" + (f" of {self.dictionary}" if self.dictionary else "")
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,11 @@ class Edit:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The shape of a target; `n_ctx` counts special tokens, `bos` is prepended to each text when it is not None."""
+    """The shape of a target; `n_ctx` counts special tokens, `bos` is prepended to each text when it is not None.
+
+    d_mlp: neurons of a layer, or of one of its n_experts experts (0: it has none). parallel: the MLP reads what attention
+    reads, and not what it leaves.
+    """
 
     name: str
     n_layers: int
@@ -68,6 +77,8 @@ class ModelSpec:
     norm: Literal["layernorm", "rmsnorm"]
     tied_embeddings: bool
     bos: int | None
+    n_experts: int = 0
+    parallel: bool = False
 
 
 @dataclass(frozen=True)
@@ -224,19 +235,20 @@ class TargetModel(Protocol):
 
     def read_vector(self, unit: Unit) -> Tensor:
         """(d_model,) the direction of the normed residual that drives a neuron (gated: its gate); of a feature the encoder
-        column, a direction of what its dictionary reads. Refuses one that reads something else than the residual stream."""
+        column, a direction of what its dictionary reads. Refuses one that reads something else than the residual stream, and a
+        unit that is none of these."""
         ...
 
     def write_vector(self, unit: Unit) -> Tensor:
         """(d_model,) what a neuron or feature adds to the residual stream per unit of activation."""
         ...
 
-    def read_vectors(self, layer: int) -> Tensor:
-        """(d_mlp, d_model) of all neurons of a layer."""
+    def read_vectors(self, layer: int, expert: int | None = None) -> Tensor:
+        """(d_mlp, d_model) of all neurons of a layer, or of one of its experts."""
         ...
 
-    def write_vectors(self, layer: int) -> Tensor:
-        """(d_mlp, d_model) of all neurons of a layer."""
+    def write_vectors(self, layer: int, expert: int | None = None) -> Tensor:
+        """(d_mlp, d_model) of all neurons of a layer, or of one of its experts."""
         ...
 
     def attention_weights(self, layer: int) -> AttentionWeights:
@@ -244,7 +256,7 @@ class TargetModel(Protocol):
         ...
 
     def attention_norm_gain(self, layer: int) -> Tensor:
-        """(d_model,) what the norm before a layer's attention multiplies with."""
+        """(d_model,) what the norm before a layer's attention multiplies with; ones where attention reads the residual as it is."""
         ...
 
     def final_norm_gain(self) -> Tensor:

@@ -93,9 +93,9 @@ class Batch(NamedTuple):
             for layer, same in itertools.groupby(self.rows, key=lambda branch: branch.edit.site.layer):
                 here = list(same)
                 self._join(stack, layer, at, here)
-                for name, alike in itertools.groupby(here, key=lambda branch: branch.edit.site.name):
+                for site, alike in itertools.groupby(here, key=lambda branch: branch.edit.site):
                     mine = list(alike)
-                    stack.callback(inside.hook(Site(name, layer), branching(mine, at, self.n_pos)).remove)
+                    stack.callback(inside.hook(site, branching(mine, at, self.n_pos)).remove)
                     at += len(mine)
             stack.enter_context(at_the_end_only(inside.layers[-1].block, cache, keep))
             # One product of matrices, where a slice of positions would be one of a matrix and a vector for each row
@@ -153,7 +153,7 @@ def batches_of(
 def _in_order(branch: Branch) -> tuple[int, bool, str]:
     """By layer; those that leave the plain run before its attention come first."""
     site = branch.edit.site
-    return site.layer, site.name != "resid_pre", site.name
+    return site.layer, site.name != "resid_pre", str(site)
 
 
 def moved_on(edit: Edit, n_layers: int) -> Edit:

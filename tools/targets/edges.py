@@ -55,9 +55,6 @@ class EdgeRuns:
 
     def __init__(self, insides: Insides) -> None:
         self._in, self._wires = insides, Wires.of(insides.spec)
-        for number, layer in enumerate(insides.layers):
-            if layer.attn_norm is None or (self._wires.has_mlp and layer.mlp_norm is None):
-                raise self._refusal(f"no norm stands before the parts of layer {number}")
         if fault := self._fault():
             raise self._refusal(fault)
 
@@ -124,12 +121,11 @@ class EdgeRuns:
             self._edit(stack, [edit for edit in edits if edit.site != entry])
             self._watch(stack, filling(senders), 0, lambda _: True)
             for number, layer in enumerate(self._in.layers):
-                assert layer.attn_norm is not None
-                stack.callback(before(layer.attn_norm, keeping(read, number)).remove)
+                stack.callback(before(layer.attn_in, keeping(read, number)).remove)
                 for part, module in enumerate(layer.projections):
                     stack.callback(after(module, leaf(leaves, (number, part))).remove)
-                if layer.mlp_norm is not None:
-                    stack.callback(before(layer.mlp_norm, leaf(leaves, (number, len(PARTS)))).remove)
+                if self._wires.has_mlp:
+                    stack.callback(before(layer.mlp_in, leaf(leaves, (number, len(PARTS)))).remove)
             stack.callback(before(self._in.last_norm, leaf(leaves, (len(self._in.layers), 0))).remove)
             torch.autograd.backward(score(self._in.model(ids, use_cache=False, logits_to_keep=keep).logits).sum())
         found = senders.new_zeros(len(ids), len(self._wires.receivers), *senders.shape[2:])
@@ -142,7 +138,6 @@ class EdgeRuns:
     def _pull_back(self, number: int, read: Tensor, leaves: dict[tuple[int, int], Tensor], found: Tensor) -> None:
         """Fills in the gradients at what the parts of one layer read. read: (batch, pos, d_model) before the norm."""
         layer = self._in.layers[number]
-        assert layer.attn_norm is not None
         fused = len(layer.projections) == 1
         for at, (part, projection) in enumerate(zip(PARTS, self._projections(number), strict=True)):
             gradient = leaves[number, 0 if fused else at].grad
@@ -187,17 +182,15 @@ class EdgeRuns:
         """Lets the parts of a layer that have an edge cut read what is carried."""
         layer, reads = self._in.layers[number], [self._wires.reads(number, part) for part in PARTS]
         if any(carried.cuts(receivers) for receivers in reads):
-            assert layer.attn_norm is not None
             read: dict[int, Tensor] = {}
-            stack.callback(before(layer.attn_norm, keeping(read, number)).remove)
+            stack.callback(before(layer.attn_in, keeping(read, number)).remove)
             for projection, receivers in zip(self._projections(number), reads, strict=True):
                 if carried.cuts(receivers):
                     visit = self._reading(number, read, projection, carried, receivers)
                     stack.callback(after(projection.module, visit).remove)
         for receiver in self._wires.mlp_reads(number):
             if carried.cuts(range(receiver, receiver + 1)):
-                assert layer.mlp_norm is not None
-                stack.callback(before(layer.mlp_norm, carried.adding(receiver)).remove)
+                stack.callback(before(layer.mlp_in, carried.adding(receiver)).remove)
 
     def _reading(
         self, number: int, read: dict[int, Tensor], projection: Projection, carried: Carried, receivers: range
@@ -205,7 +198,6 @@ class EdgeRuns:
         """Puts in what those heads of a projection that have an edge cut make of what they then read."""
         heads = carried.cuts(receivers)
         norm = self._in.layers[number].attn_norm
-        assert norm is not None
 
         def visit(output: Tensor) -> Tensor:
             entered = (read[number][:, None] + carried.change([receivers[head] for head in heads])).to(output.dtype)
@@ -222,26 +214,25 @@ class EdgeRuns:
         seen: dict[tuple[int, str], Tensor] = {}
         with contextlib.ExitStack() as stack:
             for number, layer in enumerate(self._in.layers):
-                assert layer.attn_norm is not None
-                stack.callback(before(layer.attn_norm, keeping(seen, (number, "attn_in"))).remove)
+                stack.callback(before(layer.attn_in, keeping(seen, (number, "attn_in"))).remove)
                 stack.callback(after(layer.attn_out, keeping(seen, (number, "attn_out"))).remove)
                 for part, module in enumerate(layer.projections):
                     stack.callback(after(module, keeping(seen, (number, str(part)))).remove)
-                if layer.mlp_norm is not None:
-                    stack.callback(before(layer.mlp_norm, keeping(seen, (number, "mlp_in"))).remove)
+                if self._wires.has_mlp:
+                    stack.callback(before(layer.mlp_in, keeping(seen, (number, "mlp_in"))).remove)
             stack.callback(before(self._in.last_norm, keeping(seen, (len(self._in.layers), "last"))).remove)
             written = self.senders(ids, ())
         for number, layer in enumerate(self._in.layers):
-            assert layer.attn_norm is not None
             projections, fused = self._projections(number), len(layer.projections) == 1
             outputs = [seen[number, "0" if fused else str(part)] for part in range(len(PARTS))]
             fault = fault_of_reads(layer.attn_norm, projections, seen[number, "attn_in"], outputs, self._in.tolerance)
             if fault:
                 return f"in layer {number} {fault}"
-            if layer.mlp_norm is not None:
-                between = seen[number, "attn_in"] + seen[number, "attn_out"]
+            if self._wires.has_mlp:
+                between = seen[number, "attn_in"]
+                between = between if self._in.spec.parallel else between + seen[number, "attn_out"]
                 if apart(seen[number, "mlp_in"], between) > self._in.tolerance:
-                    return f"the MLP of layer {number} does not read what its attention leaves"
+                    return f"the MLP of layer {number} does not read what its attention {'reads' if self._in.spec.parallel else 'leaves'}"
         biases = sum(self._in.weights(number).b_O for number in range(len(self._in.layers)))
         if apart(written.sum(dim=1) + biases, seen[len(self._in.layers), "last"]) > self._in.tolerance:
             return "what its parts write does not add up to what the last norm reads"

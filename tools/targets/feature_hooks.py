@@ -186,6 +186,10 @@ def _fault(place: Place, layer: Layer, spec: ModelSpec) -> str | None:
     """Why a place is not what its hook name means in this model, None where it is."""
     if place.head is not None and place.head >= spec.n_heads:
         return f"it reads head {place.head}, and a layer has heads 0 to {spec.n_heads - 1}"
+    if place.name == "neurons" and layer.experts is not None:
+        return f"the neurons of layer {place.layer} belong to experts, each of which would need a dictionary of its own"
+    if place.name == "resid_mid" and spec.parallel:
+        return f"attention and MLP of layer {place.layer} read the same residual: there is none between them"
     if place.detail == "bare" and (layer.post_norm if place.name == "mlp_out" else layer.attn_post_norm) is not None:
         return (
             f"it stands before the norm that follows {place}, where nothing can be put; hook_{place.name} is behind it"

@@ -13,6 +13,7 @@ from neuronaut.tools.errors import UserError
 from neuronaut.tools.tokens import PAD, Tokens, Vocabulary
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+SLOW_TOKENIZERS = ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 MAX_CONTEXT = 2048  # longer windows cost memory and carry no more independent evidence
 
 
@@ -41,6 +42,11 @@ class ModelFolder:
             )
         self.config = self._json("config.json")
         if not (path / "tokenizer.json").is_file():
+            if slow := [file for file in SLOW_TOKENIZERS if (path / file).is_file()]:
+                raise UserError(
+                    f"the folder {str(path)!r} holds {slow[0]} and no tokenizer.json: such a tokenizer does not say which "
+                    "characters a token stands for; save a fast one there"
+                )
             raise UserError(
                 f"the folder {str(path)!r} holds no tokenizer.json: without it text cannot be turned into tokens; save one there"
             )
@@ -132,8 +138,17 @@ class ModelFolder:
         return Vocabulary(tuple(pieces), frozenset(special))
 
     def vocabulary(self, d_vocab: int) -> Vocabulary:
-        """Pieces for `d_vocab` ids: embedding rows beyond the tokenizer are special and carry no text."""
+        """Pieces for `d_vocab` ids: embedding rows beyond the tokenizer are special and carry no text.
+
+        Refuses a tokenizer with text beyond the embedding: it belongs to another model.
+        """
         known = self._pieces
+        beyond = [i for i in range(d_vocab, len(known.pieces)) if i not in known.special]
+        if beyond:
+            raise UserError(
+                f"tokenizer.json in {str(self.path)!r} knows {len(known.pieces):,} tokens and the model {d_vocab:,}, so that "
+                f"{known.pieces[beyond[0]]!r} has no embedding: the tokenizer belongs to another model"
+            )
         missing = range(len(known.pieces), d_vocab)
         if not missing and d_vocab == len(known.pieces):
             return known

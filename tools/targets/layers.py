@@ -1,6 +1,6 @@
 """Which inner module of a layer is what, and whether it is what it is called."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neuronaut.tools.errors import UserError
-from neuronaut.tools.targets.base import SiteName
+from neuronaut.tools.errors import ToolRefused, UserError
+from neuronaut.tools.targets.base import ModelSpec, Site, SiteName
+from neuronaut.tools.targets.experts import Experts, experts_of
+from neuronaut.tools.targets.hooks import Removable, Visit, after, before, seen
 
-PROBED: tuple[SiteName, ...] = ("resid_pre", "attn_out", "mlp_out", "resid_post", "neurons")
+PROBED: tuple[SiteName, ...] = ("resid_pre", "attn_out", "mlp_out", "resid_post")
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class Layer:
     """The inner modules of one layer.
 
     attn_out, mlp_out: the last ones before the residual is added to (a norm, in
-    Gemma); attn_norm, mlp_norm: what reads the residual; weights, attention_weights: the bridges of MLP and attention, whose
+    Gemma); attn_norm, mlp_norm: what reads the residual, None where attention or MLP do so themselves (OLMo 2); experts: in
+    the place of neurons_in; weights, attention_weights: the bridges of MLP and attention, whose
     W_in, W_gate, W_out and W_Q, W_K, W_V, W_O are x @ W in any storage order; projections: of queries, keys and values, one
     module alone where they are fused."""
 
@@ -28,7 +31,8 @@ class Layer:
     attn_out: nn.Module
     heads_in: nn.Module
     mlp_out: nn.Module
-    neurons_in: nn.Module
+    neurons_in: nn.Module | None
+    experts: Experts | None
     post_norm: nn.Module | None
     weights: Any
     attn_norm: nn.Module | None
@@ -37,14 +41,27 @@ class Layer:
     attention_weights: Any
     projections: tuple[nn.Module, ...]
 
+    @property
+    def attn_in(self) -> nn.Module:
+        """What the residual enters on its way to attention."""
+        return self.attention if self.attn_norm is None else self.attn_norm
+
+    @property
+    def mlp_in(self) -> nn.Module:
+        """What the residual enters on its way to the MLP."""
+        mlp: nn.Module = self.weights.original_component
+        return mlp if self.mlp_norm is None else self.mlp_norm
+
 
 def layer_of(block: Any, name: str) -> Layer:
-    """The inner modules of a bridged layer. Refuses a layer without a plain MLP."""
+    """The inner modules of a bridged layer. Refuses a layer with neither a plain MLP nor experts that are known."""
     mlp, attn = getattr(block, "mlp", None), getattr(block, "attn", None)
     down, heads = (_inner(part, leaf) for part, leaf in ((mlp, "out"), (attn, "o")))
-    if attn is None or mlp is None or down is None or heads is None:
+    experts = None if mlp is None else experts_of(mlp.original_component, name)
+    if attn is None or mlp is None or (down is None and experts is None) or heads is None:
         raise UserError(
-            f"{name}: not every layer has plain attention and an MLP of neurons, which are all that is read"
+            f"{name} cannot be studied: not every layer has plain attention and an MLP of neurons or of experts, which are "
+            "all that is read"
         )
     attention, post_norm, attn_post_norm = attn.original_component, _inner(block, "ln2_post"), _inner(block, "ln1_post")
     split = [_inner(attn, part) for part in (("qkv",) if _inner(attn, "qkv") is not None else ("q", "k", "v"))]
@@ -55,6 +72,7 @@ def layer_of(block: Any, name: str) -> Layer:
         heads_in=heads,
         mlp_out=post_norm or mlp.original_component,
         neurons_in=down,
+        experts=experts,
         post_norm=post_norm,
         weights=mlp,
         attn_norm=_inner(block, "ln1"),
@@ -69,6 +87,49 @@ def _inner(part: Any, name: str) -> nn.Module | None:
     wrapped = None if part is None else getattr(part, name, None)
     inner = getattr(wrapped, "original_component", None)
     return inner if isinstance(inner, nn.Module) else None
+
+
+def hook_at(layer: Layer, site: Site, heads: tuple[int, int], visit: Visit) -> Removable:
+    """Calls `visit` with the activation of a site of the layer and puts what it returns in its place. heads: n_heads, d_head."""
+    match site.name:
+        case "resid_pre":
+            return before(layer.block, visit)
+        case "resid_post":
+            return after(layer.block, visit)
+        case "attn_out":
+            return after(layer.attn_out, visit)
+        case "mlp_out":
+            return after(layer.mlp_out, visit)
+        case "neurons" if layer.neurons_in is not None:
+            return before(layer.neurons_in, visit)
+        case "neurons" if layer.experts is not None and site.expert is not None:
+            return layer.experts.hooked(site.expert, visit)
+        case "router" if layer.experts is not None:
+            return layer.experts.router_hooked(visit)
+        case "heads":
+            return before(layer.heads_in, lambda x: visit(x.reshape(*x.shape[:2], *heads)).flatten(-2))
+        case "pattern":
+            return layer.attention.register_forward_hook(lambda _, args, output: seen(visit(output[1])))
+        case _:
+            raise ToolRefused(f"{site} does not exist in this model")
+
+
+def check_alike(layers: Sequence[Layer], spec: ModelSpec) -> None:
+    """Refuses a model whose layers differ in how many neurons or experts they have: one shape is that of all."""
+    shapes = [
+        (one.experts.n_experts, one.experts.width) if one.experts else (0, int(one.weights.W_out.shape[0]))
+        for one in layers
+    ]
+    for number, shape in enumerate(shapes):
+        if shape != shapes[0]:
+            raise UserError(
+                f"{spec.name} cannot be studied: its layers are not alike, since layer 0 has {_shape(shapes[0])} and layer "
+                f"{number} has {_shape(shape)}"
+            )
+
+
+def _shape(shape: tuple[int, int]) -> str:
+    return f"{shape[0]} experts of {shape[1]} neurons" if shape[0] else f"{shape[1]} neurons"
 
 
 def unwrap(module: nn.Module) -> None:
@@ -101,18 +162,15 @@ def gain_of(norm: nn.Module, d_model: int) -> Tensor:
     return gain.float()
 
 
-def fault_of(read: Mapping[SiteName, Tensor], write: Tensor, *, post_norm: bool, tolerance: float) -> str | None:
+def fault_of(read: Mapping[SiteName, Tensor], written: Tensor, *, post_norm: bool, tolerance: float) -> str | None:
     """What is wrong with the activations of a layer (one window, `PROBED`), None where they are what they are called.
 
-    write: (d_mlp, d_model). attn_out and mlp_out must add up to the change of the residual, and mlp_out must be linear in
-    the neurons (before the scale of a norm that follows). tolerance: relative to the largest value.
+    written: (batch, pos, d_model) by the neurons. attn_out and mlp_out must add up to the change of the residual, and mlp_out
+    must differ from `written` by one bias (before the scale of a norm that follows). tolerance: relative to the largest value.
     """
-    before, attn, mlp, after, neurons = (read[name].float() for name in PROBED)
-    if neurons.shape != (*after.shape[:2], len(write)):
-        return f"what enters the last weights of the MLP is {tuple(neurons.shape)} and not (batch, pos, {len(write)})"
+    before, attn, mlp, after = (read[name].float() for name in PROBED)
     if float((before + attn + mlp - after).abs().max()) > tolerance * float(after.abs().max()):
         return "the outputs of attention and MLP do not add up to the change of the residual"
-    written = neurons @ write
     rest = mlp - written
     apart = float((rest - rest[:, :1]).abs().max()) / max(float(mlp.abs().max()), 1e-30)
     if post_norm:

@@ -99,8 +99,31 @@ def check_unit(spec: "ModelSpec", unit: Unit, dictionaries: "Mapping[str, Dictio
         return
     if not 0 <= unit.layer < spec.n_layers:
         raise ToolRefused(f"layer {unit.layer} does not exist: {spec.name} has layers 0 to {spec.n_layers - 1}")
-    width = spec.d_mlp if unit.kind == "neuron" else spec.n_heads
-    if not 0 <= unit.index < width:
+    _check_index(spec, unit)
+
+
+def _check_index(spec: "ModelSpec", unit: Unit) -> None:
+    if unit.kind == "router" and not spec.n_experts:
+        raise ToolRefused(f"router {unit.address} does not exist: the layers of {spec.name} have no experts")
+    if unit.kind == "neuron" and (unit.expert is not None) != (spec.n_experts > 0):
         raise ToolRefused(
-            f"{unit.kind} {unit.address} does not exist: layer {unit.layer} of {spec.name} has {unit.kind}s 0 to {width - 1}"
+            f"neuron {unit.address} does not exist: "
+            + (
+                f"the neurons of layer {unit.layer} of {spec.name} belong to experts 0 to {spec.n_experts - 1}; "
+                f"write {unit.layer}.e0.{unit.index}"
+                if spec.n_experts
+                else f"the layers of {spec.name} have no experts; write {unit.layer}.{unit.index}"
+            )
+        )
+    if unit.expert is not None and unit.expert >= spec.n_experts:
+        raise ToolRefused(
+            f"expert {unit.expert} does not exist: layer {unit.layer} of {spec.name} has experts 0 to {spec.n_experts - 1}"
+        )
+    what, width = {"neuron": ("neuron", spec.d_mlp), "router": ("expert", spec.n_experts)}.get(
+        unit.kind, ("head", spec.n_heads)
+    )
+    if not 0 <= unit.index < width:
+        holder = f"layer {unit.layer}" if unit.expert is None else f"expert {unit.expert} of layer {unit.layer}"
+        raise ToolRefused(
+            f"{unit.kind} {unit.address} does not exist: {holder} of {spec.name} has {what}s 0 to {width - 1}"
         )

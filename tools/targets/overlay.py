@@ -25,6 +25,7 @@ from neuronaut.tools.targets.base import (
 )
 from neuronaut.tools.targets.hooks import edited
 from neuronaut.tools.targets.load import check_unit
+from neuronaut.tools.targets.sites import site_of
 from neuronaut.tools.tokens import Tokens, Vocabulary, tokens_from_ids
 from neuronaut.tools.units import Unit
 
@@ -60,11 +61,11 @@ class Overlay:
         self._target, self._plants, self._vectors = target, dict(plants), dict(vectors or {})
         if strangers := [unit.address for unit in self._vectors if unit not in self._plants]:
             raise ValueError(f"only a planted neuron can be given a write vector: {', '.join(strangers)}")
-        self._by_layer: dict[int, list[Unit]] = {}
+        self._by_site: dict[Site, list[Unit]] = {}
         for unit in plants:
             check_unit(target.spec, unit)
-            self._by_layer.setdefault(unit.layer, []).append(unit)
-        self._cache: OrderedDict[tuple[bytes, int], Tensor] = OrderedDict()
+            self._by_site.setdefault(site_of(target, unit), []).append(unit)
+        self._cache: OrderedDict[tuple[bytes, Site], Tensor] = OrderedDict()
         self._last: tuple[bytes, Tokens] | None = None
 
     def run(
@@ -122,12 +123,12 @@ class Overlay:
         planted = self._edits(ids, range(self.spec.n_layers), edits)
         return self._target.edge_gradients(ids, score, edits=[*planted, *edits], keep=keep)
 
-    def values(self, ids: Tensor, layer: int) -> Tensor:
-        """(batch, pos, n_planted) activations of a layer's planted neurons, in the order of the plants."""
-        key = (hashlib.blake2b(ids.numpy().tobytes(), key=str(tuple(ids.shape)).encode()).digest(), layer)
+    def values(self, ids: Tensor, site: Site) -> Tensor:
+        """(batch, pos, n_planted) activations of the neurons planted at a site, in the order of the plants."""
+        key = (hashlib.blake2b(ids.numpy().tobytes(), key=str(tuple(ids.shape)).encode()).digest(), site)
         if key not in self._cache:
             tokens = self._tokens(key[0], ids)
-            values = np.stack([self._plants[unit](tokens) for unit in self._by_layer[layer]], axis=-1)
+            values = np.stack([self._plants[unit](tokens) for unit in self._by_site[site]], axis=-1)
             self._cache[key] = torch.from_numpy(values.astype(np.float32))
         self._cache.move_to_end(key)
         found = self._cache[key]
@@ -142,22 +143,21 @@ class Overlay:
         return self._last[1]
 
     def _edits(self, ids: Tensor, layers: range, after: Sequence[Edit]) -> list[Edit]:
-        """Two edits a layer, however many neurons are planted: these are emptied, then filled; a third where one of them
+        """Two edits a layer or expert, however many neurons are planted: these are emptied, then filled; a third where one of them
         brings its own write vector. after: the caller's edits."""
         found = []
-        for layer in sorted(self._by_layer):
-            if layer not in layers:
+        for site in sorted(self._by_site):
+            if site.layer not in layers:
                 continue
-            indices = [unit.index for unit in self._by_layer[layer]]
+            indices = [unit.index for unit in self._by_site[site]]
             kept, filled = torch.ones(self.spec.d_mlp), torch.zeros(*ids.shape, self.spec.d_mlp)
             kept[indices] = 0.0
-            filled[:, :, indices] = self.values(ids, layer)
-            site = Site("neurons", layer)
+            filled[:, :, indices] = self.values(ids, site)
             found += [Edit(site, "scale", kept), Edit(site, "add", filled)]
-            if writers := [unit for unit in self._by_layer[layer] if unit in self._vectors]:
+            if writers := [unit for unit in self._by_site[site] if unit in self._vectors]:
                 for edit in after:
                     filled = edited(filled, edit) if edit.site == site else filled
-                found.append(Edit(Site("mlp_out", layer), "add", self._instead(writers, filled)))
+                found.append(Edit(Site("mlp_out", site.layer), "add", self._instead(writers, filled)))
         return found
 
     def _instead(self, writers: list[Unit], values: Tensor) -> Tensor:
@@ -167,7 +167,9 @@ class Overlay:
         """
         indices = [unit.index for unit in writers]
         change = torch.stack([self._vectors[unit] for unit in writers])
-        return values[:, :, indices] @ (change - self._target.write_vectors(writers[0].layer)[indices])
+        return values[:, :, indices] @ (
+            change - self._target.write_vectors(writers[0].layer, writers[0].expert)[indices]
+        )
 
     def fingerprint(self) -> Fingerprint:
         """The target's, with a hash of what is planted where."""
@@ -215,15 +217,15 @@ class Overlay:
         """The one planted with the neuron, else the target's, which a planted neuron writes with."""
         return self._vectors.get(unit.with_sign(1), self._target.write_vector(unit))
 
-    def read_vectors(self, layer: int) -> Tensor:
+    def read_vectors(self, layer: int, expert: int | None = None) -> Tensor:
         """The target's."""
-        return self._target.read_vectors(layer)
+        return self._target.read_vectors(layer, expert)
 
-    def write_vectors(self, layer: int) -> Tensor:
+    def write_vectors(self, layer: int, expert: int | None = None) -> Tensor:
         """The target's, with the planted ones in their places."""
-        vectors = self._target.write_vectors(layer).clone()
+        vectors = self._target.write_vectors(layer, expert).clone()
         for unit, vector in self._vectors.items():
-            if unit.layer == layer:
+            if (unit.layer, unit.expert) == (layer, expert):
                 vectors[unit.index] = vector
         return vectors
 

@@ -17,18 +17,19 @@ READS = 3  # queries, keys, values
 class Projection:
     """Queries, keys or values of a layer: the module that gives them, from which column of its output on, and the weights.
 
-    weight: (n_heads, d_model, d_head); bias: (n_heads, d_head).
+    stride: columns from one head to the next. weight: (n_heads, d_model, d_head); bias: (n_heads, d_head).
     """
 
     module: nn.Module
     column: int
     weight: Tensor
     bias: Tensor
+    stride: int
 
     @property
-    def width(self) -> int:
-        """Columns of the output."""
-        return self.bias.numel()
+    def end(self) -> int:
+        """The column of the output after the last one."""
+        return self.column + (len(self.bias) - 1) * self.stride + self.bias.shape[1]
 
     def of(self, normed: Tensor, heads: Sequence[int]) -> Tensor:
         """(batch, pos, n, d_head) what the named heads make of what each of them reads, (batch, n, pos, d_model)."""
@@ -38,8 +39,8 @@ class Projection:
 
     def part(self, output: Tensor) -> Tensor:
         """(batch, pos, n_heads, d_head) of what the module gives, a view."""
-        columns = output[..., self.column : self.column + self.width]
-        return columns.view(*columns.shape[:-1], *self.bias.shape)
+        n_heads, d_head = self.bias.shape
+        return output[..., self.column : self.end].unfold(-1, d_head, self.stride)[..., :n_heads, :]
 
     def back(self, gradient: Tensor) -> Tensor:
         """(batch, n_heads, pos, d_model) the gradient at what each head reads, from that at the output of the module."""
@@ -48,28 +49,41 @@ class Projection:
 
 def projections_of(layer: Layer, weights: AttentionWeights) -> tuple[Projection, ...]:
     """Queries, keys and values. Refuses attention that makes them in another number of modules than one or three."""
+    d_head = stride = weights.b_Q.shape[1]
     sizes = [bias.numel() for bias in (weights.b_Q, weights.b_K, weights.b_V)]
     match len(layer.projections):
         case 1:
             modules, columns = layer.projections * READS, [0, sizes[0], sizes[0] + sizes[1]]
+            if _head_by_head(layer.projections[0], weights):
+                columns, stride = [0, d_head, 2 * d_head], READS * d_head
         case 3:
             modules, columns = layer.projections, [0, 0, 0]
         case n:
             raise ToolRefused(f"queries, keys and values come from {n} modules: which edge ends where is not known")
     parts = ((weights.W_Q, weights.b_Q), (weights.W_K, weights.b_K), (weights.W_V, weights.b_V))
     return tuple(
-        Projection(module, column, *part) for module, column, part in zip(modules, columns, parts, strict=True)
+        Projection(module, column, *part, stride) for module, column, part in zip(modules, columns, parts, strict=True)
     )
 
 
-def without_hooks(norm: nn.Module, x: Tensor) -> Tensor:
-    """The norm of x (…, d_model), unseen by the hooks on it."""
-    found: Tensor = norm.forward(x)
+def _head_by_head(fused: nn.Module, weights: AttentionWeights) -> bool:
+    """Whether the queries of a head stand beside its own keys (GPT-NeoX) and not beside the queries of the next head."""
+    d_model, d_head = weights.W_Q.shape[1:]
+    rows = next(fused.parameters()).detach().float()
+    rows = rows if rows.shape[1] == d_model else rows.T
+    return len(weights.W_Q) == len(weights.W_K) and torch.equal(rows[d_head : 2 * d_head], weights.W_K[0].T)
+
+
+def without_hooks(norm: nn.Module | None, x: Tensor) -> Tensor:
+    """The norm of x (…, d_model), unseen by the hooks on it; x where there is none."""
+    found: Tensor = x if norm is None else norm.forward(x)
     return found
 
 
-def pulled_back(norm: nn.Module, x: Tensor, gradient: Tensor) -> Tensor:
+def pulled_back(norm: nn.Module | None, x: Tensor, gradient: Tensor) -> Tensor:
     """(batch, n, pos, d_model) the gradient before a norm of x (batch, pos, d_model), from n gradients after it."""
+    if norm is None:
+        return gradient
     with torch.enable_grad():
         entered = x[:, None].expand(-1, gradient.shape[1], -1, -1).detach().clone().requires_grad_()
         (found,) = torch.autograd.grad(without_hooks(norm, entered), entered, gradient.to(x.dtype))
@@ -98,15 +112,14 @@ def apart(found: Tensor, expected: Tensor) -> float:
 
 
 def fault_of_reads(
-    norm: nn.Module, projections: Sequence[Projection], read: Tensor, outputs: Sequence[Tensor], tolerance: float
+    norm: nn.Module | None, projections: Sequence[Projection], read: Tensor, outputs: Sequence[Tensor], tolerance: float
 ) -> str | None:
     """What is wrong with how attention reads the residual (batch, pos, d_model); None where the weights say it rightly."""
     normed = without_hooks(norm, read)
     for name, projection, output in zip(("queries", "keys", "values"), projections, outputs, strict=True):
         n_heads = len(projection.weight)
         expected = projection.of(normed[:, None].expand(-1, n_heads, -1, -1), range(n_heads))
-        columns = output.shape[-1] - projection.column
-        if columns < projection.width or apart(projection.part(output), expected) > tolerance:
+        if output.shape[-1] < projection.end or apart(projection.part(output), expected) > tolerance:
             return f"its {name} are not what its weights make of the normed residual"
     return None
 

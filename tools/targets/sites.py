@@ -10,16 +10,18 @@ from neuronaut.tools.targets.base import ModelSpec, Site, SiteName, TargetModel
 from neuronaut.tools.targets.load import dictionary_named
 from neuronaut.tools.units import Kind, Sign, Unit
 
-KIND_AT: Mapping[SiteName, Kind] = {"neurons": "neuron", "heads": "head", "features": "feature"}
+KIND_AT: Mapping[SiteName, Kind] = {"neurons": "neuron", "heads": "head", "router": "router", "features": "feature"}
 
 
 def site_of(target: TargetModel, unit: Unit) -> Site:
     """The site at which the unit is column `unit.index`. Refuses a task, and a feature of an unknown dictionary."""
     match unit.kind:
         case "neuron":
-            return Site("neurons", unit.layer)
+            return Site("neurons", unit.layer, expert=unit.expert)
         case "head":
             return Site("heads", unit.layer)
+        case "router":
+            return Site("router", unit.layer)
         case "feature":
             dictionary = dictionary_named(target.dictionaries, unit.name)
             return Site("features", dictionary.layer, dictionary.name)
@@ -31,13 +33,20 @@ def site_of(target: TargetModel, unit: Unit) -> Site:
             assert_never(never)
 
 
+def neuron_sites(spec: ModelSpec, layer: int) -> tuple[Site, ...]:
+    """The sites that hold the neurons of a layer: one, or one of each expert."""
+    if not spec.n_experts:
+        return (Site("neurons", layer),)
+    return tuple(Site("neurons", layer, expert=expert) for expert in range(spec.n_experts))
+
+
 def layer_of(target: TargetModel, unit: Unit) -> int:
     """The layer in which the unit is read."""
     return site_of(target, unit).layer
 
 
 def width_of(target: TargetModel, site: Site) -> int:
-    """How many columns a site has: neurons, heads, features, else d_model."""
+    """How many columns a site has: neurons, heads, experts, features, else d_model."""
     if site.name == "features":
         return dictionary_named(target.dictionaries, site.dictionary).width
     return width_at(target.spec, site)
@@ -45,14 +54,14 @@ def width_of(target: TargetModel, site: Site) -> int:
 
 def width_at(spec: ModelSpec, site: Site) -> int:
     """The same of a site without a dictionary."""
-    return {"neurons": spec.d_mlp, "heads": spec.n_heads}.get(site.name, spec.d_model)
+    return {"neurons": spec.d_mlp, "heads": spec.n_heads, "router": spec.n_experts}.get(site.name, spec.d_model)
 
 
 def unit_at(site: Site, index: int, sign: Sign = 1) -> Unit:
     """The unit in a column of a site of units."""
     if site.name == "features":
         return Unit.of_feature(site.dictionary, index, sign)
-    return Unit(KIND_AT[site.name], site.layer, index, sign)
+    return Unit(KIND_AT[site.name], site.layer, index, sign, expert=site.expert)
 
 
 def columns_of(site: Site, indices: list[int]) -> tuple[Site, list[int]]:
@@ -98,7 +107,9 @@ def scale_at(target: TargetModel, site: Site, ids: Tensor) -> Tensor | None:
 def read_vectors_at(target: TargetModel, site: Site) -> Tensor:
     """(width, d_model) what drives each neuron or feature of a site; see TargetModel.read_vector."""
     if site.name == "neurons":
-        return target.read_vectors(site.layer)
+        return target.read_vectors(site.layer, site.expert)
+    if site.name != "features":
+        raise ToolRefused(f"{site} reads the residual stream along no one direction: ask about a neuron or a feature")
     dictionary = dictionary_named(target.dictionaries, site.dictionary)
     place = dictionary.layout.reads
     if place.name in ("neurons", "heads"):
@@ -111,7 +122,9 @@ def read_vectors_at(target: TargetModel, site: Site) -> Tensor:
 def write_vectors_at(target: TargetModel, site: Site) -> Tensor:
     """(width, d_model) what each neuron or feature of a site adds to the residual stream per unit of activation."""
     if site.name == "neurons":
-        return target.write_vectors(site.layer)
+        return target.write_vectors(site.layer, site.expert)
+    if site.name != "features":
+        raise ToolRefused(f"{site} writes nothing of its own: a router weighs what the neurons of its experts write")
     dictionary = dictionary_named(target.dictionaries, site.dictionary)
     place, rows = dictionary.layout.writes, dictionary.directions
     if place.name == "neurons":

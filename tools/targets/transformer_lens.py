@@ -8,16 +8,15 @@ import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
-from typing import Any, assert_never
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.features.dictionary import Dictionary
-from neuronaut.tools.targets.attention import attention_weights_of
+from neuronaut.tools.targets.architectures import nearest_to
 from neuronaut.tools.targets.base import (
-    AttentionWeights,
     EdgeGradients,
     EdgeStart,
     Edit,
@@ -25,10 +24,11 @@ from neuronaut.tools.targets.base import (
     ModelSpec,
     Run,
     Site,
+    TargetModel,
 )
 from neuronaut.tools.targets.branches import branched
 from neuronaut.tools.targets.bridge import load_bridge
-from neuronaut.tools.targets.checks import check_layer, check_run
+from neuronaut.tools.targets.checks import check_run
 from neuronaut.tools.targets.edges import EdgeRuns, Insides
 from neuronaut.tools.targets.feature_hooks import Attached, check_features, check_fits, visits
 from neuronaut.tools.targets.folder import ModelFolder
@@ -37,26 +37,23 @@ from neuronaut.tools.targets.hooks import (
     Skipped,
     Stopped,
     Visit,
-    after,
     before,
     differentiated,
-    seen,
     stop_here,
     visitor,
 )
-from neuronaut.tools.targets.layers import PROBED, fault_of, fuse_activations, gain_of, layer_of, unwrap
+from neuronaut.tools.targets.layers import PROBED, check_alike, fault_of, fuse_activations, hook_at, layer_of, unwrap
 from neuronaut.tools.targets.load import dictionary_named
 from neuronaut.tools.targets.patterns import register_seen_attention
-from neuronaut.tools.targets.sites import read_vectors_at, site_of, write_vectors_at
+from neuronaut.tools.targets.sites import neuron_sites
+from neuronaut.tools.targets.vectors import PROBE_TOKENS, WeightVectors
 from neuronaut.tools.tokens import Tokens, Vocabulary
-from neuronaut.tools.units import Unit
 
-PROBE_TOKENS = 8
 ACTIVATION_KEYS = ("hidden_activation", "hidden_act", "activation_function", "activation")
 
 
-class TransformerLensTarget:
-    """A TargetModel over a local Hugging Face folder. Raw weights: no norm folded, nothing centred."""
+class TransformerLensTarget(WeightVectors):
+    """A TargetModel over a local Hugging Face folder."""
 
     def __init__(self, folder: ModelFolder, *, dtype: torch.dtype = torch.float32) -> None:
         self._folder = folder
@@ -74,6 +71,7 @@ class TransformerLensTarget:
         self._blocks: nn.ModuleList = self._model.get_submodule(bridge.adapter.component_mapping["blocks"].name)
         self._attend(self._fast_attention)
         self._refuse_strange_layers()
+        _ = self.vocabulary  # a tokenizer of another model is refused before anything is asked
         self.forwards = 0.0
 
     @property
@@ -93,16 +91,35 @@ class TransformerLensTarget:
 
     def _refuse_strange_layers(self) -> None:
         """A short run of an architecture that was never seen may show that its sites are not what they are called."""
-        n_layers, tolerance = len(self._layers), 1e-3 if self._dtype == torch.float32 else 0.05
+        check_alike(self._layers, self.spec)
+        tolerance = 1e-3 if self._dtype == torch.float32 else 0.05
         ids = torch.arange(min(PROBE_TOKENS, self.spec.n_ctx, self.spec.d_vocab))[None]
-        found = self.run(ids, read=[Site(name, layer) for layer in range(n_layers) for name in PROBED]).read
-        for layer in range(n_layers):
-            read = {name: found[Site(name, layer)] for name in PROBED}
-            post_norm = self._layers[layer].post_norm is not None
-            if fault := fault_of(read, self.write_vectors(layer), post_norm=post_norm, tolerance=tolerance):
+        for number, layer in enumerate(self._layers):
+            sites = [Site(name, number) for name in PROBED]
+            neurons = neuron_sites(self.spec, number)
+            shares = [Site("router", number)] if layer.experts else []
+            run = self.run(ids, read=[*sites, *neurons, *shares], stop=number + 1)
+            written = torch.zeros(1, ids.shape[1], self.spec.d_model)
+            if layer.experts:
+                written = run.read[shares[0]].float() @ layer.experts.biases()
+            fault = None
+            for site in neurons:
+                found, write = run.read[site].float(), self.write_vectors(number, site.expert)
+                if found.shape != (*ids.shape, len(write)):
+                    fault = f"what enters the last weights of the MLP is {tuple(found.shape)} and not (batch, pos, {len(write)})"
+                    break
+                written = written + found @ write
+            read = {name: run.read[site] for name, site in zip(PROBED, sites, strict=True)}
+            fault = fault or fault_of(read, written, post_norm=layer.post_norm is not None, tolerance=tolerance)
+            if fault:
                 raise UserError(
-                    f"{self.spec.name} cannot be studied, since its layer {layer} is built in a way that is not known: {fault}"
+                    f"{self.spec.name} cannot be studied, since its layer {number} is built in a way that is not known: {fault}; "
+                    + nearest_to(str(self._folder.config.get("model_type")))
                 )
+
+    @property
+    def _target(self) -> TargetModel:
+        return self
 
     def _attend(self, implementation: str) -> None:
         if self._model.config._attn_implementation != implementation:
@@ -111,24 +128,26 @@ class TransformerLensTarget:
     @cached_property
     def spec(self) -> ModelSpec:
         """The shape of the model."""
-        cfg, weights = self._cfg, self._layers[0].weights
+        cfg, first = self._cfg, self._layers[0]
         said = [getattr(self._model.config, key, None) for key in ACTIVATION_KEYS]
         embed, unembed = self._model.get_input_embeddings(), self._model.get_output_embeddings()
         return ModelSpec(
             name=self._folder.name,
             n_layers=len(self._layers),
             d_model=int(cfg.d_model),
-            d_mlp=int(weights.W_out.shape[0]),
+            d_mlp=first.experts.width if first.experts else int(first.weights.W_out.shape[0]),
             n_heads=int(cfg.n_heads),
             n_kv_heads=int(getattr(cfg, "n_key_value_heads", None) or cfg.n_heads),
             d_head=int(cfg.d_head),
             d_vocab=len(embed.weight),
             n_ctx=self._folder.context(int(cfg.n_ctx)),
             activation=next((str(named) for named in said if named is not None), str(cfg.act_fn)),
-            gated=bool(cfg.gated_mlp),
+            gated=first.experts is not None or bool(cfg.gated_mlp),
             norm="layernorm" if isinstance(self._last_norm, nn.LayerNorm) else "rmsnorm",
             tied_embeddings=embed.weight.data_ptr() == unembed.weight.data_ptr(),
             bos=self._folder.bos,
+            n_experts=first.experts.n_experts if first.experts else 0,
+            parallel=bool(getattr(cfg, "parallel_attn_mlp", False)),
         )
 
     @cached_property
@@ -330,80 +349,6 @@ class TransformerLensTarget:
 
     def _hook(self, site: Site, visit: Visit) -> Removable:
         """Calls `visit` with the activation of the site and puts what it returns in its place."""
-        layer = self._layers[site.layer]
-        match site.name:
-            case "resid_pre":
-                return before(layer.block, visit)
-            case "resid_post":
-                return after(layer.block, visit)
-            case "attn_out":
-                return after(layer.attn_out, visit)
-            case "mlp_out":
-                return after(layer.mlp_out, visit)
-            case "neurons":
-                return before(layer.neurons_in, visit)
-            case "heads":
-                shape = (self.spec.n_heads, self.spec.d_head)
-                return before(layer.heads_in, lambda x: visit(x.reshape(*x.shape[:2], *shape)).flatten(-2))
-            case "pattern":
-                return layer.attention.register_forward_hook(lambda _, args, output: seen(visit(output[1])))
-            case "features":
-                return self._attached(site.dictionary).hooked(site.columns or None, visit)
-            case _ as never:
-                assert_never(never)
-
-    def read_vector(self, unit: Unit) -> Tensor:
-        """(d_model,) column of the input weights (gated: of the gate), or of the encoder."""
-        return read_vectors_at(self, site_of(self, unit))[unit.index]
-
-    def write_vector(self, unit: Unit) -> Tensor:
-        """(d_model,) row of the output weights, or of the decoder."""
-        return write_vectors_at(self, site_of(self, unit))[unit.index]
-
-    def read_vectors(self, layer: int) -> Tensor:
-        """(d_mlp, d_model) of all neurons of a layer."""
-        weights = self._layers[layer].weights
-        read: Tensor = (weights.W_gate if self.spec.gated else weights.W_in).detach().float().T
-        return read
-
-    def write_vectors(self, layer: int) -> Tensor:
-        """(d_mlp, d_model) of all neurons of a layer; where a norm follows the MLP (Gemma), its gain is multiplied in
-        and its scale, which differs from place to place, left out."""
-        found = self._layers[layer]
-        write: Tensor = found.weights.W_out.detach().float()
-        return write if found.post_norm is None else write * gain_of(found.post_norm, self.spec.d_model)
-
-    def attention_weights(self, layer: int) -> AttentionWeights:
-        """The raw weights of a layer's attention, head by head."""
-        check_layer(self.spec, layer)
-        return attention_weights_of(self._layers[layer].attention_weights, self.spec, layer)
-
-    def attention_norm_gain(self, layer: int) -> Tensor:
-        """(d_model,) of the norm before a layer's attention. Refuses a layer that has none there."""
-        check_layer(self.spec, layer)
-        norm = self._layers[layer].attn_norm
-        if norm is None:
-            raise ToolRefused(f"no norm comes before the attention of layer {layer} of {self.spec.name}")
-        return gain_of(norm, self.spec.d_model)
-
-    @property
-    def embed(self) -> Tensor:
-        """(d_vocab, d_model)."""
-        weight: Tensor = self._model.get_input_embeddings().weight
-        return weight.detach().float()
-
-    @property
-    def unembed(self) -> Tensor:
-        """(d_model, d_vocab)."""
-        weight: Tensor = self._model.get_output_embeddings().weight
-        return weight.detach().float().T
-
-    @torch.inference_mode()
-    def final_norm(self, residual: Tensor) -> Tensor:
-        """The last norm applied to a residual."""
-        normed: Tensor = self._last_norm(residual.to(self._dtype))
-        return normed.float()
-
-    def final_norm_gain(self) -> Tensor:
-        """(d_model,) the gain of the last norm."""
-        return gain_of(self._last_norm, self.spec.d_model)
+        if site.name == "features":
+            return self._attached(site.dictionary).hooked(site.columns or None, visit)
+        return hook_at(self._layers[site.layer], site, (self.spec.n_heads, self.spec.d_head), visit)

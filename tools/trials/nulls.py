@@ -46,7 +46,7 @@ def candidates(target: TargetModel, site: Site) -> Array:
     if site.name == "features":
         width = width_of(target, site)
         return np.sort(np.random.default_rng(site.layer).permutation(width)[:FEATURE_CANDIDATES])
-    return comparison_indices(target.spec.d_mlp, site.layer)
+    return comparison_indices(width_of(target, site), site.layer)
 
 
 def other_units(context: ToolContext, unit: Unit) -> OtherUnits:
