@@ -31,7 +31,7 @@ MARK = "the-text-of-choice"
 Text = Callable[[str], str]
 _FINGERPRINT = Fingerprint("m", "w" * 64, "t" * 64, "float32", "b", "1", "{}")
 _NUMBERS = {"f1": 0.9, "precision": 0.8, "coverage": 0.7, "base_rate": 0.01, "ap": 0.5, "r": 0.4, "e": 1e5}
-_RIVAL = {
+_RIVAL: dict[str, Any] = {
     "f1": 0.3,
     "difference": 0.6,
     "difference_low": 0.5,
