@@ -73,7 +73,7 @@ def migrate(db: sa.Connection, kind: Kind, place: str, *, read_only: bool) -> No
             )
     waiting = [one for one in MIGRATIONS[kind] if one[0] not in applied]
     if waiting and read_only:
-        raise UserError(f"the notebook {place!r} must be upgraded first: open it once for writing, with `ask`")
+        raise UserError(f"the notebook {place!r} must be upgraded first: `neuronaut search --rebuild` does so")
     for number, name in waiting:
         _apply(db, kind, number, name)
     if (SEARCH, "search") in waiting:
