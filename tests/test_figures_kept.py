@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from neuronaut.agent.reading import show
+from neuronaut.agent.showing import show
 from neuronaut.memory.notebook import ExperimentSpec, Notebook
 from neuronaut.tools.figures import SVG
 
