@@ -476,7 +476,7 @@ def test_a_trail_can_be_sent_as_one_file(book: Any, tmp_path: Path, neuronaut: N
     "secret",
     [
         "sk-ant-api03-0123456789abcdefghij",
-        "hf_ABCDEFGHIJKLMNOPQRSTUVWX",
+        "hf_ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefgh",
         "Bearer abcdef0123456789abcdef",
         "THE-VALUE-OF-A-KEY",
     ],
