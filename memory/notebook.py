@@ -19,7 +19,7 @@ from neuronaut.memory.judge import RULE_VERSION, Case, Decision
 from neuronaut.memory.store import new_id, now
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.measurements import Measurement
-from neuronaut.tools.targets.base import Fingerprint
+from neuronaut.tools.targets.fingerprint import Fingerprint
 from neuronaut.tools.units import Unit
 
 PACKAGES = ("neuronaut", "torch", "transformer-lens", "transformers", "numpy", "scipy")

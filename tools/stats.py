@@ -5,7 +5,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats as scipy_stats
 
 Array = NDArray[np.float64]
 
@@ -63,6 +62,8 @@ def e_bh(e_values: Sequence[float], level: float = 0.05) -> NDArray[np.bool_]:
 
 def clopper_pearson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """Exact two-sided interval of a share."""
+    from scipy import stats as scipy_stats  # which takes a second
+
     interval = scipy_stats.binomtest(successes, n).proportion_ci(level, method="exact")
     return float(interval.low), float(interval.high)
 
@@ -72,6 +73,8 @@ def mean_interval(values: Array | Sequence[float], level: float = 0.95) -> tuple
     x = np.asarray(values, dtype=np.float64)
     if len(x) < 2:
         return None
+    from scipy import stats as scipy_stats
+
     half = float(scipy_stats.t.ppf(0.5 + level / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
     return float(x.mean()) - half, float(x.mean()) + half
 

@@ -128,7 +128,7 @@ class ToolMethods(abc.ABC):
 
     def capture(
         self,
-        site: Literal["resid_pre", "attn_out", "mlp_out", "resid_post", "neurons", "heads", "pattern"],
+        site: Literal["resid_pre", "attn_out", "mlp_out", "resid_post", "neurons", "heads", "pattern", "router"],
         layer: int,
         texts: Sequence[str],
     ) -> ToolOutput:
@@ -170,13 +170,32 @@ class ToolMethods(abc.ABC):
         """
         return self.tool("compare_circuits", tasks=tasks, members=members, how=how, n=n, n_random=n_random, seed=seed)
 
+    def contexts_of_claim(
+        self, unit: str, *, claim: str | None = None, k: int = 5, context: int = 12, seed: int = 0
+    ) -> ToolOutput:
+        """Contexts from explore text in four bands (top, quantiles, random, near misses), each token with the neuron's
+        activation
+        and, where a claim is given, with the strength in [0, 1] that it predicts; and the histogram of all activations.
+
+        Near misses: places where the claim holds and the neuron does not fire, places where it fires and the claim does
+        not hold,
+        and places with a token on which it often fires where it is silent; in turn, one a document.
+
+        Which neuron, the claim (JSON; without one nothing is predicted), how many contexts a band, how many tokens to
+        each
+        side.
+        """
+        return self.tool("contexts_of_claim", unit=unit, claim=claim, k=k, context=context, seed=seed)
+
     def decompose(
         self,
         of: Literal["OV", "QK", "W_in", "W_out", "activations"],
         *,
         unit: str | None = None,
         layer: int | None = None,
-        site: Literal["resid_pre", "attn_out", "mlp_out", "resid_post", "neurons", "heads", "pattern"] = "resid_post",
+        site: Literal[
+            "resid_pre", "attn_out", "mlp_out", "resid_post", "neurons", "heads", "pattern", "router"
+        ] = "resid_post",
         method: Literal["pca", "ica", "nmf"] = "pca",
         k: int = 5,
         tokens: int = 8,

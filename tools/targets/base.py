@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, Protocol
 from torch import Tensor
 
 from neuronaut.tools.features.dictionary import Dictionary
+from neuronaut.tools.targets.fingerprint import Fingerprint as Fingerprint
 from neuronaut.tools.tokens import Tokens, Vocabulary
 from neuronaut.tools.units import Unit
 
@@ -79,19 +80,6 @@ class ModelSpec:
     bos: int | None
     n_experts: int = 0
     parallel: bool = False
-
-
-@dataclass(frozen=True)
-class Fingerprint:
-    """Everything about a target that changes numbers; equal fingerprints give equal activations within dtype noise."""
-
-    name: str
-    weights_sha256: str
-    tokenizer_sha256: str
-    dtype: str
-    backend: str
-    backend_version: str
-    processing: str  # norm folding, centring, whether a BOS is prepended
 
 
 class Run(NamedTuple):
