@@ -12,14 +12,22 @@ from torch import Tensor
 
 from neuronaut.tools.targets import branches
 from neuronaut.tools.targets.base import Edit, ModelSpec, Site
-from neuronaut.tools.targets.branches import OTHER_WORK, READING_TOKENS, Branch, Logits, batches_of, layer_cost, moved_on
+from neuronaut.tools.targets.branches import (
+    OTHER_WORK,
+    READING_TOKENS,
+    Branch,
+    Logits,
+    batches_of,
+    layer_cost,
+    moved_on,
+)
 from neuronaut.tools.targets.mlx.arrays import edited, to_torch
 from neuronaut.tools.targets.mlx.runs import keeping, visiting
 from neuronaut.tools.targets.mlx.visits import ArrayVisit, before
 from neuronaut.tools.targets.mlx.walk import Before, Recorded, Walk
 
 
-def branched(walk: Walk, spec: ModelSpec, ids: mx.array, edits: Sequence[Edit], keep: int) -> Logits:
+def branched(walk: Walk, spec: ModelSpec, ids: Tensor, edits: Sequence[Edit], keep: int) -> Logits:
     """The logits at the last `keep` positions of one prompt, (1, pos), with each edit made alone."""
     n_layers, n_pos = len(walk.layers), ids.shape[1]
     moved = [moved_on(edit, n_layers) for edit in edits]
@@ -29,7 +37,7 @@ def branched(walk: Walk, spec: ModelSpec, ids: mx.array, edits: Sequence[Edit], 
         for layer in {edit.site.layer for edit in moved}:
             for site in (Site("resid_pre", layer), Site("heads", layer)):
                 stack.callback(walk.visited(site, visiting((), keeping(plain, site))).remove)
-        walk.through(walk.embedded(ids), range(n_layers), caches)
+        walk.through(walk.entered(ids), range(n_layers), caches)
     found, forwards = torch.empty(len(moved), keep, spec.d_vocab), 1.0
     free = READING_TOKENS + OTHER_WORK // layer_cost(spec)
     most = branches.BRANCH_TOKENS

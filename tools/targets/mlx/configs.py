@@ -56,7 +56,9 @@ def understood(folder: ModelFolder) -> Understood:
 
     kind = str(folder.config.get("model_type"))
     if kind not in FAMILIES:
-        raise UserError(f"{folder.name} is of the architecture {kind!r}, which --backend mlx does not know: {_instead(kind)}")
+        raise UserError(
+            f"{folder.name} is of the architecture {kind!r}, which --backend mlx does not know: {_instead(kind)}"
+        )
     try:
         config = transformers.AutoConfig.from_pretrained(folder.path, local_files_only=True)
     except (ValueError, KeyError, TypeError, OSError) as error:

@@ -55,9 +55,7 @@ class Turned(nn.Module):  # type: ignore[misc]
         """(batch, n_heads, pos, d_head), the first position at `offset`."""
         if self._scale != 1.0:
             x = mx.concatenate([x[..., : self._dims] * self._scale, x[..., self._dims :]], axis=-1)
-        return mx.fast.rope(
-            x, self._dims, traditional=False, base=None, scale=1.0, offset=offset, freqs=self._freqs
-        )
+        return mx.fast.rope(x, self._dims, traditional=False, base=None, scale=1.0, offset=offset, freqs=self._freqs)
 
 
 def load_model(folder: ModelFolder, found: Understood, dtype: mx.Dtype) -> nn.Module:

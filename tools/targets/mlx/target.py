@@ -5,7 +5,7 @@ What a run reads is described first and computed once, at the end. Values that l
 
 import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 
 import mlx.core as mx
@@ -25,12 +25,15 @@ from neuronaut.tools.targets.base import (
     Site,
 )
 from neuronaut.tools.targets.checks import check_layer, check_run
+from neuronaut.tools.targets.feature_hooks import check_features, check_fits
 from neuronaut.tools.targets.folder import ModelFolder
 from neuronaut.tools.targets.layers import PROBED, fault_of
 from neuronaut.tools.targets.mlx.arrays import DTYPES, to_mlx, to_torch
 from neuronaut.tools.targets.mlx.attention import patterns_kept
 from neuronaut.tools.targets.mlx.branches import branched
 from neuronaut.tools.targets.mlx.configs import understood
+from neuronaut.tools.targets.mlx.edges import MlxEdgeRuns, Resumed
+from neuronaut.tools.targets.mlx.features import Features, named, refuse_edited_features
 from neuronaut.tools.targets.mlx.loading import load_model
 from neuronaut.tools.targets.mlx.parts import (
     attention_weights_of,
@@ -40,6 +43,7 @@ from neuronaut.tools.targets.mlx.parts import (
     write_vectors_of,
 )
 from neuronaut.tools.targets.mlx.runs import Tap, handed_out, keeping, tapped, visiting
+from neuronaut.tools.targets.mlx.stand_ins import layer_place
 from neuronaut.tools.targets.mlx.visits import unvisited
 from neuronaut.tools.targets.mlx.walk import Walk
 from neuronaut.tools.targets.notes import edits_at
@@ -57,7 +61,8 @@ class MlxTarget:
         self._folder, self._dtype, self.forwards = folder, dtype, 0.0
         self._found = understood(folder)
         self._walk = Walk(load_model(folder, self._found, DTYPES[dtype]), self._found)
-        self._dictionaries: dict[str, Dictionary] = {}
+        self._places = [layer_place(parts, self.spec.d_model) for parts in self._walk.layers]
+        self._features = Features(self._walk, self.spec, self._places)
         self._refuse_strange_layers()
         self.forwards = 0.0
 
@@ -83,7 +88,17 @@ class MlxTarget:
     @property
     def dictionaries(self) -> Mapping[str, Dictionary]:
         """Those that were added."""
-        return self._dictionaries
+        return self._features.dictionaries
+
+    def add_dictionary(self, dictionary: Dictionary) -> None:
+        """Lets the features of a dictionary be read and edited. Refuses one of another model, and a name that is taken."""
+        if dictionary.name in self.dictionaries:
+            raise UserError(
+                f"two dictionaries are called {dictionary.name!r}: register one of them under another name, with "
+                "--dictionary NAME=FOLDER"
+            )
+        check_fits(dictionary, self.spec, self.fingerprint, self._places)
+        self._features.dictionaries[dictionary.name] = dictionary
 
     @cached_property
     def spec(self) -> ModelSpec:
@@ -147,34 +162,47 @@ class MlxTarget:
         Refuses: sites outside the layers that are run, logits together with stop, an edit of the attention pattern.
         """
         first, last = 0 if start is None else start[0], self.spec.n_layers if stop is None else stop
-        check_run(self.spec, ids, edits, read=read, first=first, last=last)
+        self._check(ids, edits, read=read, first=first, last=last)
         if logits and stop is not None:
             raise ToolRefused("logits need all layers: leave out stop")
-        found: dict[Site, mx.array] = {}
+        found, of_features = dict[Site, mx.array](), dict[Site, Tensor]()
         with contextlib.ExitStack() as stack:
             if wanted := [site.layer for site in read if site.name == "pattern"]:
                 kept = patterns_kept(self._found.names.module, self._walk.layers, wanted, keep_pattern(found))
                 stack.enter_context(kept)
-            for site in dict.fromkeys([*(edit.site for edit in edits), *read]):
-                if site.name != "pattern":
-                    keep = keeping(found, site) if site in read else None
-                    stack.callback(self._walk.visited(site, visiting(edits_at(edits, site), keep)).remove)
-            x = self._entered(ids) if start is None else to_mlx(start[1], DTYPES[self._dtype])
+            self._edit(stack, edits)
+            self._features.visit(stack, read, edits, of_features)
+            for site in dict.fromkeys(read):
+                if site.name not in ("pattern", "features"):
+                    stack.callback(self._walk.visited(site, visiting((), keeping(found, site))).remove)
+            x = self._walk.entered(ids) if start is None else to_mlx(start[1], DTYPES[self._dtype])
             x = self._walk.through(x, range(first, last))
             output = self._walk.logits(x) if logits else None
             mx.eval(list(found.values()), output)
         self.forwards += len(ids) * (last - first) / self.spec.n_layers
-        return Run(handed_out(found), None if output is None else to_torch(output))
+        return Run(handed_out(found) | of_features, None if output is None else to_torch(output))
 
-    def _entered(self, ids: Tensor) -> mx.array:
-        return self._walk.embedded(mx.array(ids.numpy()))
+    def _check(
+        self, ids: Tensor, edits: Sequence[Edit], read: Collection[Site] = (), first: int = 0, last: int | None = None
+    ) -> None:
+        last = self.spec.n_layers if last is None else last
+        check_run(self.spec, ids, edits, read=read, first=first, last=last)
+        check_features(self.dictionaries, read, edits, last=last)
+
+    def _edit(self, stack: contextlib.ExitStack, edits: Sequence[Edit]) -> None:
+        """The edits of plain sites."""
+        for site in dict.fromkeys(edit.site for edit in edits if edit.site.name != "features"):
+            stack.callback(self._walk.visited(site, visiting(edits_at(edits, site))).remove)
 
     def branches(self, ids: Tensor, edits: Sequence[Edit], *, keep: int = 1) -> Tensor:
         """(n_edits, keep, d_vocab) logits at the end of the prompt; see TargetModel.branches."""
-        check_run(self.spec, ids, edits)
+        self._check(ids, edits)
         if len(ids) != 1:
             raise ToolRefused(f"branches leave one prompt, not {len(ids)}")
-        found = branched(self._walk, self.spec, mx.array(ids.numpy()), edits, keep)
+        if named([edit.site for edit in edits]):
+            runs = [self.run(ids, edits=[edit], logits=True).logits for edit in edits]
+            return torch.cat([logits[:, -keep:] for logits in runs if logits is not None])
+        found = branched(self._walk, self.spec, ids, edits, keep)
         self.forwards += found.forwards
         return found.logits
 
@@ -182,21 +210,70 @@ class MlxTarget:
         self, ids: Tensor, read: Collection[Site], score: Callable[[Tensor], Tensor], *, edits: Sequence[Edit] = ()
     ) -> dict[Site, tuple[Tensor, Tensor]]:
         """Each site and the gradient of the score there; see TargetModel.gradients. Refuses the attention pattern."""
-        check_run(self.spec, ids, edits, read=read)
+        self._check(ids, edits, read=read)
         if any(site.name == "pattern" for site in read):
             raise ToolRefused("no gradient is taken at the attention pattern: choose another site")
-        walk, sites = self._walk, list(dict.fromkeys(read))
+        refuse_edited_features(edits)
+        walk, sites = self._walk, [site for site in dict.fromkeys(read) if site.name != "features"]
         with contextlib.ExitStack() as stack:
-            for site in dict.fromkeys(edit.site for edit in edits):
-                stack.callback(walk.visited(site, visiting(edits_at(edits, site))).remove)
-            taps = [Tap(lambda visit, site=site: walk.visited(site, visit), self._shape(ids, site)) for site in sites]
-
-            def run() -> mx.array:
-                return walk.logits(walk.through(self._entered(ids), range(self.spec.n_layers)))
-
-            found = tapped(run, taps, score, DTYPES[self._dtype])
+            self._edit(stack, edits)
+            of_features = self._features.taps(stack, ids, read)
+            taps = [Tap(partial(walk.visited, site), self._shape(ids, site)) for site in sites]
+            taps += [one.tap for one in of_features.values()]
+            run = partial(self._resumed.logits, ids, ids.shape[1])
+            tapped_there = tapped(run, taps, score, DTYPES[self._dtype])
         self.forwards += 3 * len(ids)
-        return dict(zip(sites, found, strict=True))
+        found: dict[Site, tuple[Tensor, Tensor]] = dict(zip(sites, tapped_there, strict=False))
+        for one, written in zip(of_features.values(), tapped_there[len(sites) :], strict=True):
+            found |= one.found(written)
+        return found
+
+    def senders(self, ids: Tensor, *, edits: Sequence[Edit] = ()) -> Tensor:
+        """(batch, n_senders, pos, d_model); see TargetModel.senders."""
+        self._check(ids, edits)
+        found = self._edges.senders(ids, edits)
+        self.forwards += len(ids)
+        return found
+
+    def run_edges(
+        self,
+        ids: Tensor,
+        other: Tensor,
+        cut: Tensor,
+        *,
+        positions: Tensor | None = None,
+        start: EdgeStart | None = None,
+        edits: Sequence[Edit] = (),
+        keep: int = 1,
+    ) -> Tensor:
+        """(batch, keep, d_vocab) logits with edges cut; see TargetModel.run_edges.
+
+        Refuses edges that do not exist, edges into layers that are not run, shapes that do not fit.
+        """
+        n_layers, first = self.spec.n_layers, 0 if start is None else start.layer
+        self._check(ids, edits, first=first)
+        carried = self._edges.carried(ids, other, cut, positions, first)
+        found = self._edges.run(ids, carried, start=start, edits=edits, keep=keep)
+        self.forwards += len(ids) * (n_layers - first) / n_layers
+        return found
+
+    def edge_gradients(
+        self, ids: Tensor, score: Callable[[Tensor], Tensor], *, edits: Sequence[Edit] = (), keep: int = 1
+    ) -> EdgeGradients:
+        """What senders write and the gradients at receivers; see TargetModel.edge_gradients."""
+        self._check(ids, edits)
+        found = self._edges.gradients(ids, score, edits, keep)
+        self.forwards += 3 * len(ids)
+        return found
+
+    @cached_property
+    def _edges(self) -> MlxEdgeRuns:
+        dtype = DTYPES[self._dtype]
+        return MlxEdgeRuns(self._walk, self.spec, self._places, self._features, self.attention_weights, dtype)
+
+    @cached_property
+    def _resumed(self) -> Resumed:
+        return Resumed(self._walk, DTYPES[self._dtype])
 
     def _shape(self, ids: Tensor, site: Site) -> tuple[int, ...]:
         spec = self.spec

@@ -67,7 +67,7 @@ def by_heads(visit: ArrayVisit, n_heads: int) -> ArrayVisit:
     def visited(value: mx.array) -> mx.array:
         z = value.reshape(*value.shape[:2], n_heads, -1)
         new = visit(z)
-        return value if new is z else new.reshape(value.shape)
+        return value if new is z else new.flatten(2)  # branches may have added rows
 
     return visited
 

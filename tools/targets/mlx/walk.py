@@ -6,6 +6,7 @@ from typing import Any, assert_never
 
 import mlx.core as mx
 import mlx.nn as nn
+from torch import Tensor
 
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.targets.base import Site
@@ -61,9 +62,9 @@ class Walk:
         tied = found.names.unembed not in model and found.names.unembed == "lm_head"
         self.unembed: nn.Module | None = None if tied else at(model, found.names.unembed)
 
-    def embedded(self, ids: mx.array) -> mx.array:
+    def entered(self, ids: Tensor) -> mx.array:
         """(batch, pos, d_model) the residual before the first layer."""
-        x = self.embed(ids)
+        x = self.embed(mx.array(ids.numpy()))
         if self._places is not None:
             x = x + self._places(mx.arange(ids.shape[1]))
         if self.found.embed_scale is not None:
@@ -88,9 +89,10 @@ class Walk:
         seen = here >= there
         return seen & (here < there + window) if narrow else seen
 
-    def logits(self, x: mx.array) -> mx.array:
-        """(batch, pos, d_vocab) from the residual after the last layer."""
+    def logits(self, x: mx.array, keep: int | None = None) -> mx.array:
+        """(batch, pos, d_vocab) from the residual after the last layer, or at the last `keep` positions."""
         normed = self.last_norm(x)
+        normed = normed if keep is None else normed[:, -keep:]
         found = self.embed.as_linear(normed) if self.unembed is None else self.unembed(normed)
         cap = self.found.cap
         return mx.tanh(found / cap) * cap if cap else found
