@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.targets.folder import ModelFolder
-from neuronaut.tools.targets.mlx.families import FAMILIES, Names
+from neuronaut.tools.targets.mlx.families import EXPERTS, FAMILIES, Names
 
 ACTIVATION_KEYS = ("hidden_activation", "hidden_act", "activation_function")
 
@@ -55,6 +55,11 @@ def understood(folder: ModelFolder) -> Understood:
     import transformers
 
     kind = str(folder.config.get("model_type"))
+    if kind in EXPERTS:
+        raise UserError(
+            f"{folder.name} is of the architecture {kind!r}, whose MLPs are of experts: --backend mlx does not read them yet; "
+            "give --backend torch"
+        )
     if kind not in FAMILIES:
         raise UserError(
             f"{folder.name} is of the architecture {kind!r}, which --backend mlx does not know: {_instead(kind)}"

@@ -33,6 +33,8 @@ class Names:
     mask_as_array: bool = False
 
 
+# Known to mlx-lm, which runs their experts as one SwitchGLU: to be named above once the seam reads neurons of experts there.
+EXPERTS = ("mixtral", "gpt_oss", "qwen3_moe")
 _LLAMA = Names("llama")
 _GEMMA3 = replace(
     _LLAMA,
