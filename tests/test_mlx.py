@@ -65,6 +65,7 @@ def make(name: str, folder: Path, config: Callable[[], transformers.PretrainedCo
     """A random model of a configuration, with the tokenizer of GPT-2's kind."""
     _made["UNKNOWN"][name] = config
     made: Path = make_model(name, folder)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": None}))
     return made
 
 
@@ -95,7 +96,6 @@ def test_logits_and_neurons_of_an_architecture_are_those_of_plain_transformers(n
         near(logits_of(target, ids), theirs(ids).logits)
         site = Site("neurons", 1)
         near(target.run(ids, read=[site]).read[site], entered[0])
-        near(target.write_vectors(1) * 0 + 1, torch.ones(target.spec.d_mlp, target.spec.d_model))
 
 
 @pytest.mark.parametrize("name", ["neox", "neox_in_a_row", "phi3"])

@@ -52,23 +52,7 @@ class Understood:
 
 def understood(folder: ModelFolder) -> Understood:
     """The configuration of a folder, defaults filled in. Refuses what mlx-lm would compute differently."""
-    import transformers
-
-    kind = str(folder.config.get("model_type"))
-    if kind in EXPERTS:
-        raise UserError(
-            f"{folder.name} is of the architecture {kind!r}, whose MLPs are of experts: --backend mlx does not read them yet; "
-            "give --backend torch"
-        )
-    if kind not in FAMILIES:
-        raise UserError(
-            f"{folder.name} is of the architecture {kind!r}, which --backend mlx does not know: {_instead(kind)}"
-        )
-    try:
-        config = transformers.AutoConfig.from_pretrained(folder.path, local_files_only=True)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"config.json in {str(folder.path)!r} cannot be used: {reason}") from None
+    kind, config = _read(folder)
     names, said = FAMILIES[kind], config.to_dict()
     if fault := _fault(kind, names, said):
         raise UserError(f"{folder.name} cannot be run by --backend mlx: {fault}; --backend torch knows it")
@@ -93,6 +77,28 @@ def understood(folder: ModelFolder) -> Understood:
         embed_scale=d_model**0.5 if kind.startswith("gemma") else None,
         cap=said.get("final_logit_softcapping"),
     )
+
+
+def _read(folder: ModelFolder) -> tuple[str, Any]:
+    """The architecture and the configuration as transformers reads it. Refuses an architecture that is not known here."""
+    import transformers
+
+    kind = str(folder.config.get("model_type"))
+    if kind in EXPERTS:
+        raise UserError(
+            f"{folder.name} is of the architecture {kind!r}, whose MLPs are of experts: --backend mlx does not read them yet; "
+            "give --backend torch"
+        )
+    if kind not in FAMILIES:
+        raise UserError(
+            f"{folder.name} is of the architecture {kind!r}, which --backend mlx does not know: {_instead(kind)}"
+        )
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder.path, local_files_only=True)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"config.json in {str(folder.path)!r} cannot be used: {reason}") from None
+    return kind, config
 
 
 def _instead(kind: str) -> str:
