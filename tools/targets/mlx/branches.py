@@ -4,7 +4,7 @@ import contextlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import torch
@@ -62,7 +62,8 @@ class Batch(NamedTuple):
 
     def logits(self, recorded: Sequence[Recorded], keep: int) -> mx.array:
         """(n_rows, keep, d_vocab). recorded: keys and values of the plain run."""
-        walk, first, at, x = self.walk, self.first, 0, None
+        walk, first, at = self.walk, self.first, 0
+        x: Any = None
         caches = [Before(one.keys[:, :, :first], one.values[:, :, :first]) for one in recorded]
         layers = [branch.edit.site.layer for branch in self.rows]
         with contextlib.ExitStack() as stack:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -102,10 +103,9 @@ class MlxEdgeRuns(EdgeRuns):
         for number, parts in enumerate(self._walk.layers):
             for part, module in enumerate(parts.projections):
                 width = int(module.weight.shape[0])
-                taps[number, part] = Tap(lambda visit, m=module: after(m, visit), (*ids.shape, width))
-            norm = parts.mlp_norm
-            taps[number, len(PARTS)] = Tap(lambda visit, m=norm: before(m, visit), (*ids.shape, d_model))
+                taps[number, part] = Tap(partial(after, module), (*ids.shape, width))
+            taps[number, len(PARTS)] = Tap(partial(before, parts.mlp_norm), (*ids.shape, d_model))
         last = self._walk.last_norm
         shape = (len(ids), ids.shape[1], d_model)
-        taps[len(self._walk.layers), 0] = Tap(lambda visit: before(last, visit), shape)
+        taps[len(self._walk.layers), 0] = Tap(partial(before, last), shape)
         return taps

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -52,7 +53,7 @@ class Features:
             layout = attached.dictionary.layout
             stack.callback(self._put(layout.reads, in_torch(_noting(seen))).remove)
             shape = (*ids.shape, *self._width(layout.writes))
-            tap = Tap(lambda visit, place=layout.writes: self._put(place, visit), shape)
+            tap = Tap(partial(self._put, layout.writes), shape)
             found[name] = FeatureTap(attached, [site for site in read if site.dictionary == name], seen, tap)
         return found
 

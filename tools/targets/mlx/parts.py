@@ -106,8 +106,8 @@ def attention_weights_of(parts: Parts, found: Understood) -> AttentionWeights:
             f"the attention of {found.names.module} is built in a way that is not known: its weights are {tuple(rows.shape)} "
             f"and {tuple(out.shape)}, which are not those of {n_heads} heads of {d_head} numbers"
         )
-    W_Q, W_K, W_V = (part.view(-1, d_head, d_model).transpose(1, 2) for part in rows.split(sizes))
-    b_Q, b_K, b_V = (part.view(-1, d_head) for part in biases.split(sizes))
+    W_Q, W_K, W_V = (part.view(-1, d_head, d_model).transpose(1, 2) for part in torch.split(rows, sizes))
+    b_Q, b_K, b_V = (part.view(-1, d_head) for part in torch.split(biases, sizes))
     W_O = out.T.reshape(n_heads, d_head, d_model)
     return AttentionWeights(W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, _bias_of(parts.heads_in))
 

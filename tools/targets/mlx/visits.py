@@ -1,7 +1,6 @@
 """Visits to what enters and leaves a module: the instance gets a class of its own for as long as it is visited."""
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -12,6 +11,7 @@ from neuronaut.tools.targets.hooks import Visit
 from neuronaut.tools.targets.mlx.arrays import to_mlx, to_torch
 
 ArrayVisit = Callable[[mx.array], mx.array]
+_CLASSES: dict[type, type] = {}  # of what is visited, by its own
 VISITS = "_neuronaut_visits"  # an attribute that mlx does not take for a parameter
 
 
@@ -91,15 +91,18 @@ def _held(module: nn.Module, visits: list[ArrayVisit], visit: ArrayVisit) -> Hel
     return Held(module, visits, visit)
 
 
-@cache
 def _visited(plain: type) -> type:
+    if plain in _CLASSES:
+        return _CLASSES[plain]
+
     def call(self: nn.Module, value: mx.array, *args: Any, **kwargs: Any) -> Any:
         visits: Visits = self.__dict__[VISITS]
         for visit in visits.before:
             value = visit(value)
-        output = plain.__call__(self, value, *args, **kwargs)  # type: ignore[operator]
+        output = plain.__call__(self, value, *args, **kwargs)
         for visit in visits.after:
             output = visit(output)
         return output
 
-    return type(plain.__name__, (plain,), {"__call__": call})
+    found = _CLASSES[plain] = type(plain.__name__, (plain,), {"__call__": call})
+    return found

@@ -82,12 +82,13 @@ class Walk:
 
     def _mask(self, n_pos: int, before: int, window: int | None) -> Any:
         """What each of n_pos positions sees of itself and those before it: a word, or (n_pos, before + n_pos) bool."""
-        narrow = window is not None and before + n_pos > window
+        back = n_pos + before if window is None else window
+        narrow = back < n_pos + before
         if not narrow and not before and not self.names.mask_as_array:
             return "causal" if n_pos > 1 else None
         here, there = mx.arange(before, before + n_pos)[:, None], mx.arange(before + n_pos)
         seen = here >= there
-        return seen & (here < there + window) if narrow else seen
+        return seen & (here < there + back) if narrow else seen
 
     def logits(self, x: mx.array, keep: int | None = None) -> mx.array:
         """(batch, pos, d_vocab) from the residual after the last layer, or at the last `keep` positions."""
