@@ -15,7 +15,7 @@ from neuronaut.tools.circuits.wires import Wires
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.predicates.text import parse_text
 from neuronaut.tools.targets.base import EdgeStart, Edit, Site
-from neuronaut.tools.targets.load import POCKET, load_target
+from neuronaut.tools.targets.load import POCKET, Backend, load_target
 from neuronaut.tools.targets.overlay import Overlay
 from neuronaut.tools.units import Unit
 
@@ -26,11 +26,11 @@ Case, all_written, by_hand, open_plain = (_plain[name] for name in ("Case", "all
 
 
 @pytest.fixture(scope="module")
-def open_case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+def open_case(tmp_path_factory: pytest.TempPathFactory, backend: Backend) -> Callable[[str], Any]:
     @cache
     def opened(name: str) -> Any:
         folder = POCKET if name == "pocket" else make_model(name, tmp_path_factory.mktemp("models") / name)
-        return open_plain(load_target("pocket" if name == "pocket" else folder), folder)
+        return open_plain(load_target("pocket" if name == "pocket" else folder, backend=backend), folder)
 
     return opened
 

@@ -17,7 +17,7 @@ from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.look.activations import activations_of
 from neuronaut.tools.targets import branches
 from neuronaut.tools.targets.base import Edit, Site, SiteName, TargetModel
-from neuronaut.tools.targets.load import POCKET, check_unit, load_target
+from neuronaut.tools.targets.load import POCKET, Backend, check_unit, load_target
 from neuronaut.tools.targets.sites import neuron_sites, unit_at
 from neuronaut.tools.tokens import PAD
 from neuronaut.tools.units import Unit
@@ -84,13 +84,13 @@ def key(site: Site, name: str = "") -> tuple[str, int]:
 
 
 @pytest.fixture(scope="session")
-def open_case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Path | None], Case]:
+def open_case(tmp_path_factory: pytest.TempPathFactory, backend: Backend) -> Callable[[str, Path | None], Case]:
     @cache
     def opened(name: str, folder: Path | None) -> Case:
         folder = folder or make_model(name, tmp_path_factory.mktemp("models") / name)
         theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         plain = PlainModel(folder, theirs.config.to_dict())
-        return Case(name, folder, load_target("pocket" if name == "pocket" else folder), plain, theirs)
+        return Case(name, folder, load_target("pocket" if name == "pocket" else folder, backend=backend), plain, theirs)
 
     return opened
 
