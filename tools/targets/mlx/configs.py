@@ -31,7 +31,8 @@ class Understood:
     """A model's configuration as the target needs it.
 
     arguments: for mlx-lm. rotations: of each layer, None where places are embedded. windows: how far back each layer sees, None
-    is all the way. embed_scale: of embeddings. cap: of the logits, where they have one.
+    is all the way. embed_scale: of embeddings. cap: of the logits, where they have one. parallel: the MLP reads what attention
+    reads, and not what it leaves.
     """
 
     names: Names
@@ -48,6 +49,7 @@ class Understood:
     windows: tuple[int | None, ...]
     embed_scale: float | None
     cap: float | None
+    parallel: bool
 
 
 def understood(folder: ModelFolder) -> Understood:
@@ -76,6 +78,7 @@ def understood(folder: ModelFolder) -> Understood:
         windows=tuple(None if one == "full_attention" else window for one in kinds),
         embed_scale=d_model**0.5 if kind.startswith("gemma") else None,
         cap=said.get("final_logit_softcapping"),
+        parallel=bool(said.get("use_parallel_residual")),
     )
 
 
@@ -86,7 +89,7 @@ def _read(folder: ModelFolder) -> tuple[str, Any]:
     kind = str(folder.config.get("model_type"))
     if kind in EXPERTS:
         raise UserError(
-            f"{folder.name} is of the architecture {kind!r}, whose MLPs are of experts: --backend mlx does not read them yet; "
+            f"{folder.name} is of the architecture {kind!r}, and models of experts are run by the torch backend only for now: "
             "give --backend torch"
         )
     if kind not in FAMILIES:

@@ -87,8 +87,7 @@ class MlxEdgeRuns(EdgeRuns):
                 stack.callback(self._walk.visited(site, visiting(edits_at(edits, site))).remove)
             self._watch(stack, filling(senders), 0, lambda _: True)
             for number, layer in enumerate(self._in.layers):
-                assert layer.attn_norm is not None
-                stack.callback(torch_before(layer.attn_norm, keeping(read, number)).remove)
+                stack.callback(torch_before(layer.attn_in, keeping(read, number)).remove)
             run = tapped(lambda: self._resumed.logits(ids, keep), list(taps.values()), score, self._dtype)
         leaves = {key: cast(Tensor, SimpleNamespace(grad=at.gradient)) for key, at in zip(taps, run, strict=True)}
         found = senders.new_zeros(len(ids), len(wires.receivers), *senders.shape[2:])
@@ -98,13 +97,13 @@ class MlxEdgeRuns(EdgeRuns):
         return EdgeGradients(senders, found)
 
     def _taps(self, ids: Tensor, d_model: int) -> dict[tuple[int, int], Tap]:
-        """By layer and number of the part: projections, what enters the norm before the MLP, and before the last norm."""
+        """By layer and number of the part: projections, what the MLP reads of the residual, and the last norm."""
         taps: dict[tuple[int, int], Tap] = {}
         for number, parts in enumerate(self._walk.layers):
             for part, module in enumerate(parts.projections):
                 width = int(module.weight.shape[0])
                 taps[number, part] = Tap(partial(after, module), (*ids.shape, width))
-            taps[number, len(PARTS)] = Tap(partial(before, parts.mlp_norm), (*ids.shape, d_model))
+            taps[number, len(PARTS)] = Tap(partial(before, parts.mlp_in), (*ids.shape, d_model))
         last = self._walk.last_norm
         shape = (len(ids), ids.shape[1], d_model)
         taps[len(self._walk.layers), 0] = Tap(partial(before, last), shape)

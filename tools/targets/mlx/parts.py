@@ -32,6 +32,16 @@ class Parts:
     post_norm: nn.Module | None
 
     @property
+    def attn_in(self) -> nn.Module:
+        """What the residual enters on its way to attention."""
+        return self.attn_norm or self.attention
+
+    @property
+    def mlp_in(self) -> nn.Module:
+        """What the residual enters on its way to the MLP."""
+        return self.mlp_norm or self.mlp
+
+    @property
     def attn_out(self) -> nn.Module:
         """What comes last before attention is added to the residual."""
         return self.attn_post_norm or self.attention

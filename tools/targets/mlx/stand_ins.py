@@ -1,6 +1,6 @@
 """Modules of mlx as torch code hooks them: what takes edges apart and what reads features asks a layer for its modules."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from neuronaut.tools.targets.layers import Layer
 from neuronaut.tools.targets.mlx.arrays import to_torch
-from neuronaut.tools.targets.mlx.parts import Parts, gain_of
+from neuronaut.tools.targets.mlx.parts import Parts, gain_of, weight_of
 from neuronaut.tools.targets.mlx.visits import Held, after, before, in_torch
 
 
@@ -18,6 +18,10 @@ class Place:
 
     def __init__(self, module: mlx.nn.Module) -> None:
         self.module = module
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Its weights (n_out, n_in), of quantised ones what they stand for."""
+        yield weight_of(self.module)
 
     def register_forward_pre_hook(self, hook: Callable[..., Any], *, with_kwargs: bool = False) -> Held:
         """Calls the hook with what goes in."""
@@ -84,19 +88,23 @@ def norm_place(norm: mlx.nn.Module | None, d_model: int) -> Any:
 
 def layer_place(parts: Parts, d_model: int) -> Layer:
     """A layer whose modules are those of mlx; of its weights only those of norms are there."""
-    attn_post_norm, post_norm = norm_place(parts.attn_post_norm, d_model), norm_place(parts.post_norm, d_model)
+    norms = (parts.attn_norm, parts.mlp_norm, parts.attn_post_norm, parts.post_norm)
+    attn_norm, mlp_norm, attn_post_norm, post_norm = (norm_place(norm, d_model) for norm in norms)
     attention, mlp = Place(parts.attention), Place(parts.mlp)
     place = SimpleNamespace(
         block=Place(parts.block),
         attention=attention,
+        attn_in=attention if attn_norm is None else attn_norm,
         attn_out=attention if attn_post_norm is None else attn_post_norm,
         heads_in=Place(parts.heads_in),
+        mlp_in=mlp if mlp_norm is None else mlp_norm,
         mlp_out=mlp if post_norm is None else post_norm,
         neurons_in=Place(parts.neurons_in),
+        experts=None,
         post_norm=post_norm,
         weights=SimpleNamespace(original_component=mlp),
-        attn_norm=norm_place(parts.attn_norm, d_model),
-        mlp_norm=norm_place(parts.mlp_norm, d_model),
+        attn_norm=attn_norm,
+        mlp_norm=mlp_norm,
         attn_post_norm=attn_post_norm,
         attention_weights=None,
         projections=tuple(Place(module) for module in parts.projections),

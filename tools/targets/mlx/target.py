@@ -24,7 +24,7 @@ from neuronaut.tools.targets.base import (
     Run,
     Site,
 )
-from neuronaut.tools.targets.checks import check_layer, check_run
+from neuronaut.tools.targets.checks import check_expert, check_layer, check_run
 from neuronaut.tools.targets.feature_hooks import check_features, check_fits
 from neuronaut.tools.targets.folder import ModelFolder
 from neuronaut.tools.targets.layers import PROBED, fault_of
@@ -69,7 +69,7 @@ class MlxTarget:
     def _refuse_strange_layers(self) -> None:
         """A short run shows whether the sites are what they are called."""
         ids = torch.arange(min(PROBE_TOKENS, self.spec.n_ctx, self.spec.d_vocab))[None]
-        sites = [Site(name, layer) for layer in range(self.spec.n_layers) for name in PROBED]
+        sites = [Site(name, layer) for layer in range(self.spec.n_layers) for name in (*PROBED, "neurons")]
         try:
             found = self.run(ids, read=sites, logits=True).read
             for layer in range(self.spec.n_layers):
@@ -79,8 +79,9 @@ class MlxTarget:
         tolerance = 1e-3 if self._dtype == torch.float32 else 0.05
         for layer in range(self.spec.n_layers):
             read = {name: found[Site(name, layer)] for name in PROBED}
+            written = found[Site("neurons", layer)].float() @ self.write_vectors(layer)
             post_norm = self._walk.layers[layer].post_norm is not None
-            if fault := fault_of(read, self.write_vectors(layer), post_norm=post_norm, tolerance=tolerance):
+            if fault := fault_of(read, written, post_norm=post_norm, tolerance=tolerance):
                 raise UserError(
                     f"{self.spec.name} cannot be studied, since its layer {layer} is built in a way that is not known: {fault}"
                 )
@@ -119,6 +120,7 @@ class MlxTarget:
             norm="layernorm" if "bias" in walk.last_norm else "rmsnorm",
             tied_embeddings=walk.unembed is None,
             bos=self._folder.bos,
+            parallel=found.parallel,
         )
 
     @cached_property
@@ -288,13 +290,15 @@ class MlxTarget:
         """(d_model,) row of the output weights, or of the decoder."""
         return write_vectors_at(self, site_of(self, unit))[unit.index]
 
-    def read_vectors(self, layer: int) -> Tensor:
-        """(d_mlp, d_model) of all neurons of a layer."""
+    def read_vectors(self, layer: int, expert: int | None = None) -> Tensor:
+        """(d_mlp, d_model) of all neurons of a layer. Refuses an expert: there is none."""
+        check_expert(self.spec, Site("neurons", layer, expert=expert))
         return read_vectors_of(self._walk.layers[layer], self._found)
 
-    def write_vectors(self, layer: int) -> Tensor:
+    def write_vectors(self, layer: int, expert: int | None = None) -> Tensor:
         """(d_mlp, d_model) of all neurons of a layer; where a norm follows the MLP (Gemma), its gain is multiplied in
-        and its scale, which differs from place to place, left out."""
+        and its scale, which differs from place to place, left out. Refuses an expert: there is none."""
+        check_expert(self.spec, Site("neurons", layer, expert=expert))
         return write_vectors_of(self._walk.layers[layer], self._found)
 
     def attention_weights(self, layer: int) -> AttentionWeights:
@@ -303,12 +307,10 @@ class MlxTarget:
         return attention_weights_of(self._walk.layers[layer], self._found)
 
     def attention_norm_gain(self, layer: int) -> Tensor:
-        """(d_model,) of the norm before a layer's attention. Refuses a layer that has none there."""
+        """(d_model,) of the norm before a layer's attention, ones where attention reads the residual as it is (OLMo 2)."""
         check_layer(self.spec, layer)
         norm = self._walk.layers[layer].attn_norm
-        if norm is None:
-            raise ToolRefused(f"no norm comes before the attention of layer {layer} of {self.spec.name}")
-        return gain_of(norm, self.spec.d_model)
+        return torch.ones(self.spec.d_model) if norm is None else gain_of(norm, self.spec.d_model)
 
     @cached_property
     def embed(self) -> Tensor:

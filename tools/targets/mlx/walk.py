@@ -114,6 +114,10 @@ class Walk:
                 return before(parts.neurons_in, visit)
             case "heads":
                 return before(parts.heads_in, by_heads(visit, self.found.n_heads))
+            case "router":
+                raise ToolRefused(
+                    f"{site} cannot be read here: models of experts are run by the torch backend only for now"
+                )
             case "pattern" | "features":
                 raise ToolRefused(f"{site} cannot be changed by itself")
             case _ as never:
