@@ -15,6 +15,8 @@ from neuronaut.agent.label.command import label_app
 from neuronaut.agent.options import (
     Again,
     Approve,
+    BackendChoice,
+    BackendName,
     BaseUrl,
     BudgetCalls,
     BudgetForwards,
@@ -66,6 +68,7 @@ def _root(
 def ask(
     question: Annotated[str, typer.Argument(help="For example: what does neuron 8.481 do")],
     model: Model = "pocket",
+    backend: BackendChoice = BackendName.torch,
     corpus: CorpusFile = None,
     dictionary: Dictionaries = None,
     notebook: NotebookFile = None,
@@ -88,7 +91,7 @@ def ask(
     from neuronaut.agent.runs import ask as run_question
 
     budget = limits(budget_seconds, budget_forwards, budget_calls, budget_tokens, budget_usd)
-    config = run_config(question, model, corpus, llm, base_url, seed, budget, dictionary)
+    config = run_config(question, model, corpus, llm, base_url, seed, budget, dictionary, backend)
     config = config.model_copy(update={"fast": fast, "again": again})
     raise typer.Exit(run_question(config, notebook, as_json=as_json))
 
@@ -96,6 +99,7 @@ def ask(
 @app.command()
 def chat(
     model: Model = "pocket",
+    backend: BackendChoice = BackendName.torch,
     corpus: CorpusFile = None,
     dictionary: Dictionaries = None,
     notebook: NotebookFile = None,
@@ -125,7 +129,7 @@ def chat(
     if go_on is not None:
         raise typer.Exit(talk_on(go_on, notebook, screen_of(as_json=as_json), approve=approve.value))
     budget = limits(budget_seconds, budget_forwards, budget_calls, budget_tokens, budget_usd)
-    config = run_config(CONVERSATION, model, corpus, llm, base_url, seed, budget, dictionary)
+    config = run_config(CONVERSATION, model, corpus, llm, base_url, seed, budget, dictionary, backend)
     raise typer.Exit(talk(config, notebook, screen_of(as_json=as_json), approve=approve.value))
 
 
@@ -215,6 +219,7 @@ def tool(
     name: Annotated[str | None, typer.Argument(help="A tool; without one, all are listed.")] = None,
     args: Annotated[str, typer.Argument(help='Arguments as JSON, for example \'{"unit": "8.481"}\'.')] = "{}",
     model: Model = "pocket",
+    backend: BackendChoice = BackendName.torch,
     corpus: CorpusFile = None,
     dictionary: Dictionaries = None,
     as_json: Json = False,
@@ -243,6 +248,7 @@ def tool(
         arrays=arrays,
         figures=figures,
         dictionaries=dictionary or [],
+        backend=backend.value,
     )
 
 

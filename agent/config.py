@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from neuronaut.tools.errors import UserError
+from neuronaut.tools.targets.load import Backend
 
 CONVERSATION = "a conversation"  # the question of a run that holds one
 Loop = Literal["full", "one-shot", "no-rivals", "random", "fast"]
@@ -49,6 +50,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     question: str
     model: str = "pocket"
+    backend: Backend = "torch"
     corpus: str | None = None
     llm: str | None = None
     base_url: str | None = None

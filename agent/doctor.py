@@ -11,7 +11,7 @@ from neuronaut.memory.migrations import NothingYet
 from neuronaut.memory.notebook import PACKAGES, Notebook
 from neuronaut.memory.place import DAMAGED, File, Place, default_place
 from neuronaut.tools.errors import UserError
-from neuronaut.tools.targets.load import POCKET
+from neuronaut.tools.targets.load import MLX_COMMAND, POCKET, has_mlx
 
 Level = Literal["ok", "warning", "error"]
 SAFE_SQLITE = (3, 51, 3)  # earlier ones can lose a WAL that is reset while another connection reads it
@@ -20,7 +20,7 @@ SAFE_SQLITE = (3, 51, 3)  # earlier ones can lose a WAL that is reset while anot
 def examine(path: Place | None, *, as_json: bool, llm: str | None = None, base_url: str | None = None) -> int:
     """Print the checks, of a language model alone where one is named; 1 if one is an error."""
     if llm is None:
-        rows = [*_packages(), _sqlite(), _pocket(), _notebook(path or default_place()), *_keys()]
+        rows = [*_packages(), _mlx(), _sqlite(), _pocket(), _notebook(path or default_place()), *_keys()]
     else:
         from neuronaut.agent.llm.trial import examine_model
 
@@ -41,6 +41,12 @@ def _packages() -> list[tuple[Level, str, str]]:
         except importlib.metadata.PackageNotFoundError:
             rows.append(("error", name, "is not installed"))
     return rows
+
+
+def _mlx() -> tuple[Level, str, str]:
+    if not has_mlx():
+        return "ok", "mlx", f"not installed (only needed for --backend mlx): {MLX_COMMAND}"
+    return "ok", "mlx", f"{importlib.metadata.version('mlx')}, mlx-lm {importlib.metadata.version('mlx-lm')}"
 
 
 def _sqlite() -> tuple[Level, str, str]:

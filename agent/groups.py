@@ -7,6 +7,8 @@ import typer
 from typer.core import TyperGroup
 
 from neuronaut.agent.options import (
+    BackendChoice,
+    BackendName,
     BaseUrl,
     BudgetCalls,
     BudgetTokens,
@@ -29,6 +31,7 @@ index_app = typer.Typer(help="What is read once for a model and a corpus, and ke
 @index_app.command("build")
 def index_build(
     model: Model = "pocket",
+    backend: BackendChoice = BackendName.torch,
     corpus: CorpusFile = None,
     kinds: Annotated[str, typer.Option(help="neurons, heads, features, or several: neurons,heads.")] = "neurons",
     layers: Annotated[str, typer.Option(help="0-5,7 or all.")] = "all",
@@ -52,17 +55,21 @@ def index_build(
     from neuronaut.agent.indexing import Inputs, build
 
     place = engine_options(engine, jobs, threads, ray_address)
-    build(Inputs(model, corpus, dictionary or ()), kinds, layers, shard, engine=place, as_json=as_json)
+    build(Inputs(model, corpus, dictionary or (), backend.value), kinds, layers, shard, engine=place, as_json=as_json)
 
 
 @index_app.command("status")
 def index_status(
-    model: Model = "pocket", corpus: CorpusFile = None, dictionary: Dictionaries = None, as_json: Json = False
+    model: Model = "pocket",
+    backend: BackendChoice = BackendName.torch,
+    corpus: CorpusFile = None,
+    dictionary: Dictionaries = None,
+    as_json: Json = False,
 ) -> None:
     """What is kept for a model and a corpus, and where."""
     from neuronaut.agent.indexing import Inputs, status
 
-    status(Inputs(model, corpus, dictionary or ()), as_json=as_json)
+    status(Inputs(model, corpus, dictionary or (), backend.value), as_json=as_json)
 
 
 @index_app.command("merge")

@@ -18,6 +18,7 @@ from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.stored import StoredActivations, store_activations
 from neuronaut.tools.targets.base import TargetModel
+from neuronaut.tools.targets.load import Backend
 
 _SHARE = re.compile(r"(\d+)/(\d+)")
 
@@ -60,6 +61,7 @@ class Inputs:
     model: str
     corpus: str | None
     dictionaries: Sequence[str] = ()
+    backend: Backend = "torch"
 
 
 def build(inputs: Inputs, kinds: str, layers: str, shard: str | None, *, engine: EngineOptions, as_json: bool) -> None:
@@ -111,7 +113,9 @@ def share_named(text: str) -> tuple[int, int]:
 
 def _config(inputs: Inputs) -> RunConfig:
     named = dictionaries_named(list(inputs.dictionaries))
-    return RunConfig(question="index", model=inputs.model, corpus=inputs.corpus, dictionaries=named)
+    return RunConfig(
+        question="index", model=inputs.model, backend=inputs.backend, corpus=inputs.corpus, dictionaries=named
+    )
 
 
 def _whole(name: str) -> str:

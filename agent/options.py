@@ -14,6 +14,18 @@ if TYPE_CHECKING:
 LLM_HELP = "Language model that also proposes: openai:MODEL, anthropic:MODEL, compatible:MODEL, scripted:FILE or recorded:NOTEBOOK."
 BASE_URL_HELP = "Address of its server; compatible:MODEL needs one, for example http://127.0.0.1:11434/v1."
 Model = Annotated[str, typer.Option("--model", help="'pocket' (embedded), a Hugging Face folder, or a hub name.")]
+
+
+class BackendName(StrEnum):
+    """Which engine runs the model."""
+
+    torch = "torch"
+    mlx = "mlx"
+
+
+BackendChoice = Annotated[
+    BackendName, typer.Option("--backend", help="What runs the model: torch, or mlx (mlx-lm), see docs/mlx.md.")
+]
 CorpusFile = Annotated[
     str | None,
     typer.Option("--corpus", help="Text: .txt, .jsonl, .parquet, a folder or a URL; #NAME behind it names the column."),
@@ -121,6 +133,7 @@ def run_config(
     seed: int,
     budget: "Budget",
     dictionaries: list[str] | None = None,
+    backend: BackendName = BackendName.torch,
 ) -> "RunConfig":
     """What a run is asked to do, its files named by whole paths."""
     from neuronaut.agent.config import RunConfig, placed_llm
@@ -129,6 +142,7 @@ def run_config(
     return RunConfig(
         question=question,
         model=absolute(model),
+        backend=backend.value,
         corpus=absolute_corpus(corpus) if corpus else None,
         llm=placed_llm(llm),
         base_url=base_url,

@@ -11,6 +11,7 @@ from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import Place, default_place
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.figures import Figure
+from neuronaut.tools.targets.load import Backend
 
 
 def open_notebook(path: Place | None) -> Notebook:
@@ -48,6 +49,7 @@ def run_tool(
     arrays: Path | None = None,
     figures: Path | None = None,
     dictionaries: Sequence[str] = (),
+    backend: Backend = "torch",
 ) -> None:
     """Run one tool, explain it, or list them."""
     from neuronaut.agent.tool_output import help_lines, result_lines
@@ -75,7 +77,8 @@ def run_tool(
 
     place = corpus_place(RunConfig(question=name, model=model, corpus=corpus))
     context = ToolContext(
-        load_target(model, dictionaries=dictionaries), pocket_corpus() if place is None else load_corpus(place)
+        load_target(model, dictionaries=dictionaries, backend=backend),
+        pocket_corpus() if place is None else load_corpus(place),
     )
     result = tool.run(context, parsed)
     measurements = [
@@ -140,17 +143,23 @@ def write_figures(files: Mapping[Path, str], folder: Path) -> None:
 
 
 def list_models(*, as_json: bool) -> None:
-    """Print what can be studied."""
-    from neuronaut.tools.targets.load import POCKET, open_folder
+    """Print what can be studied, and by which engines."""
+    from neuronaut.tools.targets.load import MLX_COMMAND, POCKET, has_mlx, open_folder
+    from neuronaut.tools.targets.mlx.families import FAMILIES
+
+    engines = ["torch", *(["mlx"] if has_mlx() else [])]
 
     rows = [
         {"name": "pocket", "what": "embedded model with its corpus", "present": (POCKET / "model.safetensors").exists()}
     ]
     if rows[0]["present"]:
         rows[0]["weights_sha256"] = open_folder("pocket").weights_sha256
+        rows[0]["backends"] = engines
     if as_json:
         print_json(rows)
         return
     print(f"pocket         the embedded model and its corpus ({'present' if rows[0]['present'] else 'MISSING'})")
     print("FOLDER         a Hugging Face folder with config.json, *.safetensors and tokenizer.json; needs --corpus")
     print("OWNER/NAME     a model of the Hugging Face hub, where it can be reached; needs --corpus")
+    mlx = "" if has_mlx() else f"; not installed here: {MLX_COMMAND}"
+    print(f"--backend mlx  runs {', '.join(FAMILIES)}{mlx}")

@@ -88,7 +88,7 @@ def chosen(identifier: str, path: Place) -> tuple[dict[str, Any], list[dict[str,
 
 def _changed_inputs(run: dict[str, Any], target: Any, corpus: Any, experiments: list[dict[str, Any]]) -> list[str]:
     now, then = target.fingerprint(), run["target"]
-    names = ("weights_sha256", "tokenizer_sha256", "dtype", "backend_version", "processing")
+    names = ("weights_sha256", "tokenizer_sha256", "dtype", "backend", "backend_version", "processing")
     changed = [name for name in names if getattr(now, name) != then[name]]
     if corpus.sha256 != run["corpus"]["sha256"]:
         changed.append("corpus")

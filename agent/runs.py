@@ -174,6 +174,7 @@ def _changed(row: dict[str, Any], target: TargetModel, corpus: Corpus) -> list[s
         "tokenizer": now.tokenizer_sha256 == row["target"]["tokenizer_sha256"],
         "number format": now.dtype == row["target"]["dtype"],
         "processing": now.processing == row["target"]["processing"],
+        "engine": now.backend == row["target"]["backend"],
         "corpus": corpus.sha256 == row["corpus"]["sha256"],
     }
     known = changed_dictionaries(RunConfig.model_validate(row["config"]), target)
@@ -183,9 +184,9 @@ def _changed(row: dict[str, Any], target: TargetModel, corpus: Corpus) -> list[s
 def open_inputs(config: RunConfig, say: Say) -> tuple[TargetModel, Corpus]:
     """The target and the corpus that a run works on."""
     corpus = open_corpus(config, say)
-    say("model", f"loading {config.model}")
+    say("model", f"loading {config.model}" + ("" if config.backend == "torch" else f" by {config.backend}"))
     folders = [f"{name}={one.folder}" for name, one in config.dictionaries.items() if one.folder is not None]
-    return load_target(config.model, dictionaries=folders), corpus
+    return load_target(config.model, dictionaries=folders, backend=config.backend), corpus
 
 
 def open_corpus(config: RunConfig, say: Say) -> Corpus:
@@ -210,8 +211,8 @@ def _earlier(notebook: Notebook, config: RunConfig, target: TargetModel, corpus:
     same = {name: getattr(config, name) for name in ("fast", "loop", "llm", "base_url", "seed")}
     if config.dictionaries:
         same["dictionaries"] = config.model_dump(mode="json")["dictionaries"]
-    weights = target.fingerprint().weights_sha256
-    return queries.earlier_run(notebook, config.question, weights, corpus.sha256, same, tools_sha256())
+    own = target.fingerprint()
+    return queries.earlier_run(notebook, config.question, own, corpus.sha256, same, tools_sha256())
 
 
 def check_language_model(config: RunConfig) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from neuronaut.agent import cli
 from neuronaut.memory.place import File, Place
+from neuronaut.tools.targets.load import Backend, has_mlx
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
@@ -107,6 +108,16 @@ def real_data() -> Path:
     if not (folder / "models").is_dir() or not (folder / "corpora").is_dir():
         pytest.fail(f"NEURONAUT_REAL_DATA names {named!r}, which has no models/ and corpora/: see docs/real-models.md")
     return folder
+
+
+@pytest.fixture(scope="session", params=["torch", "mlx"])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Each engine that runs models."""
+    if request.param == "mlx" and not has_mlx():
+        if os.environ.get("NEURONAUT_NEEDS_MLX"):
+            pytest.fail("mlx and mlx-lm are not installed, and NEURONAUT_NEEDS_MLX says that they must be")
+        pytest.skip('mlx and mlx-lm are not installed: pip install "mlx[cpu]" mlx-lm')
+    return "mlx" if request.param == "mlx" else "torch"
 
 
 @pytest.fixture(scope="session")

@@ -139,7 +139,7 @@ def _outdated_activations(folder: Path, fingerprints: Collection[Fingerprint]) -
 
 
 def _changed(target: dict[str, str], fingerprints: Collection[Fingerprint]) -> str | None:
-    same = [asdict(one) for one in fingerprints if one.name == target["name"]]
+    same = [asdict(one) for one in fingerprints if (one.name, one.backend) == (target["name"], target["backend"])]
     if not same or target in same:
         return None
     what = next((key for key in ("weights_sha256", "tokenizer_sha256") if all(target[key] != o[key] for o in same)), "")

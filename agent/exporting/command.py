@@ -8,6 +8,8 @@ import typer
 
 from neuronaut.agent.options import (
     Again,
+    BackendChoice,
+    BackendName,
     BaseUrl,
     BudgetCalls,
     BudgetForwards,
@@ -121,6 +123,7 @@ def import_(
         Path | None, typer.Option("--out", help="Also write the table here: .parquet, .jsonl or .csv.")
     ] = None,
     model: Model = "pocket",
+    backend: BackendChoice = BackendName.torch,
     corpus: CorpusFile = None,
     dictionary: Dictionaries = None,
     notebook: NotebookFile = None,
@@ -142,7 +145,7 @@ def import_(
     from neuronaut.agent.exporting.importing import import_file
 
     budget = limits(budget_seconds, budget_forwards, budget_calls, budget_tokens, budget_usd)
-    config = run_config("neuronaut import", model, corpus, llm, base_url, seed, budget, dictionary)
+    config = run_config("neuronaut import", model, corpus, llm, base_url, seed, budget, dictionary, backend)
     config = config.model_copy(update={"again": again, "fast": True})
     name = source or file.name.partition(".")[0]
     raise typer.Exit(import_file(config, file, name, notebook, features=features, out=out, as_json=as_json))

@@ -10,6 +10,8 @@ import typer
 from typer.core import TyperGroup
 
 from neuronaut.agent.options import (
+    BackendChoice,
+    BackendName,
     BaseUrl,
     BudgetCalls,
     BudgetTokens,
@@ -87,6 +89,7 @@ def label_new(
     ] = False,
     nulls: Annotated[float, typer.Option(min=0, max=1, help="Null units mixed in, as a share of the units.")] = 0.05,
     model: Model = "pocket",
+    backend: BackendChoice = BackendName.torch,
     corpus: CorpusFile = None,
     dictionary: Dictionaries = None,
     notebook: NotebookFile = None,
@@ -122,7 +125,7 @@ def label_new(
     )  # fmt: skip
     budget = limits(None, None, budget_calls, budget_tokens, budget_usd)
     question = " ".join(("neuronaut label", *_told(labelling, fast=fast)))
-    config = run_config(question, model, corpus, llm, base_url, seed, budget, dictionary)
+    config = run_config(question, model, corpus, llm, base_url, seed, budget, dictionary, backend)
     more = {"fast": fast, "loop": "fast" if fast else "full", "labelling": labelling.model_dump(mode="json")}
     raise typer.Exit(label(config.model_copy(update=more), notebook, Options(as_json, steps, place)))
 

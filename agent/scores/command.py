@@ -6,6 +6,8 @@ import typer
 
 from neuronaut.agent.options import (
     Again,
+    BackendChoice,
+    BackendName,
     BaseUrl,
     BudgetCalls,
     BudgetForwards,
@@ -43,6 +45,7 @@ def score(
         ),
     ] = True,
     model: Model = "pocket",
+    backend: BackendChoice = BackendName.torch,
     corpus: CorpusFile = None,
     dictionary: Dictionaries = None,
     notebook: NotebookFile = None,
@@ -64,7 +67,7 @@ def score(
 
     budget = limits(budget_seconds, budget_forwards, budget_calls, budget_tokens, budget_usd)
     question = f"neuronaut score {unit}" + (f" by {scores}" if scores else "")
-    config = run_config(question, model, corpus, llm, base_url, seed, budget, dictionary)
+    config = run_config(question, model, corpus, llm, base_url, seed, budget, dictionary, backend)
     config = config.model_copy(update={"again": again})
     local = None if simulator is None else simulator if simulator == "target" else absolute(simulator)
     wanted = Wanted(unit, explanation, scores, local, published)

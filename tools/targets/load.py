@@ -1,7 +1,8 @@
 """From a name on the command line to a target model."""
 
+import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.targets.folder import PICKLES, ModelFolder
@@ -14,8 +15,12 @@ if TYPE_CHECKING:
 
     from neuronaut.tools.features.dictionary import Dictionary
     from neuronaut.tools.targets.base import ModelSpec, TargetModel
+    from neuronaut.tools.targets.mlx.target import MlxTarget
+    from neuronaut.tools.targets.transformer_lens import TransformerLensTarget
 
+Backend = Literal["torch", "mlx"]
 POCKET = Path(__file__).parent / "pocket"
+MLX_COMMAND = 'pip install "mlx[cpu]" mlx-lm'
 
 
 def open_folder(name: str | Path) -> ModelFolder:
@@ -50,26 +55,48 @@ def _from_hub(name: str) -> Path:
 
 
 def load_target(
-    name: str | Path, *, dtype: "torch.dtype | None" = None, dictionaries: "Sequence[str]" = ()
+    name: str | Path,
+    *,
+    dtype: "torch.dtype | None" = None,
+    dictionaries: "Sequence[str]" = (),
+    backend: Backend = "torch",
 ) -> "TargetModel":
-    """The target that `name` means, on the CPU; dtype None is float32. Importing the engine takes seconds; nothing else does it.
+    """The target that `name` means; dtype None is float32. torch runs it on the CPU, mlx on the GPU of Apple silicon where
+    there is one. Importing the engine takes seconds; nothing else does it.
 
     dictionaries: NAME=FOLDER or FOLDER of each; those that are shipped with the model are there without being named.
+    Refuses mlx where it is not installed.
     """
     folder = open_folder(name)
     import torch
 
     from neuronaut.tools.features.saelens import read_dictionary
-    from neuronaut.tools.targets.transformer_lens import TransformerLensTarget
 
     read = [read_dictionary(path, called) for called, path in (named_folder(text) for text in dictionaries)]
     shipped = sorted(folder.path.glob("dictionaries/*/cfg.json"))
     taken = {dictionary.name for dictionary in read}
     read += [read_dictionary(file.parent) for file in shipped if file.parent.name not in taken]
-    target = TransformerLensTarget(folder, dtype=dtype or torch.float32)
+    target = _engine(backend)(folder, dtype=dtype or torch.float32)
     for dictionary in read:
         target.add_dictionary(dictionary)
     return target
+
+
+def _engine(backend: Backend) -> "type[TransformerLensTarget | MlxTarget]":
+    if backend == "torch":
+        from neuronaut.tools.targets.transformer_lens import TransformerLensTarget
+
+        return TransformerLensTarget
+    if not has_mlx():
+        raise UserError(f"--backend mlx needs mlx and mlx-lm, which are not installed here: {MLX_COMMAND}")
+    from neuronaut.tools.targets.mlx.target import MlxTarget
+
+    return MlxTarget
+
+
+def has_mlx() -> bool:
+    """Whether mlx and mlx-lm are installed; neither is imported."""
+    return all(importlib.util.find_spec(name) is not None for name in ("mlx", "mlx_lm"))
 
 
 def named_folder(text: str) -> tuple[str | None, Path]:

@@ -1,0 +1,157 @@
+"""A model of mlx-lm with the weights of a Hugging Face folder, each layer turned and masked as the configuration says."""
+
+import contextlib
+import importlib
+import resource
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from neuronaut.tools.errors import UserError
+from neuronaut.tools.targets.folder import ModelFolder
+from neuronaut.tools.targets.mlx.configs import Rotation, Understood
+
+ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
+    "gelu": nn.gelu,
+    "gelu_new": nn.gelu_approx,
+    "gelu_fast": nn.gelu_approx,
+    "gelu_pytorch_tanh": nn.gelu_approx,
+    "relu": nn.relu,
+    "silu": nn.silu,
+    "swish": nn.silu,
+}
+BUFFERS = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".inv_freq")
+
+
+class PlainMlp(nn.Module):  # type: ignore[misc]  # mlx has no types here
+    """An MLP without a gate that computes the activation of its configuration; mlx-lm has another one fixed."""
+
+    def __init__(self, found: Understood) -> None:
+        super().__init__()
+        names = found.names
+        self[names.up] = nn.Linear(found.d_model, found.d_mlp)
+        self[names.down] = nn.Linear(found.d_mlp, found.d_model)
+        self._parts = (names.up, names.down)
+        self._activation = ACTIVATIONS[found.activation]
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """What it writes to the residual stream."""
+        up, down = self._parts
+        return self[down](self._activation(self[up](x)))
+
+
+class Turned(nn.Module):  # type: ignore[misc]
+    """Turns queries and keys by their place."""
+
+    def __init__(self, rotation: Rotation) -> None:
+        super().__init__()
+        self._dims, self._scale = 2 * len(rotation.angles), rotation.scale
+        self._freqs = 1.0 / mx.array(rotation.angles.numpy())
+
+    def __call__(self, x: mx.array, offset: int = 0) -> mx.array:
+        """(batch, n_heads, pos, d_head), the first position at `offset`."""
+        if self._scale != 1.0:
+            x = mx.concatenate([x[..., : self._dims] * self._scale, x[..., self._dims :]], axis=-1)
+        return mx.fast.rope(x, self._dims, traditional=False, base=None, scale=1.0, offset=offset, freqs=self._freqs)
+
+
+def load_model(folder: ModelFolder, found: Understood, dtype: mx.Dtype) -> nn.Module:
+    """The model of mlx-lm; quantised weights stay so. Refuses weights that do not fill the model, or more than that."""
+    with _same_limits():
+        from mlx_lm import utils
+
+    module = importlib.import_module(f"mlx_lm.models.{found.names.module}")
+    model_class = _with_own_weights(module.Model, folder, found, dtype)
+    try:
+        model, _ = utils.load_model(
+            folder.path,
+            lazy=True,
+            model_config=found.arguments,
+            get_model_classes=lambda config: (model_class, module.ModelArgs),
+        )
+        _turn(model, found)
+        mx.eval(model.parameters())
+    except (ValueError, KeyError, RuntimeError, AssertionError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"the model in {str(folder.path)!r} cannot be loaded by mlx-lm: {reason}") from None
+    return model
+
+
+def at(part: Any, path: str) -> Any:
+    """The part at a dotted path."""
+    for name in path.split("."):
+        part = part[name] if isinstance(part, dict) and name in part else getattr(part, name)
+    return part
+
+
+@contextlib.contextmanager
+def _same_limits() -> Iterator[None]:
+    """mlx_lm lowers how many files the whole process may open when it is imported."""
+    lower = resource.setrlimit
+    resource.setrlimit = lambda *_: None
+    try:
+        yield
+    finally:
+        resource.setrlimit = lower
+
+
+def _with_own_weights(plain: type, folder: ModelFolder, found: Understood, dtype: mx.Dtype) -> type:
+    """The model class, with an MLP and an unembedding where its own are fixed, which checks the names of its weights."""
+
+    def build(self: Any, args: Any) -> None:
+        plain.__init__(self, args)  # type: ignore[misc]
+        if found.names.gate is None:
+            for layer in at(self, found.names.layers):
+                layer[found.names.mlp] = PlainMlp(found)
+        if found.names.module == "gpt2" and not found.arguments["tie_word_embeddings"]:
+            self.lm_head = nn.Linear(found.d_model, found.arguments["vocab_size"], bias=False)
+
+    def sanitize(self: Any, weights: dict[str, mx.array]) -> dict[str, mx.array]:
+        weights = _renamed(weights, found)
+        if hasattr(plain, "sanitize"):
+            weights = plain.sanitize(self, weights)
+        if "model.lm_head.weight" in weights:  # of GPT-2, to which mlx-lm gives none
+            weights["lm_head.weight"] = weights.pop("model.lm_head.weight")
+        _check_names(self, weights, folder)
+        return {
+            name: value.astype(dtype) if mx.issubdtype(value.dtype, mx.floating) else value
+            for name, value in weights.items()
+        }
+
+    return type(plain.__name__, (plain,), {"__init__": build, "sanitize": sanitize})
+
+
+def _renamed(weights: dict[str, mx.array], found: Understood) -> dict[str, mx.array]:
+    """The names that mlx-lm expects; buffers that are no weights are left out."""
+    weights = {name: value for name, value in weights.items() if not name.endswith(BUFFERS)}
+    if found.names.module == "gpt2":
+        weights = {name.removeprefix("transformer."): value for name, value in weights.items()}
+    if found.arguments["tie_word_embeddings"]:
+        weights.pop("lm_head.weight", None)
+    return weights
+
+
+def _check_names(model: nn.Module, weights: dict[str, mx.array], folder: ModelFolder) -> None:
+    expected = {name for name, _ in tree_flatten(model.parameters())}
+    if missing := sorted(expected - weights.keys()):
+        raise UserError(
+            f"the weights in {str(folder.path)!r} lack {missing[0]!r} ({len(missing)} tensors in all): "
+            "they would be random, so download or convert the model again"
+        )
+    packed = {f"{name.removesuffix('weight')}{part}" for name in expected for part in ("scales", "biases")}
+    if more := sorted(weights.keys() - expected - packed):
+        raise UserError(
+            f"the weights in {str(folder.path)!r} hold {more[0]!r} ({len(more)} tensors in all), which mlx-lm would leave out: "
+            "give --backend torch"
+        )
+
+
+def _turn(model: nn.Module, found: Understood) -> None:
+    for layer, rotation in zip(at(model, found.names.layers), found.rotations, strict=True):
+        if rotation is not None:
+            at(layer, found.names.attention).rope = Turned(rotation)
