@@ -210,7 +210,7 @@ def a_folder(path: Path) -> None:
 
 
 NOTEBOOKS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "newer": (newer, "was made by a newer neuronaut (schema 99, this one knows 5): upgrade"),
+    "newer": (newer, "was made by a newer neuronaut (schema 99, this one knows 6): upgrade"),
     "damaged in the middle": (damaged_in_the_middle, "is damaged: restore a copy or give another --notebook"),
     "cut": (lambda path: path.write_bytes(path.read_bytes()[:50_000]), "is damaged: restore a copy"),
     "without its first page": (
