@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from neuronaut.agent import reading
+from neuronaut.agent import showing
 from neuronaut.agent.config import RunConfig
 from neuronaut.agent.rerun import _widest_gap
 from neuronaut.agent.session import Session
@@ -264,19 +264,19 @@ def test_figures_of_an_experiment_are_artifacts_that_show_lists(
         assert first.id == again.id
         assert verify(notebook) == []
     capsys.readouterr()
-    reading.show(run, place, as_json=True)
+    showing.show(run, place, as_json=True)
     [step] = json.loads(capsys.readouterr().out)["experiments"]
     assert [figure["name"] for figure in step["figures"]] == ["grid", "circuit"]
     assert "plotly" not in step["figures"][1]
     kept = {}
     for media in ("svg", "plotly"):
-        reading.show(step["figures"][0][media], place, as_json=True)
+        showing.show(step["figures"][0][media], place, as_json=True)
         kept[media] = json.loads(capsys.readouterr().out)
     assert (kept["svg"]["media_type"], kept["svg"]["content"]) == (SVG, FIGURES[0].svg)
     assert kept["plotly"]["media_type"] == PLOTLY
     content = kept["plotly"]["content"]
     assert (json.loads(content) if isinstance(content, str) else content) == FIGURES[0].plotly
-    reading.show(run, place, as_json=False)
+    showing.show(run, place, as_json=False)
     assert f"figure grid  svg {step['figures'][0]['svg']}" in capsys.readouterr().out
 
 
