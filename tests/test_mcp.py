@@ -26,6 +26,7 @@ from neuronaut.agent.served.bench import Bench
 from neuronaut.agent.served.offer import LOOKS, offers
 from neuronaut.agent.served.shown import TEXT, shown
 from neuronaut.agent.server import Tools
+from neuronaut.evals.asked_pages import Pages
 from neuronaut.evals.orders import orders
 from neuronaut.evals.wrong_calls import UNITS, wrong_call
 from neuronaut.memory import queries, schema
@@ -254,6 +255,11 @@ def test_an_answer_cites_evidence_of_the_notebook_and_code_judged_it(bench: Benc
             assert cited["page"] == f"/r/{cited['id']}"
             assert cited["experiment"] == evidence[cited["id"]]["experiment"]
     assert verdict["evidence"] == answer["claims"][0]["evidence"]
+    with Pages(bench.place) as pages:
+        for shown_at in [answer, verdict, *(one for claim in answer["claims"] for one in claim["evidence"])]:
+            opened = pages.ask(shown_at["page"])
+            assert opened.status == 200
+            assert str(shown_at.get("id", answer["run"])).encode() in opened.body
     assert verdict["predictions"][0]["split"] == "confirm/0"
     up = {row["id"] for row in about["claims"] if row["unit"] == "1.3"}
     assert {row["id"] for row in found_ones["claims"]} >= up > set()
