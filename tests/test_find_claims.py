@@ -215,7 +215,7 @@ def test_words_that_begin_alike_have_tokens_that_begin_alike(one: str, other: st
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [("status:open", "supported"), ("side:left", "attends"), ("kind:mlp", "neuron, head, feature, task"), ("layer:x", "layer number"),
+    [("status:open", "supported"), ("side:left", "attends"), ("kind:mlp", "neuron, head, router, feature, task"), ("layer:x", "layer number"),
      ("layer:٣", "layer number"), ("-status:open", "supported"), ("x" * 1001, "at most 1,000"), ("a " * 33, "at most 32")],
 )  # fmt: skip
 def test_a_value_that_no_claim_can_have_is_refused_with_the_choices(
