@@ -73,6 +73,10 @@ def fill(path: Path, text: str) -> list[Placed]:
             if table.name not in ("ledger", "schema_migration", "allowed_transition"):
                 changed = ", ".join(f'"{column.name}" = put("{column.name}")' for column in table.columns)
                 db.execute(f'update "{table.name}" set {changed}')
+    with Notebook(path) as notebook:
+        notebook.rebuild_index()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("pragma journal_mode = delete")
     with Notebook(path, read_only=True) as notebook:
         return list(_placed(notebook))
 
