@@ -20,13 +20,13 @@ ORDER = ("SUPPORTED", "PARTIAL", "UNRESOLVED", "REFUTED", "ABSTAINED")
 def answer_of(notebook: Notebook, run: str) -> dict[str, Any]:
     """The object that `ask --json` prints: claims with verdicts (REFUTED included), outcomes, what is unexplained, cost."""
     row = queries.find_run(notebook, run)
-    seen = queries.looks(notebook, run, ("top_examples", "firing"))
     hypotheses = queries.hypotheses(notebook, run)
     done = [e for e in queries.experiments(notebook, run) if "result" in e]
     experiments = {e["prediction"]: e for e in done if e["prediction"]}
     judged = [h for h in hypotheses if h["verdicts"]]
     cost = Cost.stored(row["end"]["cost"]).fields if row["end"] else None
     units = sorted({h["address"] for h in hypotheses} | {o["address"] for o in queries.outcomes(notebook, run)})
+    seen = queries.looks(notebook, run, ("top_examples", "firing"), units)
 
     def looks(tool: str) -> list[tuple[str, dict[str, Any]]]:
         return [(unit, seen[tool, unit]) for unit in units if (tool, unit) in seen]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from neuronaut.agent.layout import print_parts, shown, status_text, table
 from neuronaut.agent.reading import open_notebook, write_figures
+from neuronaut.agent.unlike import UNLIKE, unlike
 from neuronaut.agent.view import print_json, visible
 from neuronaut.memory import queries, related
 from neuronaut.memory.lookup import Found, look_up
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     Parts = Iterator[RenderableType]
-
-UNLIKE = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
 
 
 def show(identifier: str, path: Place | None, *, as_json: bool, figures: Path | None = None, raw: bool = False) -> None:
@@ -107,8 +106,8 @@ def _show_run(notebook: Notebook, run: str, *, as_json: bool) -> None:
             render(answer)
     except UNLIKE as error:  # the notebook may be anybody's
         if as_json:
-            raise UserError(f"run {run} holds results of another form than this version knows: give --raw") from error
-        print(f"run {run} holds results of another form than this version knows; what was done in it:")
+            raise UserError(f"{unlike(run)}: give --raw") from error
+        print(f"{unlike(run)}; what was done in it:")
     if as_json:
         print_json({**answer, "experiments": trail})
     else:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import sqlalchemy as sa
@@ -82,11 +82,17 @@ def verdict_problems(notebook: Store, rows: Rows) -> list[str]:
     for row in rows["verdict_evidence"].values():
         if row["evidence"] in rows["evidence"]:
             cited.setdefault(row["verdict"], []).append(rows["evidence"][row["evidence"]])
+    results: dict[str, list[str]] = {}
+    for row in rows["experiment_end"].values():
+        if row["result"]:
+            results.setdefault(row["experiment"], []).append(row["result"])
     for key, row in rows["verdict"].items():
         case = _parsed(row["case"])
         problems += _against_rule(key, row, case)
         if isinstance(case, dict):
-            problems += _against_evidence(notebook, rows, key, case, cited.get(key, []))
+            evidence = cited.get(key, [])
+            kept = (result for one in {e["experiment"] for e in evidence} for result in results.get(one, []))
+            problems += _against_evidence(rows, key, case, evidence, _payloads(notebook, kept))
     for row in rows["hypothesis_status"].values():
         verdict = rows["verdict"].get(row["verdict"] or "")
         if verdict is not None and str(verdict["outcome"]).lower() != row["to_state"]:
@@ -110,16 +116,15 @@ def _against_rule(key: str, row: Row, case: Any) -> list[str]:
     return []
 
 
-def _against_evidence(notebook: Store, rows: Rows, key: str, case: Row, evidence: list[Row]) -> list[str]:
+def _against_evidence(rows: Rows, key: str, case: Row, evidence: list[Row], payloads: Iterator[Row]) -> list[str]:
     """Numbers of the case that are not those of the evidence rows, of the stored results that it cites or of its hypothesis."""
     if not evidence:
         return [f"verdict {key} cites no evidence"]
     measured = _claimed(rows, rows["verdict"][key]) | {row["metric"]: row["value"] for row in evidence}
     ranked = [row["null_percentile"] or 0.0 for row in evidence if row["metric"] == RANKED.get(str(case.get("side")))]
     measured |= {"percentile": ranked[0]} if ranked else {}
-    for experiment in {row["experiment"] for row in evidence}:
-        for payload in _payloads(notebook, rows, experiment):
-            measured |= _as_in_case(payload)
+    for payload in payloads:
+        measured |= _as_in_case(payload)
     held = case | {"rivals": _rivals(case.get("rivals"))}
     return [
         f"verdict {key} rests on {name} {json.dumps(held[name])}, measured was {json.dumps(measured[name])}"
@@ -139,12 +144,10 @@ def _claimed(rows: Rows, verdict: Row) -> Row:
     return {"complexity": hypothesis["complexity"], "graded": graded}
 
 
-def _payloads(notebook: Store, rows: Rows, experiment: str) -> Iterator[Row]:
-    """What the stored result of an experiment holds."""
-    for end in rows["experiment_end"].values():
-        if end["experiment"] != experiment or not end["result"]:
-            continue
-        for row in notebook.rows(sa.select(schema.artifact.c.content).where(schema.artifact.c.id == end["result"])):
+def _payloads(notebook: Store, results: Iterable[str]) -> Iterator[Row]:
+    """What stored results hold."""
+    for kept in results:
+        for row in notebook.rows(sa.select(schema.artifact.c.content).where(schema.artifact.c.id == kept)):
             result = _parsed(row["content"])
             payload = result.get("payload") if isinstance(result, dict) else None
             if isinstance(payload, dict):

@@ -9,9 +9,11 @@ from neuronaut.agent.answer import ORDER, answer_of
 from neuronaut.agent.api.tables import Table, Type
 from neuronaut.agent.cost import Cost
 from neuronaut.agent.render import EVERYTHING_HOLDS, numbers_of, text_of
+from neuronaut.agent.unlike import UNLIKE, unlike
 from neuronaut.agent.view import visible
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
+from neuronaut.tools.errors import UserError
 from neuronaut.tools.figures import Figure
 
 if TYPE_CHECKING:
@@ -199,9 +201,12 @@ class Answer:
 
     @classmethod
     def read(cls, notebook: Notebook, run: str) -> Self:
-        """The answer of a run, as the notebook has it."""
+        """The answer of a run, as the notebook has it. Refuses one whose results have another form than tools give."""
         with notebook.snapshot():
-            answer, done = answer_of(notebook, run), queries.experiments(notebook, run)
+            try:
+                answer, done = answer_of(notebook, run), queries.experiments(notebook, run)
+            except UNLIKE as error:
+                raise UserError(f"{unlike(run)}: `neuronaut show {run} --raw` has its rows") from error
             drawn = [_figure(notebook, figure) for figure in answer["figures"]]
         evidence = Table(
             EVIDENCE, tuple(_evidence(e, v) for e in done for v in e["evidence"]), "evidence", SHOWN_EVIDENCE

@@ -7,10 +7,12 @@ import html
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from neuronaut.agent.label.summary import facts_of
 from neuronaut.agent.view import visible
 
 if TYPE_CHECKING:
     from neuronaut.agent.api.answers import Answer, Claim
+    from neuronaut.agent.api.batches import Batch
     from neuronaut.agent.api.outputs import ToolOutput
     from neuronaut.agent.api.tables import Table
 
@@ -68,6 +70,15 @@ def _footer(answer: "Answer") -> str:
     spent = answer.outcome if cost is None else f"{cost.forwards:.0f} forward passes"
     seconds = f"{cost.seconds:.0f} s · " if cost is not None and cost.seconds is not None else ""
     return f"run {answer.run} · {seconds}{spent} · {len(answer.experiments)} experiments"
+
+
+def batch_html(batch: "Batch") -> str:
+    """What came of a batch: how many ended how, its null units, its cost, its labels."""
+    counts = " ".join(f"{badge(name)} {n:,}" for name, n in batch.statuses.items())
+    facts = "".join(f'<div style="{_DIM}">{safe(line.strip())}</div>' for line in facts_of(batch.summary))
+    head = f'<div style="font-weight:600">{safe(batch.summary.question)}</div><div style="margin:.4em 0">{counts}</div>'
+    foot = f'<div style="{_DIM}">run {safe(batch.run)} · {safe(batch.outcome)}</div>'
+    return _box([head, facts, table_html(batch.labels, FEW_ROWS), foot])
 
 
 def claim_html(claim: "Claim") -> str:

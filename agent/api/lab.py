@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from neuronaut.agent.api.methods import ToolMethods
+from neuronaut.agent.api.stopped import interrupted
 from neuronaut.agent.config import Budget, RunConfig, corpus_place
 from neuronaut.agent.options import run_config
 from neuronaut.memory.place import Place, default_place, place_of
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from neuronaut.agent.api.answers import Answer
+    from neuronaut.agent.api.batches import Batch
     from neuronaut.agent.api.outputs import ToolOutput
     from neuronaut.agent.api.records import Known, Record, Verified
     from neuronaut.agent.api.tables import Table
@@ -96,29 +98,69 @@ class Lab(ToolMethods):
             check_writable(self._place)
             with answered(config, self._place, context, say) as (notebook, run, code):
                 if code == STOPPED:
-                    raise KeyboardInterrupt(_interrupted(run))
+                    raise KeyboardInterrupt(interrupted(run))
                 return Answer.read(notebook, run)
 
-    def resume(self, run: str, *, progress: Progress | None = None) -> "Answer":
-        """The answer of a run that was stopped, worked on to its end; finished experiments are not repeated.
+    def label(
+        self,
+        *units: str,
+        kind: str = "neuron",
+        layers: str = "all",
+        where: str | None = None,
+        limit: int | None = None,
+        signs: str = "+",
+        fast: bool = False,
+        nulls: float = 0.05,
+        unit_budget: Budget | Mapping[str, float] | None = None,
+        progress: Progress | None = None,
+    ) -> "Batch":
+        """Many units labelled, as `neuronaut label` does it: each has its own run and verdict, null units are mixed in.
+
+        units: addresses and ranges such as "8.0-8.99"; none for whole layers. where: a condition on the index, such as
+        "density < 0.01". limit: so many, equally many of each layer. unit_budget: limits of each unit. What ends is kept at
+        once: interrupted, or with a budget spent, the batch goes on with `resume`.
+        """
+        from neuronaut.agent.api.batches import label_units, labelling_of
+
+        named = {"kind": kind, "layers": layers, "units": units, "signs": signs, "where": where, "limit": limit}
+        labelling = labelling_of(nulls=nulls, unit_budget=_budget(unit_budget), **named)
+        with self._open(progress) as (context, say):
+            return label_units(context, self._place, labelling.configured(self._config, fast=fast), say)
+
+    def batch(self, run: str) -> "Batch":
+        """What came of a batch so far."""
+        from neuronaut.agent.api.batches import Batch
+
+        with self._reading() as notebook:
+            if notebook.wanted(run) is None:
+                raise UserError(f"run {run!r} is no batch: lab.show({run!r}) shows what it is")
+            return Batch.read(notebook, run)
+
+    def resume(self, run: str, *, progress: Progress | None = None) -> "Answer | Batch":
+        """The answer of a run that was stopped, or a batch, worked on to its end; finished experiments are not repeated.
 
         Refuses a run of another model or text, and one whose inputs changed.
         """
         from neuronaut.agent.api.answers import Answer
+        from neuronaut.agent.api.batches import resume_batch
         from neuronaut.agent.runs import STOPPED, is_over, refuse_changed, resumable, work
         from neuronaut.agent.session import Session
         from neuronaut.memory.notebook import Notebook
 
         with self._reading() as notebook:
-            if is_over(notebook, run):
+            batched = notebook.wanted(run) is not None
+            if not batched and is_over(notebook, run):
                 return Answer.read(notebook, run)
+        if batched:
+            with self._open(progress) as (context, say):
+                return resume_batch(context, self._place, run, say)
         row = resumable(run, self._place)
         with self._open(progress) as (context, say):
             refuse_changed(row, context.target, context.corpus)
             with Notebook(self._place) as notebook:
                 session = Session(run, RunConfig.model_validate(row["config"]), notebook, context, [], say)
                 if work(session) == STOPPED:
-                    raise KeyboardInterrupt(_interrupted(run))
+                    raise KeyboardInterrupt(interrupted(run))
                 return Answer.read(notebook, run)
 
     # The notebook
@@ -270,10 +312,6 @@ def _settle_progress_bars() -> None:
 
 def _place(text: str) -> Place:
     return place_of(text if "://" in text else str(Path(text).expanduser()))
-
-
-def _interrupted(run: str) -> str:
-    return f"run {run} was stopped; what was finished is kept: lab.resume({run!r}) goes on with it"
 
 
 def _budget(given: Budget | Mapping[str, float] | None) -> Budget:

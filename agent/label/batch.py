@@ -1,7 +1,7 @@
 """Batches: begun, gone on with, paused, stopped, tried again, and told of."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,16 +29,14 @@ from neuronaut.agent.llm.base import KeyRefused
 from neuronaut.agent.llm.budget import UNIT
 from neuronaut.agent.llm.opened import gateway_of
 from neuronaut.agent.runs import check_language_model, refuse_changed
-from neuronaut.agent.session import BudgetSpent, Session
+from neuronaut.agent.session import BudgetSpent, Say, Session
 from neuronaut.agent.view import steps_on_stderr
 from neuronaut.memory import queries
 from neuronaut.memory.item_labels import labels_of
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import Place, default_place
 from neuronaut.memory.store import check_writable
-from neuronaut.tools.corpus import Corpus
 from neuronaut.tools.errors import UserError
-from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.units import Unit
 
 FAILED, STOPPED, SPENT = 3, 130, 1  # exit codes
@@ -46,11 +44,13 @@ FAILED, STOPPED, SPENT = 3, 130, 1  # exit codes
 
 @dataclass(frozen=True)
 class Options:
-    """How a batch is shown: JSON lines, or every step of every unit on stderr; and where it is worked on."""
+    """How a batch is shown: JSON lines, or every step of every unit on stderr; where it is worked on; what takes the lines of
+    counters instead of the terminal."""
 
     as_json: bool = False
     steps: bool = False
     engine: EngineOptions = field(default_factory=EngineOptions)
+    say: Say | None = None
 
 
 def label(config: RunConfig, path: Place | None, options: Options) -> int:
@@ -63,15 +63,33 @@ def label(config: RunConfig, path: Place | None, options: Options) -> int:
     check_writable(path)
     say("notebook", str(path))
     with engine(config, options.engine, say, indexes=labelling.where is not None) as found:
-        target, corpus = found.context.target, found.context.corpus
-        units = eligible(labelling, found)
-        chosen = with_nulls(in_order(units, labelling.limit, config.seed), labelling.nulls, config.seed)
-        stored = labelling.model_copy(update={"eligible": len(units)})
-        config = known_dictionaries(config.model_copy(update={"labelling": stored.model_dump(mode="json")}), target)
+        config, chosen = choose(config, found)
         with Notebook(path) as notebook:
-            run = _begin(notebook, config, target, corpus, chosen)
-            say("run", f"{run}; {len(chosen)} items; if it stops: neuronaut label resume {run}")
-            return _work(notebook, run, config, found, options)
+            run = begin(notebook, config, found, chosen, say)
+            return _told(notebook, run, work(notebook, run, config, found, options), options)
+
+
+def choose(config: RunConfig, found: Engine) -> tuple[RunConfig, list[Chosen]]:
+    """The units of a batch with its null units, and its configuration with what they were chosen from.
+
+    Refuses a selection that nothing meets.
+    """
+    labelling = Labelling.model_validate(config.labelling)
+    units = eligible(labelling, found)
+    chosen = with_nulls(in_order(units, labelling.limit, config.seed), labelling.nulls, config.seed)
+    stored = labelling.model_copy(update={"eligible": len(units)}).model_dump(mode="json")
+    return known_dictionaries(config.model_copy(update={"labelling": stored}), found.context.target), chosen
+
+
+def begin(notebook: Notebook, config: RunConfig, found: Engine, chosen: Sequence[Chosen], say: Say) -> str:
+    """Write the items of a batch down. Returns its run."""
+    target, corpus = found.context.target, found.context.corpus
+    size = (corpus.name, corpus.sha256, corpus.n_characters)
+    with notebook.together():
+        run = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size)
+        notebook.add_items(run, [(one.unit.address, one.null_kind, one.beside) for one in chosen])
+    say("run", f"{run}; {len(chosen)} items; if it stops: neuronaut label resume {run}")
+    return run
 
 
 def eligible(labelling: Labelling, found: Engine) -> list[Unit]:
@@ -100,14 +118,6 @@ def eligible(labelling: Labelling, found: Engine) -> list[Unit]:
     return units
 
 
-def _begin(notebook: Notebook, config: RunConfig, target: TargetModel, corpus: Corpus, chosen: Sequence[Chosen]) -> str:
-    size = (corpus.name, corpus.sha256, corpus.n_characters)
-    with notebook.together():
-        run = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size)
-        notebook.add_items(run, [(one.unit.address, one.null_kind, one.beside) for one in chosen])
-    return run
-
-
 def resume(run: str, path: Place | None, options: Options, *, retry: bool = False) -> int:
     """Go on with a batch, beside other processes or after they ended; retry: with its failed items too."""
     path, say = path or default_place(), steps_on_stderr()
@@ -119,7 +129,7 @@ def resume(run: str, path: Place | None, options: Options, *, retry: bool = Fals
             if retry:
                 say("label", f"{notebook.retry(run)} failed items are tried again")
             notebook.want(run, "go")
-            return _work(notebook, run, config, found, options)
+            return _told(notebook, run, work(notebook, run, config, found, options), options)
 
 
 def tell(run: str, path: Place | None, wanted: Any) -> str:
@@ -155,10 +165,11 @@ def _batch(run: str, path: Place) -> tuple[RunConfig, dict[str, Any]]:
     return RunConfig.model_validate(row["config"]), row
 
 
-def _work(notebook: Notebook, run: str, config: RunConfig, found: Engine, options: Options) -> int:
-    say: Callable[[str, str], None] = steps_on_stderr() if options.steps else lambda _label, _line: None
-    bench = _bench(Session(run, config, notebook, found.context, [], say))
-    screen = Screen(notebook, run, options.as_json, cap=_cap(config), dollars=lambda: bench.dollars)
+def work(notebook: Notebook, run: str, config: RunConfig, found: Engine, options: Options) -> int:
+    """Work on a batch until it is over, or should stop, and write down how it ended; the exit code."""
+    steps: Say = steps_on_stderr() if options.steps else lambda _label, _line: None
+    bench = _bench(Session(run, config, notebook, found.context, [], steps))
+    screen = Screen(notebook, run, options.as_json, _cap(config), lambda: bench.dollars, options.say)
     screen.recall(labels_of(notebook, notebook.items(run, "done", "failed", "skipped")))
     outcome, reason, code = "answered", "", 0
     try:
@@ -179,7 +190,10 @@ def _work(notebook: Notebook, run: str, config: RunConfig, found: Engine, option
     except KeyRefused as error:
         notebook.end_run(run, "error", str(error), {"forwards": 0.0})
         raise
-    return _ended(notebook, run, (outcome, reason), code, options)
+    before = queries.find_run(notebook, run)["end"]
+    if before is None or (before["outcome"], before["reason"]) != (outcome, reason):
+        notebook.end_run(run, outcome, reason, summary_of(notebook, run).cost)
+    return code
 
 
 def _bench(session: Session) -> Bench:
@@ -199,13 +213,7 @@ def _cap(config: RunConfig) -> str:
     return "" if config.llm is None or config.budget.usd is None else f"${config.budget.usd:g}"
 
 
-def _ended(notebook: Notebook, run: str, end: tuple[str, str], code: int, options: Options) -> int:
-    before = queries.find_run(notebook, run)["end"]
-    if before is None or (before["outcome"], before["reason"]) != end:
-        notebook.end_run(run, *end, summary_of(notebook, run).cost)
+def _told(notebook: Notebook, run: str, code: int, options: Options) -> int:
     summary = summary_of(notebook, run)
-    if options.as_json:
-        print(json.dumps(as_json(summary), ensure_ascii=True))
-    else:
-        print("\n".join(lines_of(summary)))
+    print(json.dumps(as_json(summary), ensure_ascii=True) if options.as_json else "\n".join(lines_of(summary)))
     return code

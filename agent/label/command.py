@@ -124,10 +124,8 @@ def label_new(
         unit_budget=Budget(seconds=unit_seconds, forwards=unit_forwards),
     )  # fmt: skip
     budget = limits(None, None, budget_calls, budget_tokens, budget_usd)
-    question = " ".join(("neuronaut label", *_told(labelling, fast=fast)))
-    config = run_config(question, model, corpus, llm, base_url, seed, budget, dictionary, backend)
-    more = {"fast": fast, "loop": "fast" if fast else "full", "labelling": labelling.model_dump(mode="json")}
-    raise typer.Exit(label(config.model_copy(update=more), notebook, Options(as_json, steps, place)))
+    config = run_config("", model, corpus, llm, base_url, seed, budget, dictionary, backend)
+    raise typer.Exit(label(labelling.configured(config, fast=fast), notebook, Options(as_json, steps, place)))
 
 
 def _lines_of(file: Path | None) -> list[str]:
@@ -143,16 +141,6 @@ def _lines_of(file: Path | None) -> list[str]:
     if not lines:
         raise UserError(f"{str(file)!r} names no units: give a text file with one a line")
     return lines
-
-
-def _told(labelling: Any, *, fast: bool) -> list[str]:
-    """The batch in the words of its command line."""
-    words = [*labelling.units[:5], *(["…"] if len(labelling.units) > 5 else [])]
-    words += [f"--kind {labelling.kind}"] if labelling.kind != "neuron" else []
-    words += [] if labelling.units else [f"--layers {labelling.layers}"]
-    words += [f'--where "{labelling.where}"'] if labelling.where else []
-    words += [f"--limit {labelling.limit}"] if labelling.limit else []
-    return [*words, "--fast"] if fast else words
 
 
 @label_app.command("resume")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from neuronaut.agent.llm.prices import dollars
-from neuronaut.agent.view import visible
+from neuronaut.agent.view import steps_on_stderr, visible
 from neuronaut.memory.item_labels import WORDS, Label, error_class, histogram
 from neuronaut.memory.items import Item
 from neuronaut.memory.notebook import Notebook
@@ -23,13 +23,14 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 @dataclass
 class Screen:
     """The counters of a batch, of all its threads. cap: what may be spent, in words; dollars: what was, None where a price is
-    unknown."""
+    unknown; say: what takes the lines instead of the terminal."""
 
     notebook: Notebook
     run: str
     as_json: bool
     cap: str = ""
     dollars: Callable[[], float | None] = lambda: 0.0
+    say: Callable[[str, str], None] | None = None
     began: float = field(default_factory=time.monotonic)
     statuses: Counter[str] = field(default_factory=Counter)
     nulls: Counter[str] = field(default_factory=Counter)
@@ -131,10 +132,10 @@ class Screen:
         if self.as_json:
             print(json.dumps({"event": "progress", "run": self.run, **self.counters()}), flush=True)
         else:
-            print(f"    label  {visible(self.line())}", file=sys.stderr, flush=True)
+            (self.say or steps_on_stderr())("label", self.line())
 
     def __enter__(self) -> "Screen":
-        if sys.stderr.isatty() and not self.as_json:
+        if sys.stderr.isatty() and not self.as_json and self.say is None:
             from rich.console import Console
             from rich.live import Live
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from neuronaut.agent.config import Budget
+from neuronaut.agent.config import Budget, RunConfig
 from neuronaut.agent.label.where import Columns, holds_where
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.targets.base import Site, TargetModel
@@ -44,6 +44,21 @@ class Labelling(BaseModel):
     dictionary: str | None = None
     unit_budget: Budget = Budget()
     eligible: int = 0
+
+    def configured(self, config: RunConfig, *, fast: bool) -> RunConfig:
+        """The configuration of a batch that labels this; its question is the command that would begin it."""
+        more = {"fast": fast, "loop": "fast" if fast else "full", "labelling": self.model_dump(mode="json")}
+        return config.model_copy(
+            update={"question": " ".join(("neuronaut label", *self._words, *["--fast"] * fast)), **more}
+        )
+
+    @property
+    def _words(self) -> list[str]:
+        words = [*self.units[:5], *(["…"] if len(self.units) > 5 else [])]
+        words += [f"--kind {self.kind}"] if self.kind != "neuron" else []
+        words += [] if self.units else [f"--layers {self.layers}"]
+        words += [f'--where "{self.where}"'] if self.where else []
+        return [*words, f"--limit {self.limit}"] if self.limit else words
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def lines_of(summary: Summary) -> list[str]:
     for group, row in sorted(summary.groups.items(), key=lambda one: _order(one[0])):
         lines.append(f" {group:<{width}}" + "".join(f"{row.get(name, 0):>12}" for name in names))
     total = "".join(f"{summary.statuses.get(name, 0):>12}" for name in names)
-    lines += [f" {'all':<{width}}{total}", "", *_facts(summary), ""]
+    lines += [f" {'all':<{width}}{total}", "", *facts_of(summary), ""]
     best = [label for label in summary.labels if label.status == "SUPPORTED"]
     best.sort(key=lambda label: -(label.score or 0.0))
     for label in best[:SHOWN]:
@@ -138,7 +138,8 @@ def _order(group: str) -> tuple[str, int]:
     return (word, int(number)) if number.isdecimal() else (group, 0)
 
 
-def _facts(summary: Summary) -> list[str]:
+def facts_of(summary: Summary) -> list[str]:
+    """Null units, surviving claims, cost, what all units would take and what is left to do, a line each."""
     nulls, cost, whole = summary.nulls, summary.cost, summary.whole
     supported = summary.statuses.get("SUPPORTED", 0)
     rate = (
