@@ -173,6 +173,25 @@ def _read_back(notebook: Store, found: list[Row]) -> tuple[Row, ...]:
     return tuple({**records[one], "score": scores.get(one)} for one in wanted)
 
 
+def index_problems(notebook: Store) -> list[str]:
+    """Whether the search index has every claim as it is recorded, and counts them right; nothing where there is no index."""
+    if not notebook.searchable:
+        return []
+    found = {
+        str(row["hypothesis"]): row["words"] for row in notebook.rows(sa.select(TABLE.c.hypothesis, TABLE.c.words))
+    }
+    counted = Counter(counted_facets(words) for words in found.values())
+    wrong, last, key = 0, "", schema.hypothesis.c.id
+    while part := notebook.rows(record_of(key > last).limit(queries.MANY)):
+        wrong += sum(found.pop(row["id"], None) != document(row) for row in part)
+        last = part[-1]["id"]
+    wrong += len(found)
+    if wrong:
+        return [f"the search index differs from the records of {wrong:,} claims: {REBUILD}"]
+    held = {row["facets"]: row["n"] for row in notebook.rows(sa.select(COUNTS).where(COUNTS.c.n != 0))}
+    return [] if held == counted else [f"the search index counts its claims wrongly: {REBUILD}"]
+
+
 def _scores(notebook: Store, records: Mapping[str, Row]) -> dict[str, Row]:
     """The evidence by which each claim was measured."""
     predictions = queries.grouped(notebook, schema.prediction, "hypothesis", records)

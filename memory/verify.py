@@ -7,6 +7,7 @@ from typing import Any
 
 from neuronaut.memory import ledger, schema
 from neuronaut.memory.science import order_problems, text_problems, verdict_problems
+from neuronaut.memory.search import index_problems
 from neuronaut.memory.store import Store, primary_key
 
 Line = dict[str, Any]
@@ -19,7 +20,7 @@ def verify(notebook: Store, head: str | None = None) -> list[str]:
     Names altered values, dropped rows, unrecorded rows, reordered ledger lines and altered artifacts; with a `head` kept
     outside (seq:sha256, or its first 16 digits) also a cut tail and a rewritten notebook. Checks that predictions precede
     experiments, those their evidence and that their verdicts, that test text was opened once and before its test, and
-    recomputes each verdict from its rows.
+    recomputes each verdict from its rows. What is found by searching is compared with the records.
     """
     problems = notebook.file_problems()
     if problems:
@@ -30,6 +31,7 @@ def verify(notebook: Store, head: str | None = None) -> list[str]:
         problems = _chain(lines) + row_problems + notebook.unguarded()
         seq = {(line["table_name"], line["row_id"]): line["seq"] for line in lines}
         problems += order_problems(found, seq) + text_problems(found, seq) + verdict_problems(notebook, found)
+        problems = problems or index_problems(notebook)  # which cannot fit records that were altered
     return problems + (_head(lines, head) if head else [])
 
 
