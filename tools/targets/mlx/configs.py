@@ -4,6 +4,7 @@ Where mlx-lm reads less than is written there (positions that are turned by anot
 the target gives each layer its rotation and its mask itself. What it would compute differently without a word is refused.
 """
 
+import difflib
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,8 +113,8 @@ def _read(folder: ModelFolder) -> tuple[str, Any]:
 
 
 def _instead(kind: str) -> str:
-    near = [known for known in FAMILIES if known[:3] == kind[:3]]
-    known = f"the nearest that it knows is {near[-1]!r}" if near else f"it knows {', '.join(FAMILIES)}"
+    near = difflib.get_close_matches(kind, FAMILIES, n=1)
+    known = f"the nearest that it knows is {near[0]!r}" if near else f"it knows {', '.join(FAMILIES)}"
     return f"{known}; --backend torch may know it"
 
 

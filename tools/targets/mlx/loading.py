@@ -74,6 +74,7 @@ def load_model(folder: ModelFolder, found: Understood, dtype: mx.Dtype) -> nn.Mo
             get_model_classes=lambda config: (model_class, module.ModelArgs),
         )
         _turn(model, found)
+        _refuse_narrow_experts(model, found, dtype)
         mx.eval(model.parameters())
     except (ValueError, KeyError, RuntimeError, AssertionError, TypeError) as error:
         if isinstance(error, UserError):
@@ -183,6 +184,18 @@ def _check_names(model: nn.Module, weights: dict[str, mx.array], folder: ModelFo
         raise UserError(
             f"the weights in {str(folder.path)!r} hold {more[0]!r} ({len(more)} tensors in all), which mlx-lm would leave out: "
             "give --backend torch"
+        )
+
+
+def _refuse_narrow_experts(model: nn.Module, found: Understood, dtype: mx.Dtype) -> None:
+    """What mlx would stop at in the middle of a run."""
+    names = found.names
+    if names.experts is None or dtype == mx.float32 or mx.default_device() != mx.cpu:
+        return
+    if "scales" not in at(at(model, names.layers)[0], f"{names.mlp}.{names.experts}.{names.down}"):
+        raise UserError(
+            "on a processor mlx multiplies the weights of experts in float32 alone: give float32, weights in 4 bits, or "
+            "--backend torch"
         )
 
 
