@@ -30,7 +30,7 @@ from neuronaut.tools.targets.load import MLX_COMMAND, Backend, has_mlx, load_tar
 from neuronaut.tools.targets.sites import neuron_sites
 
 TOLERANCE = 1e-4  # above it a cell says "no" and the error
-COLUMNS = ("logits", "neurons", "heads", "attribution", "edits", "edges", "features", "experts")
+COLUMNS = ("logits", "neurons", "heads", "attribution", "edits", "gradients", "edges", "features", "experts")
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 END = "<!-- end -->"
 
@@ -145,6 +145,29 @@ def _edits(one: Opened) -> float:
     return worst
 
 
+def _gradients(one: Opened) -> float:
+    """Of a score of the last logits at every kind of activation in the middle layer, as a share of the largest one there."""
+    spec, layer = one.target.spec, one.target.spec.n_layers // 2
+    weights = torch.randn(spec.d_vocab, generator=torch.Generator().manual_seed(1))
+    sites = [Site("resid_pre", layer), Site("heads", layer), neuron_sites(spec, layer)[0]]
+    sites += [Site("router", layer)] if spec.n_experts else []
+    found, worst = one.target.gradients(one.ids, sites, lambda logits: logits[:, -1] @ weights), 0.0
+    for site in sites:
+        passed: list[Tensor] = []
+
+        def leaf(name: str, at: int, value: Tensor, site: Site = site, passed: list[Tensor] = passed) -> Tensor:
+            if (name, at) != _key(site):
+                return value
+            passed.append(value.detach().requires_grad_())
+            return passed[0]
+
+        with torch.enable_grad():
+            score = (one.plain.run(one.ids, leaf)[:, -1] @ weights).sum()
+            (expected,) = torch.autograd.grad(score, passed[0])
+        worst = max(worst, _apart(found[site][1], expected) / float(expected.abs().max()))
+    return worst
+
+
 def _edges(one: Opened) -> float:
     """With every edge cut a run is the other run."""
     other = one.ids.flip(0)
@@ -198,6 +221,7 @@ _CHECKS: dict[str, Callable[[Opened], float | None]] = {
     "heads": _heads,
     "attribution": _attribution,
     "edits": _edits,
+    "gradients": _gradients,
     "edges": _edges,
     "features": _features,
     "experts": _experts,

@@ -85,7 +85,8 @@ class MlxTarget:
             read, parts = {name: found[Site(name, layer)] for name in PROBED}, self._walk.layers[layer]
             written = torch.zeros(1, ids.shape[1], spec.d_model)
             for site in neuron_sites(spec, layer):
-                written = written + found[site].float() @ self.write_vectors(layer, site.expert)
+                if found[site].any():  # few experts are chosen, and each has weights to be unpacked
+                    written = written + found[site].float() @ self.write_vectors(layer, site.expert)
             if parts.experts is not None:
                 written = written + found[Site("router", layer)].float() @ biases_of(parts, self._found)
             if fault := fault_of(read, written, post_norm=parts.post_norm is not None, tolerance=tolerance):
