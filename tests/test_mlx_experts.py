@@ -170,6 +170,31 @@ def test_gpt_oss_is_run_in_the_format_in_which_it_is_published(tmp_path: Path) -
     check_same(load_target(tmp_path / "short", backend="mlx"), load_target(folder))
 
 
+CHANGED: dict[str, tuple[str, dict[str, Any]]] = {
+    "windows of mixtral": ("mixtral", {"sliding_window": 5}),
+    "one expert a token": ("mixtral", {"num_experts_per_tok": 1}),
+    "all experts": ("gpt_oss", {"num_experts_per_tok": 4}),
+    "windows of qwen3_moe": ("qwen3_moe", {"use_sliding_window": True, "sliding_window": 5}),
+    "shares of the chosen": ("qwen3_moe", {"norm_topk_prob": True, "tie_word_embeddings": True}),
+    "windows alone": ("gpt_oss", {"layer_types": ["sliding_attention"] * 3}),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_what_a_configuration_says_of_experts_and_windows_is_run(name: str, tmp_path: Path) -> None:
+    family, changes = CHANGED[name]
+    folder = make(family, tmp_path / "changed", **changes)
+    target = load_target(folder, backend="mlx")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    unchanged = _made["CONFIGS"][family]().to_dict()
+    assert all(unchanged[key] != value for key, value in changes.items())
+    ids = torch.randint(0, target.spec.d_vocab, (8, 13), generator=torch.Generator().manual_seed(0))
+    found = target.run(ids, logits=True).logits
+    assert found is not None
+    with torch.no_grad():
+        near(found, theirs(ids).logits)
+
+
 REFUSED: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
     "clamped": ("gpt_oss", {"swiglu_limit": 5.0}, {}, "clamped at 7 for gpt-oss, where it has other numbers"),
     "mixed": ("qwen3_moe", {"mlp_only_layers": [1]}, {}, "some of its layers have experts and some have none"),
