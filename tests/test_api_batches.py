@@ -62,6 +62,8 @@ def test_labels_are_a_frame_with_one_row_a_unit_and_gaps_where_nothing_was_measu
     for row in batch.labels:
         assert (row["score"] is None) == (row["claim"] is None)
     assert sum(batch.statuses.values()) == 4
+    assert batch.cost.forwards > 0
+    assert batch.cost.usd == 0
 
 
 def test_it_is_read_again_as_it_stands_and_gone_on_with_to_no_effect_where_it_is_over(lab: Lab, batch: Batch) -> None:
