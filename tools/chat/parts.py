@@ -8,7 +8,7 @@ is what it writes before a message's content as that message is added, footer wh
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -82,15 +82,28 @@ class _Plan:
 
     @property
     def asked(self) -> list[Asked]:
-        """The chat; each message replaced; its beginnings of 0 to all messages; two chats that show how a user's message begins."""
+        """The chat; each message replaced; its beginnings of 0 to all messages; pairs of chats that show how a message begins."""
         messages, ask = list(self.chat.messages), self.chat.ask
         found = [self.chat]
         for at, message in enumerate(messages):
             found.append(Asked([*messages[:at], self._marked(message.role), *messages[at + 1 :]], ask))
         found += [Asked(messages[:n], False) for n in range(len(messages) + 1)]
-        first = messages[0].role
-        before = [Message(role=first, content="a"), Message(role=NEXT, content="b")]
-        return [*found, Asked(before, False), Asked([*before, self._marked(first)], False)]
+        for role, before in self._probes:
+            found += [Asked(before, False), Asked([*before, self._marked(role)], False)]
+        return found
+
+    @property
+    def _probes(self) -> list[tuple[str, list[Message]]]:
+        """Roles, and messages behind which one of that role is added."""
+        found = []
+        for role in dict.fromkeys(message.role for message in self.chat.messages):
+            first = Message(role="user" if role == NEXT else role, content="a")
+            found += (
+                [(role, [first])]
+                if role == NEXT
+                else [(role, [first, Message(role=NEXT, content="b")]), (role, [first])]
+            )
+        return found
 
     def _marked(self, role: str) -> Message:
         return Message(role=role, content=self.word)
@@ -102,9 +115,7 @@ class _Plan:
         contents = [
             self._content(text, message.content, one) for message, one in zip(messages, others[:n], strict=True)
         ]
-        ends = [self._end(text, one) for one in others[n : 2 * n + 1]]
-        ends[0] = self._beginning(text, contents[0], others[-2], others[-1], ends[0])
-        ends = [end if _fits(end, contents, at) else None for at, end in enumerate(ends)]
+        ends = self._ends(text, contents, others[n : 2 * n + 1], self._headers(others[2 * n + 1 :]))
         painted = _Painted(text)
         for at, message in enumerate(messages):
             painted.message(at, message.role, contents, ends)
@@ -113,6 +124,38 @@ class _Plan:
         if bos and text.startswith(bos):
             painted.fill(0, len(bos), Part("start"))
         return Rendered(text, painted.spans, tuple(_notes(text, messages, contents)))
+
+    def _headers(self, probed: Sequence[str | Refused]) -> dict[str, str]:
+        """What the template writes before a message of each role that is added behind others, where that is known."""
+        found: dict[str, str] = {}
+        for (role, _), before, behind in zip(self._probes, probed[::2], probed[1::2], strict=True):
+            if isinstance(before, Refused) or isinstance(behind, Refused) or not behind.startswith(before):
+                continue
+            header, word, _ = behind[len(before) :].partition(self.word)
+            if header and word:
+                found.setdefault(role, header)
+        return found
+
+    def _ends(
+        self,
+        text: str,
+        contents: Sequence[list[tuple[int, int]] | None],
+        beginnings: Sequence[str | Refused],
+        headers: Mapping[str, str],
+    ) -> list[int | None]:
+        """Where the first 0, 1, … messages end, and the next one begins; None where that is not known.
+
+        The first message begins behind what the template writes before all messages, so that its header is told by the header
+        of such a message elsewhere; so is one whose beginning is not known otherwise.
+        """
+        found = [None if isinstance(one, Refused) or not text.startswith(one) else len(one) for one in beginnings]
+        found = [end if _fits(end, contents, at) else None for at, end in enumerate(found)]
+        for at, (message, content) in enumerate(zip(self.chat.messages, contents, strict=True)):
+            header = headers.get(message.role)
+            if header and content and (at == 0 or found[at] is None) and text[: content[0][0]].endswith(header):
+                begins = content[0][0] - len(header)
+                found[at] = begins if _fits(begins, contents, at) else found[at]
+        return found
 
     def _content(self, text: str, content: str, marked: str | Refused) -> list[tuple[int, int]] | None:
         """Where the content stands; nowhere, if the template leaves it out; None where it is not known."""
@@ -126,26 +169,6 @@ class _Plan:
                 starts = [len(form.join(pieces[: at + 1])) for at in range(len(pieces) - 1)]
                 return [(start, start + len(form)) for start in starts]
         return None
-
-    def _end(self, text: str, beginning: str | Refused) -> int | None:
-        return None if isinstance(beginning, Refused) or not text.startswith(beginning) else len(beginning)
-
-    def _beginning(
-        self,
-        text: str,
-        content: list[tuple[int, int]] | None,
-        before: str | Refused,
-        behind: str | Refused,
-        end: int | None,
-    ) -> int | None:
-        """Where the first message begins: behind what the template writes before all messages. A later message of its role
-        shows how such a one begins, if it stands so in the text; else the chat without messages does."""
-        if isinstance(before, Refused) or isinstance(behind, Refused) or not content or not behind.startswith(before):
-            return end
-        header, word, _ = behind[len(before) :].partition(self.word)
-        if header and word and text[: content[0][0]].endswith(header):
-            return content[0][0] - len(header)
-        return end
 
 
 def _fits(end: int | None, contents: Sequence[list[tuple[int, int]] | None], at: int) -> bool:

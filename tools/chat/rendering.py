@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +13,10 @@ from neuronaut.tools.chat.format import ChatFormat
 from neuronaut.tools.chat.messages import Message
 from neuronaut.tools.errors import ToolRefused
 
-SECONDS = 60  # by the clock; the processor is bounded by the program itself
+SECONDS = 5  # of the processor; a template takes milliseconds
+CLOCK = 60  # seconds
 PROGRAM = Path(__file__).with_name("sandbox.py")
-TOO_DEAR = "took more than 20 seconds or 1 GiB, or wrote more than a million characters: it may be hostile"
+TOO_DEAR = "took more than 5 seconds or 1 GiB, or wrote more than a million characters: it may be hostile"
 
 
 class Asked(NamedTuple):
@@ -38,26 +40,32 @@ def render(chats: Sequence[Asked], how: ChatFormat, name: str) -> list[str | Ref
             "or a model that was trained for chats"
         )
     asked = [([message.model_dump() for message in chat.messages], chat.ask) for chat in chats]
-    program = [sys.executable, "-P", str(PROGRAM)]
-    quiet = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
-    try:
-        done = subprocess.run(
-            program,
-            input=json.dumps({"template": how.template, "special": dict(how.special), "chats": asked}),
-            capture_output=True,
-            encoding="utf-8",
-            timeout=SECONDS,
-            env=quiet,
-            check=False,
-        )
-        found = json.loads(done.stdout) if done.returncode == 0 else None
-    except (subprocess.TimeoutExpired, json.JSONDecodeError, UnicodeDecodeError):
-        found = None
+    order = {"template": how.template, "special": dict(how.special), "seconds": SECONDS, "chats": asked}
+    found = _answered(json.dumps(order))
     if found is None or any(
         "MemoryError" in one.get("error", "")[:12] or one.get("error") == "too long" for one in found
     ):
         raise ToolRefused(f"the chat template of {name} {TOO_DEAR}; give it plain text")
     return [one["text"] if "text" in one else Refused(one["error"]) for one in found]
+
+
+@lru_cache(maxsize=64)
+def _answered(order: str) -> list[dict[str, str]] | None:
+    """What the program writes; None if it was ended, or wrote nonsense."""
+    quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", str(PROGRAM)],
+            input=order,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=CLOCK,
+            env=os.environ | quiet,
+            check=False,
+        )
+        return json.loads(done.stdout) if done.returncode == 0 else None
+    except (subprocess.TimeoutExpired, json.JSONDecodeError, UnicodeDecodeError):
+        return None
 
 
 def text_of(found: str | Refused, name: str, number: int) -> str:

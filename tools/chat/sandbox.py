@@ -1,6 +1,6 @@
 """A program of its own that renders chats by a template, so that a hostile one cannot hang or fill the process that asked.
 
-Read on stdin: JSON with template, special, chats: [[messages, add_generation_prompt], …]; written on stdout: JSON, for each
+Read on stdin: JSON with template, special, seconds, chats: [[messages, add_generation_prompt], …]; written on stdout: JSON, for each
 chat {"text": …} or {"error": …}. transformers renders, in Jinja's immutable sandbox; what this adds is a bound on time, memory
 and length, and the same date every day. It imports nothing of neuronaut.
 """
@@ -12,7 +12,6 @@ import sys
 from datetime import datetime
 from typing import Any
 
-SECONDS = 20  # of the processor
 MEMORY = 1 << 30  # bytes beside what was taken before
 MOST_CHARACTERS = 1 << 20  # of one rendered chat
 DATE = datetime(2026, 1, 1)  # for templates that write today's: the same chat gives the same tokens on any day
@@ -27,11 +26,11 @@ class SameDate:
         return DATE
 
 
-def _bound() -> None:
-    """Sets the limits that the system knows (macOS has none for memory)."""
+def _bound(seconds: int) -> None:
+    """Sets the limits that the system knows (macOS has none for memory). seconds: of the processor, from now on."""
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     used = resource.getrusage(resource.RUSAGE_SELF)
-    seconds = int(used.ru_utime + used.ru_stime) + SECONDS
+    seconds += int(used.ru_utime + used.ru_stime)
     resource.setrlimit(resource.RLIMIT_CPU, (seconds if hard == resource.RLIM_INFINITY else min(seconds, hard), hard))
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
@@ -47,7 +46,7 @@ def rendered(asked: dict[str, Any]) -> list[dict[str, str]]:
     from transformers.utils import chat_template_utils
 
     chat_template_utils.datetime = SameDate
-    _bound()
+    _bound(asked["seconds"])
     found = []
     for messages, add_generation_prompt in asked["chats"]:
         try:

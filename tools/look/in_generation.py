@@ -76,7 +76,7 @@ def activations_in_generation(context: ToolContext, args: InGenerationArgs) -> T
     site, [column] = columns_of(site_of(target, unit), [unit.index])
     written = target.write(
         to_ids(tokens),
-        chooser(args, target.chat_format.ends if args.stop else frozenset(), n_prompt),
+        chooser(args, target.chat_format.ends if args.stop else frozenset()),
         read=[site],
         prompt_edits=[edit for at, edit in edits if at != "generated"],
         edits=[edit for at, edit in edits if at != "prompt"],
@@ -98,7 +98,7 @@ def activations_in_generation(context: ToolContext, args: InGenerationArgs) -> T
     return ToolResult(payload=payload, arrays=arrays)
 
 
-def chooser(args: InGenerationArgs, ends: frozenset[int], n_prompt: int) -> Choose:
+def chooser(args: InGenerationArgs, ends: frozenset[int]) -> Choose:
     """What chooses the next token: the likeliest one, or one drawn by the seed; nothing behind n_tokens, or behind an end."""
     rng, written = np.random.default_rng(args.seed), list[int]()
 
