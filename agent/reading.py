@@ -79,12 +79,12 @@ def run_tool(
             "`--llm scripted:FILE` on hypotheses of your own)"
         )
     from neuronaut.tools.corpus import load_corpus, pocket_corpus
-    from neuronaut.tools.targets.load import load_target
+    from neuronaut.tools.targets.load import chat_texts_of, load_target
 
     place = corpus_place(RunConfig(question=name, model=model, corpus=corpus))
     context = ToolContext(
         load_target(model, dictionaries=dictionaries, backend=backend),
-        pocket_corpus() if place is None else load_corpus(place),
+        pocket_corpus() if place is None else load_corpus(place, chats=lambda: chat_texts_of(model)),
     )
     result = tool.run(context, parsed)
     measurements = [

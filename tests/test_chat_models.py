@@ -1,9 +1,10 @@
 """Chats: the template of the model, the part that each token belongs to, and what units do while the model writes."""
 
 import json
+import random
 import runpy
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,15 @@ import pytest
 import torch
 import transformers
 
+from neuronaut.agent.reading import run_tool
 from neuronaut.agent.tool_output import result_lines
 from neuronaut.tools.chat import rendering
 from neuronaut.tools.chat.messages import Message
 from neuronaut.tools.chat.parts import Rendered, rendered_chats
 from neuronaut.tools.chat.reading import render_for, tokens_of_chats
 from neuronaut.tools.chat.rendering import Asked
-from neuronaut.tools.corpus import pocket_corpus
-from neuronaut.tools.errors import ToolFailed, ToolRefused
+from neuronaut.tools.corpus import load_corpus, pocket_corpus
+from neuronaut.tools.errors import ToolFailed, ToolRefused, UserError
 from neuronaut.tools.intervene.next_token import to_ids
 from neuronaut.tools.intervene.parts import places_of
 from neuronaut.tools.look.examples import read_texts
@@ -27,9 +29,10 @@ from neuronaut.tools.look.in_generation import InGenerationArgs, chooser
 from neuronaut.tools.registry import ToolContext, ToolResult, find_tool
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
 from neuronaut.tools.targets.folder import ModelFolder
-from neuronaut.tools.targets.load import Backend, load_target
+from neuronaut.tools.targets.load import Backend, chat_texts_of, load_target
 
 _made = runpy.run_path(str(Path(__file__).with_name("chat_models.py")))
+tiny: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("tiny_models.py")))
 make_chat_model: Callable[..., Path] = _made["make_chat_model"]
 TEMPLATES: dict[str, str] = _made["TEMPLATES"]
 FAMILY = {"gemma": "gemma2"}
@@ -408,3 +411,79 @@ def test_foreign_text_is_shown_and_steers_nothing(target: TargetModel) -> None:
         _run(target, "activations_in_generation", unit="1.3", prompt=chat, n_tokens=4, temperature=10),
     ):
         assert all(line.isprintable() for line in result_lines(result))
+
+
+def test_the_command_puts_texts_through_the_template(
+    folders: Folders, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    corpus = tiny["make_corpus"](tmp_path / "text.jsonl")
+    said: dict[str, Any] = {"corpus": str(corpus), "as_json": True, "model": str(folders("chatml"))}
+    run_tool("activations_on", '{"unit": "1.3", "texts": ["the cat"]}', system="the town", **said)
+    [found] = json.loads(capsys.readouterr().out)["result"]["texts"]
+    assert "".join(found["pieces"]) == (
+        "<|im_start|>system\nthe town<|im_end|>\n<|im_start|>user\nthe cat<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert found["parts"][-1] == "assistant header"
+    with pytest.raises(UserError, match="given no text that could be put through a chat template"):
+        run_tool("top_examples", '{"unit": "1.3"}', chat=True, **said)
+
+
+def _chats(file: Path, n: int) -> Path:
+    rng, words = random.Random(0), tiny["TEXT"].split()
+    rows = [
+        [
+            {"role": role, "content": " ".join(rng.choice(words) for _ in range(9)), "id": 1}
+            for role in ("user", "assistant")
+        ]
+        for _ in range(n)
+    ]
+    rows.append(
+        [{"role": "user", "content": "the"}, {"role": "user", "content": "cat"}]
+    )  # which Gemma's template refuses
+    file.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
+    return file
+
+
+def test_a_corpus_of_chats_is_the_text_of_the_models_template(folders: Folders, tmp_path: Path) -> None:
+    place = f"{_chats(tmp_path / 'chats.jsonl', 300)}#messages"
+    gemma, chatml = (
+        load_corpus(place, chats=partial(chat_texts_of, str(folders(style)))) for style in ("gemma", "chatml")
+    )
+    assert gemma.sha256 != chatml.sha256, "what is indexed depends on the template"
+    assert len(gemma.documents) == 300
+    assert any("1 chats were left out" in note and "must alternate" in note for note in gemma.notes)
+    assert all(one.text.startswith("<start_of_turn>user\n") for one in gemma.documents), "a start is put there once"
+    assert any(
+        one.text == "<|im_start|>user\nthe<|im_end|>\n<|im_start|>user\ncat<|im_end|>\n" for one in chatml.documents
+    )
+    tokens = load_target(folders("gemma")).tokenize([gemma.documents[0].text])
+    assert tokens.ids[0].tolist().count(1) == 1
+    context = ToolContext(load_target(folders("chatml")), chatml)
+    tool = find_tool("top_examples")
+    assert len(tool.run(context, tool.parse({"unit": "1.3", "k": 3})).payload["examples"]) == 3
+
+
+def test_a_large_corpus_of_chats_is_kept_by_its_template(folders: Folders, tmp_path: Path) -> None:
+    place = f"{_chats(tmp_path / 'chats.jsonl', 300)}#messages"
+    made = [
+        load_corpus(place, cache=tmp_path / "cache", hold=1, chats=partial(chat_texts_of, str(folders(style)))).sha256
+        for style in ("gemma", "chatml", "gemma")
+    ]
+    assert made[0] == made[2] != made[1]
+    assert len([one for one in (tmp_path / "cache").iterdir() if one.name.startswith("corpus-")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ('{"messages": []}', "line 1 has no chat"),
+        ('{"text": "the cat"}', "line 1 has no chat"),
+        ('{"messages": [{"role": "user", "content": ["a"]}]}', "line 1 has a message without"),
+        ('{"messages": ["a"]}', "line 1 has a message without"),
+    ],
+)
+def test_a_corpus_without_chats_is_refused(folders: Folders, tmp_path: Path, line: str, why: str) -> None:
+    file = tmp_path / "chats.jsonl"
+    file.write_text(line)
+    with pytest.raises(UserError, match=why):
+        load_corpus(f"{file}#messages", chats=lambda: chat_texts_of(str(folders("chatml"))))

@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from neuronaut.tools.chat.texts import ChatTexts
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.targets.folder import PICKLES, ModelFolder
 from neuronaut.tools.units import Unit
@@ -31,6 +32,13 @@ def open_folder(name: str | Path) -> ModelFolder:
     if path.exists() or isinstance(name, Path) or not _could_be_on_the_hub(name):
         return ModelFolder(path, path.resolve().name)
     return ModelFolder(_from_hub(name), name)
+
+
+def chat_texts_of(name: str) -> ChatTexts:
+    """What renders chats for the model that `name` means; no weights are loaded."""
+    folder = open_folder(name)
+    how = folder.chat_format
+    return ChatTexts(how, folder.name, "" if folder.bos is None else how.special.get("bos_token", ""))
 
 
 def _could_be_on_the_hub(name: str) -> bool:
