@@ -227,6 +227,10 @@ def tool(
     figures: Annotated[
         Path | None, typer.Option(help="Keep the figures that the tool drew in this folder, as SVG and Plotly JSON.")
     ] = None,
+    as_chat: Annotated[
+        bool, typer.Option("--chat", help="Its texts are what a user says, put through the model's chat template.")
+    ] = False,
+    system: Annotated[str | None, typer.Option("--system", help="A system message before it; means --chat.")] = None,
     explain: Annotated[bool, typer.Option("--help", help="Explain the tool and its arguments, and exit.")] = False,
 ) -> None:
     """Run one tool on the target model, outside any run; nothing is recorded.
@@ -249,6 +253,8 @@ def tool(
         figures=figures,
         dictionaries=dictionary or [],
         backend=backend.value,
+        chat=as_chat,
+        system=system,
     )
 
 

@@ -3,15 +3,19 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neuronaut.agent.config import RunConfig, corpus_place
 from neuronaut.agent.view import print_json, visible
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import Place, default_place
+from neuronaut.tools.chat.messages import as_chat
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.figures import Figure
 from neuronaut.tools.targets.load import Backend
+
+if TYPE_CHECKING:
+    from neuronaut.tools.registry import Tool
 
 
 def open_notebook(path: Place | None) -> Notebook:
@@ -50,8 +54,10 @@ def run_tool(
     figures: Path | None = None,
     dictionaries: Sequence[str] = (),
     backend: Backend = "torch",
+    chat: bool = False,
+    system: str | None = None,
 ) -> None:
-    """Run one tool, explain it, or list them."""
+    """Run one tool, explain it, or list them. chat: its texts are what a user says to a chat model."""
     from neuronaut.agent.tool_output import help_lines, result_lines
     from neuronaut.tools.registry import ToolContext, find_tool, registry
 
@@ -66,19 +72,19 @@ def run_tool(
     if explain:
         print("\n".join(help_lines(tool)))
         return
-    parsed = tool.parse(args)
+    parsed = tool.parse(in_chats(tool, args, system)) if chat or system is not None else tool.parse(args)
     if tool.opens_test_text:
         raise UserError(
             f"{name} opens design or confirm text: it is run by `neuronaut ask`, which records what was opened (with "
             "`--llm scripted:FILE` on hypotheses of your own)"
         )
     from neuronaut.tools.corpus import load_corpus, pocket_corpus
-    from neuronaut.tools.targets.load import load_target
+    from neuronaut.tools.targets.load import chat_texts_of, load_target
 
     place = corpus_place(RunConfig(question=name, model=model, corpus=corpus))
     context = ToolContext(
         load_target(model, dictionaries=dictionaries, backend=backend),
-        pocket_corpus() if place is None else load_corpus(place),
+        pocket_corpus() if place is None else load_corpus(place, chats=lambda: chat_texts_of(model)),
     )
     result = tool.run(context, parsed)
     measurements = [
@@ -102,6 +108,32 @@ def run_tool(
         print_json({"tool": name, "measurements": measurements, "result": result.payload})
         return
     print("\n".join(result_lines(result)))
+
+
+def in_chats(tool: "Tool", args: str, system: str | None) -> dict[str, Any] | str:
+    """The arguments with each plain text as what a user says, behind a system message if there is one; as they came, if they
+    are no JSON object. Refuses a tool that takes no text, or is given none."""
+    fields = [name for name, field in tool.args.model_fields.items() if "Message" in str(field.annotation)]
+    try:
+        given = json.loads(args)
+    except json.JSONDecodeError:
+        return args
+    if not isinstance(given, dict):
+        return args
+    if not any(name in given for name in fields):
+        takes = f"give {' or '.join(fields)}" if fields else "it takes none"
+        raise UserError(
+            f"{tool.name} is given no text that could be put through a chat template: {takes}, or leave out --chat"
+        )
+
+    def spoken(value: Any) -> Any:
+        return [one.model_dump() for one in as_chat(value, system)] if isinstance(value, str) and value else value
+
+    for name in fields:
+        if name in given:
+            value = given[name]
+            given[name] = [spoken(one) for one in value] if isinstance(value, list) else spoken(value)
+    return given
 
 
 def _save_arrays(arrays: Mapping[str, Any], path: Path, name: str) -> None:

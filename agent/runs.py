@@ -34,7 +34,7 @@ from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.stored import StoredActivations
 from neuronaut.tools.targets.base import TargetModel
-from neuronaut.tools.targets.load import load_target
+from neuronaut.tools.targets.load import chat_texts_of, load_target
 from neuronaut.tools.units import Unit
 
 STOPPED = 130
@@ -192,7 +192,9 @@ def open_inputs(config: RunConfig, say: Say) -> tuple[TargetModel, Corpus]:
 def open_corpus(config: RunConfig, say: Say) -> Corpus:
     """The corpus that a run works on."""
     place = corpus_place(config)
-    corpus = pocket_corpus() if place is None else load_corpus(place, say=lambda text: say("corpus", text))
+    if place is None:
+        return pocket_corpus()
+    corpus = load_corpus(place, say=lambda text: say("corpus", text), chats=lambda: chat_texts_of(config.model))
     for note in corpus.notes:
         say("corpus", note)
     return corpus

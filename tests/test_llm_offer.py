@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
+from neuronaut.agent.chat.actions import looks
 from neuronaut.agent.llm.base import Call
 from neuronaut.agent.llm.offer import called, offered
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.registry import Tool, registry
 
-OPEN = [tool for tool in registry().values() if not tool.opens_test_text and tool.name != "intervene"]
+OPEN = looks()
 STRICT = {"type", "properties", "required", "additionalProperties", "description", "anyOf", "enum", "items"}
 
 

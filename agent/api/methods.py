@@ -17,7 +17,7 @@ class ToolMethods(abc.ABC):
     def ablate(
         self,
         unit: str,
-        prompts: Sequence[str],
+        prompts: Sequence[str | Sequence[Mapping[str, Any]]],
         *,
         answer: str | None = None,
         wrong_answer: str | None = None,
@@ -64,14 +64,56 @@ class ToolMethods(abc.ABC):
             seed=seed,
         )
 
-    def activations_on(self, unit: str, texts: Sequence[str]) -> ToolOutput:
-        """The neuron's activation at each token of the given texts, in the model's own units.
+    def activations_in_generation(
+        self,
+        unit: str,
+        prompt: str | Sequence[Mapping[str, Any]],
+        *,
+        n_tokens: int = 32,
+        temperature: float = 0.0,
+        seed: int = 0,
+        edits: Sequence[Mapping[str, Any]] = (),
+        stop: bool = True,
+    ) -> ToolOutput:
+        """A unit's activation at each token of a prompt and of what the model writes behind it.
+
+        Each row: position (counted from 0 with the token that starts the text), token, the part it belongs to (of a
+        chat the part
+        of its template; generated; prompt), the probability that the model, with its edits, gave it before it was there
+        (at
+        temperature 1; none for the first), and the activation in the model's own units. by_part: mean and extremes over
+        the tokens
+        of each part. The activations are those of a plain run over the finished text with the same edits at the same
+        tokens, up to
+        rounding; the last token written is part of it.
+        Refuses: a head; a prompt behind which n_tokens do not fit into the context; to set a head or add to it.
+
+        The unit, and the prompt: text, or the messages of a chat, [{"role": …, "content": …}, …]. n_tokens: written at
+        most;
+        temperature: 0 takes the likeliest token, otherwise tokens are drawn, by the seed. edits: held while the model
+        writes. stop: whether the model's own end of a turn ends the text.
+        """
+        return self.tool(
+            "activations_in_generation",
+            unit=unit,
+            prompt=prompt,
+            n_tokens=n_tokens,
+            temperature=temperature,
+            seed=seed,
+            edits=edits,
+            stop=stop,
+        )
+
+    def activations_on(self, unit: str, texts: Sequence[str | Sequence[Mapping[str, Any]]]) -> ToolOutput:
+        """The neuron's activation at each token of the given texts, in the model's own units; of chats, messages with a
+        role and a
+        content, with the part of the model's chat template that each token belongs to.
 
         Which neuron, on which texts.
         """
         return self.tool("activations_on", unit=unit, texts=texts)
 
-    def attention_on(self, unit: str, texts: Sequence[str], *, k: int = 10) -> ToolOutput:
+    def attention_on(self, unit: str, texts: Sequence[str | Sequence[Mapping[str, Any]]], *, k: int = 10) -> ToolOutput:
         """Where a head looks on given texts: the pattern of each text as an artifact and, of the first 8 texts, where they
         have at
         most 256 tokens, as a figure; and the strongest pairs of query and key.
@@ -87,8 +129,8 @@ class ToolMethods(abc.ABC):
 
     def attribution_patch(
         self,
-        clean: str,
-        corrupted: str,
+        clean: str | Sequence[Mapping[str, Any]],
+        corrupted: str | Sequence[Mapping[str, Any]],
         answer: str,
         *,
         wrong_answer: str | None = None,
@@ -130,7 +172,7 @@ class ToolMethods(abc.ABC):
         self,
         site: Literal["resid_pre", "attn_out", "mlp_out", "resid_post", "neurons", "heads", "pattern", "router"],
         layer: int,
-        texts: Sequence[str],
+        texts: Sequence[str | Sequence[Mapping[str, Any]]],
     ) -> ToolOutput:
         """Mean, standard deviation and extremes of a site on given texts, in the model's own units; the array is an
         artifact.
@@ -142,6 +184,23 @@ class ToolMethods(abc.ABC):
         Which site of which layer, on which texts.
         """
         return self.tool("capture", site=site, layer=layer, texts=texts)
+
+    def chat_tokens(self, chat: Sequence[Mapping[str, Any]], *, ask: bool | None = None) -> ToolOutput:
+        """The tokens of a chat by the model's own chat template, and which part each one belongs to.
+
+        part: start (the token that starts each text), header (what the template writes before a message's content as
+        the message
+        is added), content, footer (what it writes behind it), template (of no one message), unknown (a message that the
+        template rewrites, with what stands around it). Tokens across two parts name both. Positions count every token
+        from 0.
+        Templates that write today's date write 1 January 2026.
+        Refuses: a model without a chat template, messages that its template refuses, a chat longer than the context.
+
+        The messages, each with a role and a content. ask: whether the template begins the model's next message behind
+        them;
+        null: where the last message is not the model's own.
+        """
+        return self.tool("chat_tokens", chat=chat, ask=ask)
 
     def compare_circuits(
         self,
@@ -408,7 +467,7 @@ class ToolMethods(abc.ABC):
 
     def importance(
         self,
-        prompt: str,
+        prompt: str | Sequence[Mapping[str, Any]],
         *,
         answer: str = "",
         parts: Literal["components", "heads", "neurons"] = "components",
@@ -438,7 +497,9 @@ class ToolMethods(abc.ABC):
         """
         return self.tool("importance", prompt=prompt, answer=answer, parts=parts, n_texts=n_texts, k=k, seed=seed)
 
-    def intervene(self, texts: Sequence[str], edits: Sequence[Mapping[str, Any]], *, k: int = 5) -> ToolOutput:
+    def intervene(
+        self, texts: Sequence[str | Sequence[Mapping[str, Any]]], edits: Sequence[Mapping[str, Any]], *, k: int = 5
+    ) -> ToolOutput:
         """The next-token distribution after each text with any list of edits in place, beside the plain one.
 
         kl is KL(plain || edited) in nats at the last position, mean over texts; no edit gives 0.
@@ -449,7 +510,7 @@ class ToolMethods(abc.ABC):
 
     def logit_lens(
         self,
-        text: str,
+        text: str | Sequence[Mapping[str, Any]],
         *,
         answer: str | None = None,
         wrong_answer: str | None = None,
@@ -507,8 +568,8 @@ class ToolMethods(abc.ABC):
 
     def patch(
         self,
-        clean: str,
-        corrupted: str,
+        clean: str | Sequence[Mapping[str, Any]],
+        corrupted: str | Sequence[Mapping[str, Any]],
         answer: str,
         *,
         wrong_answer: str | None = None,
@@ -552,8 +613,8 @@ class ToolMethods(abc.ABC):
 
     def path_patch(
         self,
-        clean: str,
-        corrupted: str,
+        clean: str | Sequence[Mapping[str, Any]],
+        corrupted: str | Sequence[Mapping[str, Any]],
         answer: str,
         senders: Sequence[str],
         *,
@@ -614,7 +675,7 @@ class ToolMethods(abc.ABC):
     def steer(
         self,
         unit: str,
-        prompts: Sequence[str],
+        prompts: Sequence[str | Sequence[Mapping[str, Any]]],
         token: str,
         *,
         doses: Sequence[float] = (0.0, 0.5, 1.0, 2.0, 4.0),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from neuronaut.tools.chat.format import ChatFormat, format_of
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.tokens import PAD, Tokens, Vocabulary
 
@@ -98,6 +99,16 @@ class ModelFolder:
         if token is not None and found is None:
             raise UserError(f"the token {token!r} that starts each text is not in tokenizer.json of {str(self.path)!r}")
         return found
+
+    @cached_property
+    def chat_format(self) -> ChatFormat:
+        """How the model wants its chats."""
+        said = self._json("special_tokens_map.json", needed=False)
+        said |= self._json("tokenizer_config.json", needed=False)
+        if "bos_token" not in said and self.bos is not None:
+            said["bos_token"] = self._tokenizer.id_to_token(self.bos)
+        configs = (self.config, self._json("generation_config.json", needed=False))
+        return format_of(self.path, said, configs, self._tokenizer.token_to_id)
 
     def context(self, n_ctx: int) -> int:
         """Tokens in one window, BOS included."""

@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from neuronaut.tools.chat.texts import ChatTexts
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.targets.folder import PICKLES, ModelFolder
 from neuronaut.tools.units import Unit
@@ -33,6 +34,13 @@ def open_folder(name: str | Path) -> ModelFolder:
     return ModelFolder(_from_hub(name), name)
 
 
+def chat_texts_of(name: str) -> ChatTexts:
+    """What renders chats for the model that `name` means; no weights are loaded."""
+    folder = open_folder(name)
+    how = folder.chat_format
+    return ChatTexts(how, folder.name, "" if folder.bos is None else how.special.get("bos_token", ""))
+
+
 def _could_be_on_the_hub(name: str) -> bool:
     """One or two plain words; the ending of a weights file means a file."""
     words = name.split("/")
@@ -45,7 +53,7 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
-        files = ["model*.safetensors", "*.json"]
+        files = ["model*.safetensors", "*.json", "*.jinja"]
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=files))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise UserError(

@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neuronaut.tools.chat.format import ChatFormat
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.features.dictionary import Dictionary
 from neuronaut.tools.targets.architectures import nearest_to
 from neuronaut.tools.targets.base import (
+    Choose,
     EdgeGradients,
     EdgeStart,
     Edit,
@@ -25,9 +27,11 @@ from neuronaut.tools.targets.base import (
     Run,
     Site,
     TargetModel,
+    Written,
 )
 from neuronaut.tools.targets.branches import branched
 from neuronaut.tools.targets.bridge import load_bridge
+from neuronaut.tools.targets.caches import recorder
 from neuronaut.tools.targets.checks import check_run
 from neuronaut.tools.targets.edges import EdgeRuns, Insides
 from neuronaut.tools.targets.feature_hooks import Attached, check_features, check_fits, visits
@@ -47,6 +51,7 @@ from neuronaut.tools.targets.load import dictionary_named
 from neuronaut.tools.targets.patterns import register_seen_attention
 from neuronaut.tools.targets.sites import neuron_sites
 from neuronaut.tools.targets.vectors import PROBE_TOKENS, WeightVectors
+from neuronaut.tools.targets.writing import check_prompt, following, log_probs_of
 from neuronaut.tools.tokens import Tokens, Vocabulary
 
 ACTIVATION_KEYS = ("hidden_activation", "hidden_act", "activation_function", "activation")
@@ -155,6 +160,11 @@ class TransformerLensTarget(WeightVectors):
         """Pieces as they appear in text."""
         return self._folder.vocabulary(self.spec.d_vocab)
 
+    @property
+    def chat_format(self) -> ChatFormat:
+        """As its folder says."""
+        return self._folder.chat_format
+
     def fingerprint(self) -> Fingerprint:
         """Hashes of weights and tokenizer, dtype, versions and processing."""
         versions = ", ".join(f"{name} {version(name)}" for name in ("transformers", "torch"))
@@ -233,6 +243,40 @@ class TransformerLensTarget(WeightVectors):
         for site in plain if names else ():
             if site in read:
                 stack.callback(self._hook(site, visitor(site, [], found)).remove)
+
+    @torch.inference_mode()
+    def write(
+        self,
+        ids: Tensor,
+        choose: Choose,
+        *,
+        read: Collection[Site] = (),
+        prompt_edits: Sequence[Edit] = (),
+        edits: Sequence[Edit] = (),
+    ) -> Written:
+        """See TargetModel.write; keys and values are kept, so that each token is run once."""
+        check_prompt(ids, read, [*prompt_edits, *edits])
+        self._check(ids, [*prompt_edits, *edits], read=read)
+        cache = recorder(len(self._layers))
+        logits, found = self._stepped(ids, cache, read, prompt_edits)
+        scores, steps = following(logits, ids), [found]
+        while (token := choose(last := log_probs_of(logits[0, -1]))) is not None:
+            ids, scores = torch.cat([ids, torch.tensor([[token]])], dim=1), torch.cat([scores, last[token, None]])
+            self._check(ids, [])
+            logits, found = self._stepped(ids[:, -1:], cache, read, edits)
+            steps.append(found)
+        self.forwards += 1
+        return Written(ids, {site: torch.cat([step[site] for step in steps], dim=1) for site in read}, scores)
+
+    def _stepped(
+        self, ids: Tensor, cache: Any, read: Collection[Site], edits: Sequence[Edit]
+    ) -> tuple[Tensor, dict[Site, Tensor]]:
+        """Logits and sites of positions behind those whose keys and values are kept."""
+        found: dict[Site, Tensor] = {}
+        with contextlib.ExitStack() as stack:
+            self._visit(stack, read, edits, found)
+            logits: Tensor = self._model(ids, past_key_values=cache, use_cache=True).logits
+        return logits, found
 
     @torch.inference_mode()
     def branches(self, ids: Tensor, edits: Sequence[Edit], *, keep: int = 1) -> Tensor:

@@ -12,10 +12,12 @@ import mlx.core as mx
 import torch
 from torch import Tensor
 
+from neuronaut.tools.chat.format import ChatFormat
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.features.dictionary import Dictionary
 from neuronaut.tools.targets.base import (
     AttentionWeights,
+    Choose,
     EdgeGradients,
     EdgeStart,
     Edit,
@@ -23,6 +25,7 @@ from neuronaut.tools.targets.base import (
     ModelSpec,
     Run,
     Site,
+    Written,
 )
 from neuronaut.tools.targets.checks import check_expert, check_layer, check_run
 from neuronaut.tools.targets.feature_hooks import check_features, check_fits
@@ -49,6 +52,7 @@ from neuronaut.tools.targets.mlx.visits import unvisited
 from neuronaut.tools.targets.mlx.walk import Walk
 from neuronaut.tools.targets.notes import edits_at
 from neuronaut.tools.targets.sites import neuron_sites, read_vectors_at, site_of, write_vectors_at
+from neuronaut.tools.targets.writing import written_again
 from neuronaut.tools.tokens import Tokens, Vocabulary
 from neuronaut.tools.units import Unit
 
@@ -137,6 +141,11 @@ class MlxTarget:
         """Pieces as they appear in text."""
         return self._folder.vocabulary(self.spec.d_vocab)
 
+    @property
+    def chat_format(self) -> ChatFormat:
+        """As its folder says."""
+        return self._folder.chat_format
+
     def fingerprint(self) -> Fingerprint:
         """Hashes of weights and tokenizer, dtype, versions, device and processing."""
         mlx, transformers = version("mlx"), version("transformers")
@@ -204,6 +213,18 @@ class MlxTarget:
         """The edits of plain sites."""
         for site in dict.fromkeys(edit.site for edit in edits if edit.site.name != "features"):
             stack.callback(self._walk.visited(site, visiting(edits_at(edits, site))).remove)
+
+    def write(
+        self,
+        ids: Tensor,
+        choose: Choose,
+        *,
+        read: Collection[Site] = (),
+        prompt_edits: Sequence[Edit] = (),
+        edits: Sequence[Edit] = (),
+    ) -> Written:
+        """As TargetModel says; the whole text is run again for each token."""
+        return written_again(self, ids, choose, read, prompt_edits, edits)
 
     def branches(self, ids: Tensor, edits: Sequence[Edit], *, keep: int = 1) -> Tensor:
         """(n_edits, keep, d_vocab) logits at the end of the prompt; see TargetModel.branches."""
