@@ -13,6 +13,7 @@ from mlx.utils import tree_flatten
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.targets.folder import ModelFolder
 from neuronaut.tools.targets.mlx.configs import Rotation, Understood
+from neuronaut.tools.targets.weight_files import BUFFERS
 
 ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
     "gelu": nn.gelu,
@@ -23,7 +24,6 @@ ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
     "silu": nn.silu,
     "swish": nn.silu,
 }
-BUFFERS = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".inv_freq")
 
 
 class PlainMlp(nn.Module):  # type: ignore[misc]  # mlx has no types here
