@@ -115,7 +115,10 @@ def _described(found: "Inspected") -> list[tuple[str, str]]:
         ("model", found.name),
         ("architecture", f"{found.architecture}: {known}"),
     ]
-    rows += [(f"  {name}", "takes it" if fault is None else fault) for name, fault in found.backends.items()]
+    takes = (
+        "takes it" if found.checked else "tries it when it is loaded, and refuses layers that it does not understand"
+    )
+    rows += [(f"  {name}", takes if fault is None else fault) for name, fault in found.backends.items()]
     return [
         *rows,
         ("shape", _shape(found.shape)),
