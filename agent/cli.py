@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from neuronaut import __version__
+from neuronaut.agent.convert_command import convert
 from neuronaut.agent.exporting.command import export, import_
 from neuronaut.agent.groups import eval_app, index_app
 from neuronaut.agent.label.command import label_app
@@ -259,6 +260,7 @@ app.command()(export)
 app.command("import")(import_)
 app.command("train-sae")(train_sae)
 app.command()(mcp)
+app.command()(convert)
 
 app.add_typer(label_app, name="label")
 app.add_typer(index_app, name="index")
