@@ -6,20 +6,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from neuronaut.tools.targets.checkpoints.lens_names import native, with_properties
+from neuronaut.tools.targets.checkpoints.lens_names import with_properties
 from neuronaut.tools.targets.checkpoints.source import Source
 
 
 def transformer_lens_logits(given: Source, ids: Tensor) -> Tensor:
     """(batch, pos, d_vocab)."""
     source = with_properties(given)
-    pairs = native(given) or bool(given.config.get("rotary_adjacent_pairs"))
     tensors, config, n_pos = source.tensors, source.config, ids.shape[1]
     x = tensors["embed.W_E"][ids]
     if "pos_embed.W_pos" in tensors:
         x = x + tensors["pos_embed.W_pos"][:n_pos]
     for layer in range(source.number("n_layers")):
-        x = x + _attention(source, f"blocks.{layer}.attn", _normed(source, x, f"blocks.{layer}.ln1"), pairs=pairs)
+        x = x + _attention(source, f"blocks.{layer}.attn", _normed(source, x, f"blocks.{layer}.ln1"))
         if not config.get("attn_only"):
             x = x + _mlp(source, f"blocks.{layer}.mlp", _normed(source, x, f"blocks.{layer}.ln2"))
     return _normed(source, x, "ln_final") @ tensors["unembed.W_U"] + tensors.get("unembed.b_U", torch.zeros(()))
@@ -29,19 +28,19 @@ def _normed(source: Source, x: Tensor, name: str) -> Tensor:
     """Divided by its root mean square, centred before where the norm is a LayerNorm."""
     if not str(source.config["normalization_type"]).startswith("RMS"):
         x = x - x.mean(-1, keepdim=True)
-    x = x / (x.square().mean(-1, keepdim=True) + float(source.config.get("eps", 1e-5))).sqrt()
+    x = x / (x.square().mean(-1, keepdim=True) + source.decimal("eps", 1e-5)).sqrt()
     return x * source.tensors.get(f"{name}.w", torch.ones(())) + source.tensors.get(f"{name}.b", torch.zeros(()))
 
 
-def _attention(source: Source, at: str, x: Tensor, *, pairs: bool) -> Tensor:
+def _attention(source: Source, at: str, x: Tensor) -> Tensor:
     def projected(part: str) -> Tensor:
         bias = source.tensors.get(f"{at}.b_{part}", torch.zeros(1, 1))
         return torch.einsum("bpd,hdk->bhpk", x, source.tensors[f"{at}.W_{part}"]) + bias[:, None]
 
     q, k, v = (projected(part) for part in "QKV")
     if source.config.get("positional_embedding_type") == "rotary":
-        base = float(source.config.get("rotary_base", 10000))
-        q, k = (_turned(one, base, pairs=pairs) for one in (q, k))
+        base = source.decimal("rotary_base", 10000.0)
+        q, k = (_turned(one, base, pairs=source.pairs) for one in (q, k))
     groups, n_pos = q.shape[1] // k.shape[1], x.shape[1]
     k, v = (one.repeat_interleave(groups, dim=1) for one in (k, v))
     ahead = torch.ones(n_pos, n_pos, dtype=torch.bool).triu(1)

@@ -9,31 +9,28 @@ _NORMS = {"weight": "w", "bias": "b"}
 
 def is_transformer_lens(source: Source) -> bool:
     """Whether tensors are named as TransformerLens names them."""
-    return "embed.W_E" in source.tensors or (native(source) and "unembed.weight" in source.tensors)
-
-
-def native(source: Source) -> bool:
-    """Whether they are named as since version 4, whose rotary places turn neighbouring dimensions."""
-    return "embed.weight" in source.tensors
+    return "embed.W_E" in source.tensors or (source.native and "unembed.weight" in source.tensors)
 
 
 def with_properties(source: Source) -> Source:
     """The same with the names `embed.W_E`, `blocks.0.attn.W_Q` and so on; keys and values of grouped heads as they are."""
-    if not native(source):
+    if not source.native:
         tensors = {
             name.replace(".attn._W_", ".attn.W_").replace(".attn._b_", ".attn.b_"): value
             for name, value in source.tensors.items()
         }
-        return Source(source.name, source.config, tensors)
+        return Source(source.name, source.config, tensors, version_4=source.native)
     heads = {"q": source.number("n_heads"), "o": source.number("n_heads")}
-    heads |= dict.fromkeys(("k", "v"), int(source.config.get("n_key_value_heads") or heads["q"]))
+    heads |= dict.fromkeys(
+        ("k", "v"), source.number("n_key_value_heads") if source.config.get("n_key_value_heads") else heads["q"]
+    )
     d_head = source.number("d_head")
     tensors = {}
     for name, value in source.tensors.items():
         stem, _, part = name.rpartition(".")
         place, _, leaf = stem.rpartition(".")
         tensors |= _one(place, leaf, part, value, heads, d_head) or {name: value}
-    return Source(source.name, source.config, tensors)
+    return Source(source.name, source.config, tensors, version_4=source.native)
 
 
 def _one(

@@ -24,12 +24,13 @@ FORMS = "a nanoGPT checkpoint (transformer.wte.weight …) or a TransformerLens 
 
 @dataclass
 class Source:
-    """A checkpoint. name: of the file. tensors: in float32; `taken`: names of those that were asked for."""
+    """A checkpoint. name: of the file. tensors: in float32. taken: names of those that were asked for. version_4: see `native`."""
 
     name: str
     config: Mapping[str, Any]
     tensors: dict[str, Tensor]
     taken: set[str] = field(default_factory=set)
+    version_4: bool = False
 
     def take(self, name: str, *shape: int) -> Tensor:
         """A tensor. Refuses one that is missing or of another shape."""
@@ -59,6 +60,25 @@ class Source:
         raise UserError(
             f"the configuration of {self.name!r} does not say {names[0]!r}, which the weights alone do not show"
         )
+
+    def decimal(self, name: str, otherwise: float) -> float:
+        """A number of the configuration, `otherwise` where it says none. Refuses what is no number."""
+        value = self.config.get(name)
+        if value is None:
+            return otherwise
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise UserError(f"{name!r} in the configuration of {self.name!r} is {value!r}, which is no number")
+        return float(value)
+
+    @property
+    def native(self) -> bool:
+        """Whether it is of version 4 of TransformerLens, before its names were made those of earlier ones or after."""
+        return self.version_4 or "embed.weight" in self.tensors
+
+    @property
+    def pairs(self) -> bool:
+        """Whether its rotary places turn neighbouring dimensions, as version 4 of TransformerLens always does."""
+        return self.native or bool(self.config.get("rotary_adjacent_pairs"))
 
     def check_all_taken(self, unused: tuple[str, ...]) -> None:
         """Refuses tensors that nothing was made of. unused: endings of names that hold no weights, such as masks."""
