@@ -77,6 +77,7 @@ def load_target(
     import torch
 
     check_fits(folder, str(dtype or torch.float32).removeprefix("torch."))
+    _ = folder.tokenizer_size  # a broken tokenizer is refused by its name, before the engine stumbles over it
     from neuronaut.tools.features.saelens import read_dictionary
 
     read = [read_dictionary(path, called) for called, path in (named_folder(text) for text in dictionaries)]

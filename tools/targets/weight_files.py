@@ -14,6 +14,10 @@ from neuronaut.tools.targets.folder import ModelFolder
 MOST_HEADER = 100_000_000  # bytes; the limit of the format itself
 # Tables that older versions of transformers stored beside the weights, and compute now.
 BUFFERS = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".inv_freq")
+ITEM_BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16, "U32": 32, "I32": 32,
+    "F32": 32, "U64": 64, "I64": 64, "F64": 64,
+}  # fmt: skip
 _NUMBERED = re.compile(r"(?:^|\.)(\d+)\.")
 
 
@@ -94,5 +98,9 @@ def _read(file: Path) -> list[Stored] | str:
         ]
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         return "its header is not that of a safetensors file"
+    for one in found:
+        bits = ITEM_BITS.get(one.dtype)
+        if min(one.shape, default=1) < 0 or (bits is not None and one.size * bits != 8 * one.n_bytes):
+            return f"{one.name[:80]!r} has shape {list(one.shape)} of {one.dtype[:20]}, which {one.n_bytes:,} bytes are not"
     needed = 8 + length + max(ends, default=0)
     return found if needed == size else f"its header speaks of {needed:,} bytes, and the file has {size:,}"
