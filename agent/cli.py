@@ -9,9 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from neuronaut import __version__
+from neuronaut.agent.convert_command import convert
 from neuronaut.agent.exporting.command import export, import_
 from neuronaut.agent.groups import eval_app, index_app
 from neuronaut.agent.label.command import label_app
+from neuronaut.agent.models_command import models_app
 from neuronaut.agent.options import (
     Again,
     Approve,
@@ -264,18 +266,12 @@ app.command()(export)
 app.command("import")(import_)
 app.command("train-sae")(train_sae)
 app.command()(mcp)
+app.command()(convert)
 
 app.add_typer(label_app, name="label")
 app.add_typer(index_app, name="index")
 app.add_typer(eval_app, name="eval")
-
-
-@app.command()
-def models(as_json: Json = False) -> None:
-    """What can be studied here, and how to name it."""
-    from neuronaut.agent.reading import list_models
-
-    list_models(as_json=as_json)
+app.add_typer(models_app, name="models")
 
 
 @app.command()

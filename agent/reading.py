@@ -172,26 +172,3 @@ def write_figures(files: Mapping[Path, str], folder: Path) -> None:
                 opened.write(text)
     except OSError as error:
         raise UserError(f"the figures cannot be stored in {str(folder)!r}: {error.strerror}") from error
-
-
-def list_models(*, as_json: bool) -> None:
-    """Print what can be studied, and by which engines."""
-    from neuronaut.tools.targets.load import MLX_COMMAND, POCKET, has_mlx, open_folder
-    from neuronaut.tools.targets.mlx.families import FAMILIES
-
-    engines = ["torch", *(["mlx"] if has_mlx() else [])]
-
-    rows = [
-        {"name": "pocket", "what": "embedded model with its corpus", "present": (POCKET / "model.safetensors").exists()}
-    ]
-    if rows[0]["present"]:
-        rows[0]["weights_sha256"] = open_folder("pocket").weights_sha256
-        rows[0]["backends"] = engines
-    if as_json:
-        print_json(rows)
-        return
-    print(f"pocket         the embedded model and its corpus ({'present' if rows[0]['present'] else 'MISSING'})")
-    print("FOLDER         a Hugging Face folder with config.json, *.safetensors and tokenizer.json; needs --corpus")
-    print("OWNER/NAME     a model of the Hugging Face hub, where it can be reached; needs --corpus")
-    mlx = "" if has_mlx() else f"; not installed here: {MLX_COMMAND}"
-    print(f"--backend mlx  runs {', '.join(FAMILIES)}{mlx}")

@@ -24,7 +24,7 @@ def load_bridge(folder: ModelFolder, dtype: torch.dtype) -> tuple[Any, str]:
 
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
-        _check_architecture(folder)
+        check_architecture(folder)
         from transformer_lens.model_bridge import TransformerBridge
 
         try:
@@ -60,7 +60,7 @@ def load_bridge(folder: ModelFolder, dtype: torch.dtype) -> tuple[Any, str]:
     return bridge, attention
 
 
-def _check_architecture(folder: ModelFolder) -> None:
+def check_architecture(folder: ModelFolder) -> None:
     """Refuses what transformers does not have, and quantised weights."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from neuronaut.tools.chat.texts import ChatTexts
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.targets.folder import PICKLES, ModelFolder
+from neuronaut.tools.targets.memory import check_fits
 from neuronaut.tools.units import Unit
 
 if TYPE_CHECKING:
@@ -24,14 +25,17 @@ POCKET = Path(__file__).parent / "pocket"
 MLX_COMMAND = 'pip install "mlx[cpu]" mlx-lm'
 
 
-def open_folder(name: str | Path) -> ModelFolder:
-    """The folder that `name` means: 'pocket', a local folder, or a hub name when the hub can be reached."""
+def open_folder(name: str | Path, *, to_look_at: bool = False) -> ModelFolder:
+    """The folder that `name` means: 'pocket', a local folder, or a hub name when the hub can be reached.
+
+    to_look_at: no weights are fetched from the hub.
+    """
     if name == "pocket":
         return ModelFolder(POCKET, "pocket")
     path = Path(name).expanduser()
     if path.exists() or isinstance(name, Path) or not _could_be_on_the_hub(name):
-        return ModelFolder(path, path.resolve().name)
-    return ModelFolder(_from_hub(name), name)
+        return ModelFolder(path, path.resolve().name, to_look_at=to_look_at)
+    return ModelFolder(_from_hub(name, weights=not to_look_at), name, to_look_at=to_look_at)
 
 
 def chat_texts_of(name: str) -> ChatTexts:
@@ -48,12 +52,12 @@ def _could_be_on_the_hub(name: str) -> bool:
     return len(words) <= 2 and plain and Path(name).suffix not in (*PICKLES, ".safetensors", ".json")
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, *, weights: bool) -> Path:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
-        files = ["model*.safetensors", "*.json", "*.jinja"]
+        files = ["*.json", "*.jinja", *(["model*.safetensors"] if weights else [])]
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=files))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise UserError(
@@ -72,12 +76,16 @@ def load_target(
     """The target that `name` means; dtype None is float32. torch runs it on the CPU, mlx on the GPU of Apple silicon where
     there is one. Importing the engine takes seconds; nothing else does it.
 
+    Refuses a model that would not fit into memory.
+
     dictionaries: NAME=FOLDER or FOLDER of each; those that are shipped with the model are there without being named.
     Refuses mlx where it is not installed.
     """
     folder = open_folder(name)
     import torch
 
+    check_fits(folder, str(dtype or torch.float32).removeprefix("torch."))
+    _ = folder.tokenizer_size  # a broken tokenizer is refused by its name, before the engine stumbles over it
     from neuronaut.tools.features.saelens import read_dictionary
 
     read = [read_dictionary(path, called) for called, path in (named_folder(text) for text in dictionaries)]

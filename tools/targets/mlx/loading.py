@@ -14,6 +14,7 @@ from neuronaut.tools.errors import UserError
 from neuronaut.tools.targets.folder import ModelFolder
 from neuronaut.tools.targets.mlx.configs import Rotation, Understood
 from neuronaut.tools.targets.mlx.experts import ExpertMlp
+from neuronaut.tools.targets.weight_files import BUFFERS
 
 ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
     "gelu": nn.gelu,
@@ -24,7 +25,6 @@ ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
     "silu": nn.silu,
     "swish": nn.silu,
 }
-BUFFERS = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".inv_freq")
 
 
 class PlainMlp(nn.Module):  # type: ignore[misc]  # mlx has no types here
