@@ -60,9 +60,15 @@ class TransformerLensTarget(WeightVectors):
         self._dtype = dtype
         self.forwards = 0.0
         self._dictionaries: dict[str, Dictionary] = {}
-        bridge, self._fast_attention = load_bridge(folder, dtype)
+        self._open()
+        _ = self.vocabulary  # a tokenizer of another model is refused before anything is asked
+        self.forwards = 0.0
+
+    def _open(self) -> None:
+        """Loads the model, and notes which of its modules is what."""
+        bridge, self._fast_attention = load_bridge(self._folder, self._dtype)
         self._cfg = bridge.cfg
-        self._layers = [layer_of(block, folder.name) for block in bridge.blocks]
+        self._layers = [layer_of(block, self._folder.name) for block in bridge.blocks]
         self._last_norm: nn.Module = bridge.ln_final.original_component
         self._model: Any = bridge.original_model.eval()
         unwrap(self._model)
@@ -70,9 +76,9 @@ class TransformerLensTarget(WeightVectors):
         self._model.requires_grad_(False)
         self._blocks: nn.ModuleList = self._model.get_submodule(bridge.adapter.component_mapping["blocks"].name)
         self._attend(self._fast_attention)
-        self._refuse_strange_layers()
-        _ = self.vocabulary  # a tokenizer of another model is refused before anything is asked
-        self.forwards = 0.0
+        check_alike(self._layers, self.spec)
+        for number in range(len(self._layers)):
+            self._refuse_strange_layer(number)
 
     @property
     def dictionaries(self) -> Mapping[str, Dictionary]:
@@ -89,33 +95,32 @@ class TransformerLensTarget(WeightVectors):
         check_fits(dictionary, self.spec, self.fingerprint, self._layers)
         self._dictionaries[dictionary.name] = dictionary
 
-    def _refuse_strange_layers(self) -> None:
-        """A short run of an architecture that was never seen may show that its sites are not what they are called."""
-        check_alike(self._layers, self.spec)
+    def _refuse_strange_layer(self, number: int, start: tuple[int, Tensor] | None = None) -> None:
+        """A short run of an architecture that was never seen may show that the sites of a layer are not what they are called."""
         tolerance = 1e-3 if self._dtype == torch.float32 else 0.05
         ids = torch.arange(min(PROBE_TOKENS, self.spec.n_ctx, self.spec.d_vocab))[None]
-        for number, layer in enumerate(self._layers):
-            sites = [Site(name, number) for name in PROBED]
-            neurons = neuron_sites(self.spec, number)
-            shares = [Site("router", number)] if layer.experts else []
-            run = self.run(ids, read=[*sites, *neurons, *shares], stop=number + 1)
-            written = torch.zeros(1, ids.shape[1], self.spec.d_model)
-            if layer.experts:
-                written = run.read[shares[0]].float() @ layer.experts.biases()
-            fault = None
-            for site in neurons:
-                found, write = run.read[site].float(), self.write_vectors(number, site.expert)
-                if found.shape != (*ids.shape, len(write)):
-                    fault = f"what enters the last weights of the MLP is {tuple(found.shape)} and not (batch, pos, {len(write)})"
-                    break
-                written = written + found @ write
-            read = {name: run.read[site] for name, site in zip(PROBED, sites, strict=True)}
-            fault = fault or fault_of(read, written, post_norm=layer.post_norm is not None, tolerance=tolerance)
-            if fault:
-                raise UserError(
-                    f"{self.spec.name} cannot be studied, since its layer {number} is built in a way that is not known: {fault}; "
-                    + nearest_to(str(self._folder.config.get("model_type")))
-                )
+        layer = self._layers[number]
+        sites = [Site(name, number) for name in PROBED]
+        neurons = neuron_sites(self.spec, number)
+        shares = [Site("router", number)] if layer.experts else []
+        run = self.run(ids, read=[*sites, *neurons, *shares], start=start, stop=number + 1)
+        written = torch.zeros(1, ids.shape[1], self.spec.d_model)
+        if layer.experts:
+            written = run.read[shares[0]].float() @ layer.experts.biases()
+        fault = None
+        for site in neurons:
+            found, write = run.read[site].float(), self.write_vectors(number, site.expert)
+            if found.shape != (*ids.shape, len(write)):
+                fault = f"what enters the last weights of the MLP is {tuple(found.shape)} and not (batch, pos, {len(write)})"
+                break
+            written = written + found @ write
+        read = {name: run.read[site] for name, site in zip(PROBED, sites, strict=True)}
+        fault = fault or fault_of(read, written, post_norm=layer.post_norm is not None, tolerance=tolerance)
+        if fault:
+            raise UserError(
+                f"{self.spec.name} cannot be studied, since its layer {number} is built in a way that is not known: {fault}; "
+                + nearest_to(str(self._folder.config.get("model_type")))
+            )
 
     @property
     def _target(self) -> TargetModel:
@@ -144,7 +149,7 @@ class TransformerLensTarget(WeightVectors):
             activation=next((str(named) for named in said if named is not None), str(cfg.act_fn)),
             gated=first.experts is not None or bool(cfg.gated_mlp),
             norm="layernorm" if isinstance(self._last_norm, nn.LayerNorm) else "rmsnorm",
-            tied_embeddings=embed.weight.data_ptr() == unembed.weight.data_ptr(),
+            tied_embeddings=embed.weight is unembed.weight,
             bos=self._folder.bos,
             n_experts=first.experts.n_experts if first.experts else 0,
             parallel=bool(getattr(cfg, "parallel_attn_mlp", False)),
