@@ -13,7 +13,7 @@ from neuronaut.tools.targets.folder import ModelFolder
 from neuronaut.tools.targets.weight_files import check_weights
 
 
-def load_bridge(folder: ModelFolder, dtype: torch.dtype) -> tuple[Any, str]:
+def load_bridge(folder: ModelFolder, dtype: torch.dtype, device: torch.device) -> tuple[Any, str]:
     """The bridge, and the attention that the plain model would use.
 
     Refuses an architecture that is not known or brings code of its own, and weights that are cut short or do not fill the model.
@@ -40,7 +40,9 @@ def load_bridge(folder: ModelFolder, dtype: torch.dtype) -> tuple[Any, str]:
                     f"config.json does not fit the weights: {name} has shape {list(stored)}, not {list(asked)}"
                 )
             attention = str(model.config._attn_implementation)
-            bridge = TransformerBridge.boot_transformers(str(folder.path), device="cpu", dtype=dtype, hf_model=model)
+            bridge = TransformerBridge.boot_transformers(
+                str(folder.path), device=str(device), dtype=dtype, hf_model=model.to(device)
+            )
         except (ValueError, KeyError, OSError, RuntimeError, AttributeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]
             kind = str(folder.config.get("model_type"))

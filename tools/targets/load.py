@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.targets.folder import PICKLES, ModelFolder
+from neuronaut.tools.targets.placement import DeviceName, DtypeName, device_of, dtype_of
 from neuronaut.tools.units import Unit
 
 if TYPE_CHECKING:
@@ -57,41 +58,44 @@ def _from_hub(name: str) -> Path:
 def load_target(
     name: str | Path,
     *,
-    dtype: "torch.dtype | None" = None,
+    dtype: "torch.dtype | DtypeName" = "float32",
     dictionaries: "Sequence[str]" = (),
     backend: Backend = "torch",
+    device: DeviceName = "cpu",
 ) -> "TargetModel":
-    """The target that `name` means; dtype None is float32. torch runs it on the CPU, mlx on the GPU of Apple silicon where
-    there is one. Importing the engine takes seconds; nothing else does it.
+    """The target that `name` means. torch runs it on `device`, mlx on the GPU of Apple silicon where there is one. Importing the
+    engine takes seconds; nothing else does it.
 
     dictionaries: NAME=FOLDER or FOLDER of each; those that are shipped with the model are there without being named.
-    Refuses mlx where it is not installed.
+    Refuses mlx where it is not installed, and a device that cannot be used.
     """
     folder = open_folder(name)
-    import torch
-
     from neuronaut.tools.features.saelens import read_dictionary
 
     read = [read_dictionary(path, called) for called, path in (named_folder(text) for text in dictionaries)]
     shipped = sorted(folder.path.glob("dictionaries/*/cfg.json"))
     taken = {dictionary.name for dictionary in read}
     read += [read_dictionary(file.parent) for file in shipped if file.parent.name not in taken]
-    target = _engine(backend)(folder, dtype=dtype or torch.float32)
+    target = _opened(folder, dtype_of(dtype, folder.config) if isinstance(dtype, str) else dtype, backend, device)
     for dictionary in read:
         target.add_dictionary(dictionary)
     return target
 
 
-def _engine(backend: Backend) -> "type[TransformerLensTarget | MlxTarget]":
+def _opened(
+    folder: ModelFolder, dtype: "torch.dtype", backend: Backend, device: DeviceName
+) -> "TransformerLensTarget | MlxTarget":
     if backend == "torch":
         from neuronaut.tools.targets.transformer_lens import TransformerLensTarget
 
-        return TransformerLensTarget
+        return TransformerLensTarget(folder, dtype=dtype, device=device_of(device))
+    if device not in ("cpu", "auto"):
+        raise UserError(f"--device {device} is for --backend torch: mlx takes the GPU of a Mac by itself, so leave it out")
     if not has_mlx():
         raise UserError(f"--backend mlx needs mlx and mlx-lm, which are not installed here: {MLX_COMMAND}")
     from neuronaut.tools.targets.mlx.target import MlxTarget
 
-    return MlxTarget
+    return MlxTarget(folder, dtype=dtype)
 
 
 def has_mlx() -> bool:

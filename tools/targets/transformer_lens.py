@@ -44,6 +44,7 @@ from neuronaut.tools.targets.hooks import (
 )
 from neuronaut.tools.targets.layers import PROBED, check_alike, fault_of, fuse_activations, hook_at, layer_of, unwrap
 from neuronaut.tools.targets.load import dictionary_named
+from neuronaut.tools.targets.placement import Elsewhere
 from neuronaut.tools.targets.patterns import register_seen_attention
 from neuronaut.tools.targets.sites import neuron_sites
 from neuronaut.tools.targets.vectors import PROBE_TOKENS, WeightVectors
@@ -55,18 +56,22 @@ ACTIVATION_KEYS = ("hidden_activation", "hidden_act", "activation_function", "ac
 class TransformerLensTarget(WeightVectors):
     """A TargetModel over a local Hugging Face folder."""
 
-    def __init__(self, folder: ModelFolder, *, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, folder: ModelFolder, *, dtype: torch.dtype = torch.float32, device: torch.device = torch.device("cpu")
+    ) -> None:
         self._folder = folder
         self._dtype = dtype
+        self._there = Elsewhere(device)
         self.forwards = 0.0
         self._dictionaries: dict[str, Dictionary] = {}
+        self._brought: dict[str, Dictionary] = {}  # the same, where the model is
         self._open()
         _ = self.vocabulary  # a tokenizer of another model is refused before anything is asked
         self.forwards = 0.0
 
     def _open(self) -> None:
         """Loads the model, and notes which of its modules is what."""
-        bridge, self._fast_attention = load_bridge(self._folder, self._dtype)
+        bridge, self._fast_attention = load_bridge(self._folder, self._dtype, self._there.device)
         self._cfg = bridge.cfg
         self._layers = [layer_of(block, self._folder.name) for block in bridge.blocks]
         self._last_norm: nn.Module = bridge.ln_final.original_component
@@ -93,6 +98,7 @@ class TransformerLensTarget(WeightVectors):
                 "--dictionary NAME=FOLDER"
             )
         check_fits(dictionary, self.spec, self.fingerprint, self._layers)
+        self._brought[dictionary.name] = self._there.dictionary(dictionary)
         self._dictionaries[dictionary.name] = dictionary
 
     def _refuse_strange_layer(self, number: int, start: tuple[int, Tensor] | None = None) -> None:
@@ -106,7 +112,9 @@ class TransformerLensTarget(WeightVectors):
         run = self.run(ids, read=[*sites, *neurons, *shares], start=start, stop=number + 1)
         written = torch.zeros(1, ids.shape[1], self.spec.d_model)
         if layer.experts:
-            written = run.read[shares[0]].float() @ layer.experts.biases()
+            with self._there.working():
+                biases = layer.experts.biases()
+            written = run.read[shares[0]].float() @ biases.cpu()
         fault = None
         for site in neurons:
             found, write = run.read[site].float(), self.write_vectors(number, site.expert)
@@ -161,8 +169,9 @@ class TransformerLensTarget(WeightVectors):
         return self._folder.vocabulary(self.spec.d_vocab)
 
     def fingerprint(self) -> Fingerprint:
-        """Hashes of weights and tokenizer, dtype, versions and processing."""
+        """Hashes of weights and tokenizer, dtype, versions, the device if it is not the CPU, and processing."""
         versions = ", ".join(f"{name} {version(name)}" for name in ("transformers", "torch"))
+        versions += f" on {self._there.device.type}" if self._there.away else ""
         return Fingerprint(
             name=self.spec.name,
             weights_sha256=self._folder.weights_sha256,
@@ -201,7 +210,8 @@ class TransformerLensTarget(WeightVectors):
         if logits and stop is not None:
             raise ToolRefused("logits need all layers: leave out stop")
         found: dict[Site, Tensor] = {}
-        with contextlib.ExitStack() as stack:
+        edits, device = self._there.brought(edits), self._there.device
+        with self._there.working(), contextlib.ExitStack() as stack:
             if any(site.name == "pattern" for site in read):
                 self._attend(register_seen_attention() if self._fast_attention == "sdpa" else "eager")
                 stack.callback(self._attend, self._fast_attention)
@@ -209,9 +219,9 @@ class TransformerLensTarget(WeightVectors):
             self._visit(stack, read, edits, found)
             output = None
             with contextlib.suppress(Stopped):
-                output = self._model(ids, use_cache=False).logits
+                output = self._model(ids.to(device), use_cache=False).logits
         self.forwards += len(ids) * (last - first) / len(self._layers)
-        return Run(found, output)
+        return Run({site: value.cpu() for site, value in found.items()}, None if output is None else output.cpu())
 
     def _check(
         self, ids: Tensor, edits: Sequence[Edit], read: Collection[Site] = (), first: int = 0, last: int | None = None
@@ -248,9 +258,10 @@ class TransformerLensTarget(WeightVectors):
         if any(edit.site.name == "features" for edit in edits):
             runs = [self.run(ids, edits=[edit], logits=True).logits for edit in edits]
             return torch.cat([logits[:, -keep:] for logits in runs if logits is not None])
-        found = branched(self._insides, ids, edits, keep)
+        with self._there.working():
+            found = branched(self._insides, ids.to(self._there.device), self._there.brought(edits), keep)
         self.forwards += found.forwards
-        return found.logits
+        return found.logits.cpu()
 
     def gradients(
         self, ids: Tensor, read: Collection[Site], score: Callable[[Tensor], Tensor], *, edits: Sequence[Edit] = ()
@@ -261,16 +272,19 @@ class TransformerLensTarget(WeightVectors):
         if any(site.name == "pattern" for site in read):
             raise ToolRefused("no gradient is taken at the attention pattern: choose another site")
         found: dict[Site, Tensor] = {}
-        with torch.enable_grad(), contextlib.ExitStack() as stack:
+        edits, score = self._there.brought(edits), self._there.scored(score)
+        with torch.enable_grad(), self._there.working(), contextlib.ExitStack() as stack:
             for site in dict.fromkeys([entry, *(edit.site for edit in edits), *read]):
                 here = [edit for edit in edits if edit.site == site]
                 visit = differentiated(site, here, found, leaf=site == entry)
                 stack.callback(self._hook(site, visit).remove)
-            torch.autograd.backward(score(self._model(ids, use_cache=False).logits).sum())
+            logits = self._model(ids.to(self._there.device), use_cache=False).logits
+            torch.autograd.backward(score(logits).sum())
         self.forwards += 3 * len(ids)
         grads = {site: found[site].grad for site in read}
         return {
-            site: (found[site].detach(), torch.zeros_like(found[site]) if g is None else g) for site, g in grads.items()
+            site: (found[site].detach().cpu(), (torch.zeros_like(found[site]) if g is None else g).cpu())
+            for site, g in grads.items()
         }
 
     def senders(self, ids: Tensor, *, edits: Sequence[Edit] = ()) -> Tensor:
@@ -326,6 +340,11 @@ class TransformerLensTarget(WeightVectors):
 
     @cached_property
     def _edges(self) -> EdgeRuns:
+        if self._there.away:
+            raise ToolRefused(
+                f"single edges of {self.spec.name} cannot be patched on {self._there.device}: that is done on the CPU alone, so "
+                "leave out --device"
+            )
         return EdgeRuns(self._insides)
 
     @contextlib.contextmanager
@@ -338,7 +357,7 @@ class TransformerLensTarget(WeightVectors):
             for at in range(first):
                 self._blocks[at] = Skipped(originals[at])
             if start is not None:
-                residual = start[1].to(self._dtype)
+                residual = start[1].to(self._there.device, self._dtype)
                 handles.append(before(entries[first], lambda _: residual))
             if stop_there:
                 handles.append(entries[last].register_forward_pre_hook(stop_here))
@@ -350,7 +369,7 @@ class TransformerLensTarget(WeightVectors):
                 self._blocks[at] = originals[at]
 
     def _attached(self, name: str) -> Attached:
-        return Attached(dictionary_named(self._dictionaries, name), self.spec, self._layers, self._hook)
+        return Attached(dictionary_named(self._brought, name), self.spec, self._layers, self._hook)
 
     def _hook(self, site: Site, visit: Visit) -> Removable:
         """Calls `visit` with the activation of the site and puts what it returns in its place."""
