@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.targets.load import Backend
+from neuronaut.tools.targets.placement import DeviceName, DtypeName
 
 CONVERSATION = "a conversation"  # the question of a run that holds one
 Loop = Literal["full", "one-shot", "no-rivals", "random", "fast"]
@@ -51,6 +52,8 @@ class RunConfig(BaseModel):
     question: str
     model: str = "pocket"
     backend: Backend = "torch"
+    dtype: DtypeName = "float32"
+    device: DeviceName = "cpu"
     corpus: str | None = None
     llm: str | None = None
     base_url: str | None = None

@@ -12,6 +12,7 @@ from neuronaut.memory.place import Place, default_place
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.figures import Figure
 from neuronaut.tools.targets.load import Backend
+from neuronaut.tools.targets.placement import DeviceName, DtypeName
 
 
 def open_notebook(path: Place | None) -> Notebook:
@@ -50,6 +51,8 @@ def run_tool(
     figures: Path | None = None,
     dictionaries: Sequence[str] = (),
     backend: Backend = "torch",
+    dtype: DtypeName = "float32",
+    device: DeviceName = "cpu",
 ) -> None:
     """Run one tool, explain it, or list them."""
     from neuronaut.agent.tool_output import help_lines, result_lines
@@ -77,7 +80,7 @@ def run_tool(
 
     place = corpus_place(RunConfig(question=name, model=model, corpus=corpus))
     context = ToolContext(
-        load_target(model, dictionaries=dictionaries, backend=backend),
+        load_target(model, dictionaries=dictionaries, backend=backend, dtype=dtype, device=device),
         pocket_corpus() if place is None else load_corpus(place),
     )
     result = tool.run(context, parsed)

@@ -186,7 +186,9 @@ def open_inputs(config: RunConfig, say: Say) -> tuple[TargetModel, Corpus]:
     corpus = open_corpus(config, say)
     say("model", f"loading {config.model}" + ("" if config.backend == "torch" else f" by {config.backend}"))
     folders = [f"{name}={one.folder}" for name, one in config.dictionaries.items() if one.folder is not None]
-    return load_target(config.model, dictionaries=folders, backend=config.backend), corpus
+    return load_target(
+        config.model, dictionaries=folders, backend=config.backend, dtype=config.dtype, device=config.device
+    ), corpus
 
 
 def open_corpus(config: RunConfig, say: Say) -> Corpus:

@@ -87,7 +87,9 @@ def _stream(
             with target.loaded(layer), tape.through(layer, keep=layer + 1 < stop):
                 reader = _AtLayer(target, layer, tape)
                 for number, chunks in shards.items():
-                    _add_shard(plan, reader, number, chunks, [one for one in missing[number] if one.layer == layer], step)
+                    _add_shard(
+                        plan, reader, number, chunks, [one for one in missing[number] if one.layer == layer], step
+                    )
         tape.remove()
 
 

@@ -94,7 +94,9 @@ def load_skeleton(folder: ModelFolder, dtype: torch.dtype) -> Skeleton:
             if getattr(one, "layer_types", None):
                 one.layer_types = one.layer_types[:1]
             with torch.device("meta"):
-                model, first = (transformers.AutoModelForCausalLM.from_config(each, dtype=dtype) for each in (config, one))
+                model, first = (
+                    transformers.AutoModelForCausalLM.from_config(each, dtype=dtype) for each in (config, one)
+                )
             model.tie_weights()
             attention = str(model.config._attn_implementation)
             # memory that nothing is written to is never taken

@@ -90,7 +90,9 @@ def _opened(
 
         return TransformerLensTarget(folder, dtype=dtype, device=device_of(device))
     if device not in ("cpu", "auto"):
-        raise UserError(f"--device {device} is for --backend torch: mlx takes the GPU of a Mac by itself, so leave it out")
+        raise UserError(
+            f"--device {device} is for --backend torch: mlx takes the GPU of a Mac by itself, so leave it out"
+        )
     if not has_mlx():
         raise UserError(f"--backend mlx needs mlx and mlx-lm, which are not installed here: {MLX_COMMAND}")
     from neuronaut.tools.targets.mlx.target import MlxTarget

@@ -177,4 +177,3 @@ def _fill(module: nn.Module, tensors: dict[str, Any]) -> None:
         owner, _, leaf = name.rpartition(".")
         whole = tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor, requires_grad=False)
         module.get_submodule(owner)._parameters[leaf] = whole
-

@@ -36,7 +36,9 @@ class _Place:
             while at < len(raw):
                 read = os.preadv(stream.fileno(), [view[at:]], self.begin + first * size + at)
                 if not read:
-                    raise UserError(f"{self.file.name} was cut short while it was read: download or convert the model again")
+                    raise UserError(
+                        f"{self.file.name} was cut short while it was read: download or convert the model again"
+                    )
                 at += read
         return torch.frombuffer(raw, dtype=FORMATS[self.format]) if raw else torch.zeros(0)
 

@@ -44,8 +44,8 @@ from neuronaut.tools.targets.hooks import (
 )
 from neuronaut.tools.targets.layers import PROBED, check_alike, fault_of, fuse_activations, hook_at, layer_of, unwrap
 from neuronaut.tools.targets.load import dictionary_named
-from neuronaut.tools.targets.placement import Elsewhere
 from neuronaut.tools.targets.patterns import register_seen_attention
+from neuronaut.tools.targets.placement import Elsewhere
 from neuronaut.tools.targets.sites import neuron_sites
 from neuronaut.tools.targets.vectors import PROBE_TOKENS, WeightVectors
 from neuronaut.tools.tokens import Tokens, Vocabulary
@@ -57,11 +57,11 @@ class TransformerLensTarget(WeightVectors):
     """A TargetModel over a local Hugging Face folder."""
 
     def __init__(
-        self, folder: ModelFolder, *, dtype: torch.dtype = torch.float32, device: torch.device = torch.device("cpu")
+        self, folder: ModelFolder, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None
     ) -> None:
         self._folder = folder
         self._dtype = dtype
-        self._there = Elsewhere(device)
+        self._there = Elsewhere(device or torch.device("cpu"))
         self.forwards = 0.0
         self._dictionaries: dict[str, Dictionary] = {}
         self._brought: dict[str, Dictionary] = {}  # the same, where the model is
