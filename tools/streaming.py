@@ -32,7 +32,7 @@ def stream_shards(plan: Plan, numbers: Sequence[int] | None = None, *, progress:
     target = plan.target
     assert isinstance(target, StreamedTarget)
     chosen = range(plan.n_shards) if numbers is None else numbers
-    missing = {number: kinds for number in chosen if (kinds := plan.missing(number))}
+    missing = {number: plan.missing(number) for number in chosen}
     everything = [kind for kinds in missing.values() for kind in kinds]
     if any(kind.tokens_at_once is not None for kind in everything):
         raise ToolRefused("features cannot be indexed with --stream: leave it out, or index neurons and heads")
@@ -43,7 +43,7 @@ def stream_shards(plan: Plan, numbers: Sequence[int] | None = None, *, progress:
             plan.store.load(kind.name, number)  # so that damage is noted
     size, n = plan.store.settings.shard, int(plan.store.about["documents"])
     stop = max(kind.layer for kind in everything) + 1
-    total = stop * sum(min(size, n - number * size) for number in missing)
+    total = stop * sum(min(size, n - number * size) for number in chosen)
     done = 0
 
     def step(documents: int) -> None:
@@ -52,12 +52,17 @@ def stream_shards(plan: Plan, numbers: Sequence[int] | None = None, *, progress:
         if progress is not None:
             progress(done, total)
 
-    for shards in _passes(plan, list(missing)):
-        _stream(plan, target, shards, {number: missing[number] for number in shards}, stop, step)
+    for shards in _passes(plan, chosen):
+        wanted = {number: missing[number] for number in shards}
+        if any(wanted.values()):
+            _stream(plan, target, shards, wanted, stop, step)
+        else:
+            step(stop * sum(len(chunk.groups) for chunks in shards.values() for chunk in chunks))
 
 
 def _passes(plan: Plan, numbers: Sequence[int]) -> Iterator[Shards]:
-    """Shards that go through the layers together, as many as fit into the limits, one at least."""
+    """Shards that go through the layers together, as many as fit into the limits, one at least; the same ones whatever is missing, so
+    that a pass which was stopped is found again."""
     held: Shards = {}
     cells = 0
     most = min(TAPE_BYTES // (4 * plan.target.spec.d_model), TEXT_BYTES // TOKEN_BYTES)
