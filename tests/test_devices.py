@@ -87,7 +87,14 @@ def test_a_number_format_is_kept_with_the_run_and_opened_again(
 ) -> None:
     monkeypatch.setenv("NEURONAUT_CACHE", str(tmp_path / "cache"))
     book = ["--notebook", str(tmp_path / "n.db")]
-    given = ["--model", str(folder_of("llama")), "--corpus", str(make_corpus(tmp_path / "c.jsonl")), *book, "--json"]
+    given = [
+        "--model",
+        str(folder_of("llama")),
+        "--corpus",
+        str(make_corpus(tmp_path / "c.jsonl", documents=125)),
+        *book,
+        "--json",
+    ]
 
     def asked(*more: str) -> str:
         assert _run("ask", QUESTION, *given, "--fast", *more) == 0
@@ -148,7 +155,7 @@ def test_what_is_run_elsewhere_comes_back_and_meets_nothing_of_the_caller(
     ]
     with monkeypatch.context() as patched:
         patched.setattr(Elsewhere, "brought", lambda self, edits: edits)
-        with pytest.raises(RuntimeError, match="same device"):
+        with pytest.raises(ToolRefused, match="does not fit"):
             nowhere.run(text, edits=edits, logits=True)
     sites = [Site("neurons", 1), Site("pattern", 1), Site("resid_post", 2)]
     found = nowhere.run(text, read=sites, edits=edits, logits=True)

@@ -127,7 +127,7 @@ class Rows(nn.Module):
         """(batch, pos, d_model); zeros where they do not matter."""
         if not self.wanted:
             return torch.zeros(*ids.shape, self.weight.shape[1], dtype=self._dtype)
-        known, at = ids.unique(return_inverse=True)
+        known, at = torch.unique(ids, return_inverse=True)
         rows = self._files.rows(self._name, known.tolist(), self._dtype)
         found: Tensor = functional_call(self.inner, {"weight": rows}, (at,))
         return found
@@ -147,12 +147,12 @@ class Weights:
         return weight.T if isinstance(self.down, nn.Linear) else weight
 
 
-def _places(bridge: Any, name: str) -> dict[str, str | tuple[str, ...] | None]:
+def _places(bridge: Any, name: str) -> dict[str, str | tuple[str, ...]]:
     """Where in a block each module of a Layer is, by the one block of a bridge."""
     layer = layer_of(bridge.blocks[0], name)
     unwrap(bridge.original_model)
     inside = {id(module): place for place, module in layer.block.named_modules()}
-    found: dict[str, str | tuple[str, ...] | None] = {}
+    found: dict[str, str | tuple[str, ...]] = {}
     for field in fields(Layer):
         one = layer.weights.original_component if field.name == "weights" else getattr(layer, field.name)
         if field.name == "projections":
@@ -162,12 +162,14 @@ def _places(bridge: Any, name: str) -> dict[str, str | tuple[str, ...] | None]:
     return found
 
 
-def _layer_at(block: nn.Module, places: dict[str, str | tuple[str, ...] | None]) -> Layer:
+def _layer_at(block: nn.Module, places: dict[str, str | tuple[str, ...]]) -> Layer:
     """The inner modules of a block."""
     found: dict[str, Any] = {field.name: None for field in fields(Layer)}
     for field, place in places.items():
-        several = isinstance(place, tuple)
-        found[field] = tuple(map(block.get_submodule, place)) if several else block.get_submodule(str(place))
+        if isinstance(place, tuple):
+            found[field] = tuple(map(block.get_submodule, place))
+        else:
+            found[field] = block.get_submodule(place)
     return replace(Layer(**found), weights=Weights(found["weights"], found["neurons_in"]))
 
 
