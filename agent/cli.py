@@ -26,7 +26,11 @@ from neuronaut.agent.options import (
     BudgetTokens,
     BudgetUsd,
     CorpusFile,
+    Device,
+    DeviceChoice,
     Dictionaries,
+    Dtype,
+    DtypeChoice,
     Json,
     Llm,
     Model,
@@ -71,6 +75,8 @@ def ask(
     question: Annotated[str, typer.Argument(help="For example: what does neuron 8.481 do")],
     model: Model = "pocket",
     backend: BackendChoice = BackendName.torch,
+    dtype: Dtype = DtypeChoice.float32,
+    device: Device = DeviceChoice.cpu,
     corpus: CorpusFile = None,
     dictionary: Dictionaries = None,
     notebook: NotebookFile = None,
@@ -93,7 +99,7 @@ def ask(
     from neuronaut.agent.runs import ask as run_question
 
     budget = limits(budget_seconds, budget_forwards, budget_calls, budget_tokens, budget_usd)
-    config = run_config(question, model, corpus, llm, base_url, seed, budget, dictionary, backend)
+    config = run_config(question, model, corpus, llm, base_url, seed, budget, dictionary, backend, dtype, device)
     config = config.model_copy(update={"fast": fast, "again": again})
     raise typer.Exit(run_question(config, notebook, as_json=as_json))
 
@@ -102,6 +108,8 @@ def ask(
 def chat(
     model: Model = "pocket",
     backend: BackendChoice = BackendName.torch,
+    dtype: Dtype = DtypeChoice.float32,
+    device: Device = DeviceChoice.cpu,
     corpus: CorpusFile = None,
     dictionary: Dictionaries = None,
     notebook: NotebookFile = None,
@@ -131,7 +139,7 @@ def chat(
     if go_on is not None:
         raise typer.Exit(talk_on(go_on, notebook, screen_of(as_json=as_json), approve=approve.value))
     budget = limits(budget_seconds, budget_forwards, budget_calls, budget_tokens, budget_usd)
-    config = run_config(CONVERSATION, model, corpus, llm, base_url, seed, budget, dictionary, backend)
+    config = run_config(CONVERSATION, model, corpus, llm, base_url, seed, budget, dictionary, backend, dtype, device)
     raise typer.Exit(talk(config, notebook, screen_of(as_json=as_json), approve=approve.value))
 
 
@@ -222,6 +230,8 @@ def tool(
     args: Annotated[str, typer.Argument(help='Arguments as JSON, for example \'{"unit": "8.481"}\'.')] = "{}",
     model: Model = "pocket",
     backend: BackendChoice = BackendName.torch,
+    dtype: Dtype = DtypeChoice.float32,
+    device: Device = DeviceChoice.cpu,
     corpus: CorpusFile = None,
     dictionary: Dictionaries = None,
     as_json: Json = False,
@@ -257,6 +267,8 @@ def tool(
         backend=backend.value,
         chat=as_chat,
         system=system,
+        dtype=dtype.value,
+        device=device.value,
     )
 
 

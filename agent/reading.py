@@ -13,6 +13,7 @@ from neuronaut.tools.chat.messages import as_chat
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.figures import Figure
 from neuronaut.tools.targets.load import Backend
+from neuronaut.tools.targets.placement import DeviceName, DtypeName
 
 if TYPE_CHECKING:
     from neuronaut.tools.registry import Tool
@@ -56,6 +57,8 @@ def run_tool(
     backend: Backend = "torch",
     chat: bool = False,
     system: str | None = None,
+    dtype: DtypeName = "float32",
+    device: DeviceName = "cpu",
 ) -> None:
     """Run one tool, explain it, or list them. chat: its texts are what a user says to a chat model."""
     from neuronaut.agent.tool_output import help_lines, result_lines
@@ -83,7 +86,7 @@ def run_tool(
 
     place = corpus_place(RunConfig(question=name, model=model, corpus=corpus))
     context = ToolContext(
-        load_target(model, dictionaries=dictionaries, backend=backend),
+        load_target(model, dictionaries=dictionaries, backend=backend, dtype=dtype, device=device),
         pocket_corpus() if place is None else load_corpus(place, chats=lambda: chat_texts_of(model)),
     )
     result = tool.run(context, parsed)

@@ -52,7 +52,7 @@ class Order:
     @classmethod
     def of(cls, config: RunConfig) -> "Order":
         """For the inputs of a run."""
-        kept = config.model_dump(mode="json", include={"model", "backend", "corpus", "dictionaries"})
+        kept = config.model_dump(mode="json", include={"model", "backend", "dtype", "device", "corpus", "dictionaries"})
         return cls(json.dumps(kept, sort_keys=True), own_code())
 
 

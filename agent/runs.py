@@ -34,6 +34,7 @@ from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.stored import StoredActivations
 from neuronaut.tools.targets.base import TargetModel
+from neuronaut.tools.targets.drift import measured_drift
 from neuronaut.tools.targets.load import chat_texts_of, load_target
 from neuronaut.tools.units import Unit
 
@@ -186,7 +187,13 @@ def open_inputs(config: RunConfig, say: Say) -> tuple[TargetModel, Corpus]:
     corpus = open_corpus(config, say)
     say("model", f"loading {config.model}" + ("" if config.backend == "torch" else f" by {config.backend}"))
     folders = [f"{name}={one.folder}" for name, one in config.dictionaries.items() if one.folder is not None]
-    return load_target(config.model, dictionaries=folders, backend=config.backend), corpus
+    target = load_target(
+        config.model, dictionaries=folders, backend=config.backend, dtype=config.dtype, device=config.device
+    )
+    if (rounded := target.fingerprint().dtype) != "float32":
+        drift = measured_drift(target, config.model, config.backend)
+        say("model", f"in {rounded}: {drift or 'how far that is from float32 was not measured, which would not fit'}")
+    return target, corpus
 
 
 def open_corpus(config: RunConfig, say: Say) -> Corpus:
