@@ -138,7 +138,7 @@ def test_a_model_that_does_not_fit_is_refused_before_a_weight_is_read(
     neuronaut: Command, tiny: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "available_memory", lambda: 10_000)
-    monkeypatch.setattr(load, "_engine", lambda _: pytest.fail("the engine was asked for"))
+    monkeypatch.setattr(load, "_opened", lambda *_: pytest.fail("the engine was asked for"))
     said = neuronaut("ask", "what does neuron 1.7 do", *tiny)
     assert said.code == 2
     assert (
@@ -163,8 +163,8 @@ def test_a_model_that_just_fits_is_loaded(made: Callable[[str], Path], monkeypat
     ("free", "said"),
     [
         (50 * GIB, r"give --dtype bfloat16 \(43\.4 GB\), or end"),
-        (20 * GIB, r"give --stream, which holds one layer at a time \(8\.5 GB\)"),
-        (6 * GIB, r"give --stream --dtype bfloat16, which holds one layer at a time \(4\.5 GB\)"),
+        (20 * GIB, r"`neuronaut index build --stream` holds one layer at a time \(8\.5 GB\)"),
+        (6 * GIB, r"`neuronaut index build --stream --dtype bfloat16` holds one layer at a time \(4\.5 GB\)"),
         (2 * GIB, "^end other programs, or take a machine with more$"),
     ],
 )

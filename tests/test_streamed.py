@@ -27,7 +27,8 @@ from neuronaut.tools.targets.streamed import STREAMED, StreamedTarget
 from neuronaut.tools.upkeep import find_garbage
 
 _made = runpy.run_path(str(Path(__file__).with_name("tiny_models.py")))
-make_model, make_corpus, OF_EXPERTS = _made["make_model"], _made["make_corpus"], _made["OF_EXPERTS"]
+make_model, make_corpus = _made["make_model"], _made["make_corpus"]
+OF_EXPERTS = ("mixtral", "qwen3_moe", "gpt_oss")
 FAMILIES = [family for family in _made["CONFIGS"] if family not in OF_EXPERTS]
 SMALL = IndexSettings(top_k=9, chunk=5, shard=20, binned_tokens=1_000_000, sample_tokens=20)
 BOTH = ("neurons", "heads")
