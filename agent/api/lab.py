@@ -5,15 +5,16 @@ import importlib
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from neuronaut.agent.api.methods import ToolMethods
 from neuronaut.agent.api.stopped import interrupted
 from neuronaut.agent.config import Budget, RunConfig, corpus_place
-from neuronaut.agent.options import run_config
+from neuronaut.agent.options import BackendName, DeviceChoice, DtypeChoice, run_config
 from neuronaut.memory.place import Place, default_place, place_of
 from neuronaut.tools.errors import UserError
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from neuronaut.tools.registry import ToolContext
     from neuronaut.tools.targets.base import TargetModel
 
+Choice = TypeVar("Choice", bound=StrEnum)
 Say = Callable[[str, str], None]
 Progress = bool | Say  # True: lines on stderr; a function gets a label and a line for each step
 LARGEST_SEED = 2**32 - 1
@@ -43,8 +45,8 @@ class Lab(ToolMethods):
 
     model: 'pocket', a Hugging Face folder, or a hub name. corpus: text, needed for any model but pocket. notebook: a file or
     a PostgreSQL URL; without one $NEURONAUT_NOTEBOOK or that of the user. llm, base_url: a language model that also proposes.
-    dictionaries: NAME=FOLDER or FOLDER of each. budget: limits of each question, such as {"seconds": 60}. progress: of every
-    question that says nothing else.
+    dictionaries: NAME=FOLDER or FOLDER of each. budget: limits of each question, such as {"seconds": 60}. backend: 'torch' or
+    'mlx'. dtype, device: as `--dtype` and `--device`. progress: of every question that says nothing else.
     """
 
     def __init__(
@@ -58,6 +60,9 @@ class Lab(ToolMethods):
         dictionaries: Sequence[str] = (),
         seed: int = 0,
         budget: Budget | Mapping[str, float] | None = None,
+        backend: str = "torch",
+        dtype: str = "float32",
+        device: str = "cpu",
         progress: Progress = False,
     ) -> None:
         if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
@@ -66,7 +71,8 @@ class Lab(ToolMethods):
             )
         named = [dictionaries] if isinstance(dictionaries, str) else [str(one) for one in dictionaries]
         text = None if corpus is None else str(corpus)
-        self._config = run_config("", str(model), text, llm, base_url, seed, _budget(budget), named)
+        placed = (_one_of(BackendName, backend), _one_of(DtypeChoice, dtype), _one_of(DeviceChoice, device))
+        self._config = run_config("", str(model), text, llm, base_url, seed, _budget(budget), named, *placed)
         corpus_place(self._config)
         from neuronaut.agent.runs import check_language_model
 
@@ -324,6 +330,13 @@ def _budget(given: Budget | Mapping[str, float] | None) -> Budget:
         raise UserError(
             f"budget {'.'.join(map(str, first['loc']))}: {first['msg']}; its limits are {', '.join(Budget.model_fields)}"
         ) from None
+
+
+def _one_of(choices: type[Choice], given: str) -> Choice:
+    try:
+        return choices(given)
+    except ValueError:
+        raise UserError(f"{given!r} is none of {', '.join(choices)}") from None
 
 
 def _say(progress: Progress) -> Say:
