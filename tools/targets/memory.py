@@ -150,7 +150,7 @@ def what_to_do(estimates: Mapping[str, Estimate], dtype: str, free: int) -> str:
     for one in (estimates[dtype], half):
         if one.to_stream <= free:
             shorter = "" if one.dtype == dtype else f" --dtype {one.dtype}"
-            return f"give --stream{shorter}, which holds one layer at a time ({gigabytes(one.to_stream)}), or end other programs"
+            return f"index it with `neuronaut index build --stream{shorter}`, which holds one layer at a time ({gigabytes(one.to_stream)}), or end other programs"
     return "end other programs, or take a machine with more"
 
 
