@@ -163,8 +163,11 @@ def test_a_model_that_just_fits_is_loaded(made: Callable[[str], Path], monkeypat
     ("free", "said"),
     [
         (50 * GIB, r"give --dtype bfloat16 \(43\.4 GB\), or end"),
-        (20 * GIB, r"`neuronaut index build --stream` holds one layer at a time \(8\.5 GB\)"),
-        (6 * GIB, r"`neuronaut index build --stream --dtype bfloat16` holds one layer at a time \(4\.5 GB\)"),
+        (20 * GIB, r"index it with `neuronaut index build --stream`, which holds one layer at a time \(8\.5 GB\)"),
+        (
+            6 * GIB,
+            r"index it with `neuronaut index build --stream --dtype bfloat16`, which holds one layer at a time \(4\.5 GB\)",
+        ),
         (2 * GIB, "^end other programs, or take a machine with more$"),
     ],
 )
