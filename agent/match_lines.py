@@ -39,8 +39,8 @@ def match_units(payload: Payload, metrics: Payload) -> Iterator[str]:
 def test_matches(payload: Payload, metrics: Payload) -> Iterator[str]:
     """How many matches hold on other text."""
     where = payload["other"] or "other layers"
-    low, high = metrics["holds"]["ci"] or (None, None)
-    interval = "" if low is None else f" [{max(low, 0):.2f}, {min(high, 1):.2f}]"
+    ends = metrics["holds"]["ci"]
+    interval = "" if ends is None else f" [{max(ends[0], 0):.2f}, {min(ends[1], 1):.2f}]"
     yield (
         f"{payload['holding']} of {payload['n']} matches with {where}, drawn at random, hold on text that the search did not read"
         f"{interval} ({payload['places']} places of design text)"

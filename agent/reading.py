@@ -78,7 +78,7 @@ def run_tool(
     from neuronaut.tools.corpus import load_corpus, pocket_corpus
     from neuronaut.tools.targets.load import load_target
 
-    config = RunConfig(question=name, model=model, corpus=corpus, **registered_config(others, labels))
+    config = RunConfig(question=name, model=model, corpus=corpus).model_copy(update=registered_config(others, labels))
     place = corpus_place(config)
     context = ToolContext(
         load_target(model, dictionaries=dictionaries, backend=backend),

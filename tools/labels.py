@@ -16,7 +16,11 @@ from neuronaut.tools.errors import ToolRefused, UserError
 MOST_ROWS = 20_000
 MOST_FILE_BYTES = 64 << 20
 Part = Literal["fit", "rank", "held"]
-BOUNDS = (("fit", 35), ("rank", 70), ("held", 100))  # per cent of the texts, up to which each part reaches
+BOUNDS: tuple[tuple[Part, int], ...] = (
+    ("fit", 35),
+    ("rank", 70),
+    ("held", 100),
+)  # per cent of the texts, up to which each part reaches
 TRUE, FALSE = "true", "false"
 FORM = 'one {"text": …, "label": …} a line, "span": [begin, end] in characters where a place in the text is meant'
 
@@ -51,7 +55,7 @@ class LabelledText(BaseModel):
         """Where the text belongs, however it is written in capitals and spaces: all rows of one text lie in one part."""
         plain = " ".join(self.text.casefold().split())
         at = int.from_bytes(hashlib.sha256(plain.encode(errors="surrogatepass")).digest()[:8], "big") % 100
-        return next(part for part, end in BOUNDS if at < end)  # type: ignore[return-value]
+        return next(part for part, end in BOUNDS if at < end)
 
 
 @dataclass(frozen=True)

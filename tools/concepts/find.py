@@ -27,9 +27,11 @@ from neuronaut.tools.units import Unit
 FDR = 0.05
 N_SHUFFLES = 200
 N_RANDOM = 100  # directions of each layer
-_DAYS = ("Monday", "Friday", "Sunday")
-_HAVING = [f"{name} met at the {place} on {day}." for name in ("Mary", "Leo", "Alice", "Max")
-           for place in ("river", "park", "library") for day in _DAYS]  # fmt: skip
+_MET = [
+    f"{name} met at the {place}" for name in ("Mary", "Leo", "Alice", "Max") for place in ("river", "park", "library")
+]
+_HAVING = [f"{met} on {day}." for met in _MET for day in ("Monday", "Tuesday", "Friday", "Sunday")]
+_LACKING = [f"{met} and saw {name}." for met in _MET for name in ("Lucy", "Anna", "Nora", "Simon")]
 
 
 class ConceptArgs(ToolArgs):
@@ -48,9 +50,7 @@ class FindUnitsArgs(ConceptArgs):
 
     example: ClassVar = {
         "having": _HAVING,
-        "lacking": [
-            one.replace(" on ", " and saw ").replace(day, "Lucy") for one in _HAVING for day in _DAYS if day in one
-        ],
+        "lacking": _LACKING,
         "k": 5,
     }
     k: int = Field(default=10, ge=1, le=200)
@@ -110,48 +110,61 @@ def find_units(context: ToolContext, args: FindUnitsArgs) -> ToolResult:
     layers = range(target.spec.n_layers)
     unit_sites = [site for layer in layers for site in neuron_sites(target.spec, layer)]
     unit_sites += [Site("features", one.layer, one.name) for one in target.dictionaries.values()]
-    more = [Site(name, layer) for layer in layers for name in ("heads", "resid_post")]  # type: ignore[arg-type]
+    more = [Site(name, layer) for layer in layers for name in ("heads", "resid_post")]
     values = read_at(target, train, [*unit_sites, *more])
     units, chance = _units(train, {site: values[site] for site in unit_sites}, args.seed)
     fitted = [one for layer in layers for one in _fitted(target, train, values, layer)]
-    candidates = _with_q([*units, *fitted])
-    ordered = sorted(candidates, key=lambda one: (-one.auroc, one.p, one.layer, one.name))
-    listed = [one for one in ordered if one.kind in ("neuron", "feature")]
+    ordered = sorted(_with_q([*units, *fitted]), key=lambda one: (-one.auroc, one.p, one.layer, one.name))
     table = _by_layer(train, ordered, values, args.seed)
     best = _first(ordered, "direction")
-    said = said_as(train)
     along = difference(*_part(train, values[Site("resid_post", best.layer)], "fit", "rank"))
     payload = {
         "concept": concept,
         "labels": labels.name,
-        "n": {part: _counts(train.of(part)) for part in ("fit", "rank")},  # type: ignore[arg-type]
+        "n": {part: _counts(train.of(part)) for part in ("fit", "rank")},
         "left_out": train.left_out,
-        "ranked": len(candidates),
-        "found": sum(one.q <= FDR for one in candidates),
-        "found_units": sum(one.q <= FDR for one in listed),
+        **_listed(ordered, args.k),
         "chance": chance,
-        "units": [one.row() for one in listed[: args.k]],
-        "heads": [one.row() for one in ordered if one.kind == "head"][: args.k],
-        "directions": [_first(ordered, kind).row() for kind in ("direction", "probe")],
         "layers": table,
         "best_layer": best.layer,
         "nearest": nearest_units(target, best.layer, along, args.k),
-        "said_as": None if said is None else {"predicate": canonical_json(said.predicate), "words": str(said.predicate),
-                                              "told": round(said.told, 4), "mistaken": round(said.mistaken, 4)},
-    }  # fmt: skip
-    top = listed[0]
-    measured = Measurement(
-        "auroc", top.auroc, "AUROC of the best neuron or feature", sum(top.n), interval(top.auroc, *top.n), chance["best"],
-        chance["percentile"], n_of="texts",
-    )  # fmt: skip
+        "said_as": _said(train),
+    }
+    measured = _best(ordered, chance)
     return ToolResult((measured,), payload, {"direction": along}, (_drawn(table, chance, concept),))
+
+
+def _listed(ordered: Sequence[Candidate], k: int) -> dict[str, Any]:
+    units = [one for one in ordered if one.kind in ("neuron", "feature")]
+    return {
+        "ranked": len(ordered),
+        "found": sum(one.q <= FDR for one in ordered),
+        "found_units": sum(one.q <= FDR for one in units),
+        "units": [one.row() for one in units[:k]],
+        "heads": [one.row() for one in ordered if one.kind == "head"][:k],
+        "directions": [_first(ordered, kind).row() for kind in ("direction", "probe")],
+    }
+
+
+def _said(train: Observed) -> dict[str, Any] | None:
+    said = said_as(train)
+    if said is None:
+        return None
+    told = {"told": round(said.told, 4), "mistaken": round(said.mistaken, 4)}
+    return {"predicate": canonical_json(said.predicate), "words": str(said.predicate)} | told
+
+
+def _best(ordered: Sequence[Candidate], chance: dict[str, Any]) -> Measurement:
+    top = next(one for one in ordered if one.kind in ("neuron", "feature"))
+    what, ends = "AUROC of the best neuron or feature", interval(top.auroc, *top.n)
+    return Measurement("auroc", top.auroc, what, sum(top.n), ends, chance["best"], chance["percentile"], n_of="texts")
 
 
 def _first(ordered: Sequence[Candidate], kind: str) -> Candidate:
     return next(one for one in ordered if one.kind == kind)
 
 
-def _part(found: Observed, values: Floats, *parts: str) -> tuple[Floats, NDArray[np.bool_]]:
+def _part(found: Observed, values: NDArray[Any], *parts: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     kept = np.isin(found.parts, parts)
     return values[kept], found.positive[kept]
 

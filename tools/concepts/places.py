@@ -73,8 +73,8 @@ def observed(target: TargetModel, labels: LabelFile, concept: str) -> Observed:
         at = number[row.text]
         ends = tokens.ends[rows_of[at]] + begins[rows_of[at], None]
         starts = tokens.starts[rows_of[at]] + begins[rows_of[at], None]
-        found = _cells(tokens.scored[rows_of[at]], starts, ends, row.span, row.token) if whole[at] else []
-        if not len(found):
+        found = _cells(tokens.scored[rows_of[at]], starts, ends, row.span, row.token)
+        if not (whole[at] and len(found)):
             left_out += 1
             continue
         key = (at, row.named == concept)

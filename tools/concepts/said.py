@@ -35,8 +35,8 @@ def said_as(found: Observed) -> SaidAs | None:
     fitted, other = (found.parts[found.owners] == part for part in ("fit", "rank"))
     best: tuple[float, int, float, float] | None = None
     for offset, here in zip(OFFSETS, pieces, strict=True):
-        listed = set(_list(here[fitted], has[fitted]))
-        holds = np.array([piece in listed for piece in here])
+        known = set(_list(here[fitted], has[fitted]))
+        holds = np.array([piece in known for piece in here])
         told, mistaken = float(holds[other & has].mean()), float(holds[other & ~has].mean())
         if best is None or told - mistaken > best[0] + 1e-9:
             best = (told - mistaken, offset, told, mistaken)

@@ -80,7 +80,7 @@ def steer_concept(context: ToolContext, args: SteerConceptArgs) -> ToolResult:
     read, said = read_at(target, train, sites), _said_at(target, train)
     watched = _watched(target, said, train.positive)
     site = max(sites, key=lambda one: _seen(target, train, args, watched, (one, read[one])) if len(sites) > 1 else 0.0)
-    x, rng = read[site], np.random.default_rng(args.seed)
+    x = read[site]
     along = difference(x, train.positive)
     norm = float(np.linalg.norm(along))
     if norm <= 1e-9:
@@ -88,12 +88,13 @@ def steer_concept(context: ToolContext, args: SteerConceptArgs) -> ToolResult:
             f"layer {site.layer} holds the same with the concept as without: there is no direction to steer along"
         )
     steered = _steered(target, every.of("held"), site.layer, args.seed)
-    mixed = [rng.permutation(train.positive) for _ in range(args.n_random)]
-    nulls = {
-        "random": [(norm * one, watched) for one in random_directions(len(along), args.n_random, args.seed).T],
-        "shuffled": [(difference(x, one), _watched(target, said, one)) for one in mixed],
+    rng, random = np.random.default_rng(args.seed), random_directions(len(along), args.n_random, args.seed).T
+    mixed = [rng.permutation(train.positive) for _ in random]
+    shuffled = [steered.moved(difference(x, one), _watched(target, said, one)).mean() for one in mixed]
+    null = {
+        "random": np.array([steered.moved(norm * one, watched).mean() for one in random]),
+        "shuffled": np.array(shuffled),
     }
-    null = {name: np.array([steered.moved(*one).mean() for one in some]) for name, some in nulls.items()}
     other = probe(x, train.positive)
     pushes = {"difference of means": along, "probe": other * (norm / max(float(np.linalg.norm(other)), 1e-12))}
     found = [_row(name, steered.moved(push, watched), null) for name, push in pushes.items()]

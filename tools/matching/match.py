@@ -109,7 +109,7 @@ def match_units(context: ToolContext, args: MatchUnitsArgs) -> ToolResult:
     documents = context.corpus.of("explore")
     others = [context.registered.other(name) for name in args.others]
     rows, found, figures = list[dict[str, Any]](), list[Matched](), list[Figure]()
-    for other in others or [None]:
+    for other in list[OtherModel | None](others) or [None]:
         second = Side.of(context.target if other is None else _opened(context, other), args.other_layers)
         one = matched(first, second, documents, args, other)
         name = "other layers" if other is None else other.name
@@ -207,6 +207,7 @@ def _row(name: str, first: Side, second: Side, found: Matched, args: MatchUnitsA
         "constant": first.width - len(found.live),
         "matched": len(good),
         "mutual": int(found.mutual[good].sum()),
+        "as_far_below": int((excess <= -(excess[good].min() if len(good) else MIN_EXCESS)).sum()),
         "least_excess": round(float(excess[good].min()), 4) if len(good) else None,
         "median_r": round(float(np.median(found.r)), 4),
         "median_null": round(float(np.median(found.null)), 4),
@@ -234,7 +235,7 @@ def _layers(first: Side, second: Side, found: Matched) -> list[dict[str, Any]]:
     for layer in np.unique(mine):
         here = mine == layer
         good = theirs[here & found.matched]
-        row = {"layer": int(layer), "units": int(here.sum()), "matched": len(good)}
+        row: dict[str, Any] = {"layer": int(layer), "units": int(here.sum()), "matched": len(good)}
         rows.append(row | {"partners_in": int(np.bincount(good).argmax()) if len(good) else None})
     return rows
 
@@ -242,9 +243,8 @@ def _layers(first: Side, second: Side, found: Matched) -> list[dict[str, Any]]:
 def _share(row: dict[str, Any]) -> Measurement:
     n, of = row["matched"], row["units"]
     name = "matched" if row["other"] == "other layers" else f"matched_{row['other']}"
-    return Measurement(
-        name, n / max(of, 1), "share of the units", of, clopper_pearson(n, of) if of else None, n_of="units"
-    )
+    ends, below = clopper_pearson(n, of) if of else None, row["as_far_below"] / max(of, 1)
+    return Measurement(name, n / max(of, 1), "share of the units", of, ends, below, n_of="units")
 
 
 def _universal(first: Side, found: Sequence[Matched]) -> list[str]:

@@ -40,7 +40,7 @@ class Moments:
             self.sums[at] += one.sum(dim=0, dtype=torch.float64)
             self.squares[at] += one.square().sum(dim=0, dtype=torch.float64)
         self.cross += x.T @ y
-        for inner, part in zip(self.inner, y.split(list(self.blocks), dim=1), strict=True):
+        for inner, part in zip(self.inner, torch.split(y, list(self.blocks), dim=1), strict=True):
             inner += part.T @ part
 
     @property
