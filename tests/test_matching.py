@@ -144,6 +144,26 @@ def test_units_matched_in_all_others_are_universal(
     assert layers.count(2) <= D_MLP / 4, "neurons of a layer that was drawn anew"
 
 
+def test_a_partner_with_its_sign_turned_is_named_so(tmp_path: Path, corpus: Corpus) -> None:
+    """Of a gated neuron the sign can be moved from what it reads to what it writes."""
+    llama = Path(tiny_models["make_model"]("llama", tmp_path / "llama"))
+
+    def turned(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        turn = {"up_proj", "down_proj"}
+        return {name: -one if turn & set(name.split(".")) else one for name, one in weights.items()}
+
+    copy = variant(llama, tmp_path / "copy", turned)
+    model = load_target(llama)
+    found = run(model, corpus, "match_units", {"copy": copy}, others=["copy"], n_tokens=1500, k=60)["others"][0]
+    assert found["matched"] == LAYERS * D_MLP
+    assert all(pair["partner"] == f"{pair['unit']}-" for pair in found["pairs"])
+    some = found["sampled"]
+    args = {
+        name: [one[key] for one in some] for name, key in (("units", "unit"), ("partners", "partner"), ("bars", "null"))
+    }
+    assert run(model, corpus, "test_matches", {"copy": copy}, other="copy", **args)["holding"] == len(some)
+
+
 def test_no_unit_is_its_own_partner_across_layers(model: TargetModel, corpus: Corpus) -> None:
     found = run(model, corpus, "match_units", {}, n_tokens=1500, k=200)["others"][0]
     assert all(Unit.parse(one["unit"]).layer != Unit.parse(one["partner"]).layer for one in found["pairs"])

@@ -36,7 +36,8 @@ class TestMatchesArgs(ToolArgs):
 
 @tool("test_matches", opens_test_text=True)
 def test_matches(context: ToolContext, args: TestMatchesArgs) -> ToolResult:
-    """The correlations of matched pairs on design text, which the search does not read, beside the same units with each other's partners.
+    """The correlations of matched pairs, signs applied, on design text, which the search does not read, beside the same units with
+    each other's partners.
 
     holds: r of at least 0.5, and above the best that chance found for the unit: fixed before this text is opened. interval: 95 %, by
     leaving out a twentieth of the documents at a time. Null: the share of pairs that hold when partners are exchanged at random.
@@ -49,7 +50,8 @@ def test_matches(context: ToolContext, args: TestMatchesArgs) -> ToolResult:
     mixed = np.random.default_rng(args.seed).permutation(n)
     sums = np.zeros((PARTS, 2, 6, n))
     for chunk in chunks(context.corpus.of("design"), (context.target, other), (mine[0], theirs[0]), args.n_tokens):
-        x, y = chunk.first[:, mine[1]].double().numpy(), chunk.second[:, theirs[1]].double().numpy()
+        x = mine[2] * chunk.first[:, mine[1]].double().numpy()
+        y = theirs[2] * chunk.second[:, theirs[1]].double().numpy()
         for part in range(PARTS):
             here = chunk.groups % PARTS == part
             for at, pair in enumerate((y[here], y[here][:, mixed])):
@@ -62,7 +64,7 @@ def test_matches(context: ToolContext, args: TestMatchesArgs) -> ToolResult:
     left = np.stack([_r(sums[:, 0].sum(axis=0) - sums[part, 0]) for part in range(PARTS)])
     error = np.sqrt((PARTS - 1) / PARTS * np.square(left - left.mean(axis=0)).sum(axis=0))
     bars = np.array(args.bars)
-    holds, by_chance = (np.abs(r) >= MIN_R) & (np.abs(r) > bars), (np.abs(null) >= MIN_R) & (np.abs(null) > bars)
+    holds, by_chance = (r >= MIN_R) & (r > bars), (null >= MIN_R) & (null > bars)
     rows: list[dict[str, Any]] = [
         {"unit": unit, "partner": partner, "r": round(float(value), 4), "holds": bool(ok),
          "interval": [round(max(-1.0, float(value - 1.96 * e)), 4), round(min(1.0, float(value + 1.96 * e)), 4)]}
@@ -73,8 +75,8 @@ def test_matches(context: ToolContext, args: TestMatchesArgs) -> ToolResult:
         float(by_chance.mean()), n_of="pairs",
     )  # fmt: skip
     medians = {
-        "median_r": round(float(np.median(np.abs(r))), 4),
-        "median_exchanged": round(float(np.median(np.abs(null))), 4),
+        "median_r": round(float(np.median(r)), 4),
+        "median_exchanged": round(float(np.median(null)), 4),
     }
     counts = {"places": int(sums[:, 0, 0, 0].sum()), "holding": int(holds.sum()), "exchanged": int(by_chance.sum())}
     return ToolResult((measured,), {"other": args.other, "n": n, "pairs": rows} | medians | counts)
@@ -83,15 +85,16 @@ def test_matches(context: ToolContext, args: TestMatchesArgs) -> ToolResult:
 test_matches.__test__ = False  # type: ignore[attr-defined]  # no test of pytest's
 
 
-def _columns(model: TargetModel, names: tuple[str, ...]) -> tuple[list[Site], NDArray[np.int64]]:
-    """The sites of some neurons, and where each stands among them side by side."""
+def _columns(model: TargetModel, names: tuple[str, ...]) -> tuple[list[Site], NDArray[np.int64], NDArray[np.float64]]:
+    """The sites of some neurons, where each stands among them side by side, and its sign."""
     units = [Unit.parse(name) for name in names]
     for unit in units:
         check_unit(model.spec, unit, model.dictionaries)
         if unit.kind != "neuron":
             raise ToolRefused(f"{unit.address} is a {unit.kind}: only neurons are matched")
     sites = list(dict.fromkeys(site_of(model, unit) for unit in units))
-    return sites, np.array([sites.index(site_of(model, unit)) * model.spec.d_mlp + unit.index for unit in units])
+    at = [sites.index(site_of(model, unit)) * model.spec.d_mlp + unit.index for unit in units]
+    return sites, np.array(at), np.array([float(unit.sign) for unit in units])
 
 
 def _moments(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -79,11 +79,12 @@ class Side(NamedTuple):
 
 
 class Matched(NamedTuple):
-    """Of each live unit of the first side: its best partner, the correlation with it, the best that chance finds, whether that
-    is a match, and whether the partner's best one is this unit. live: their columns."""
+    """Of each live unit of the first side: its best partner and its sign, the size of the correlation with it, the best that chance
+    finds, whether that is a match, and whether the partner's best one is this unit. live: their columns."""
 
     live: NDArray[np.int64]
     partner: NDArray[np.int64]
+    sign: NDArray[np.int64]
     r: Floats
     null: Floats
     matched: NDArray[np.bool_]
@@ -146,12 +147,14 @@ def matched(
         )
     sums, places, tokens = _sums(first, second, documents, args.n_tokens)
     own = first.layers[:, None] == second.layers[None, :] if other is None else None
-    real = _masked(sums.correlations().abs(), own)
+    signed = sums.correlations()
+    real = _masked(signed.abs(), own)
     best = real.max(dim=1)
+    signs = torch.where(signed.gather(1, best.indices[:, None])[:, 0] < 0, -1, 1)
     null = _masked(sums.rotated(args.seed).abs(), own).amax(dim=1)
     mutual = real.argmax(dim=0)[best.indices] == torch.arange(len(real))
     live = torch.nonzero(sums.deviations[0] > 0).flatten()
-    del real
+    del real, signed
     if other is not None:
         twin = load_target(twin_folder(other.folder, "random-init", args.seed).path)
         untrained = Side(twin, second.sites)
@@ -159,8 +162,8 @@ def matched(
             null, _sums(first, untrained, documents, args.n_tokens)[0].correlations().abs().amax(dim=1)
         )
     r, chance = best.values[live].numpy(), null[live].numpy()
-    partners = best.indices[live].numpy()
-    return Matched(live.numpy(), partners, r, chance, _passing(r, chance), mutual[live].numpy(), places, tokens)
+    partners, sign = best.indices[live].numpy(), signs[live].numpy()
+    return Matched(live.numpy(), partners, sign, r, chance, _passing(r, chance), mutual[live].numpy(), places, tokens)
 
 
 def _masked(values: Tensor, own: NDArray[np.bool_] | None) -> Tensor:
@@ -219,7 +222,7 @@ def _row(name: str, first: Side, second: Side, found: Matched, args: MatchUnitsA
 
 
 def _pair(first: Side, second: Side, found: Matched, at: int) -> dict[str, Any]:
-    partner = second.unit(int(found.partner[at])).address
+    partner = second.unit(int(found.partner[at])).with_sign(1 if found.sign[at] > 0 else -1).address
     numbers = {"r": round(float(found.r[at]), 4), "null": round(float(found.null[at]), 4)}
     return (
         {"unit": first.unit(int(found.live[at])).address, "partner": partner}
