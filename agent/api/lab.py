@@ -15,6 +15,7 @@ from neuronaut.agent.api.methods import ToolMethods
 from neuronaut.agent.api.stopped import interrupted
 from neuronaut.agent.config import Budget, RunConfig, corpus_place
 from neuronaut.agent.options import BackendName, DeviceChoice, DtypeChoice, run_config
+from neuronaut.agent.registered import registered_config
 from neuronaut.memory.place import Place, default_place, place_of
 from neuronaut.tools.errors import UserError
 
@@ -45,8 +46,9 @@ class Lab(ToolMethods):
 
     model: 'pocket', a Hugging Face folder, or a hub name. corpus: text, needed for any model but pocket. notebook: a file or
     a PostgreSQL URL; without one $NEURONAUT_NOTEBOOK or that of the user. llm, base_url: a language model that also proposes.
-    dictionaries: NAME=FOLDER or FOLDER of each. budget: limits of each question, such as {"seconds": 60}. backend: 'torch' or
-    'mlx'. dtype, device: as `--dtype` and `--device`. progress: of every question that says nothing else.
+    dictionaries: NAME=FOLDER or FOLDER of each. others, labels: NAME=FOLDER of further models, NAME=FILE of labelled texts.
+    budget: limits of each question, such as {"seconds": 60}. backend: 'torch' or 'mlx'. dtype, device: as `--dtype` and
+    `--device`. progress: of every question that says nothing else.
     """
 
     def __init__(
@@ -58,6 +60,8 @@ class Lab(ToolMethods):
         llm: str | None = None,
         base_url: str | None = None,
         dictionaries: Sequence[str] = (),
+        others: Sequence[str] = (),
+        labels: Sequence[str] = (),
         seed: int = 0,
         budget: Budget | Mapping[str, float] | None = None,
         backend: str = "torch",
@@ -69,10 +73,11 @@ class Lab(ToolMethods):
             raise UserError(
                 f"seed {seed!r} is no whole number from 0 to {LARGEST_SEED}: the same one gives the same answer"
             )
-        named = [dictionaries] if isinstance(dictionaries, str) else [str(one) for one in dictionaries]
+        named = _listed(dictionaries)
         text = None if corpus is None else str(corpus)
         placed = (_one_of(BackendName, backend), _one_of(DtypeChoice, dtype), _one_of(DeviceChoice, device))
-        self._config = run_config("", str(model), text, llm, base_url, seed, _budget(budget), named, *placed)
+        config = run_config("", str(model), text, llm, base_url, seed, _budget(budget), named, *placed)
+        self._config = config.model_copy(update=registered_config(_listed(others), _listed(labels)))
         corpus_place(self._config)
         from neuronaut.agent.runs import check_language_model
 
@@ -284,7 +289,7 @@ class Lab(ToolMethods):
         with self._turn:
             self._refuse_closed()
             if self._context is None:
-                self._context = context_of(*open_inputs(self._config, say), say)
+                self._context = context_of(*open_inputs(self._config, say), say, self._config)
             yield self._context, say
             if self._context is not None:
                 self._context.forget_above(KEPT_BYTES)
@@ -314,6 +319,10 @@ def _settle_progress_bars() -> None:
     with warnings.catch_warnings(), contextlib.suppress(ImportError):
         warnings.filterwarnings("ignore", message="IProgress not found")
         importlib.import_module("tqdm.auto")
+
+
+def _listed(given: str | Sequence[str]) -> list[str]:
+    return [given] if isinstance(given, str) else [str(one) for one in given]
 
 
 def _place(text: str) -> Place:
