@@ -1,7 +1,6 @@
 """The answer of a run, read from the notebook: every claim with its verdict, its numbers and its evidence."""
 
 import json
-import shlex
 from typing import Any
 
 from neuronaut.agent.cost import Cost
@@ -9,7 +8,7 @@ from neuronaut.agent.measured import looked, measured
 from neuronaut.agent.words import words_of
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
-from neuronaut.memory.place import default_place
+from neuronaut.memory.place import option_of
 from neuronaut.tools.stats import e_bh, e_value
 
 SCHEMA = 1
@@ -63,7 +62,7 @@ def answer_of(notebook: Notebook, run: str) -> dict[str, Any]:
         "cost": cost,
         "notebook": str(notebook.place),
         "ledger_head": notebook.head(),
-        "next": [f"neuronaut {what}{_place(notebook)}" for what in _next(run, row["question"], done)],
+        "next": [f"neuronaut {what}{option_of(notebook.place)}" for what in _next(run, row["question"], done)],
     }
     return answer | {"words": words_of(notebook, answer)}
 
@@ -78,11 +77,6 @@ def _next(run: str, question: str, done: list[dict[str, Any]]) -> list[str]:
     drawn = any(e["result"].get("figures") for e in done)
     again = [] if question.startswith("neuronaut score ") else [f"rerun {run}"]  # scores are repeated by their command
     return [f"show {run}" + " --figures FOLDER" * drawn, *again, "verify"]
-
-
-def _place(notebook: Notebook) -> str:
-    """How a command names the notebook; nothing for the one that it takes by itself."""
-    return "" if notebook.place == default_place() else f" --notebook {shlex.quote(str(notebook.place))}"
 
 
 def _survivors(e_values: list[float]) -> dict[str, int]:

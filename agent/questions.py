@@ -14,6 +14,7 @@ Intent = Literal["explain", "kind", "matter", "why", "circuit", "compare", "look
 HeadKind = Literal["previous", "current", "first", "duplicate", "induction", "copying", "successor"]
 Parts = Literal["neurons", "heads", "components"]
 
+SHOWN = 300  # characters of a question that is not understood
 CAN_ASK = (
     'ask about one neuron or head ("what does neuron 8.481 do"), a feature ("what does feature sae:NAME/12 do"), '
     'a kind of head ("which heads are induction heads"), '
@@ -274,7 +275,8 @@ def _about_a_unit(text: str, n_heads: int | None, d_mlp: int | None) -> Question
     bare = {Unit("neuron", int(match[1]), int(match[2])) for match in _BARE.finditer(rest)}
     found = neurons | heads | bare | features | experts | routers
     if not found:
-        raise UserError(f"{text!r} names no neuron, head, prompt or task: {CAN_ASK}")
+        named = text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+        raise UserError(f"{named!r} names no neuron, head, prompt or task: {CAN_ASK}")
     if len(found) > 1:
         names = ", ".join(unit.address for unit in sorted(found))
         raise UserError(f"the question names {len(found)} units ({names}): ask about one at a time")

@@ -14,7 +14,7 @@ from neuronaut.agent.view import print_json, visible
 from neuronaut.memory import queries, related
 from neuronaut.memory.lookup import Found, look_up
 from neuronaut.memory.notebook import Notebook
-from neuronaut.memory.place import Place, default_place
+from neuronaut.memory.place import Place, default_place, option_of
 from neuronaut.memory.search import facet_counts, search_page
 from neuronaut.tools.errors import UserError
 
@@ -144,24 +144,19 @@ def _trail(notebook: Notebook, run: str, trail: list[dict[str, Any]]) -> "Parts"
             yield Text(f"      figure {visible(figure['name'])}  svg {figure['svg']}", overflow="fold")
     if calls := queries.calls(notebook, run):
         yield ""
+        heads, rows = ("id", "for", "model", "tokens", "cost", "error"), [_call(one) for one in calls]
+        shown_heads = heads if any(row[-1] for row in rows) else heads[:-1]
         yield table(
-            "language-model calls",
-            ("id", "for", "model", "tokens", "cost"),
-            [_call(one) for one in calls],
-            right=("tokens", "cost"),
+            "language-model calls", shown_heads, [row[: len(shown_heads)] for row in rows], right=("tokens", "cost")
         )
 
 
-def _call(row: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+def _call(row: Mapping[str, Any]) -> tuple[str, ...]:
     end = row["end"] or {}
-    tokens = end.get("tokens_out")
-    told = (
-        "never ended"
-        if not end
-        else end["error"] or (f"{end['tokens_in'] or 0:,} + {tokens:,}" if tokens is not None else "not told")
-    )
-    cost = end.get("usd_micro")
-    return row["id"], row["purpose"], row["model"], told, "not known" if cost is None else f"${cost / 1e6:.6f}"
+    tokens, cost, error = end.get("tokens_out"), end.get("usd_micro"), end.get("error") or ""
+    told = f"{end.get('tokens_in') or 0:,} + {tokens:,}" if tokens is not None else "none" if error else "not told"
+    paid = "not known" if cost is None else f"${cost / 1e6:.6f}"
+    return row["id"], row["purpose"], row["model"], told if end else "never ended", paid, error
 
 
 def search(
@@ -183,7 +178,7 @@ def search(
             return
         print_parts(_claims(notebook, words, rows) if words.strip() else _runs(rows))
         if more is not None:
-            print(f"more: neuronaut search {_quoted(words)}--after {more}{_at(notebook)}")
+            print(f"more: neuronaut search {_quoted(words)}--after {more}{option_of(notebook.place)}")
 
 
 def _claims(notebook: Notebook, words: str, rows: list[dict[str, Any]]) -> "Parts":
@@ -230,10 +225,6 @@ def _runs(rows: list[dict[str, Any]]) -> "Parts":
 
 def _quoted(words: str) -> str:
     return f"{shlex.quote(words)} " if words.strip() else ""
-
-
-def _at(notebook: Notebook) -> str:
-    return "" if notebook.place == default_place() else f" --notebook {shlex.quote(str(notebook.place))}"
 
 
 def _keep_figures(notebook: Notebook, table: str, row: Mapping[str, Any], folder: Path) -> None:

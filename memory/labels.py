@@ -44,6 +44,17 @@ def e_values_of(notebook: Store, runs: Sequence[str]) -> list[float]:
     return [float(row["e"] or 0.0) for rows in found.values() for row in rows]
 
 
+def call_errors_of(notebook: Store, runs: Sequence[str]) -> list[str]:
+    """Why each call to a language model that failed did so, in order."""
+    call, end = schema.llm_call.c, schema.llm_call_end.c
+    joined = schema.llm_call_end.join(schema.llm_call, call.id == end.call)
+    statement = (
+        sa.select(call.run, end.id, end.error).select_from(joined).where(end.error.is_not(None)).order_by(end.id)
+    )
+    rows = [row for found in _by_run(notebook, statement, call.run, runs).values() for row in found]
+    return [str(row["error"]) for row in sorted(rows, key=lambda row: str(row["id"]))]
+
+
 def _by_run(
     notebook: Store, statement: sa.Select[Any], column: sa.Column[Any], runs: Sequence[str]
 ) -> dict[str, list[Row]]:

@@ -3,6 +3,7 @@
 import abc
 import hashlib
 import os
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -80,3 +81,8 @@ def default_place() -> Place:
     """$NEURONAUT_NOTEBOOK, or notebook.db in the user's data folder."""
     named = os.environ.get("NEURONAUT_NOTEBOOK")
     return place_of(named) if named else File(Path(platformdirs.user_data_dir("neuronaut")) / "notebook.db")
+
+
+def option_of(place: Place) -> str:
+    """How a command names a notebook: ` --notebook PLACE`, nothing for the one that it takes by itself."""
+    return "" if place == default_place() else f" --notebook {shlex.quote(str(place))}"

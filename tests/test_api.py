@@ -299,6 +299,15 @@ def test_a_model_is_opened_in_the_number_format_that_was_asked_for(tiny: tuple[s
     assert lab.target.fingerprint().dtype == "bfloat16"
 
 
+def test_what_is_no_text_is_no_question(lab: Lab) -> None:
+    for asked in (lambda: lab.ask(None), lambda: lab.search(3)):  # type: ignore[arg-type]
+        with pytest.raises(UserError, match=r"is text, such as"):
+            asked()
+    with pytest.raises(UserError) as refused:
+        lab.ask("x" * 100_000)
+    assert len(str(refused.value)) < 2_000
+
+
 def test_a_notebook_that_is_not_there_is_not_made_by_reading(tmp_path: Path) -> None:
     empty = Lab(notebook=tmp_path / "none.db")
     with pytest.raises(UserError):

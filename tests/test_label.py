@@ -17,8 +17,9 @@ from neuronaut.agent.label import local
 from neuronaut.agent.label.batch import FAILED
 from neuronaut.agent.label.owner import alive, own_name
 from neuronaut.agent.label.screen import Screen, bars_of, duration
+from neuronaut.agent.label.summary import _nulls, _rate
 from neuronaut.agent.session import Session
-from neuronaut.memory.item_labels import histogram
+from neuronaut.memory.item_labels import Label, histogram
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.verify import verify
 from neuronaut.tools.errors import ToolFailed
@@ -68,7 +69,7 @@ def test_every_item_ends_and_the_summary_adds_up(whole: tuple[Path, Any], neuron
     assert Counter((one["address"], one["null_kind"]) for one in items) == Counter(row[:2] for row in rows)
     assert {row[2] for row in rows} <= {"done", "skipped"}
     assert sum(summary["statuses"].values()) == 5
-    assert summary["nulls"]["planted"] == sum(row[2] == "done" and row[1] is not None for row in rows)
+    assert summary["nulls"]["ended"] == sum(row[2] == "done" and row[1] is not None for row in rows)
     judged = "SELECT count(DISTINCT i.id) FROM item i JOIN hypothesis h ON h.run = i.asked JOIN prediction p ON p.hypothesis = h.id JOIN verdict v"
     query = f"{judged} ON v.prediction = p.id WHERE i.null_kind IS NOT NULL"
     assert summary["nulls"]["tested"] == sql(path, query)[0][0]
@@ -111,8 +112,29 @@ def test_a_table_for_people_says_the_same(whole: tuple[Path, Any], neuronaut: Ne
     text = neuronaut("label", "status", "--notebook", path).out
     summary = printed[-1]
     assert summary["run"] in text
-    assert f"{summary['nulls']['supported']} of {summary['nulls']['planted']} SUPPORTED" in text
+    assert f"{summary['nulls']['supported']} of {summary['nulls']['ended']} SUPPORTED" in text
     assert f"{summary['whole']['units']:,}: about" in text
+
+
+def test_the_rate_of_false_claims_is_of_null_units_that_were_tried_and_the_others_are_named() -> None:
+    def told(*states: str) -> str:
+        return _rate(
+            _nulls([Label("0.1", "hash", state, "NONE", e=0.0 if state == "done" else None) for state in states])
+        )  # type: ignore[arg-type]
+
+    assert told() == "there are none, so that the rate of false claims is not known"
+    assert (
+        told("waiting", "skipped") == "2 planted, 1 dead, none tried yet, so that the rate of false claims is not known"
+    )
+    assert told("done", "done", "skipped").startswith("0 of 2 SUPPORTED (95 %: 0.0% to 84.2%)")
+    assert told("done", "skipped").endswith("of 1 a claim was tested, 1 dead")
+
+
+def test_claims_that_survive_are_counted_among_claims_not_units(whole: tuple[Path, Any]) -> None:
+    path, printed = whole
+    on = "JOIN prediction p ON p.id = v.prediction JOIN hypothesis h ON h.id = p.hypothesis JOIN item i ON i.asked = h.run"
+    query = f"SELECT count(*) FROM verdict v {on} WHERE v.e > 0 AND i.null_kind IS NULL"
+    assert printed[-1]["supported_claims"] == sql(path, query)[0][0] >= printed[-1]["surviving"]
 
 
 @pytest.mark.parametrize(

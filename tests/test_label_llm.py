@@ -70,6 +70,20 @@ def test_units_wait_for_replies_together_and_each_call_is_counted_once(
         assert verify(notebook) == []
 
 
+def test_a_language_model_that_does_not_answer_is_told_of_in_the_summary(
+    tiny: tuple[str, ...], server: Loopback, neuronaut: Neuronaut, tmp_path: Path
+) -> None:
+    path = tmp_path / "n.db"
+    argv = ("label", *tiny, *BATCH, "--base-url", "http://127.0.0.1:9/v1", "--notebook", path)
+    said = neuronaut(*argv)
+    assert said.code == 0, said.err
+    failed = sql(path, "SELECT count(*) FROM llm_call_end WHERE error IS NOT NULL")[0][0]
+    assert failed >= 1
+    assert f"{failed} to the language model failed, the last: " in said.out
+    assert "cannot be reached" in said.out
+    assert json.loads(neuronaut("label", "status", "--notebook", path, "--json").out)["calls_failed"] == failed
+
+
 @pytest.mark.parametrize(
     ("cap", "said"),
     [

@@ -103,7 +103,8 @@ class Lab(ToolMethods):
         from neuronaut.agent.runs import STOPPED, answered, check_question
         from neuronaut.memory.store import check_writable
 
-        config = self._config.model_copy(update={"question": question, "fast": fast, "again": again})
+        asked = {"question": _text(question, "a question"), "fast": fast, "again": again}
+        config = self._config.model_copy(update=asked)
         check_question(config)
         with self._open(progress) as (context, say):
             check_writable(self._place)
@@ -181,7 +182,7 @@ class Lab(ToolMethods):
         from neuronaut.agent.api.records import all_runs, found_claims
 
         with self._reading() as notebook:
-            return found_claims(notebook, words) if words.strip() else all_runs(notebook)
+            return found_claims(notebook, words) if _text(words, "what is searched for").strip() else all_runs(notebook)
 
     def show(self, identifier: str) -> "Answer | Record":
         """Any record of the notebook by its id; of a run its answer."""
@@ -346,6 +347,12 @@ def _one_of(choices: type[Choice], given: str) -> Choice:
         return choices(given)
     except ValueError:
         raise UserError(f"{given!r} is none of {', '.join(choices)}") from None
+
+
+def _text(given: object, what: str) -> str:
+    if not isinstance(given, str):
+        raise UserError(f"{what} is text, such as 'what does neuron 8.481 do': {str(given)[:40]!r} is none")
+    return given
 
 
 def _say(progress: Progress) -> Say:

@@ -34,7 +34,7 @@ from neuronaut.agent.view import steps_on_stderr
 from neuronaut.memory import queries
 from neuronaut.memory.item_labels import labels_of
 from neuronaut.memory.notebook import Notebook
-from neuronaut.memory.place import Place, default_place
+from neuronaut.memory.place import Place, default_place, option_of
 from neuronaut.memory.store import check_writable
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.units import Unit
@@ -88,7 +88,7 @@ def begin(notebook: Notebook, config: RunConfig, found: Engine, chosen: Sequence
     with notebook.together():
         run = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size)
         notebook.add_items(run, [(one.unit.address, one.null_kind, one.beside) for one in chosen])
-    say("run", f"{run}; {len(chosen)} items; if it stops: neuronaut label resume {run}")
+    say("run", f"{run}; {len(chosen)} items; if it stops: neuronaut label resume {run}{option_of(notebook.place)}")
     return run
 
 
@@ -141,7 +141,7 @@ def tell(run: str, path: Place | None, wanted: Any) -> str:
         leased = len(notebook.items(run, "leased"))
     word = "paused" if wanted == "pause" else "stopped"
     after = f" after the items in hand ({leased} are leased)" if leased else ""
-    return f"batch {run} is {word}{after}; go on with: neuronaut label resume {run}"
+    return f"batch {run} is {word}{after}; go on with: neuronaut label resume {run}{option_of(path)}"
 
 
 def status(run: str | None, path: Place | None) -> Summary:

@@ -9,7 +9,7 @@ from neuronaut.agent.cost import Cost
 from neuronaut.agent.label.screen import duration
 from neuronaut.memory import queries
 from neuronaut.memory.item_labels import WORDS, Label, labels_of
-from neuronaut.memory.labels import costs_of, e_values_of
+from neuronaut.memory.labels import call_errors_of, costs_of, e_values_of
 from neuronaut.memory.notebook import Notebook
 from neuronaut.tools.stats import clopper_pearson, e_bh
 from neuronaut.tools.units import Unit
@@ -19,10 +19,12 @@ SHOWN = 20  # labels that are printed; `neuronaut export` gives all
 
 @dataclass(frozen=True)
 class Nulls:
-    """Planted null units: how many ended, of how many a claim was tested, how many got a SUPPORTED one, with a 95 % interval
-    of that share of all that ended."""
+    """Planted null units: all of them; how many ended, and how many were dead; of how many that ended a claim was tested,
+    how many got a SUPPORTED one, with a 95 % interval of that share of all that ended."""
 
     planted: int
+    ended: int
+    dead: int
     tested: int
     supported: int
     low: float
@@ -31,8 +33,9 @@ class Nulls:
 
 @dataclass(frozen=True)
 class Summary:
-    """What came of a batch so far. groups: verdicts by layer or dictionary; whole: units of all that could be chosen from,
-    and what they would take at the cost of those that ended."""
+    """What came of a batch so far. groups: verdicts by layer or dictionary; supported_claims: of all units, which may have
+    more than one, and how many survive over the batch; calls: of a language model, how many failed, and why the last one did;
+    whole: units of all that could be chosen from, and what they would take at the cost of those that ended."""
 
     run: str
     question: str
@@ -43,7 +46,10 @@ class Summary:
     statuses: dict[str, int]
     groups: dict[str, dict[str, int]]
     nulls: Nulls
+    supported_claims: int
     surviving: int
+    calls_failed: int
+    call_error: str
     cost: dict[str, Any]
     whole: dict[str, Any]
     labels: list[Label]
@@ -64,12 +70,14 @@ def summary_of(notebook: Notebook, run: str) -> Summary:
     total = _total(costs)
     n_ended = len(ended)
     whole = _whole(row["config"].get("labelling") or {}, n_ended, total)
-    nulls = [label for label in ended if label.null_kind and label.state == "done"]
+    nulls = [label for label in labels if label.null_kind]
+    e_values = e_values_of(notebook, real_runs)
+    errors = call_errors_of(notebook, runs)
     return Summary(
         run, row["question"], row["end"]["outcome"] if row["end"] else "unfinished", len(items), len(items) - n_ended,
         sum(label.state == "failed" for label in ended), dict(Counter(label.word for label in real)),
-        {name: dict(found) for name, found in groups.items()}, _nulls(nulls), int(e_bh(e_values_of(notebook, real_runs)).sum()), total, whole,
-        [label for label in labels if label.null_kind is None],
+        {name: dict(found) for name, found in groups.items()}, _nulls(nulls), sum(e > 0 for e in e_values), int(e_bh(e_values).sum()),
+        len(errors), errors[-1] if errors else "", total, whole, [label for label in labels if label.null_kind is None],
     )  # fmt: skip
 
 
@@ -78,12 +86,12 @@ def _group(address: str) -> str:
     return unit.name or f"layer {unit.layer}"
 
 
-def _nulls(labels: list[Label]) -> Nulls:
-    supported, tested = (
-        sum(one) for one in ([x.status == "SUPPORTED" for x in labels], [x.was_tested for x in labels])
-    )
-    low, high = clopper_pearson(supported, len(labels)) if labels else (0.0, 1.0)
-    return Nulls(len(labels), tested, supported, low, high)
+def _nulls(planted: list[Label]) -> Nulls:
+    ended = [label for label in planted if label.state == "done"]
+    supported = sum(label.status == "SUPPORTED" for label in ended)
+    low, high = clopper_pearson(supported, len(ended)) if ended else (0.0, 1.0)
+    dead, tested = sum(label.state == "skipped" for label in planted), sum(label.was_tested for label in ended)
+    return Nulls(len(planted), len(ended), dead, tested, supported, low, high)
 
 
 def _total(costs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -92,7 +100,7 @@ def _total(costs: list[dict[str, Any]]) -> dict[str, Any]:
     for cost in costs:
         for name in found:
             value = cost.get(name, 0.0)
-            found[name] = None if value is None or found[name] is None else found[name] + value
+            found[name] = None if value is None or found[name] is None else round(found[name] + value, 3)
     return found
 
 
@@ -141,17 +149,15 @@ def _order(group: str) -> tuple[str, int]:
 def facts_of(summary: Summary) -> list[str]:
     """Null units, surviving claims, cost, what all units would take and what is left to do, a line each."""
     nulls, cost, whole = summary.nulls, summary.cost, summary.whole
-    supported = summary.statuses.get("SUPPORTED", 0)
-    rate = (
-        f"{nulls.supported} of {nulls.planted} SUPPORTED (95 %: {nulls.low:.1%} to {nulls.high:.1%}); of {nulls.tested} a claim was tested"
-        if nulls.planted
-        else "there are none, so that the rate of false claims is not known"
-    )
     facts = [
-        f" null units  {rate}",
-        f" e-BH at 5 % {summary.surviving} of {supported} SUPPORTED claims survive over the batch",
+        f" null units  {_rate(nulls)}",
+        f" e-BH at 5 % {summary.surviving} of {summary.supported_claims} SUPPORTED claims survive over the batch",
         f" cost        {_cost(cost)}",
     ]
+    if summary.calls_failed:
+        facts.append(
+            f" calls       {summary.calls_failed:,} to the language model failed, the last: {summary.call_error}"
+        )
     if whole["seconds"] is not None:
         facts.append(f" all units   {whole['units']:,}: about {_cost(whole)}")
     if summary.waiting:
@@ -159,6 +165,18 @@ def facts_of(summary: Summary) -> list[str]:
     if summary.failed:
         facts.append(f" failed      {summary.failed}: neuronaut label retry {summary.run}")
     return facts
+
+
+def _rate(nulls: Nulls) -> str:
+    if not nulls.planted:
+        return "there are none, so that the rate of false claims is not known"
+    dead = f", {nulls.dead} dead" * (nulls.dead > 0)
+    if not nulls.ended:
+        return f"{nulls.planted} planted{dead}, none tried yet, so that the rate of false claims is not known"
+    return (
+        f"{nulls.supported} of {nulls.ended} SUPPORTED (95 %: {nulls.low:.1%} to {nulls.high:.1%}); of {nulls.tested} a claim was "
+        f"tested{dead}"
+    )
 
 
 def _cost(cost: dict[str, Any]) -> str:
