@@ -38,6 +38,14 @@ class DictionaryUsed(BaseModel):
     width: int = 0
 
 
+class Beside(BaseModel):
+    """An other model or a file of labels: where it is, and the hash of what it held when the run began."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    place: str
+    sha256: str = ""
+
+
 class RunConfig(BaseModel):
     """One `ask`, as data. `model` and `corpus` are 'pocket' or paths; `llm` is provider:model or None.
 
@@ -63,6 +71,8 @@ class RunConfig(BaseModel):
     labelling: dict[str, Any] | None = None
     budget: Budget = Budget()
     dictionaries: dict[str, DictionaryUsed] = {}
+    others: dict[str, Beside] = {}
+    labels: dict[str, Beside] = {}
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,14 @@ Dictionaries = Annotated[
         help="A SAELens folder, whose features are then named sae:NAME/12; may be given several times.",
     ),
 ]
+Others = Annotated[
+    list[str] | None,
+    typer.Option("--other", metavar="NAME=FOLDER", help="A second model to compare with; may be given several times."),
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option("--labels", metavar="NAME=FILE", help="Labelled texts (.jsonl); may be given several times."),
+]
 NotebookFile = Annotated[
     Place | None,
     typer.Option(

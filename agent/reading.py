@@ -49,6 +49,8 @@ def run_tool(
     arrays: Path | None = None,
     figures: Path | None = None,
     dictionaries: Sequence[str] = (),
+    others: Sequence[str] | None = None,
+    labels: Sequence[str] | None = None,
     backend: Backend = "torch",
 ) -> None:
     """Run one tool, explain it, or list them."""
@@ -72,13 +74,16 @@ def run_tool(
             f"{name} opens design or confirm text: it is run by `neuronaut ask`, which records what was opened (with "
             "`--llm scripted:FILE` on hypotheses of your own)"
         )
+    from neuronaut.agent.registered import opened, registered_config
     from neuronaut.tools.corpus import load_corpus, pocket_corpus
     from neuronaut.tools.targets.load import load_target
 
-    place = corpus_place(RunConfig(question=name, model=model, corpus=corpus))
+    config = RunConfig(question=name, model=model, corpus=corpus).model_copy(update=registered_config(others, labels))
+    place = corpus_place(config)
     context = ToolContext(
         load_target(model, dictionaries=dictionaries, backend=backend),
         pocket_corpus() if place is None else load_corpus(place),
+        registered=opened(config),
     )
     result = tool.run(context, parsed)
     measurements = [

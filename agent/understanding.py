@@ -12,6 +12,7 @@ from neuronaut.agent.questions import Question, parse_question
 from neuronaut.agent.session import BudgetSpent, Session
 from neuronaut.prompts import render
 from neuronaut.tools.errors import ToolRefused, UserError
+from neuronaut.tools.registered import Registered
 from neuronaut.tools.registry import find_tool, registry
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import check_unit
@@ -47,6 +48,14 @@ def read_question(text: str, target: TargetModel) -> Question:
             f"{question.text!r} names the task {names[0]!r} twice: compare the circuits of two different ones"
         )
     return replace(question, tasks=names)
+
+
+def check_registered(question: Question, registered: Registered) -> None:
+    """Refuses labels and other models that are not registered, and a label that no row has."""
+    for name in question.others:
+        registered.other(name)
+    if question.labels:
+        registered.labelled(question.labels).positive(question.answer)
 
 
 def understood(session: Session) -> Question:

@@ -15,6 +15,7 @@ from neuronaut.tools.figures import Figure
 from neuronaut.tools.look.activations import activations_of, site_activations
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.opened import OpenedText
+from neuronaut.tools.registered import Registered
 from neuronaut.tools.stored import StoredActivations
 from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.targets.load import check_unit
@@ -55,12 +56,13 @@ def continued(first: Array, rest: Array, tokens: Tokens) -> Array:
 class ToolContext:
     """What tools work on. Text and activations are read once and kept for the tools that follow.
 
-    stored: activations on explore text that need not be read from the model.
+    stored: activations on explore text that need not be read from the model. registered: other models and labelled texts.
     """
 
     target: TargetModel
     corpus: Corpus
     stored: StoredActivations | None = None
+    registered: Registered = field(default_factory=Registered, repr=False)
     _opened: dict[tuple[Split, int | None], OpenedText] = field(default_factory=dict, repr=False)
     _tokens: dict[tuple[Split, int | None, int], Tokens] = field(default_factory=dict, repr=False)
     _activations: dict[tuple[Unit, Split, int | None, int | None], Array] = field(default_factory=dict, repr=False)
@@ -204,6 +206,9 @@ def tool(
 def registry() -> dict[str, Tool]:
     """All tools by name."""
     from neuronaut.tools.circuits import compare, find, trial  # noqa: F401
+    from neuronaut.tools.concepts import find as find_concepts  # noqa: F401
+    from neuronaut.tools.concepts import held  # noqa: F401
+    from neuronaut.tools.concepts import steer as steer_concepts  # noqa: F401
     from neuronaut.tools.intervene import ablate, attribution, effects, importance, patch, path, steer, swap  # noqa: F401  the tools register themselves
     from neuronaut.tools.look import (  # noqa: F401
         beside,
@@ -218,6 +223,8 @@ def registry() -> dict[str, Tool]:
         tuned_lens,
         weights,
     )
+    from neuronaut.tools.matching import held as held_matches  # noqa: F401
+    from neuronaut.tools.matching import match  # noqa: F401
     from neuronaut.tools.programs import tools as programs  # noqa: F401
     from neuronaut.tools.tasks import listed  # noqa: F401
     from neuronaut.tools.trials import attends, design, reads, role, writes  # noqa: F401

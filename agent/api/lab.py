@@ -14,6 +14,7 @@ from neuronaut.agent.api.methods import ToolMethods
 from neuronaut.agent.api.stopped import interrupted
 from neuronaut.agent.config import Budget, RunConfig, corpus_place
 from neuronaut.agent.options import run_config
+from neuronaut.agent.registered import registered_config
 from neuronaut.memory.place import Place, default_place, place_of
 from neuronaut.tools.errors import UserError
 
@@ -43,8 +44,8 @@ class Lab(ToolMethods):
 
     model: 'pocket', a Hugging Face folder, or a hub name. corpus: text, needed for any model but pocket. notebook: a file or
     a PostgreSQL URL; without one $NEURONAUT_NOTEBOOK or that of the user. llm, base_url: a language model that also proposes.
-    dictionaries: NAME=FOLDER or FOLDER of each. budget: limits of each question, such as {"seconds": 60}. progress: of every
-    question that says nothing else.
+    dictionaries: NAME=FOLDER or FOLDER of each. others, labels: NAME=FOLDER of further models, NAME=FILE of labelled texts.
+    budget: limits of each question, such as {"seconds": 60}. progress: of every question that says nothing else.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class Lab(ToolMethods):
         llm: str | None = None,
         base_url: str | None = None,
         dictionaries: Sequence[str] = (),
+        others: Sequence[str] = (),
+        labels: Sequence[str] = (),
         seed: int = 0,
         budget: Budget | Mapping[str, float] | None = None,
         progress: Progress = False,
@@ -64,9 +67,10 @@ class Lab(ToolMethods):
             raise UserError(
                 f"seed {seed!r} is no whole number from 0 to {LARGEST_SEED}: the same one gives the same answer"
             )
-        named = [dictionaries] if isinstance(dictionaries, str) else [str(one) for one in dictionaries]
+        named = _listed(dictionaries)
         text = None if corpus is None else str(corpus)
-        self._config = run_config("", str(model), text, llm, base_url, seed, _budget(budget), named)
+        config = run_config("", str(model), text, llm, base_url, seed, _budget(budget), named)
+        self._config = config.model_copy(update=registered_config(_listed(others), _listed(labels)))
         corpus_place(self._config)
         from neuronaut.agent.runs import check_language_model
 
@@ -278,7 +282,7 @@ class Lab(ToolMethods):
         with self._turn:
             self._refuse_closed()
             if self._context is None:
-                self._context = context_of(*open_inputs(self._config, say), say)
+                self._context = context_of(*open_inputs(self._config, say), say, self._config)
             yield self._context, say
             if self._context is not None:
                 self._context.forget_above(KEPT_BYTES)
@@ -308,6 +312,10 @@ def _settle_progress_bars() -> None:
     with warnings.catch_warnings(), contextlib.suppress(ImportError):
         warnings.filterwarnings("ignore", message="IProgress not found")
         importlib.import_module("tqdm.auto")
+
+
+def _listed(given: str | Sequence[str]) -> list[str]:
+    return [given] if isinstance(given, str) else [str(one) for one in given]
 
 
 def _place(text: str) -> Place:

@@ -333,6 +333,40 @@ class ToolMethods(abc.ABC):
             positions=positions,
         )
 
+    def find_units(
+        self,
+        *,
+        labels: str = "",
+        concept: str = "",
+        having: Sequence[str] = (),
+        lacking: Sequence[str] = (),
+        seed: int = 0,
+        k: int = 10,
+    ) -> ToolOutput:
+        """Neurons, features, heads and directions of the residual stream, ranked by how well they tell texts that have a
+        concept from
+        texts that lack it.
+
+        auroc: 0.5 is chance, 1 a perfect detector, with its 95 % interval (Newcombe); a trailing - stands for low
+        activations. q: the
+        false discovery rate (Benjamini-Hochberg) over all that was ranked, from exchanged labels. Null: the best of all
+        neurons
+        and features when labels are shuffled (95th percentile of 200 shuffles), and 100 random directions of each
+        layer.
+        Texts are cut by a hash into fit, rank and held: what is fitted (probe, difference of means, a head's direction)
+        is fitted on
+        fit and ranked on rank; neurons and features are ranked on both; held is not opened. A labelled place is read at
+        its last token,
+        a labelled text as the mean over its tokens; a text counts once with each label.
+        said_as: a list of tokens that stands for the concept in the hypothesis language, where there is one. nearest:
+        neurons whose
+        vectors lie along the difference of means of the best layer.
+        Refuses: fewer than 8 texts with or without the concept in a part; labels of one class.
+
+        A concept (see its fields), and how many units are listed.
+        """
+        return self.tool("find_units", labels=labels, concept=concept, having=having, lacking=lacking, seed=seed, k=k)
+
     def firing(self, unit: str) -> ToolOutput:
         """When the neuron counts as firing: above t = median + (top − median) / 2 on explore text, top the median of its
         20
@@ -481,6 +515,43 @@ class ToolMethods(abc.ABC):
         """
         return self.tool(
             "logit_lens", text=text, answer=answer, wrong_answer=wrong_answer, position=position, lens=lens, k=k
+        )
+
+    def match_units(
+        self,
+        *,
+        others: Sequence[str] = (),
+        layers: Sequence[int] = (),
+        other_layers: Sequence[int] = (),
+        n_tokens: int = 16384,
+        k: int = 20,
+        seed: int = 0,
+    ) -> ToolOutput:
+        """Neurons whose activations go with those of one neuron of another model (another seed, another checkpoint), or of
+        another layer.
+
+        r: Pearson correlation over the tokens of explore text, by its size; a partner that falls where the unit rises
+        has a trailing
+        "-". Where tokenizers differ, tokens that end at the same character are compared. null, of each unit: the larger
+        of its best
+        correlations with random mixtures of each layer of the other model and with the neurons of an untrained twin of
+        it (matrices drawn
+        anew): both are offered as many candidates. matched: r of at least 0.5, at least 0.1 above the null, and beyond
+        the excess at
+        which of as many units as lie above it no more than 5 % lie as far below their null (knockoff+). universal:
+        matched in all.
+        Correlations are summed up in one pass; constant units are left out.
+        Refuses: the model itself as the other one; tokenizers that cut text at too few common places; more than 67
+        million pairs.
+        Sources: Gurnee et al. 2024, arXiv:2401.12181 (rotation baseline); Barber & Candès 2015, arXiv:1404.5609
+        (knockoff+).
+
+        others: names of registered models; none: the layers of the model itself. layers, other_layers: of the one side
+        and the
+        other, all where none is named. k: pairs that are listed.
+        """
+        return self.tool(
+            "match_units", others=others, layers=layers, other_layers=other_layers, n_tokens=n_tokens, k=k, seed=seed
         )
 
     def mistakes(

@@ -1,0 +1,36 @@
+"""What a person registers beside the model: other models and labelled texts, by names that tools may be given."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from neuronaut.tools.errors import ToolRefused
+from neuronaut.tools.labels import LabelFile
+from neuronaut.tools.targets.others import OtherModel
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Other models and labelled texts by name. Tools take these names, never a path."""
+
+    others: Mapping[str, OtherModel] = field(default_factory=dict)
+    labels: Mapping[str, LabelFile] = field(default_factory=dict)
+
+    def other(self, name: str) -> OtherModel:
+        """The model of that name. Refuses an unknown one, and says which there are."""
+        if name not in self.others:
+            raise ToolRefused(
+                f"no other model is called {name!r} ({_known(self.others)}): register it, --other {name}=FOLDER"
+            )
+        return self.others[name]
+
+    def labelled(self, name: str) -> LabelFile:
+        """The labelled texts of that name. Refuses an unknown one, and says which there are."""
+        if name not in self.labels:
+            raise ToolRefused(
+                f"no labels are called {name!r} ({_known(self.labels)}): register them, --labels {name}=FILE.jsonl"
+            )
+        return self.labels[name]
+
+
+def _known(names: Mapping[str, object]) -> str:
+    return f"there are {', '.join(sorted(names))}" if names else "none are registered"
