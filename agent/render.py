@@ -88,6 +88,8 @@ def _rows(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
         for line in found["lines"]:
             body.append(f"\n{visible(line)}", style="dim")
         yield Text("MEASURED", style=STYLES["MEASURED"]), body
+    for other in answer.get("asked_of", []):
+        yield from _asked_of(other)
     if words := answer["words"]:
         yield from _in_words(words)
     for note in answer["notes"]:
@@ -109,6 +111,20 @@ def _rows(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
     if names:
         more = f"; and {len(names) - SHOWN_PROPOSALS} more" if len(names) > SHOWN_PROPOSALS else ""
         yield Text("not tested", style="dim"), Text("; ".join(names[:SHOWN_PROPOSALS]) + more, style="dim")
+
+
+def _asked_of(other: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
+    """What the same question found in another model."""
+    from rich.text import Text
+
+    name = visible(other["other"])
+    yield Text("the same", style="dim"), Text(f"asked of {name}: run {visible(other['run'])}", style="dim")
+    for claim in sorted(other["claims"], key=lambda c: (ORDER.index(c["status"]), -_score(c))):
+        body = Text(f"in {name}: {visible(claim['unit'])} {visible(claim['claim'])} ({_short_number(claim)})")
+        yield Text(claim["status"], style=STYLES[claim["status"]]), body
+    for outcome in other["outcomes"]:
+        body = Text(f"in {name}: {visible(outcome['unit'])} {outcome['side']}: {visible(outcome['reason'])}")
+        yield Text(outcome["status"], style=STYLES.get(outcome["status"], "")), body
 
 
 def _by(author: str) -> str:

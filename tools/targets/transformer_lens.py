@@ -75,6 +75,11 @@ class TransformerLensTarget(WeightVectors):
         self.forwards = 0.0
 
     @property
+    def folder(self) -> ModelFolder:
+        """Where its files lie."""
+        return self._folder
+
+    @property
     def dictionaries(self) -> Mapping[str, Dictionary]:
         """Those that were added."""
         return self._dictionaries
