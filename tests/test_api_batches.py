@@ -43,19 +43,7 @@ def _without_ids(labels: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_a_batch_says_what_the_command_line_says(
     batch: Batch, neuronaut: Command, tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
-    argv = (
-        "label",
-        UNITS,
-        "--fast",
-        "--nulls",
-        "0.25",
-        "--seed",
-        3,
-        *tiny,
-        "--notebook",
-        tmp_path / "other.db",
-        "--json",
-    )
+    argv = ("label", UNITS, "--fast", "--nulls", "0.25", "--seed", 3, *tiny, "--notebook", tmp_path / "other.db", "--json")
     said = json.loads(neuronaut(*argv).out.splitlines()[-1])
     mine = batch.json
     assert _without_ids(json.loads(json.dumps(mine["labels"]))) == _without_ids(said["labels"])
