@@ -6,6 +6,7 @@ from typing import Any
 
 from neuronaut.agent.cost import Cost
 from neuronaut.agent.measured import looked, measured
+from neuronaut.agent.survivors import what_survived
 from neuronaut.agent.words import words_of
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
@@ -53,6 +54,7 @@ def answer_of(notebook: Notebook, run: str) -> dict[str, Any]:
             for e in done
             for figure in e["result"].get("figures", [])
         ],
+        "survived": what_survived(notebook, row),
         "asked_of": _asked_of(notebook, row) if row["config"].get("others") else [],
         "unexplained": _unexplained(judged, experiments),
         "examples": {unit: [_context(one) for one in look["examples"]] for unit, look in looks("top_examples")},

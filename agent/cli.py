@@ -39,6 +39,7 @@ from neuronaut.agent.review_command import review
 from neuronaut.agent.scores.command import score
 from neuronaut.agent.server_command import mcp
 from neuronaut.agent.train_command import train_sae
+from neuronaut.agent.watch_command import watch
 from neuronaut.tools.errors import ToolFailed, UserError
 
 app = typer.Typer(
@@ -267,6 +268,7 @@ app.command()(export)
 app.command("import")(import_)
 app.command("train-sae")(train_sae)
 app.command()(mcp)
+app.command()(watch)
 
 app.add_typer(label_app, name="label")
 app.add_typer(index_app, name="index")

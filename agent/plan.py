@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import assert_never
 
-from neuronaut.agent import causes, changes, circuits, concepts, heads, matching, reads, writes
+from neuronaut.agent import causes, changes, circuits, concepts, heads, matching, reads, watching, writes
 from neuronaut.agent.questions import Question
 from neuronaut.agent.session import Session
 from neuronaut.tools.units import Unit
@@ -42,6 +42,8 @@ def steps_of(question: Question, *, fast: bool) -> dict[str, Step]:
             return {
                 "what changed": partial(changes.what_changed, question=question, explain=partial(_explain, fast=fast))
             }
+        case "survived":
+            return {"what survived": partial(watching.ask_again, question=question)}
         case _ as never:
             assert_never(never)
 

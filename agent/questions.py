@@ -10,7 +10,9 @@ from neuronaut.tools.predicates.text import parse_text
 from neuronaut.tools.predicates.tree import simplify
 from neuronaut.tools.units import Unit
 
-Intent = Literal["explain", "kind", "matter", "why", "circuit", "compare", "look", "concept", "match", "changed"]
+Intent = Literal[
+    "explain", "kind", "matter", "why", "circuit", "compare", "look", "concept", "match", "changed", "survived"
+]
 HeadKind = Literal["previous", "current", "first", "duplicate", "induction", "copying", "successor"]
 Parts = Literal["neurons", "heads", "components"]
 
@@ -19,7 +21,8 @@ CAN_ASK = (
     'a kind of head ("which heads are induction heads"), '
     "a prompt (\"which heads matter for 'PROMPT'\", \"why does the model say ' X' after 'PROMPT'\"), "
     'a task ("find the circuit for TASK", "compare the circuits of TASK and TASK"), labelled texts ("find units for the concept '
-    'NAME", with --labels NAME=FILE.jsonl), another model ("match the units with NAME", "what changed in NAME", with --other NAME=FOLDER), '
+    'NAME", with --labels NAME=FILE.jsonl), another model ("match the units with NAME", "what changed in NAME", with --other NAME=FOLDER), earlier '
+    'weights ("what survived of NAME"), '
     "give a hypothesis of your own "
     '("test 8.481: at(1, digit)") or name a tool (\'tool top_examples {"unit": "8.481"}\')'
 )
@@ -82,6 +85,8 @@ _MATCH = re.compile(
 _LAYERS = re.compile(r"(?:the\s+|its\s+)?(?:other\s+|own\s+)?layers?", re.IGNORECASE)
 _REGISTERED = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9_-])?"
 _CHANGED = re.compile(r"\bwhat(?:'s|\s+(?:has|have|is|was))?\s+(?:changed|different)\b(.*)", re.IGNORECASE | re.DOTALL)
+_SURVIVED = re.compile(r"\b(?:survived|still\s+holds?)\b", re.IGNORECASE)
+_OF_NAMED = re.compile(r"\b(?:of|from|about)\s+([\w./-]{1,120})", re.IGNORECASE)
 _IN_NAMED = re.compile(r"\b(?:in|of|to|and|with|by|at|for)\s+([A-Za-z0-9][A-Za-z0-9_.-]{0,63})$")
 _WHY = re.compile(
     r"\bwhy\b.*?\b(?:say|says|predicts?|writes?|outputs?|completes?|continues?|answers?)\b\s*(?:with\s+)?(.*)",
@@ -98,7 +103,8 @@ class Question:
     compare; by_position: of heads and MLPs at single places of the prompt. role: only which text needs the unit. given: a
     hypothesis of the asker about the unit. tool, arguments: of `look`, the arguments as JSON. labels: the name of labelled texts,
     of which the label `answer` is the concept. others: names of other models; none are the layers of the model itself
-    or, of `changed`, the only checkpoint that is registered.
+    or, of `changed`, the only checkpoint that is registered. earlier: name or hash of earlier weights, "" for those of the same
+    name.
     """
 
     text: str
@@ -117,6 +123,7 @@ class Question:
     arguments: str = "{}"
     labels: str = ""
     others: tuple[str, ...] = ()
+    earlier: str = ""
 
 
 def parse_question(text: str, *, n_heads: int | None = None, d_mlp: int | None = None) -> Question:
@@ -132,6 +139,7 @@ def parse_question(text: str, *, n_heads: int | None = None, d_mlp: int | None =
         _by_a_tool,
         _about_a_claim,
         _about_a_change,
+        _about_survivors,
         _about_a_concept,
         _about_matches,
         _about_a_circuit,
@@ -209,6 +217,13 @@ def _about_a_change(text: str) -> Question | None:
     if any(unit.search(rest) for unit in (_BARE, _NAMED_HEAD, _NAMED_NEURON, _NAMED_IN_EXPERT)):
         about = _about_a_unit(rest, None, None).unit
     return Question(text, "changed", unit=about, others=others)
+
+
+def _about_survivors(text: str) -> Question | None:
+    if _SURVIVED.search(text) is None:
+        return None
+    named = _OF_NAMED.search(text)
+    return Question(text, "survived", earlier=named[1].rstrip("./-") if named else "")
 
 
 def _about_a_circuit(text: str) -> Question | None:

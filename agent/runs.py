@@ -71,7 +71,7 @@ def answered(config: RunConfig, path: Place, context: ToolContext, say: Say) -> 
     if config.llm is None:
         check_registered(read_question(config.question, target), context.registered)
     with Notebook(path) as notebook:
-        earlier = None if config.again else _earlier(notebook, config, target, corpus)
+        earlier = None if config.again or asks_again(config.question) else _earlier(notebook, config, target, corpus)
         if earlier is not None:
             say("recall", f"answered before in run {earlier}; --again measures anew")
             yield notebook, earlier, 0
@@ -219,6 +219,14 @@ def context_of(target: TargetModel, corpus: Corpus, say: Say, config: RunConfig 
         say("index", f"activations on explore text of {len(kept)} layers are kept, and not read again")
         return ToolContext(target, corpus, stored, registered)
     return ToolContext(target, corpus, registered=registered)
+
+
+def asks_again(question: str) -> bool:
+    """Whether the answer hangs on what else the notebook holds, so that one of before may be short of it."""
+    try:
+        return parse_question(question).intent == "survived"
+    except UserError:
+        return False
 
 
 def _earlier(notebook: Notebook, config: RunConfig, target: TargetModel, corpus: Corpus) -> str | None:

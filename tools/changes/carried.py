@@ -73,8 +73,8 @@ def _change(before: TargetModel, after: TargetModel, unit: Unit, ids: Tensor) ->
     other = after.run(ids, read=[site], edits=pinned, start=start, stop=unit.layer + 1).read[site]
     was, now = own[site][:, :, unit.index], other[:, :, unit.index]
     if unit.kind == "head":
-        weights = (model.attention_weights(unit.layer).W_O[unit.index] for model in (before, after))
-        added = now @ (second := list(weights))[1] - was @ second[0]
+        old, new = (model.attention_weights(unit.layer).W_O[unit.index] for model in (before, after))
+        added = now @ new - was @ old
     else:
         added = now[..., None] * after.write_vector(unit) - was[..., None] * before.write_vector(unit)
     return start, Edit(out_of(before, site), "add", added)
