@@ -206,13 +206,11 @@ def _about_a_change(text: str) -> Question | None:
     if match is None:
         return None
     rest = match[1].strip().rstrip("?!").rstrip(". ")
-    named = _IN_NAMED.search(rest)
+    named, others = _IN_NAMED.search(rest), tuple[str, ...]()
     if named is not None and not any(
         unit.search(named[0]) for unit in (_BARE, _NAMED_HEAD, _NAMED_NEURON, _NAMED_IN_EXPERT)
     ):
         rest, others = rest[: named.start()], (named[1],)
-    else:
-        others = ()
     about = None
     if any(unit.search(rest) for unit in (_BARE, _NAMED_HEAD, _NAMED_NEURON, _NAMED_IN_EXPERT)):
         about = _about_a_unit(rest, None, None).unit

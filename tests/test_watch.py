@@ -15,8 +15,8 @@ from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import File
 from neuronaut.tools.targets.load import POCKET
 
-KEPT, EDITED = "7.36", "6.457"  # neurons of the embedded model, each with a rule of two tokens
-RULES = {KEPT: "all_of(token(' pres'), at(1, token(' est')))", EDITED: "all_of(token(' dem'), at(1, token(' auf')))"}
+KEPT, EDITED = "6.457", "7.36"  # neurons of the embedded model, each with a rule of two tokens
+RULES = {KEPT: "all_of(token(' dem'), at(1, token(' auf')))", EDITED: "all_of(token(' pres'), at(1, token(' est')))"}
 NOISE = 1e-4  # of every tensor's norm: other weights, the same model
 
 

@@ -60,7 +60,7 @@ class Weights:
     def __getitem__(self, name: str) -> Tensor:
         file, stored = self._where[name]
         with safe_open(file, "pt") as opened:
-            return opened.get_tensor(stored)  # type: ignore[no-any-return]
+            return opened.get_tensor(stored)
 
 
 @dataclass(frozen=True)
