@@ -5,6 +5,7 @@ from typing import Any
 
 from neuronaut.agent.cost import Cost
 from neuronaut.agent.measured import looked, measured
+from neuronaut.agent.survivors import what_survived
 from neuronaut.agent.words import words_of
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
@@ -52,6 +53,8 @@ def answer_of(notebook: Notebook, run: str) -> dict[str, Any]:
             for e in done
             for figure in e["result"].get("figures", [])
         ],
+        "survived": what_survived(notebook, row),
+        "asked_of": _asked_of(notebook, row) if row["config"].get("others") else [],
         "unexplained": _unexplained(judged, experiments),
         "examples": {unit: [_context(one) for one in look["examples"]] for unit, look in looks("top_examples")},
         "notes": [f"{unit} {SPECIAL}" for unit, look in looks("firing") if look.get("special_token")],
@@ -65,6 +68,18 @@ def answer_of(notebook: Notebook, run: str) -> dict[str, Any]:
         "next": [f"neuronaut {what}{option_of(notebook.place)}" for what in _next(run, row["question"], done)],
     }
     return answer | {"words": words_of(notebook, answer)}
+
+
+def _asked_of(notebook: Notebook, row: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the same question found in other models: the runs that a run began for it, with their claims and outcomes."""
+    found = []
+    for run in queries.runs_inside(notebook, row["id"]):
+        inner = queries.find_run(notebook, run)
+        told = answer_of(notebook, run)
+        name = str(inner["config"]["conversation"]).partition("/")[2]
+        kept = {key: told[key] for key in ("question", "claims", "outcomes", "outcome")}
+        found.append({"other": name, "run": run, "target": told["target"], **kept})
+    return found
 
 
 def _measured(done: list[dict[str, Any]], *, looks_only: bool) -> list[dict[str, Any]]:

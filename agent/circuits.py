@@ -31,7 +31,7 @@ def circuit(session: Session, task: str, *, positions: bool = False) -> None:
     }
     hypothesis = session.notebook.add_hypothesis(session.run, unit, fields)
     session.say("propose", str(found))
-    _test(session, unit, hypothesis, found)
+    test_circuit(session, unit, hypothesis, found)
 
 
 def _found(session: Session, unit: Unit, *, positions: bool) -> Circuit | None:
@@ -55,7 +55,8 @@ def _found(session: Session, unit: Unit, *, positions: bool) -> Circuit | None:
     return Circuit(task=unit.name, members=tuple(best["members"]))
 
 
-def _test(session: Session, unit: Unit, hypothesis: str, found: Circuit) -> Decision | None:
+def test_circuit(session: Session, unit: Unit, hypothesis: str, found: Circuit) -> Decision | None:
+    """Register a circuit and test it on unseen prompts; None where nothing was judged."""
     rows = queries.hypotheses(session.notebook, session.run)
     block = fresh_block(session, unit, "circuit", rows)
     if block is None:

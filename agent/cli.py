@@ -45,6 +45,7 @@ from neuronaut.agent.review_command import review
 from neuronaut.agent.scores.command import score
 from neuronaut.agent.server_command import mcp
 from neuronaut.agent.train_command import train_sae
+from neuronaut.agent.watch_command import watch
 from neuronaut.tools.errors import ToolFailed, UserError
 
 app = typer.Typer(
@@ -288,6 +289,7 @@ app.command("import")(import_)
 app.command("train-sae")(train_sae)
 app.command()(mcp)
 app.command()(convert)
+app.command()(watch)
 
 app.add_typer(label_app, name="label")
 app.add_typer(index_app, name="index")

@@ -119,7 +119,7 @@ def placed_llm(text: str | None) -> str | None:
 def corpus_place(config: RunConfig) -> str | None:
     """The corpus file, folder or URL; None is the embedded one. Refuses to guess a corpus for another model than pocket."""
     if config.corpus in (None, "pocket"):
-        if config.model != "pocket":
+        if config.model != "pocket" and config.corpus is None:
             raise UserError(
                 f"model {config.model!r} needs text to be studied on: give --corpus FILE (.txt, .jsonl, .parquet or a folder)"
             )

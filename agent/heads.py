@@ -56,7 +56,7 @@ def attends(session: Session, unit: Unit) -> None:
     others = [attends_from_json(row["claim"]) for row in done.payload["claims"]]
     for chosen, claim in list(ids.items())[:MAX_ROUNDS]:
         rivals = _rivals(claim, [*ids.values(), *others])
-        decision = _test_attends(session, unit, chosen, claim, rivals)
+        decision = test_attends(session, unit, chosen, claim, rivals)
         if decision is None or decision.status == "SUPPORTED":
             return
 
@@ -67,7 +67,7 @@ def attends_as(session: Session, unit: Unit, key: Key) -> None:
     done = session.experiment("compare_attends", {"unit": unit.address, "seed": session.config.seed})
     chosen = _add(session, unit, "attends", claim, ASKED)
     others = [attends_from_json(row["claim"]) for row in done.payload["claims"]]
-    _test_attends(session, unit, chosen, claim, _rivals(claim, others))
+    test_attends(session, unit, chosen, claim, _rivals(claim, others))
 
 
 def _proposed(payload: dict[str, Any]) -> list[Attends]:
@@ -99,7 +99,8 @@ def _rivals(claim: Attends, others: list[Attends]) -> list[Attends]:
     return [other for other in found if other != bare][:MOST_RIVALS]
 
 
-def _test_attends(session: Session, unit: Unit, chosen: str, claim: Attends, rivals: list[Attends]) -> Decision | None:
+def test_attends(session: Session, unit: Unit, chosen: str, claim: Attends, rivals: list[Attends]) -> Decision | None:
+    """Register a claim about where a head looks and test it on a fresh block, once in a run; None where nothing was judged."""
     rows = {row["id"]: row for row in queries.hypotheses(session.notebook, session.run)}
     if rows[chosen]["verdicts"]:
         return decide(case_from_json(rows[chosen]["verdicts"][-1]["case"]))
@@ -159,7 +160,7 @@ def role(session: Session, unit: Unit) -> None:
         return
     ids = [_add(session, unit, "role", cause_from_json(row["claim"]), ROLE_AUTHOR) for row in rows[:PROPOSED]]
     for chosen in ids[:MAX_ROUNDS]:
-        decision = _test_role(session, unit, chosen)
+        decision = test_role(session, unit, chosen)
         if decision is None or decision.status == "SUPPORTED":
             return
 
@@ -172,7 +173,8 @@ def _fires_before(session: Session, unit: Unit) -> list[str]:
     return [predicate_json(At(offset=1, inner=one)) for one in inner if depth(one) <= 5][:PROPOSED]
 
 
-def _test_role(session: Session, unit: Unit, chosen: str) -> Decision | None:
+def test_role(session: Session, unit: Unit, chosen: str) -> Decision | None:
+    """Register a claim about which text needs a unit and test it on a fresh block, once in a run; None where nothing was judged."""
     rows = {row["id"]: row for row in queries.hypotheses(session.notebook, session.run)}
     if rows[chosen]["verdicts"]:
         return decide(case_from_json(rows[chosen]["verdicts"][-1]["case"]))

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from neuronaut.agent.change_lines import diff_models
 from neuronaut.agent.concept_lines import find_units, steer_concept, test_units
 from neuronaut.agent.match_lines import match_units, test_matches
 from neuronaut.agent.scores.table import score_lines
@@ -181,6 +182,7 @@ def _compare_circuits(payload: Payload, metrics: Payload) -> Iterator[str]:
 _LINES: dict[str, Callable[[Payload, Payload], Iterator[str]]] = {
     "attention_on": _attention_on,
     "compare_circuits": _compare_circuits,
+    "diff_models": diff_models,
     "find_circuit": _find_circuit,
     "find_units": find_units,
     "steer_concept": steer_concept,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import assert_never
 
-from neuronaut.agent import causes, circuits, concepts, heads, matching, reads, writes
+from neuronaut.agent import causes, changes, circuits, concepts, heads, matching, reads, watching, writes
 from neuronaut.agent.questions import Question
 from neuronaut.agent.session import Session
 from neuronaut.tools.units import Unit
@@ -38,8 +38,22 @@ def steps_of(question: Question, *, fast: bool) -> dict[str, Step]:
             return {f"concept {question.labels}": partial(concepts.find, question=question)}
         case "match":
             return {"matches": partial(matching.match, question=question)}
+        case "changed":
+            return {
+                "what changed": partial(changes.what_changed, question=question, explain=partial(_explain, fast=fast))
+            }
+        case "survived":
+            return {"what survived": partial(watching.ask_again, question=question)}
         case _ as never:
             assert_never(never)
+
+
+def _explain(session: Session, unit: Unit, *, fast: bool) -> None:
+    """What is done for the question what a unit does, in one go."""
+    for step in _unit_steps(
+        unit, Question("", "explain", unit, (1, -1) if unit.kind == "neuron" else (1,)), fast=fast
+    ).values():
+        step(session)
 
 
 def _unit_steps(unit: Unit, question: Question, *, fast: bool) -> dict[str, Step]:

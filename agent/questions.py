@@ -10,7 +10,9 @@ from neuronaut.tools.predicates.text import parse_text
 from neuronaut.tools.predicates.tree import simplify
 from neuronaut.tools.units import Unit
 
-Intent = Literal["explain", "kind", "matter", "why", "circuit", "compare", "look", "concept", "match"]
+Intent = Literal[
+    "explain", "kind", "matter", "why", "circuit", "compare", "look", "concept", "match", "changed", "survived"
+]
 HeadKind = Literal["previous", "current", "first", "duplicate", "induction", "copying", "successor"]
 Parts = Literal["neurons", "heads", "components"]
 
@@ -20,7 +22,9 @@ CAN_ASK = (
     'a kind of head ("which heads are induction heads"), '
     "a prompt (\"which heads matter for 'PROMPT'\", \"why does the model say ' X' after 'PROMPT'\"), "
     'a task ("find the circuit for TASK", "compare the circuits of TASK and TASK"), labelled texts ("find units for the concept '
-    'NAME", with --labels NAME=FILE.jsonl), another model ("match the units with NAME", with --other NAME=FOLDER), give a hypothesis of your own '
+    'NAME", with --labels NAME=FILE.jsonl), another model ("match the units with NAME", "what changed in NAME", with --other NAME=FOLDER), earlier '
+    'weights ("what survived of NAME"), '
+    "give a hypothesis of your own "
     '("test 8.481: at(1, digit)") or name a tool (\'tool top_examples {"unit": "8.481"}\')'
 )
 _LOOK = re.compile(r"tool\s+([a-z_]+)\s*(\{.*\})?", re.DOTALL)
@@ -81,6 +85,10 @@ _MATCH = re.compile(
 )
 _LAYERS = re.compile(r"(?:the\s+|its\s+)?(?:other\s+|own\s+)?layers?", re.IGNORECASE)
 _REGISTERED = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9_-])?"
+_CHANGED = re.compile(r"\bwhat(?:'s|\s+(?:has|have|is|was))?\s+(?:changed|different)\b(.*)", re.IGNORECASE | re.DOTALL)
+_SURVIVED = re.compile(r"\b(?:survived|still\s+holds?)\b", re.IGNORECASE)
+_OF_NAMED = re.compile(r"\b(?:of|from|about)\s+([\w./-]{1,120})", re.IGNORECASE)
+_IN_NAMED = re.compile(r"\b(?:in|of|to|and|with|by|at|for)\s+([A-Za-z0-9][A-Za-z0-9_.-]{0,63})$")
 _WHY = re.compile(
     r"\bwhy\b.*?\b(?:say|says|predicts?|writes?|outputs?|completes?|continues?|answers?)\b\s*(?:with\s+)?(.*)",
     re.IGNORECASE | re.DOTALL,
@@ -95,7 +103,9 @@ class Question:
     and for which text. answer: the token that is asked about after the prompt; "" is the likeliest. tasks: one, or two to
     compare; by_position: of heads and MLPs at single places of the prompt. role: only which text needs the unit. given: a
     hypothesis of the asker about the unit. tool, arguments: of `look`, the arguments as JSON. labels: the name of labelled texts,
-    of which the label `answer` is the concept. others: names of other models; none are the layers of the model itself.
+    of which the label `answer` is the concept. others: names of other models; none are the layers of the model itself
+    or, of `changed`, the only checkpoint that is registered. earlier: name or hash of earlier weights, "" for those of the same
+    name.
     """
 
     text: str
@@ -114,6 +124,7 @@ class Question:
     arguments: str = "{}"
     labels: str = ""
     others: tuple[str, ...] = ()
+    earlier: str = ""
 
 
 def parse_question(text: str, *, n_heads: int | None = None, d_mlp: int | None = None) -> Question:
@@ -128,6 +139,8 @@ def parse_question(text: str, *, n_heads: int | None = None, d_mlp: int | None =
     for reading in (
         _by_a_tool,
         _about_a_claim,
+        _about_a_change,
+        _about_survivors,
         _about_a_concept,
         _about_matches,
         _about_a_circuit,
@@ -187,6 +200,29 @@ def _about_matches(text: str) -> Question | None:
             '"match the units across layers"'
         )
     return Question(text, "match", others=tuple(dict.fromkeys(names)))
+
+
+def _about_a_change(text: str) -> Question | None:
+    match = _CHANGED.search(text)
+    if match is None:
+        return None
+    rest = match[1].strip().rstrip("?!").rstrip(". ")
+    named, others = _IN_NAMED.search(rest), tuple[str, ...]()
+    if named is not None and not any(
+        unit.search(named[0]) for unit in (_BARE, _NAMED_HEAD, _NAMED_NEURON, _NAMED_IN_EXPERT)
+    ):
+        rest, others = rest[: named.start()], (named[1],)
+    about = None
+    if any(unit.search(rest) for unit in (_BARE, _NAMED_HEAD, _NAMED_NEURON, _NAMED_IN_EXPERT)):
+        about = _about_a_unit(rest, None, None).unit
+    return Question(text, "changed", unit=about, others=others)
+
+
+def _about_survivors(text: str) -> Question | None:
+    if _SURVIVED.search(text) is None:
+        return None
+    named = _OF_NAMED.search(text)
+    return Question(text, "survived", earlier=named[1].rstrip("./-") if named else "")
 
 
 def _about_a_circuit(text: str) -> Question | None:

@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 
 STYLES = {"SUPPORTED": "bold green", "PARTIAL": "yellow", "UNRESOLVED": "magenta", "REFUTED": "red", "ABSTAINED": "dim",
           "MEASURED": "cyan"}  # fmt: skip
-BUILT_IN = ("grammar", "design effects", "design attention", "design losses", "pruning", "revision", "the question")
+BECAME = {"survived": "bold green", "weakened": "yellow", "refuted": "red", "gone": "dim", "undecided": "magenta"}
+BUILT_IN = (
+    "grammar",
+    "design effects",
+    "design attention",
+    "design losses",
+    "pruning",
+    "revision",
+    "the question",
+    "an earlier run",
+)
 EVERYTHING_HOLDS = "all conditions hold"
 SHOWN_PROPOSALS = 4
 COLUMN, PIPED_WIDTH = 12, 120
@@ -88,6 +98,10 @@ def _rows(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
         for line in found["lines"]:
             body.append(f"\n{visible(line)}", style="dim")
         yield Text("MEASURED", style=STYLES["MEASURED"]), body
+    if again := answer.get("survived"):
+        yield from _survived(again)
+    for other in answer.get("asked_of", []):
+        yield from _asked_of(other)
     if words := answer["words"]:
         yield from _in_words(words)
     for note in answer["notes"]:
@@ -109,6 +123,39 @@ def _rows(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
     if names:
         more = f"; and {len(names) - SHOWN_PROPOSALS} more" if len(names) > SHOWN_PROPOSALS else ""
         yield Text("not tested", style="dim"), Text("; ".join(names[:SHOWN_PROPOSALS]) + more, style="dim")
+
+
+def _survived(again: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
+    """What became of findings about earlier weights."""
+    from rich.text import Text
+
+    counts = ", ".join(f"{n} {name}" for name, n in again["counts"].items() if n)
+    yield (
+        Text("asked again", style="bold"),
+        Text(f"{len(again['findings'])} findings about earlier weights: {counts or 'none'}"),
+    )
+    for row in again["findings"]:
+        body = Text(f"{visible(row['unit'])} {visible(row['claim'])}")
+        cost = "" if row["seconds"] is None else f" ({row['seconds']:.1f} s, {row['forwards']:.0f} forward passes)"
+        where = "" if row["now"] is None else f", by {row['now']['split']} in run {visible(row['now']['run'])}"
+        body.append(
+            f"\n{visible(row['reason']).split('; ')[0]}{where}{cost}; found in run {visible(row['run'])}", style="dim"
+        )
+        yield Text(row["became"], style=BECAME.get(row["became"], "")), body
+
+
+def _asked_of(other: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
+    """What the same question found in another model."""
+    from rich.text import Text
+
+    name = visible(other["other"])
+    yield Text("the same", style="dim"), Text(f"asked of {name}: run {visible(other['run'])}", style="dim")
+    for claim in sorted(other["claims"], key=lambda c: (ORDER.index(c["status"]), -_score(c))):
+        body = Text(f"in {name}: {visible(claim['unit'])} {visible(claim['claim'])} ({_short_number(claim)})")
+        yield Text(claim["status"], style=STYLES[claim["status"]]), body
+    for outcome in other["outcomes"]:
+        body = Text(f"in {name}: {visible(outcome['unit'])} {outcome['side']}: {visible(outcome['reason'])}")
+        yield Text(outcome["status"], style=STYLES.get(outcome["status"], "")), body
 
 
 def _by(author: str) -> str:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from neuronaut.agent.answer import answer_of
-from neuronaut.agent.config import CONVERSATION, RunConfig, corpus_place
+from neuronaut.agent.config import CONVERSATION, Budget, RunConfig, corpus_place
 from neuronaut.agent.cost import Cost
 from neuronaut.agent.dictionaries import changed_dictionaries, known_dictionaries
 from neuronaut.agent.graph import run_graph
@@ -72,7 +72,7 @@ def answered(config: RunConfig, path: Place, context: ToolContext, say: Say) -> 
     if config.llm is None:
         check_registered(read_question(config.question, target), context.registered)
     with Notebook(path) as notebook:
-        earlier = None if config.again else _earlier(notebook, config, target, corpus)
+        earlier = None if config.again or asks_again(config.question) else _earlier(notebook, config, target, corpus)
         if earlier is not None:
             say("recall", f"answered before in run {earlier}; --again measures anew")
             yield notebook, earlier, 0
@@ -139,14 +139,23 @@ def refuse_changed(row: dict[str, Any], target: TargetModel, corpus: Corpus) -> 
         )
 
 
-def answer_in(outer: Session, config: RunConfig) -> str:
-    """The run that answers a question asked inside a conversation, on the same model and text: one that was begun there and
-    stopped goes on; one that answered the same before is taken, unless it is asked again. Raises KeyboardInterrupt where the
-    work was stopped, which its run records."""
-    notebook, (target, corpus) = outer.notebook, (outer.context.target, outer.context.corpus)
+def left_of(session: Session) -> Budget:
+    """What a run has left of its budget, for a question asked inside it."""
+    budget, spent = session.config.budget, time.monotonic() - session.began
+    seconds = None if budget.seconds is None else max(1.0, budget.seconds - spent)
+    forwards = None if budget.forwards is None else max(1.0, budget.forwards - session.forwards)
+    return budget.model_copy(update={"seconds": seconds, "forwards": forwards})
+
+
+def answer_in(outer: Session, config: RunConfig, inside: ToolContext | None = None) -> str:
+    """The run that answers a question asked inside a conversation or another question, on the same model and text unless
+    `inside` has others: one that was begun there and stopped goes on; one that answered the same before is taken, unless it
+    is asked again. Raises KeyboardInterrupt where the work was stopped, which its run records."""
+    context, notebook = inside or outer.context, outer.notebook
+    target, corpus = context.target, context.corpus
     config = known_dictionaries(config, target)
     if config.llm is None:
-        check_registered(read_question(config.question, target), outer.context.registered)
+        check_registered(read_question(config.question, target), context.registered)
     begun = queries.run_in_conversation(notebook, str(config.conversation))
     if begun is not None and _over(notebook, begun):
         return begun
@@ -156,7 +165,7 @@ def answer_in(outer: Session, config: RunConfig) -> str:
         return earlier
     size = (corpus.name, corpus.sha256, corpus.n_characters)
     run = begun or notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size)
-    session = Session(run, config, notebook, outer.context, [], outer.say)
+    session = Session(run, config, notebook, context, [], outer.say)
     if config.llm is not None:
         log, outside = NotebookLog(session), gateway_of(outer)
         session.gateway = outside.inside(log)
@@ -219,6 +228,14 @@ def context_of(target: TargetModel, corpus: Corpus, say: Say, config: RunConfig 
         say("index", f"activations on explore text of {len(kept)} layers are kept, and not read again")
         return ToolContext(target, corpus, stored, registered)
     return ToolContext(target, corpus, registered=registered)
+
+
+def asks_again(question: str) -> bool:
+    """Whether the answer hangs on what else the notebook holds, so that one of before may be short of it."""
+    try:
+        return parse_question(question).intent == "survived"
+    except UserError:
+        return False
 
 
 def _earlier(notebook: Notebook, config: RunConfig, target: TargetModel, corpus: Corpus) -> str | None:

@@ -56,6 +56,21 @@ def check_registered(question: Question, registered: Registered) -> None:
         registered.other(name)
     if question.labels:
         registered.labelled(question.labels).positive(question.answer)
+    if question.intent == "changed":
+        checkpoint_meant(question, registered)
+
+
+def checkpoint_meant(question: Question, registered: Registered) -> tuple[str]:
+    """The name of the checkpoint that is compared. Refuses to guess it."""
+    if question.others:
+        return (question.others[0],)
+    if len(registered.others) != 1:
+        known = f"there are {', '.join(sorted(registered.others))}" if registered.others else "none is registered"
+        raise ToolRefused(
+            f"{question.text!r} names no other checkpoint ({known}): register one with --other NAME=FOLDER and ask "
+            '"what changed in NAME"'
+        )
+    return (next(iter(registered.others)),)
 
 
 def understood(session: Session) -> Question:
@@ -65,8 +80,9 @@ def understood(session: Session) -> Question:
     where it may not be asked.
     """
     text, target = session.config.question, session.context.target
+    registered = session.context.registered
     try:
-        return read_question(text, target)
+        return _with_other(read_question(text, target), registered)
     except UserError as error:
         if isinstance(error, ToolRefused) or session.config.llm is None or not text.strip():
             raise
@@ -79,7 +95,13 @@ def understood(session: Session) -> Question:
         raise NotUnderstood(f"the question is not understood: {error}; {OWN_WORDS}") from None
     session.say("asked", f"taken as: {question.text}")
     gateway.budget.turned_out(session.run, about_of(session, question))
-    return replace(question, text=text)
+    return _with_other(replace(question, text=text), registered)
+
+
+def _with_other(question: Question, registered: Registered) -> Question:
+    return (
+        replace(question, others=checkpoint_meant(question, registered)) if question.intent == "changed" else question
+    )
 
 
 def about_of(session: Session, question: Question) -> str:

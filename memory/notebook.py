@@ -314,8 +314,9 @@ class Notebook(Calls):
 
     # Blocks of confirm text
 
-    def open_block(self, run: str, unit: Unit, side: str, *, limit: int = 3) -> int | None:
-        """The next fresh confirm block for a unit and side, recorded as opened; None when all have been used.
+    def open_block(self, run: str, unit: Unit, side: str, *, limit: int = 3, but: int | None = None) -> int | None:
+        """The next fresh confirm block for a unit and side, recorded as opened; None when all have been used. but: one that
+        is not taken, since what is to be tested was chosen by it.
 
         The prompts of a circuit's test do not come from a corpus, so that another corpus makes none of them fresh.
         """
@@ -324,13 +325,12 @@ class Notebook(Calls):
             key = {"unit": self._unit(run, unit), "side": side, "corpus": row["corpus"]}
             same = ("unit", "side") if side == "circuit" else ("unit", "side", "corpus")
             where = [schema.block_opened.c[name] == key[name] for name in same]
-            used = self._db.execute(
-                sa.select(sa.func.count()).select_from(schema.block_opened).where(*where)
-            ).scalar_one()
-            if used >= limit:
+            used = set(self._db.execute(sa.select(schema.block_opened.c.block).where(*where)).scalars())
+            block = next((one for one in range(limit) if one not in used and one != but), None)
+            if block is None:
                 return None
-            self._insert(schema.block_opened, {"id": new_id(), "run": run, **key, "block": used})
-            return int(used)
+            self._insert(schema.block_opened, {"id": new_id(), "run": run, **key, "block": block})
+            return block
 
 
 @functools.cache

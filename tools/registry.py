@@ -205,6 +205,7 @@ def tool(
 @cache
 def registry() -> dict[str, Tool]:
     """All tools by name."""
+    from neuronaut.tools.changes import diff  # noqa: F401
     from neuronaut.tools.circuits import compare, find, trial  # noqa: F401
     from neuronaut.tools.concepts import find as find_concepts  # noqa: F401
     from neuronaut.tools.concepts import held  # noqa: F401

@@ -330,6 +330,32 @@ class ToolMethods(abc.ABC):
         """
         return self.tool("describe_program", vocabulary=vocabulary, length=length, n=n, held_out=held_out, seed=seed)
 
+    def diff_models(
+        self, other: str, *, unit: str = "", k: int = 10, n_tokens: int = 4000, twins: int = 20, seed: int = 0
+    ) -> ToolOutput:
+        """What changed between the target and another checkpoint of it: tensors, heads and neurons, the residual stream by
+        layer, and
+        the output; each beside noise twins, the target plus normal noise of the norm of each tensor's change.
+
+        vector: largest change of one of a unit's vectors as a share of it. activation: root mean square change as a
+        share of the
+        activation's; write: of what the unit adds to the residual stream, as a share of what it added; both on the same
+        inputs, so
+        that nothing counts that earlier layers changed. times: write change beside the mean of the twins. p: of vectors
+        exact, of
+        the others by the tail of the twins, times all units; beyond: p < 0.001. kl: nats a token that the unit's change
+        alone,
+        put into the target, moves the output by, on text that it was not ranked by; null: the largest of the units that
+        twins
+        move most. Where a norm follows the MLP or attention, its scale is left out of write and kl.
+        Refuses equal weights, another architecture, another tokenizer, weights that lie in no folder.
+
+        The other checkpoint by its name. unit: a neuron or head whose row is wanted too; k: rows; n_tokens: of explore
+        text,
+        half to rank by and half to measure on; twins: checkpoints made of noise.
+        """
+        return self.tool("diff_models", other=other, unit=unit, k=k, n_tokens=n_tokens, twins=twins, seed=seed)
+
     def find_circuit(
         self,
         task: str,

@@ -91,6 +91,11 @@ class TransformerLensTarget(WeightVectors):
             self._refuse_strange_layer(number)
 
     @property
+    def folder(self) -> ModelFolder:
+        """Where its files lie."""
+        return self._folder
+
+    @property
     def dictionaries(self) -> Mapping[str, Dictionary]:
         """Those that were added."""
         return self._dictionaries

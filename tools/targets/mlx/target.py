@@ -99,6 +99,11 @@ class MlxTarget:
                 )
 
     @property
+    def folder(self) -> ModelFolder:
+        """Where its files lie."""
+        return self._folder
+
+    @property
     def dictionaries(self) -> Mapping[str, Dictionary]:
         """Those that were added."""
         return self._features.dictionaries
