@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from neuronaut.agent.scores.table import score_lines
+from neuronaut.agent.story_lines import story_lines
 from neuronaut.agent.tool_output import result_lines
 from neuronaut.agent.view import visible
 from neuronaut.tools.measurements import Measurement
@@ -185,4 +186,5 @@ _LINES: dict[str, Callable[[Payload, Payload], Iterator[str]]] = {
     "top_examples": _strongest,
     "head_scores": _head_scores,
     "importance": _importance,
+    "prediction_story": story_lines,
 }

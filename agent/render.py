@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from neuronaut.agent.answer import ORDER
 from neuronaut.agent.cost import asked
+from neuronaut.agent.known import known_line
 from neuronaut.agent.view import visible
 from neuronaut.tools.units import Unit
 
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
 
 STYLES = {"SUPPORTED": "bold green", "PARTIAL": "yellow", "UNRESOLVED": "magenta", "REFUTED": "red", "ABSTAINED": "dim",
           "MEASURED": "cyan"}  # fmt: skip
-BUILT_IN = ("grammar", "design effects", "design attention", "design losses", "pruning", "revision", "the question")
+BUILT_IN = ("grammar", "design effects", "design attention", "design losses", "pruning", "revision", "the question",
+            "direct attribution")  # fmt: skip
 EVERYTHING_HOLDS = "all conditions hold"
 SHOWN_PROPOSALS = 4
+SHOWN_KNOWN = 12
 COLUMN, PIPED_WIDTH = 12, 120
 HEAD_DIGITS = 16
 
@@ -88,6 +91,13 @@ def _rows(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
         for line in found["lines"]:
             body.append(f"\n{visible(line)}", style="dim")
         yield Text("MEASURED", style=STYLES["MEASURED"]), body
+    for known in answer["known"][:SHOWN_KNOWN]:
+        yield Text("known", style="dim"), Text(visible(known_line(known)))
+    if len(answer["known"]) > SHOWN_KNOWN:
+        yield (
+            Text("known", style="dim"),
+            Text(f"and {len(answer['known']) - SHOWN_KNOWN} more claims: --json lists them"),
+        )
     if words := answer["words"]:
         yield from _in_words(words)
     for note in answer["notes"]:

@@ -215,6 +215,7 @@ def registry() -> dict[str, Tool]:
         heads,
         lens,
         mistakes,
+        story,
         tuned_lens,
         weights,
     )

@@ -600,6 +600,53 @@ class ToolMethods(abc.ABC):
             seed=seed,
         )
 
+    def prediction_story(
+        self,
+        text: str,
+        *,
+        answer: str = "",
+        rival: str = "",
+        lens: Literal["plain", "tuned"] = "plain",
+        k: int = 8,
+        n_texts: int = 32,
+        seed: int = 0,
+    ) -> ToolOutput:
+        """How the model comes to what it says after a text: from which layer on the answer leads, at which layer its
+        margin over a
+        rival changes most, and how much the embedding and every head, MLP and neuron adds to that margin.
+
+        on_top_plain, on_top_tuned: the first row (0: the embedding, L: behind the last of L layers) from which on the
+        answer is the
+        likeliest token to the end, by the last norm and the unembedding, and after the map of the tuned lens; null: the
+        median over
+        explore tokens, percentile among them. margin: logits of the answer less the rival's; with the biases the parts
+        add up to it
+        (before a soft cap), the scale of the last norm being taken as it is. layer_most, part_most: the layer (heads
+        and MLP) and
+        the part that add most to it; null: how far the farthest of all strays from what it adds on average to the same
+        margin, at
+        99 % of the places of other explore text at which the model says neither; what adds no more than so much decides
+        nothing.
+        without: nats by which the answer's log-probability falls when a part carries what it carries on other text,
+        total effect.
+        tokens: the same of every place of the text, for what the model says there.
+        Refuses: answers that are no single tokens or equal; `tuned` before it was trained; a model whose output is not
+        its last norm
+        and its unembedding.
+        Source: nostalgebraist 2020, "interpreting GPT: the logit lens"; Belrose et al. 2023, arXiv:2303.08112; Elhage
+        et al. 2021
+        (direct attribution).
+
+        The text, a single token that follows it ("": the model's own; a leading space may be left out), and the one
+        against which it is
+        held ("": the likeliest other one). lens: `tuned` stands beside the plain one, after `tune_lens` has trained it.
+        k: parts and
+        neurons. n_texts: of other explore text.
+        """
+        return self.tool(
+            "prediction_story", text=text, answer=answer, rival=rival, lens=lens, k=k, n_texts=n_texts, seed=seed
+        )
+
     def promoted_tokens(self, unit: str, *, k: int = 10) -> ToolOutput:
         """Tokens that the write vector of a neuron or feature promotes and suppresses directly (direct logit attribution):
         logits per unit
@@ -738,13 +785,17 @@ class ToolMethods(abc.ABC):
         return self.tool("top_examples", unit=unit, k=k, context=context, band=band, seed=seed)
 
     def tune_lens(self, *, n_tokens: int = 16384, steps: int = 250, again: bool = False, seed: int = 0) -> ToolOutput:
-        """How far the tuned lens of each layer is from the model's output, beside the plain lens; it is trained on explore
-        text
-        and kept for `logit_lens`.
+        """How far the tuned lens of each layer is from the model's output, beside the plain lens and a lens that knows no
+        token; it
+        is trained on explore text and kept for `logit_lens` and `prediction_story`.
 
         kl_tuned: KL(model's output ‖ lens) in nats, mean over layers and tokens of explore documents that it was
         neither trained
-        nor stopped on; its null is the plain lens there. Of the documents 80 % train, 10 % stop, 10 % are measured.
+        nor stopped on; its null is the plain lens there. kl_shuffled: the same of a lens that was trained in the same
+        way on outputs of
+        other tokens: it can learn how likely tokens are at all, and nothing else. Of the documents 80 % train, 10 %
+        stop, 10 % are
+        measured. sha256: of the maps that are kept.
         Refuses: fewer than 20 explore documents; a model whose output is not its last norm and its unembedding.
         Source: Belrose et al. 2023, arXiv:2303.08112.
 
