@@ -13,7 +13,7 @@ TOLD = ("SUPPORTED", "PARTIAL")
 
 def units_met(experiments: Iterable[dict[str, Any]]) -> list[str]:
     """The addresses of the units that experiments name as theirs, each once."""
-    tools = ("prediction_story",)
+    tools = ("prediction_story", "describe_heads")
     found = (one["result"]["payload"].get("units", []) for one in experiments if one["tool"] in tools)
     return list(dict.fromkeys(address for some in found for address in some))
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from neuronaut.agent.head_lines import head_lines
 from neuronaut.agent.scores.table import score_lines
 from neuronaut.agent.story_lines import story_lines
 from neuronaut.agent.tool_output import result_lines
@@ -180,6 +181,7 @@ def _compare_circuits(payload: Payload, metrics: Payload) -> Iterator[str]:
 _LINES: dict[str, Callable[[Payload, Payload], Iterator[str]]] = {
     "attention_on": _attention_on,
     "compare_circuits": _compare_circuits,
+    "describe_heads": head_lines,
     "find_circuit": _find_circuit,
     "logit_lens": _logit_lens,
     "test_circuit": _test_circuit,

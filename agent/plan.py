@@ -22,6 +22,8 @@ def steps_of(question: Question, *, fast: bool) -> dict[str, Step]:
             return {question.tool: partial(causes.look, question=question)}
         case "kind":
             return {f"{question.kind} heads": partial(causes.heads_of_kind, question=question)}
+        case "every":
+            return {"heads": causes.every_head}
         case "matter":
             return {"prompt": partial(causes.what_matters, question=question)}
         case "why":

@@ -10,13 +10,13 @@ from neuronaut.tools.predicates.text import parse_text
 from neuronaut.tools.predicates.tree import simplify
 from neuronaut.tools.units import Unit
 
-Intent = Literal["explain", "kind", "matter", "why", "story", "circuit", "compare", "look"]
+Intent = Literal["explain", "kind", "every", "matter", "why", "story", "circuit", "compare", "look"]
 HeadKind = Literal["previous", "current", "first", "duplicate", "induction", "copying", "successor"]
 Parts = Literal["neurons", "heads", "components"]
 
 CAN_ASK = (
     'ask about one neuron or head ("what does neuron 8.481 do"), a feature ("what does feature sae:NAME/12 do"), '
-    'a kind of head ("which heads are induction heads"), '
+    'a kind of head ("which heads are induction heads") or all of them ("describe every head"), '
     "a prompt (\"which heads matter for 'PROMPT'\", \"why does the model say ' X' after 'PROMPT'\", "
     "\"how does the model come to ' X' after 'PROMPT'\"), "
     'a task ("find the circuit for TASK", "compare the circuits of TASK and TASK"), give a hypothesis of your own '
@@ -76,6 +76,11 @@ _WHY = re.compile(
 _STORY = re.compile(
     r"\b(?:how\b.*?\b(?:come|comes|came|get|gets|got|arrive|arrives)\s+(?:up\s+with|to|at)|how\b.*?\bdecides?\s+(?:on|for)|"
     r"which\s+layers?\b.*?\bdecides?(?:\s+(?:on|for))?|story\s+of)\b\s*(?:say(?:ing)?\s+)?(.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_EVERY = re.compile(
+    r"\b(?:describe|list|explain|what\s+do(?:es)?|(?:table|dictionary)\s+of)\b.*\b(?:(?:every|each)\s+(?:attention\s+)?head|"
+    r"(?:all|the)\s+(?:of\s+the\s+)?(?:attention\s+)?heads)\b|\bhead\s+dictionary\b",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -218,6 +223,11 @@ def _answer_and_prompt(text: str, rest: str, example: str) -> tuple[str, str]:
     return "" if answer in ("this", "that", "so", "what it says", "its answer") else answer, prompt
 
 
+def _about_every_head(text: str) -> Question | None:
+    named = any(re.search(rf"\b(?:{words})\b", text, re.IGNORECASE) for _, words in _KINDS)
+    return None if _EVERY.search(text) is None or named or _names_a_unit(text) else Question(text, "every")
+
+
 def _about_a_kind(text: str) -> Question | None:
     if not re.search(r"\bheads\b", text, re.IGNORECASE) or _NAMED_HEAD.search(text):
         return None
@@ -229,7 +239,7 @@ def _about_a_kind(text: str) -> Question | None:
 
 
 READINGS = (
-    _by_a_tool, _about_a_claim, _about_a_circuit, _about_a_prompt, _about_a_reason, _about_a_story, _about_a_kind
+    _by_a_tool, _about_a_claim, _about_a_circuit, _about_a_prompt, _about_a_reason, _about_a_story, _about_every_head, _about_a_kind
 )  # fmt: skip
 
 

@@ -211,6 +211,7 @@ def registry() -> dict[str, Tool]:
         card,
         decompose,
         examples,
+        head_dictionary,
         head_tokens,
         heads,
         lens,

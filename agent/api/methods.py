@@ -238,6 +238,41 @@ class ToolMethods(abc.ABC):
             seed=seed,
         )
 
+    def describe_heads(
+        self, *, n_windows: int = 64, embedding: Literal["token", "mlp0"] = "mlp0", seed: int = 0
+    ) -> ToolOutput:
+        """Every head of the model in one table: where it looks (the best claim about keys on one half of some explore
+        text, its counts on
+        the other half), what it writes by its weights, what changes without it, and a description of those for which
+        all of it holds.
+
+        share: of the queries with a named key that look at it (more than 0.3 of their attention, and the largest apart
+        from the first
+        token); null: 40 heads with random weights, as sharp. copying: mean share of the other tokens' logits below the
+        token's own (OV
+        circuit); eigen: sum of the eigenvalues of the OV circuit between tokens over that of their sizes, 1 copies, -1
+        suppresses;
+        nulls: the same with the outputs permuted, mean and spread of 20. successor: share of tokens of an order of
+        which the next gets
+        the largest logit; null: chance. effect: nats (KL) by which what is said changes at those queries when the head
+        carries what it
+        carries elsewhere; median_effect: of all heads, each at its own. A head is described where the share's lower
+        bound is at least
+        0.6 and that of the attention off the first token 0.5, random tokens keep it at 0.6 (unless it names tokens), it
+        is above
+        95 % of random heads, and the effect's lower bound is at least 0.02 nats.
+        These are descriptions from explore text, no tested claims: `neuronaut label --kind head` tests one for each
+        head.
+        Refuses: fewer than 8 windows of text.
+        Source: Elhage et al. 2021, A Mathematical Framework for Transformer Circuits; Gould et al. 2023,
+        arXiv:2312.09230.
+
+        n_windows: of explore text, half of them to choose what is said of a head, half to measure it. embedding: what
+        stands for a
+        token in the scores of weights, itself or with the first MLP's answer to it.
+        """
+        return self.tool("describe_heads", n_windows=n_windows, embedding=embedding, seed=seed)
+
     def describe_program(
         self,
         *,
@@ -625,8 +660,9 @@ class ToolMethods(abc.ABC):
         and MLP) and
         the part that add most to it; null: how far the farthest of all strays from what it adds on average to the same
         margin, at
-        99 % of the places of other explore text at which the model says neither; what adds no more than so much decides
-        nothing.
+        99 % of the places of other explore text at which the model says neither, or a twentieth of the margin if that
+        is more: what
+        strays no farther decides nothing, and is not named.
         without: nats by which the answer's log-probability falls when a part carries what it carries on other text,
         total effect.
         tokens: the same of every place of the text, for what the model says there.

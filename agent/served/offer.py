@@ -20,7 +20,7 @@ from neuronaut.tools.units import Unit
 
 # Tools that change nothing in the model and keep nothing: what is not named here needs leave.
 _LOOKS = """
-    activations_on attention_on capture decompose head_scores head_tokens logit_lens mistakes model_card
+    activations_on attention_on capture decompose describe_heads head_scores head_tokens logit_lens mistakes model_card
     prediction_story promoted_tokens tasks token_table top_examples weights_of
 """
 LOOKS = frozenset(_LOOKS.split())
@@ -35,7 +35,7 @@ class Ask(Wanted):
     """Answer one question by registered hypotheses that are tested on unseen text and judged by code. Takes from seconds to
     minutes.
 
-    what does neuron L.I do, what does head L.I do, what does feature sae:NAME/I do, which heads are KIND heads,
+    what does neuron L.I do, what does head L.I do, what does feature sae:NAME/I do, which heads are KIND heads, describe every head,
     which PARTS matter for 'PROMPT', why does the model say 'ANSWER' after 'PROMPT', how does the model come to 'ANSWER' after 'PROMPT',
     find the circuit for TASK, compare the circuits of TASK and TASK."""
 

@@ -34,7 +34,7 @@ class PredictionStoryArgs(ToolArgs):
     rival: str = ""
     lens: Literal["plain", "tuned"] = "plain"
     k: int = Field(default=8, ge=1, le=1000)
-    n_texts: int = Field(default=32, ge=4, le=1000)
+    n_texts: int = Field(default=32, ge=2, le=1000)
     seed: int = Field(default=0, ge=0)
 
 
