@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from neuronaut.agent.cost import Cost
+from neuronaut.agent.known import known_claims, units_met
 from neuronaut.agent.measured import looked, measured
 from neuronaut.agent.survivors import what_survived
 from neuronaut.agent.words import words_of
@@ -48,6 +49,7 @@ def answer_of(notebook: Notebook, run: str) -> dict[str, Any]:
             for o in queries.outcomes(notebook, run)
         ],
         "measured": _measured(done, looks_only=not units),
+        "known": known_claims(notebook, run, units_met(done)),
         "figures": [
             {"experiment": e["id"], "tool": e["tool"], **figure}
             for e in done

@@ -52,6 +52,15 @@ def heads_of_kind(session: Session, question: Question) -> None:
             heads.attends(session, unit)
 
 
+def every_head(session: Session) -> None:
+    """All heads in one table."""
+    found = session.experiment("describe_heads", {"seed": session.config.seed}, own=True).payload
+    session.say(
+        "look",
+        f"{found['described']} of {len(found['heads'])} heads described; those that the notebook knows are told beside",
+    )
+
+
 def what_matters(session: Session, question: Question) -> None:
     """The heads, MLPs or neurons that the answer to a prompt rests on."""
     args = {"prompt": question.prompt, "answer": question.answer, "parts": question.parts, "k": SHOWN_PARTS}

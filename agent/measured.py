@@ -6,8 +6,10 @@ from typing import Any
 
 from neuronaut.agent.change_lines import diff_models
 from neuronaut.agent.concept_lines import find_units, steer_concept, test_units
+from neuronaut.agent.head_lines import head_lines
 from neuronaut.agent.match_lines import match_units, test_matches
 from neuronaut.agent.scores.table import score_lines
+from neuronaut.agent.story_lines import story_lines
 from neuronaut.agent.tool_output import result_lines
 from neuronaut.agent.view import visible
 from neuronaut.tools.measurements import Measurement
@@ -183,6 +185,7 @@ _LINES: dict[str, Callable[[Payload, Payload], Iterator[str]]] = {
     "attention_on": _attention_on,
     "compare_circuits": _compare_circuits,
     "diff_models": diff_models,
+    "describe_heads": head_lines,
     "find_circuit": _find_circuit,
     "find_units": find_units,
     "steer_concept": steer_concept,
@@ -194,4 +197,5 @@ _LINES: dict[str, Callable[[Payload, Payload], Iterator[str]]] = {
     "match_units": match_units,
     "test_matches": test_matches,
     "importance": _importance,
+    "prediction_story": story_lines,
 }

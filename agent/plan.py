@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import assert_never
 
-from neuronaut.agent import causes, changes, circuits, concepts, heads, matching, reads, watching, writes
+from neuronaut.agent import causes, changes, circuits, concepts, heads, matching, reads, stories, watching, writes
 from neuronaut.agent.questions import Question
 from neuronaut.agent.session import Session
 from neuronaut.tools.units import Unit
@@ -22,10 +22,14 @@ def steps_of(question: Question, *, fast: bool) -> dict[str, Step]:
             return {question.tool: partial(causes.look, question=question)}
         case "kind":
             return {f"{question.kind} heads": partial(causes.heads_of_kind, question=question)}
+        case "every":
+            return {"heads": causes.every_head}
         case "matter":
             return {"prompt": partial(causes.what_matters, question=question)}
         case "why":
             return {"prompt": partial(causes.why, question=question)}
+        case "story":
+            return {"lens": stories.lens, "story": partial(stories.story, question=question)}
         case "circuit" | "compare":
             steps: dict[str, Step] = {
                 Unit.of_task(task).address: partial(circuits.circuit, task=task, positions=question.by_position)

@@ -11,16 +11,17 @@ from neuronaut.tools.predicates.tree import simplify
 from neuronaut.tools.units import Unit
 
 Intent = Literal[
-    "explain", "kind", "matter", "why", "circuit", "compare", "look", "concept", "match", "changed", "survived"
-]
+    "explain", "kind", "every", "matter", "why", "story", "circuit", "compare", "look", "concept", "match", "changed", "survived",
+]  # fmt: skip
 HeadKind = Literal["previous", "current", "first", "duplicate", "induction", "copying", "successor"]
 Parts = Literal["neurons", "heads", "components"]
 
 SHOWN = 300  # characters of a question that is not understood
 CAN_ASK = (
     'ask about one neuron or head ("what does neuron 8.481 do"), a feature ("what does feature sae:NAME/12 do"), '
-    'a kind of head ("which heads are induction heads"), '
-    "a prompt (\"which heads matter for 'PROMPT'\", \"why does the model say ' X' after 'PROMPT'\"), "
+    'a kind of head ("which heads are induction heads") or all of them ("describe every head"), '
+    "a prompt (\"which heads matter for 'PROMPT'\", \"why does the model say ' X' after 'PROMPT'\", "
+    "\"how does the model come to ' X' after 'PROMPT'\"), "
     'a task ("find the circuit for TASK", "compare the circuits of TASK and TASK"), labelled texts ("find units for the concept '
     'NAME", with --labels NAME=FILE.jsonl), another model ("match the units with NAME", "what changed in NAME", with --other NAME=FOLDER), earlier '
     'weights ("what survived of NAME"), '
@@ -93,6 +94,16 @@ _WHY = re.compile(
     r"\bwhy\b.*?\b(?:say|says|predicts?|writes?|outputs?|completes?|continues?|answers?)\b\s*(?:with\s+)?(.*)",
     re.IGNORECASE | re.DOTALL,
 )
+_STORY = re.compile(
+    r"\b(?:how\b.*?\b(?:come|comes|came|get|gets|got|arrive|arrives)\s+(?:up\s+with|to|at)|how\b.*?\bdecides?\s+(?:on|for)|"
+    r"which\s+layers?\b.*?\bdecides?(?:\s+(?:on|for))?|story\s+of)\b\s*(?:say(?:ing)?\s+)?(.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_EVERY = re.compile(
+    r"\b(?:describe|list|explain|what\s+do(?:es)?|(?:table|dictionary)\s+of)\b.*\b(?:(?:every|each)\s+(?:attention\s+)?head|"
+    r"(?:all|the)\s+(?:of\s+the\s+)?(?:attention\s+)?heads)\b|\bhead\s+dictionary\b",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -136,18 +147,7 @@ def parse_question(text: str, *, n_heads: int | None = None, d_mlp: int | None =
     text = text.strip()
     if not text:
         raise UserError(f"the question is empty: {CAN_ASK}")
-    for reading in (
-        _by_a_tool,
-        _about_a_claim,
-        _about_a_change,
-        _about_survivors,
-        _about_a_concept,
-        _about_matches,
-        _about_a_circuit,
-        _about_a_prompt,
-        _about_a_reason,
-        _about_a_kind,
-    ):
+    for reading in READINGS:
         if (question := reading(text)) is not None:
             return question
     return _about_a_unit(text, n_heads, d_mlp)
@@ -269,24 +269,44 @@ def _about_a_prompt(text: str) -> Question | None:
 
 def _about_a_reason(text: str) -> Question | None:
     match = _WHY.search(text)
-    if match is None or _NAMED_HEAD.search(text[: match.start(1)]) or _NAMED_NEURON.search(text[: match.start(1)]):
+    if match is None or _names_a_unit(text[: match.start(1)]):
         return None
-    quoted = _all_quoted(match[1])
+    answer, prompt = _answer_and_prompt(text, match[1], "why does the model say ' met' after 'After Mary and Lucy'")
+    return Question(text, "why", answer=answer, prompt=prompt)
+
+
+def _about_a_story(text: str) -> Question | None:
+    match = _STORY.search(text)
+    if match is None or _names_a_unit(text[: match.start(1)]):
+        return None
+    example = "how does the model come to ' met' after 'After Mary and Lucy'"
+    answer, prompt = _answer_and_prompt(text, match[1], example)
+    return Question(text, "story", answer=answer, prompt=prompt)
+
+
+def _names_a_unit(text: str) -> bool:
+    return any(named.search(text) is not None for named in (_NAMED_HEAD, _NAMED_NEURON))
+
+
+def _answer_and_prompt(text: str, rest: str, example: str) -> tuple[str, str]:
+    """What follows the words of a question about a prompt: the answer, "" for what the model says, and the prompt."""
+    quoted = _all_quoted(rest)
     if len(quoted) >= 2:
-        return Question(text, "why", answer=quoted[0], prompt=quoted[1])
-    said, _, prompt = match[1].partition(" after ") if " after " in match[1] else match[1].partition("after ")
+        return quoted[0], quoted[1]
+    said, _, prompt = rest.partition(" after ") if " after " in rest else rest.partition("after ")
     answer, prompt = _unquoted(said).strip(), _prompt_of(prompt)
     if not prompt:
-        raise UserError(
-            f"{text!r} names no prompt: write \"why does the model say ' met' after 'After Mary and Lucy'\""
-        )
+        raise UserError(f'{text!r} names no prompt: write "{example}"')
     if re.search(r"\b(?:and not|rather than|instead of)\b", answer):
         raise UserError(
             f"{answer!r} names two answers: ask about one; `neuronaut tool logit_lens` and `patch` take a wrong_answer"
         )
-    return Question(
-        text, "why", answer="" if answer in ("this", "that", "so", "what it says") else answer, prompt=prompt
-    )
+    return "" if answer in ("this", "that", "so", "what it says", "its answer") else answer, prompt
+
+
+def _about_every_head(text: str) -> Question | None:
+    named = any(re.search(rf"\b(?:{words})\b", text, re.IGNORECASE) for _, words in _KINDS)
+    return None if _EVERY.search(text) is None or named or _names_a_unit(text) else Question(text, "every")
 
 
 def _about_a_kind(text: str) -> Question | None:
@@ -297,6 +317,12 @@ def _about_a_kind(text: str) -> Question | None:
             return Question(text, "kind", kind=kind)
     kinds = ", ".join(kind for kind, _ in _KINDS)
     raise UserError(f"{text!r} names no kind of head: ask which heads are one of {kinds} heads")
+
+
+READINGS = (
+    _by_a_tool, _about_a_claim, _about_a_change, _about_survivors, _about_a_concept, _about_matches, _about_a_circuit, _about_a_prompt,
+    _about_a_reason, _about_a_story, _about_every_head, _about_a_kind,
+)  # fmt: skip
 
 
 def _about_a_unit(text: str, n_heads: int | None, d_mlp: int | None) -> Question:

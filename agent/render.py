@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from neuronaut.agent.answer import ORDER
 from neuronaut.agent.cost import asked
+from neuronaut.agent.known import known_line
 from neuronaut.agent.view import visible
 from neuronaut.tools.units import Unit
 
@@ -17,18 +18,11 @@ if TYPE_CHECKING:
 STYLES = {"SUPPORTED": "bold green", "PARTIAL": "yellow", "UNRESOLVED": "magenta", "REFUTED": "red", "ABSTAINED": "dim",
           "MEASURED": "cyan"}  # fmt: skip
 BECAME = {"survived": "bold green", "weakened": "yellow", "refuted": "red", "gone": "dim", "undecided": "magenta"}
-BUILT_IN = (
-    "grammar",
-    "design effects",
-    "design attention",
-    "design losses",
-    "pruning",
-    "revision",
-    "the question",
-    "an earlier run",
-)
+BUILT_IN = ("grammar", "design effects", "design attention", "design losses", "pruning", "revision", "the question",
+            "direct attribution", "an earlier run")  # fmt: skip
 EVERYTHING_HOLDS = "all conditions hold"
 SHOWN_PROPOSALS = 4
+SHOWN_KNOWN = 12
 COLUMN, PIPED_WIDTH = 12, 120
 HEAD_DIGITS = 16
 
@@ -102,6 +96,13 @@ def _rows(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
         yield from _survived(again)
     for other in answer.get("asked_of", []):
         yield from _asked_of(other)
+    for known in answer["known"][:SHOWN_KNOWN]:
+        yield Text("known", style="dim"), Text(visible(known_line(known)))
+    if len(answer["known"]) > SHOWN_KNOWN:
+        yield (
+            Text("known", style="dim"),
+            Text(f"and {len(answer['known']) - SHOWN_KNOWN} more claims: --json lists them"),
+        )
     if words := answer["words"]:
         yield from _in_words(words)
     for note in answer["notes"]:

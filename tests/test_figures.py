@@ -26,10 +26,12 @@ from neuronaut.tools.figures import (
     SVG,
     Arrow,
     Axes,
+    Bar,
     Figure,
     Node,
     Series,
     attention_map,
+    bars,
     curve,
     graph,
     heat_map,
@@ -60,6 +62,7 @@ def _all() -> list[Figure]:
         heat_map("grid", GRID, evil[:2], evil, axes),
         attention_map("attention", evil, np.tril(np.full((3, 3), 0.5)), axes),
         curve("curve", [Series(EVIL, [0, 1, 2], [1, np.nan, -1], [0, 0, -2], [2, 2, 0]), Series("b", [0], [3])], axes),
+        bars("bars", [Bar(name, 1.0 - i, -0.5, 0.5) for i, name in enumerate(evil)], axes),
         graph("graph", [Node(name, i, EVIL) for i, name in enumerate(evil)], [Arrow(evil[0], evil[2], -1, EVIL)], axes),
     ]
 
@@ -120,6 +123,18 @@ def test_layers_rise() -> None:
     assert figure.plotly is not None
     assert figure.plotly["data"][0]["z"] == [[1.0], [2.0]]
     assert "autorange" not in figure.plotly["layout"]["yaxis"]
+
+
+def test_bars_start_at_zero_and_stand_before_the_range_elsewhere() -> None:
+    figure = bars("bars", [Bar("a", 2.0, -1.0, 1.0), Bar("b", -1.0, 0.0, 0.5)], Axes(unit="logits"))
+    places = [(said, float(rect.get("x", "")), float(rect.get("width", ""))) for said, rect in _cells(figure)]
+    (first, low, wide), (_, zero, up), (_, none, _), (last, down, back) = places
+    assert (first, last) == ("a: 2, elsewhere -1 to 1", "b: -1, elsewhere 0 to 0.5")
+    assert up == pytest.approx(wide), "from 0 to 2 is as wide as from -1 to 1"
+    assert (low, zero) == pytest.approx((down, down + back)), "-1 and 0 are the same places in both rows"
+    assert none == pytest.approx(zero)
+    assert figure.plotly is not None
+    assert figure.plotly["data"][0]["x"] == [2.0, -1.0]
 
 
 def test_attention_to_keys_behind_the_query_is_not_drawn() -> None:
@@ -220,6 +235,7 @@ def test_nodes_stand_near_those_that_they_are_joined_to() -> None:
         (lambda: heat_map("../grid", GRID, ["a", "b"], ["x", "y", "z"], Axes()), "no name of a file"),
         (lambda: Series("s", [1], [1, 2]), "equally long"),
         (lambda: curve("curve", [Series("s", [1], [1])] * 7, Axes()), "told apart"),
+        (lambda: bars("bars", [], Axes()), "no bar"),
         (lambda: graph("graph", [Node("a", 0), Node("a", 1)], [], Axes()), "name of its own"),
         (lambda: graph("graph", [Node("a", 0)], [Arrow("a", "b", 1)], Axes()), "two nodes"),
     ],

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from neuronaut.tools.drawn.bars import Bar, bars_svg
 from neuronaut.tools.drawn.curves import DASHES, Series, curve_svg
 from neuronaut.tools.drawn.graphs import Arrow, Node, graph_svg
 from neuronaut.tools.drawn.grids import grid_svg
 from neuronaut.tools.drawn.svg import Axes, cut, shown
 
-__all__ = ["Arrow", "Axes", "Figure", "Node", "Series", "attention_map", "curve", "graph", "heat_map"]
+__all__ = ["Arrow", "Axes", "Bar", "Figure", "Node", "Series", "attention_map", "bars", "curve", "graph", "heat_map"]
 
 PLOTLY, SVG = "application/vnd.plotly.v1+json", "image/svg+xml"
 COLOURS = [[0.0, "#f0883e"], [0.5, "#ffffff"], [1.0, "#1f6feb"]]
@@ -100,6 +101,18 @@ def curve(name: str, series: Sequence[Series], axes: Axes) -> Figure:
         data.append(trace)
     layout = _layout(axes, x={}, y={}) | {"showlegend": len(series) > 1}
     return Figure(name, {"data": data, "layout": layout}, curve_svg(series, axes))
+
+
+def bars(name: str, rows: Sequence[Bar], axes: Axes) -> Figure:
+    """Named numbers as bars, the first on top, each with the range that it has elsewhere."""
+    if not rows:
+        raise ValueError("no bar to draw")
+    names, values = [_safe(row.name) for row in rows], _numbers([row.value for row in rows])
+    said = [[f"{row.low:.4g} to {row.high:.4g}"] for row in rows]
+    hovered = "%{y}: %{x:.4g}<br>elsewhere %{customdata[0]}<extra></extra>"
+    trace = {"type": "bar", "orientation": "h", "y": names, "x": values, "customdata": said, "hovertemplate": hovered}
+    layout = _layout(Axes(axes.title, axes.unit, axes.y, "", axes.notes), x={}, y={"autorange": "reversed"})
+    return Figure(name, {"data": [trace], "layout": layout}, bars_svg(rows, axes))
 
 
 def graph(name: str, nodes: Sequence[Node], arrows: Sequence[Arrow], axes: Axes) -> Figure:

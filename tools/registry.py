@@ -218,11 +218,13 @@ def registry() -> dict[str, Tool]:
         chat_tokens,
         decompose,
         examples,
+        head_dictionary,
         head_tokens,
         heads,
         in_generation,
         lens,
         mistakes,
+        story,
         tuned_lens,
         weights,
     )

@@ -7,6 +7,7 @@ import html
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from neuronaut.agent.known import known_line
 from neuronaut.agent.label.summary import facts_of
 from neuronaut.agent.view import visible
 
@@ -52,6 +53,7 @@ def answer_html(answer: "Answer") -> str:
         parts.append(
             f'<div style="margin:.4em 0">{badge("MEASURED")} {safe(found["title"])}<div style="{_DIM}">{lines}</div></div>'
         )
+    parts += [f'<div style="{_DIM}">known: {safe(known_line(known))}</div>' for known in answer.json["known"]]
     if words := answer.json["words"]:
         told = " ".join(one["text"] for one in words["sentences"])
         parts.append(

@@ -297,6 +297,41 @@ class ToolMethods(abc.ABC):
             seed=seed,
         )
 
+    def describe_heads(
+        self, *, n_windows: int = 64, embedding: Literal["token", "mlp0"] = "mlp0", seed: int = 0
+    ) -> ToolOutput:
+        """Every head of the model in one table: where it looks (the best claim about keys on one half of some explore
+        text, its counts on
+        the other half), what it writes by its weights, what changes without it, and a description of those for which
+        all of it holds.
+
+        share: of the queries with a named key that look at it (more than 0.3 of their attention, and the largest apart
+        from the first
+        token); null: 40 heads with random weights, as sharp. copying: mean share of the other tokens' logits below the
+        token's own (OV
+        circuit); eigen: sum of the eigenvalues of the OV circuit between tokens over that of their sizes, 1 copies, -1
+        suppresses;
+        nulls: the same with the outputs permuted, mean and spread of 20. successor: share of tokens of an order of
+        which the next gets
+        the largest logit; null: chance. effect: nats (KL) by which what is said changes at those queries when the head
+        carries what it
+        carries elsewhere; median_effect: of all heads, each at its own. A head is described where the share's lower
+        bound is at least
+        0.6 and that of the attention off the first token 0.5, random tokens keep it at 0.6 (unless it names tokens), it
+        is above
+        95 % of random heads, and the effect's lower bound is at least 0.02 nats.
+        These are descriptions from explore text, no tested claims: `neuronaut label --kind head` tests one for each
+        head.
+        Refuses: fewer than 8 windows of text.
+        Source: Elhage et al. 2021, A Mathematical Framework for Transformer Circuits; Gould et al. 2023,
+        arXiv:2312.09230.
+
+        n_windows: of explore text, half of them to choose what is said of a head, half to measure it. embedding: what
+        stands for a
+        token in the scores of weights, itself or with the first MLP's answer to it.
+        """
+        return self.tool("describe_heads", n_windows=n_windows, embedding=embedding, seed=seed)
+
     def describe_program(
         self,
         *,
@@ -758,6 +793,54 @@ class ToolMethods(abc.ABC):
             seed=seed,
         )
 
+    def prediction_story(
+        self,
+        text: str,
+        *,
+        answer: str = "",
+        rival: str = "",
+        lens: Literal["plain", "tuned"] = "plain",
+        k: int = 8,
+        n_texts: int = 32,
+        seed: int = 0,
+    ) -> ToolOutput:
+        """How the model comes to what it says after a text: from which layer on the answer leads, at which layer its
+        margin over a
+        rival changes most, and how much the embedding and every head, MLP and neuron adds to that margin.
+
+        on_top_plain, on_top_tuned: the first row (0: the embedding, L: behind the last of L layers) from which on the
+        answer is the
+        likeliest token to the end, by the last norm and the unembedding, and after the map of the tuned lens; null: the
+        median over
+        explore tokens, percentile among them. margin: logits of the answer less the rival's; with the biases the parts
+        add up to it
+        (before a soft cap), the scale of the last norm being taken as it is. layer_most, part_most: the layer (heads
+        and MLP) and
+        the part that add most to it; null: how far the farthest of all strays from what it adds on average to the same
+        margin, at
+        99 % of the places of other explore text at which the model says neither, or a twentieth of the margin if that
+        is more: what
+        strays no farther decides nothing, and is not named.
+        without: nats by which the answer's log-probability falls when a part carries what it carries on other text,
+        total effect.
+        tokens: the same of every place of the text, for what the model says there.
+        Refuses: answers that are no single tokens or equal; `tuned` before it was trained; a model whose output is not
+        its last norm
+        and its unembedding.
+        Source: nostalgebraist 2020, "interpreting GPT: the logit lens"; Belrose et al. 2023, arXiv:2303.08112; Elhage
+        et al. 2021
+        (direct attribution).
+
+        The text, a single token that follows it ("": the model's own; a leading space may be left out), and the one
+        against which it is
+        held ("": the likeliest other one). lens: `tuned` stands beside the plain one, after `tune_lens` has trained it.
+        k: parts and
+        neurons. n_texts: of other explore text.
+        """
+        return self.tool(
+            "prediction_story", text=text, answer=answer, rival=rival, lens=lens, k=k, n_texts=n_texts, seed=seed
+        )
+
     def promoted_tokens(self, unit: str, *, k: int = 10) -> ToolOutput:
         """Tokens that the write vector of a neuron or feature promotes and suppresses directly (direct logit attribution):
         logits per unit
@@ -896,13 +979,17 @@ class ToolMethods(abc.ABC):
         return self.tool("top_examples", unit=unit, k=k, context=context, band=band, seed=seed)
 
     def tune_lens(self, *, n_tokens: int = 16384, steps: int = 250, again: bool = False, seed: int = 0) -> ToolOutput:
-        """How far the tuned lens of each layer is from the model's output, beside the plain lens; it is trained on explore
-        text
-        and kept for `logit_lens`.
+        """How far the tuned lens of each layer is from the model's output, beside the plain lens and a lens that knows no
+        token; it
+        is trained on explore text and kept for `logit_lens` and `prediction_story`.
 
         kl_tuned: KL(model's output ‖ lens) in nats, mean over layers and tokens of explore documents that it was
         neither trained
-        nor stopped on; its null is the plain lens there. Of the documents 80 % train, 10 % stop, 10 % are measured.
+        nor stopped on; its null is the plain lens there. kl_shuffled: the same of a lens that was trained in the same
+        way on outputs of
+        other tokens: it can learn how likely tokens are at all, and nothing else. Of the documents 80 % train, 10 %
+        stop, 10 % are
+        measured. sha256: of the maps that are kept.
         Refuses: fewer than 20 explore documents; a model whose output is not its last norm and its unembedding.
         Source: Belrose et al. 2023, arXiv:2303.08112.
 

@@ -10,6 +10,7 @@ from typing import Any
 from neuronaut.agent.api.answers import Answer, Claim
 from neuronaut.agent.exporting.markdown import code, plain, table
 from neuronaut.agent.exporting.run import say
+from neuronaut.agent.known import known_line
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import Place, default_place
@@ -92,6 +93,9 @@ def sections_of(answer: Answer, run: dict[str, Any]) -> Iterator[Section]:
         yield Section("What else was said of it", "\n".join(_else(answer)))
     for found in answer.json["measured"]:
         yield Section(f"Measured: {plain(found['title'])}", "\n\n".join(plain(line) for line in found["lines"]))
+    if known := answer.json["known"]:
+        lines = "\n".join(f"- {plain(known_line(one))}" for one in known)
+        yield Section("What the notebook held about these units before", lines)
     if words := answer.json["words"]:
         told = " ".join(plain(one["text"]) for one in words["sentences"])
         yield Section("In words", f"{told}\n\nTold by {plain(words['author'])}; each sentence cites its evidence.")

@@ -137,6 +137,7 @@ def answer(notebook: Notebook, run: str) -> Row:
     names = (
         "outcomes",
         "measured",
+        "known",
         "unexplained",
         "survive",
         "cost",

@@ -20,8 +20,8 @@ from neuronaut.tools.units import Unit
 
 # Tools that change nothing in the model and keep nothing: what is not named here needs leave.
 _LOOKS = """
-    activations_on attention_on capture decompose head_scores head_tokens logit_lens mistakes model_card promoted_tokens tasks
-    token_table top_examples weights_of
+    activations_on attention_on capture decompose describe_heads head_scores head_tokens logit_lens mistakes model_card
+    prediction_story promoted_tokens tasks token_table top_examples weights_of
 """
 LOOKS = frozenset(_LOOKS.split())
 WITH_TEXT = {
@@ -35,8 +35,9 @@ class Ask(Wanted):
     """Answer one question by registered hypotheses that are tested on unseen text and judged by code. Takes from seconds to
     minutes.
 
-    what does neuron L.I do, what does head L.I do, what does feature sae:NAME/I do, which heads are KIND heads, which PARTS matter
-    for 'PROMPT', why does the model say 'ANSWER' after 'PROMPT', find the circuit for TASK, compare the circuits of TASK and TASK."""
+    what does neuron L.I do, what does head L.I do, what does feature sae:NAME/I do, which heads are KIND heads, describe every head,
+    which PARTS matter for 'PROMPT', why does the model say 'ANSWER' after 'PROMPT', how does the model come to 'ANSWER' after 'PROMPT',
+    find the circuit for TASK, compare the circuits of TASK and TASK."""
 
     question: str = Field(min_length=1, max_length=1_000, description="in one of these forms")
     fast: bool = Field(default=False, description="one side only: of a neuron when it fires, of a head where it looks")

@@ -112,6 +112,11 @@ class HeadWeights:
 
         Source: Elhage et al. 2021, A Mathematical Framework for Transformer Circuits.
         """
+        values, said = self.ov_factors(sources, outputs)
+        return values @ said
+
+    def ov_factors(self, sources: Sequence[int], outputs: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """(n_heads, n_sources, d_head) and (n_heads, d_head, n_outputs), whose product is `ov`."""
         target, weights = self.target, self.target.attention_weights(self.layer)
         x = token_inputs(target, sources, self.embedding, self.layer) * target.attention_norm_gain(self.layer)
         values = torch.einsum("nm,hmd->hnd", x, weights.W_V)
@@ -120,7 +125,7 @@ class HeadWeights:
         said = target.unembed[:, list(outputs)] * target.final_norm_gain()[:, None]
         if target.spec.norm == "layernorm":
             said = said - said.mean(dim=0)  # the same as a centred residual
-        return values @ (weights.W_O * gain @ said)
+        return values, weights.W_O * gain @ said
 
     def qk(self, head: int, queries: Sequence[int], keys: Sequence[int]) -> Tensor:
         """(n_queries, n_keys) attention scores of one head by the tokens alone; positions, rotary ones too, and norms of

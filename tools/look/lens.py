@@ -55,7 +55,7 @@ def logit_lens(context: ToolContext, args: LogitLensArgs) -> ToolResult:
     ids = to_ids(tokens)
     position = _position(args.position, ids.shape[1])
     answers = _answers(target, args)
-    lens = _lens(context) if args.lens == "tuned" else None
+    lens = trained_lens(context) if args.lens == "tuned" else None
     logits, said = predictions(target, ids, lens), Attribution.of(target, ids, position)
     here = logits[:, position]
     columns = answers or [int(here[-1].argmax())]
@@ -173,7 +173,8 @@ def _answers(target: TargetModel, args: LogitLensArgs) -> list[int]:
     return [token_id(target, text) for text in (args.answer, args.wrong_answer) if text is not None]
 
 
-def _lens(context: ToolContext) -> TunedLens:
+def trained_lens(context: ToolContext) -> TunedLens:
+    """The tuned lens of a target and a corpus. Refuses where none is trained."""
     lens = kept_lens(context)
     if lens is None:
         raise ToolRefused(

@@ -26,13 +26,14 @@ from neuronaut.tools.stats import document_weights
 from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.tokens import Tokens
 
-VERSION = 1
+VERSION = 2
 MOST_BYTES = 512 << 20  # of residuals that are held
 BATCH = 256  # tokens of a step
 RATE = 3e-3
 PATIENCE = 3  # looks at the stopping text without a better layer
 LOOK_EVERY = 25  # steps
 MIN_DOCUMENTS = 20
+LENSES = ("tuned", "plain", "shuffled")
 
 
 class TuneLensArgs(ToolArgs):
@@ -72,6 +73,11 @@ class Residuals:
         """Those of some documents."""
         kept = torch.from_numpy(np.flatnonzero(np.isin(self.documents, documents)))
         return Residuals(self.before[:, kept], self.last[kept], self.documents[kept.numpy()])
+
+    def shuffled(self, seed: int) -> "Residuals":
+        """Each token with the output of another one: what a lens that is trained on them knows of no token in particular."""
+        order = torch.randperm(len(self.last), generator=torch.Generator().manual_seed(seed))
+        return Residuals(self.before, self.last[order], self.documents)
 
 
 def residuals_of(target: TargetModel, tokens: Tokens) -> Residuals:
@@ -158,11 +164,13 @@ def kept_lens(context: ToolContext) -> TunedLens | None:
 
 @tool("tune_lens")
 def tune_lens(context: ToolContext, args: TuneLensArgs) -> ToolResult:
-    """How far the tuned lens of each layer is from the model's output, beside the plain lens; it is trained on explore text
-    and kept for `logit_lens`.
+    """How far the tuned lens of each layer is from the model's output, beside the plain lens and a lens that knows no token; it
+    is trained on explore text and kept for `logit_lens` and `prediction_story`.
 
     kl_tuned: KL(model's output ‖ lens) in nats, mean over layers and tokens of explore documents that it was neither trained
-    nor stopped on; its null is the plain lens there. Of the documents 80 % train, 10 % stop, 10 % are measured.
+    nor stopped on; its null is the plain lens there. kl_shuffled: the same of a lens that was trained in the same way on outputs of
+    other tokens: it can learn how likely tokens are at all, and nothing else. Of the documents 80 % train, 10 % stop, 10 % are
+    measured. sha256: of the maps that are kept.
     Refuses: fewer than 20 explore documents; a model whose output is not its last norm and its unembedding.
     Source: Belrose et al. 2023, arXiv:2303.08112.
     """
@@ -174,14 +182,18 @@ def tune_lens(context: ToolContext, args: TuneLensArgs) -> ToolResult:
         tensors = {"turn": lens.turn.contiguous(), "shift": lens.shift.contiguous()}
         write_whole(lens_file(context), save(tensors, metadata={"report": json.dumps(lens.report)}))
     report = lens.report
-    low, high = report["interval"]
-    tuned, plain = (float(np.mean([row[name] for row in report["layers"]])) for name in ("tuned", "plain"))
-    measurement = Measurement("kl_tuned", tuned, "nats a token", report["documents"], (low, high), null_value=plain)
+    mean = {name: float(np.mean([row[name] for row in report["layers"]])) for name in LENSES}
+    found = [
+        Measurement(
+            f"kl_{name}", mean[name], "nats a token", report["documents"], tuple(report["intervals"][name]), null
+        )
+        for name, null in (("tuned", mean["plain"]), ("shuffled", None))
+    ]
     layers = [row["before"] for row in report["layers"]]
-    lines = [Series(name, layers, [row[name] for row in report["layers"]]) for name in ("tuned", "plain")]
+    lines = [Series(name, layers, [row[name] for row in report["layers"]]) for name in LENSES]
     axes = Axes("Divergence from the model's output", "layer before which the residual is read", "KL", "nats a token")
-    payload = {name: report[name] for name in ("steps", "train_tokens", "layers")}
-    return ToolResult((measurement,), payload, figures=(curve("tuned_lens", lines, axes),))
+    payload = {name: report[name] for name in ("steps", "train_tokens", "sha256", "layers")}
+    return ToolResult(tuple(found), payload, figures=(curve("tuned_lens", lines, axes),))
 
 
 def _trained(context: ToolContext, args: TuneLensArgs) -> TunedLens:
@@ -191,17 +203,32 @@ def _trained(context: ToolContext, args: TuneLensArgs) -> TunedLens:
     residuals = residuals_of(target, context.sample("explore", n_tokens))
     learn, stop, unseen = _parted(residuals, args.seed)
     lens = train(readout, learn, stop, steps=args.steps, seed=args.seed)
-    tuned, plain = divergences(readout, unseen, lens), divergences(readout, unseen, None)
-    numbers = np.unique(unseen.documents, return_inverse=True)[1]
-    sums, sizes = np.bincount(numbers, weights=tuned.mean(dim=0).double().numpy()), np.bincount(numbers)
+    other = train(readout, learn.shuffled(args.seed), stop.shuffled(args.seed), steps=args.steps, seed=args.seed)
+    far = {name: divergences(readout, unseen, one) for name, one in zip(LENSES, (lens, None, other), strict=True)}
+    rows = [
+        {"before": layer} | {name: round(float(found[layer].mean()), 5) for name, found in far.items()}
+        for layer in range(spec.n_layers)
+    ]
+    said = {
+        "train_tokens": len(learn.documents),
+        "documents": len(np.unique(unseen.documents)),
+        "sha256": _sha256(lens),
+    }
+    intervals = {name: _interval(found, unseen.documents) for name, found in far.items()}
+    return TunedLens(lens.turn, lens.shift, {**lens.report, **said, "intervals": intervals, "layers": rows})
+
+
+def _interval(far: Tensor, documents: NDArray[np.int64]) -> list[float]:
+    """95 % bootstrap over documents of the mean over layers. far: (n_layers, n)."""
+    numbers = np.unique(documents, return_inverse=True)[1]
+    sums, sizes = np.bincount(numbers, weights=far.mean(dim=0).double().numpy()), np.bincount(numbers)
     drawn = document_weights(len(sums), 0)
     low, high = np.quantile((drawn @ sums) / np.maximum(drawn @ sizes, 1), [0.025, 0.975])
-    rows = [
-        {"before": layer, "tuned": round(float(a), 5), "plain": round(float(b), 5)}
-        for layer, (a, b) in enumerate(zip(tuned.mean(dim=1), plain.mean(dim=1), strict=True))
-    ]
-    said = {"train_tokens": len(learn.documents), "documents": len(sums), "interval": [float(low), float(high)]}
-    return TunedLens(lens.turn, lens.shift, {**lens.report, **said, "layers": rows})
+    return [float(low), float(high)]
+
+
+def _sha256(lens: TunedLens) -> str:
+    return hashlib.sha256(lens.turn.numpy().tobytes() + lens.shift.numpy().tobytes()).hexdigest()
 
 
 def _parted(residuals: Residuals, seed: int) -> Iterator[Residuals]:
