@@ -70,7 +70,7 @@ def _without(told: Told, parts: Sequence[str], tokens: Tokens) -> dict[str, floa
     if len(rows) < WITHOUT_TEXTS or not asked:
         return {}
     texts = torch.from_numpy(tokens.ids[rows, :n_pos]).long()
-    drops = Prompted(told.target, told.ids, told.pair[:1], texts, texts).drops(list(asked.values()), texts)
+    drops = Prompted(told.target, "", told.ids, told.pair[:1], texts, texts).drops(list(asked.values()), texts)
     return dict(zip(asked, drops.mean(axis=1).round(4).tolist(), strict=True))
 
 
