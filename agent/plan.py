@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import assert_never
 
-from neuronaut.agent import causes, circuits, heads, reads, writes
+from neuronaut.agent import causes, circuits, dreams, heads, reads, writes
 from neuronaut.agent.questions import Question
 from neuronaut.agent.session import Session
 from neuronaut.tools.units import Unit
@@ -34,6 +34,10 @@ def steps_of(question: Question, *, fast: bool) -> dict[str, Step]:
             if question.intent == "compare":
                 steps["comparison"] = partial(circuits.compare, tasks=question.tasks)
             return steps
+        case "dream":
+            step: dict[str, Step] = {"dream": partial(dreams.dream, question=question)}
+            unit = question.unit
+            return step if unit is None else step | {f"{unit.address} reads": partial(reads.answer, unit=unit)}
         case _ as never:
             assert_never(never)
 

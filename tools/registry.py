@@ -204,6 +204,7 @@ def tool(
 def registry() -> dict[str, Tool]:
     """All tools by name."""
     from neuronaut.tools.circuits import compare, find, trial  # noqa: F401
+    from neuronaut.tools.dreams import dream  # noqa: F401
     from neuronaut.tools.intervene import ablate, attribution, effects, importance, patch, path, steer, swap  # noqa: F401  the tools register themselves
     from neuronaut.tools.look import (  # noqa: F401
         beside,
