@@ -24,11 +24,11 @@ ABOVE = 95  # percentile among the null aims from which on a dream says somethin
 
 
 class DreamArgs(ToolArgs):
-    """What is dreamt of: a unit, or the logit of `answer` less that of `wrong_answer` (single tokens); all at the last token.
+    """A unit, or the logit of `answer` less that of `wrong_answer` (single tokens); all at the last token of a prompt.
 
-    length: tokens of a prompt. A search ends after its steps or its forward passes, whichever comes first; population, children,
-    keep, beginnings: prices of a nat, swaps of each member a step, candidates a place, beginnings. nulls: null aims, on
-    each of which the same search is done; so the whole takes about nulls + 3 times the forward passes.
+    length: tokens of a prompt. steps, forwards: a search ends after so many, whichever comes first. population: prices
+    of a nat. children: swaps of each member a step. keep: candidates a place. beginnings: searches that are begun apart.
+    nulls: null aims, on each of which the same search is done: the whole takes about nulls + 3 times the forwards.
     """
 
     example: ClassVar = {"unit": "8.481", "forwards": 200, "nulls": 2}
@@ -97,13 +97,14 @@ def _some(found: Found) -> Prompts:
 
 @tool("dream")
 def dream(context: ToolContext, args: DreamArgs) -> ToolResult:
-    """Synthetic prompts that drive a unit, or a difference of logits, at their last token: the front of activation against
-    fluency (nats a token). They are evidence for proposers, marked synthetic; no claim is ever tested on them.
+    """Synthetic prompts that drive a unit, or a difference of logits, at their last token: activation against fluency.
+    They are evidence for proposers, marked synthetic; no claim is ever tested on them.
 
-    beyond_natural: the largest activation, 0 at the median of explore text and 1 at its strongest place; null: the same search
-    for random directions of equal norm (for logits: pairs of other tokens). fluent_beyond: the same among prompts that cost no more than
-    90 % of the natural pieces of their length; left out where there is none. dreamt, fluent: the activations themselves; null: random
-    prompts, half of them pieces of natural text, for as many forward passes.
+    beyond_natural: the largest activation, 0 at the median of explore text and 1 at its strongest place; null: the same
+    search for random directions of equal norm (for logits: pairs of other tokens). fluent_beyond: the same among
+    prompts whose nats a token are at most those of 90 % of natural pieces of their length; left out where there is none.
+    dreamt, fluent: the activations themselves; null: random prompts, half of them pieces of natural text, for as many
+    forward passes.
     Refuses heads, and prompts longer than the context.
     Source: Thompson, Straznickas and Sklar 2024, arXiv:2402.01702.
     """
