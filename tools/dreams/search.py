@@ -20,7 +20,7 @@ HINT = 0.01  # of the scale, for what would switch a unit on: it orders prompts 
 PRICES = (0.003, 0.3)  # of the scale for a nat a token: the smallest above 0, and the largest
 DRAWS = 256  # random prompts that are measured together
 FIRST = 0.2  # of the forward passes, for the prompts with which searches begin
-APART = 0.6  # of the steps, in which beginnings are searched from one by one
+APART = 0.6  # of the search, in which beginnings are gone on from one by one
 IDLE = 20  # rounds without a new prompt after which a search ends
 
 Floats = NDArray[np.float64]
@@ -61,17 +61,10 @@ class Plan:
     beginnings: int
     forwards: float
 
-    @property
-    def _each(self) -> int:
-        return max(2, int(APART * self.steps) // self.beginnings)
-
-    def begins(self, step: int) -> bool:
-        """Whether new prompts are drawn at a step."""
-        return step % self._each == 0 and step < self._each * self.beginnings
-
-    def joins(self, step: int) -> bool:
-        """Whether a step goes on from the best of all beginnings."""
-        return step == self._each * self.beginnings
+    def stage(self, step: int, forwards: float) -> int:
+        """Which beginning is searched from; the number of beginnings where all are done and the best of all go on."""
+        done = max(step / self.steps, forwards / self.forwards)
+        return min(int(done / APART * self.beginnings), self.beginnings)
 
     def prices(self, scale: float) -> Floats:
         """What a nat a token costs each member, in units of the activation; the first pays nothing."""
@@ -169,18 +162,20 @@ def dreamt(
     """What a search finds. scale: activation that counts as large. guided: by gradients; else any token may be swapped in."""
     found, prices = Found(aim, writing), plan.prices(scale)
     n_first = max(plan.population, int(FIRST * plan.forwards / plan.beginnings))
-    members, idle, spread = None, 0, (0.0, 1.0)
+    members, idle, spread, at = None, 0, (0.0, 1.0), -1
     for step in range(plan.steps):
         if found.forwards >= plan.forwards or idle >= IDLE:
             break
-        if members is None or plan.begins(step):
-            first = found.add(writing.draw(n_first, rng))
-            spread = (float(first.hints.mean()), float(first.hints.std()) or 1.0) if len(first.ids) else spread
-            members = best(first, prices, scale, spread) if len(first.ids) else members
+        stage = plan.stage(step, found.forwards)
+        if members is None or (at < stage < plan.beginnings):
+            at, first = stage, found.add(writing.draw(n_first, rng))
+            if len(first.ids):
+                spread = (float(first.hints.mean()), float(first.hints.std()) or 1.0)
+                members = best(first, prices, scale, spread)
             idle += not len(first.ids)
             continue
-        if plan.joins(step):
-            members = best(found.prompts, prices, scale, spread)
+        if at < stage:
+            at, members = stage, best(found.prompts, prices, scale, spread)
         children = found.add(swapped(found, members, plan, prices, rng, guided=guided))
         idle = 0 if len(children.ids) else idle + 1
         members = best(joined([children, members]), prices, scale, spread)
