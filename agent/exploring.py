@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from neuronaut.agent.proposers.base import Explored, Pace, Proposal, Proposer
+from neuronaut.agent.dreams import synthetic
+from neuronaut.agent.proposers.base import Explored, Pace, Proposal, Proposer, Synthetic
 from neuronaut.agent.proposers.pool import Pool, gathered
 from neuronaut.agent.session import Session
 from neuronaut.tools.look.activations import activations_of
@@ -29,6 +30,7 @@ class View:
     pace: Pace
     refuted: tuple[str, ...]
     recalled: tuple[str, ...]
+    synthetic: tuple[Synthetic, ...] = ()
 
 
 class Searched(NamedTuple):
@@ -70,6 +72,7 @@ def _view(session: Session, unit: Unit, rule: FiringRule) -> View:
         pace="fast" if session.config.loop == "fast" else "full",
         refuted=tuple(one.predicate for one in earlier if one.status == "REFUTED" and one.same_inputs),
         recalled=tuple(f"{one.status}: {one.claim}" for one in earlier),
+        synthetic=synthetic(session, unit),
     )
 
 
@@ -104,5 +107,6 @@ def explored_of(context: ToolContext, view: View) -> Explored:
         promoted=tuple(promoted_pieces(context.target, unit, PROMOTED)) if unit.kind != "router" else (),
         refuted=view.refuted,
         recalled=view.recalled,
+        synthetic=view.synthetic,
         pace=view.pace,
     )

@@ -4,7 +4,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import assert_never
 
-from neuronaut.agent import causes, changes, circuits, concepts, heads, matching, reads, stories, watching, writes
+from neuronaut.agent import (
+    causes,
+    changes,
+    circuits,
+    concepts,
+    dreams,
+    heads,
+    matching,
+    reads,
+    stories,
+    watching,
+    writes,
+)
 from neuronaut.agent.questions import Question
 from neuronaut.agent.session import Session
 from neuronaut.tools.units import Unit
@@ -48,6 +60,10 @@ def steps_of(question: Question, *, fast: bool) -> dict[str, Step]:
             }
         case "survived":
             return {"what survived": partial(watching.ask_again, question=question)}
+        case "dream":
+            step: dict[str, Step] = {"dream": partial(dreams.dream, question=question)}
+            unit = question.unit
+            return step if unit is None else step | {f"{unit.address} reads": partial(reads.answer, unit=unit)}
         case _ as never:
             assert_never(never)
 

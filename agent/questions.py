@@ -11,7 +11,8 @@ from neuronaut.tools.predicates.tree import simplify
 from neuronaut.tools.units import Unit
 
 Intent = Literal[
-    "explain", "kind", "every", "matter", "why", "story", "circuit", "compare", "look", "concept", "match", "changed", "survived",
+    "explain", "kind", "every", "matter", "why", "story", "circuit", "compare", "dream", "look", "concept", "match", "changed",
+    "survived",
 ]  # fmt: skip
 HeadKind = Literal["previous", "current", "first", "duplicate", "induction", "copying", "successor"]
 Parts = Literal["neurons", "heads", "components"]
@@ -22,11 +23,10 @@ CAN_ASK = (
     'a kind of head ("which heads are induction heads") or all of them ("describe every head"), '
     "a prompt (\"which heads matter for 'PROMPT'\", \"why does the model say ' X' after 'PROMPT'\", "
     "\"how does the model come to ' X' after 'PROMPT'\"), "
-    'a task ("find the circuit for TASK", "compare the circuits of TASK and TASK"), labelled texts ("find units for the concept '
-    'NAME", with --labels NAME=FILE.jsonl), another model ("match the units with NAME", "what changed in NAME", with --other NAME=FOLDER), earlier '
-    'weights ("what survived of NAME"), '
-    "give a hypothesis of your own "
-    '("test 8.481: at(1, digit)") or name a tool (\'tool top_examples {"unit": "8.481"}\')'
+    'a task ("find the circuit for TASK", "compare the circuits of TASK and TASK"), for prompts that drive a unit ("dream of 8.481"), '
+    'labelled texts ("find units for the concept NAME", with --labels NAME=FILE.jsonl), another model ("match the units with NAME", '
+    '"what changed in NAME", with --other NAME=FOLDER), earlier weights ("what survived of NAME"), '
+    'give a hypothesis of your own ("test 8.481: at(1, digit)") or name a tool (\'tool top_examples {"unit": "8.481"}\')'
 )
 _LOOK = re.compile(r"tool\s+([a-z_]+)\s*(\{.*\})?", re.DOTALL)
 _FEATURE = r"sae:[A-Za-z0-9][A-Za-z0-9_.-]{0,63}/\d{1,9}"
@@ -71,6 +71,7 @@ _ROLE = re.compile(r"\b(?:needs?|needed|breaks?|without|lost|role)\b", re.IGNORE
 _QUOTES = "'\"“”‘’`"
 _BY_POSITION = re.compile(r"[\s,]+(?:by|at each|with)\s+positions?\b", re.IGNORECASE)
 _TAIL = re.compile(r"\s+(?:have in common|share|overlap|differ)\b.*", re.IGNORECASE | re.DOTALL)
+_DREAM = re.compile(r"(?:please\s+)?dreams?\s+(?:up\s+)?(?:of|for|about)\b\s*(.*)", re.IGNORECASE | re.DOTALL)
 _MATTER = re.compile(
     r"\b(?:which|what)\s+(neurons?|heads?|components?|parts?)\b.*?\bmatters?(?:\s+most)?\s+(?:for|in|to|after|at)\b\s*(.*)",
     re.IGNORECASE | re.DOTALL,
@@ -113,10 +114,10 @@ class Question:
     unit, signs: of `explain`, both signs of a neuron unless one is named. kind: of heads. parts, prompt: what may matter,
     and for which text. answer: the token that is asked about after the prompt; "" is the likeliest. tasks: one, or two to
     compare; by_position: of heads and MLPs at single places of the prompt. role: only which text needs the unit. given: a
-    hypothesis of the asker about the unit. tool, arguments: of `look`, the arguments as JSON. labels: the name of labelled texts,
-    of which the label `answer` is the concept. others: names of other models; none are the layers of the model itself
-    or, of `changed`, the only checkpoint that is registered. earlier: name or hash of earlier weights, "" for those of the same
-    name.
+    hypothesis of the asker about the unit. answer, wrong_answer: of `dream`, where it is no unit. tool, arguments: of `look`, the
+    arguments as JSON. labels: the name of labelled texts, of which the label `answer` is the concept. others: names of other
+    models; none are the layers of the model itself or, of `changed`, the only checkpoint that is registered. earlier: name or
+    hash of earlier weights, "" for those of the same name.
     """
 
     text: str
@@ -127,6 +128,7 @@ class Question:
     parts: Parts = "components"
     prompt: str = ""
     answer: str = ""
+    wrong_answer: str = ""
     tasks: tuple[str, ...] = ()
     by_position: bool = False
     role: bool = False
@@ -150,7 +152,8 @@ def parse_question(text: str, *, n_heads: int | None = None, d_mlp: int | None =
     for reading in READINGS:
         if (question := reading(text)) is not None:
             return question
-    return _about_a_unit(text, n_heads, d_mlp)
+    about = _about_a_unit(text, n_heads, d_mlp)
+    return _dreamt(about) if _DREAM.match(text) else about
 
 
 def _by_a_tool(text: str) -> Question | None:
@@ -223,6 +226,29 @@ def _about_survivors(text: str) -> Question | None:
         return None
     named = _OF_NAMED.search(text)
     return Question(text, "survived", earlier=named[1].rstrip("./-") if named else "")
+
+
+def _about_a_dream(text: str) -> Question | None:
+    """A dream of logits; one of a unit is about that unit."""
+    match = _DREAM.match(text)
+    if match is None or not (quoted := _all_quoted(match[1])):
+        return None
+    if len(quoted) != 2:
+        raise UserError(
+            f"{text!r} names {len(quoted)} tokens: dream of the logit of one over that of another, as in "
+            "\"dream of ' Mary' over ' Lucy'\""
+        )
+    return Question(text, "dream", answer=quoted[0], wrong_answer=quoted[1])
+
+
+def _dreamt(about: Question) -> Question:
+    unit = about.unit
+    assert unit is not None
+    if unit.kind == "head":
+        raise UserError(
+            f"{unit.address} is a head, which has no one activation a token: dream of a neuron or a feature"
+        )
+    return Question(about.text, "dream", unit.with_sign(about.signs[0]), about.signs[:1])
 
 
 def _about_a_circuit(text: str) -> Question | None:
@@ -320,7 +346,7 @@ def _about_a_kind(text: str) -> Question | None:
 
 
 READINGS = (
-    _by_a_tool, _about_a_claim, _about_a_change, _about_survivors, _about_a_concept, _about_matches, _about_a_circuit, _about_a_prompt,
+    _by_a_tool, _about_a_claim, _about_a_dream, _about_a_change, _about_survivors, _about_a_concept, _about_matches, _about_a_circuit, _about_a_prompt,
     _about_a_reason, _about_a_story, _about_every_head, _about_a_kind,
 )  # fmt: skip
 

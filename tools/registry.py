@@ -210,6 +210,7 @@ def registry() -> dict[str, Tool]:
     from neuronaut.tools.concepts import find as find_concepts  # noqa: F401
     from neuronaut.tools.concepts import held  # noqa: F401
     from neuronaut.tools.concepts import steer as steer_concepts  # noqa: F401
+    from neuronaut.tools.dreams import dream  # noqa: F401
     from neuronaut.tools.intervene import ablate, attribution, effects, importance, patch, path, steer, swap  # noqa: F401  the tools register themselves
     from neuronaut.tools.look import (  # noqa: F401
         beside,

@@ -391,6 +391,60 @@ class ToolMethods(abc.ABC):
         """
         return self.tool("diff_models", other=other, unit=unit, k=k, n_tokens=n_tokens, twins=twins, seed=seed)
 
+    def dream(
+        self,
+        *,
+        unit: str = "",
+        answer: str = "",
+        wrong_answer: str = "",
+        length: int = 12,
+        steps: int = 60,
+        population: int = 8,
+        children: int = 8,
+        keep: int = 32,
+        beginnings: int = 2,
+        forwards: int = 3000,
+        nulls: int = 8,
+        seed: int = 0,
+    ) -> ToolOutput:
+        """Synthetic prompts that drive a unit, or a difference of logits, at their last token: activation against fluency.
+        They are evidence for proposers, marked synthetic; no claim is ever tested on them.
+
+        beyond_natural: the largest activation, 0 at the median of explore text and 1 at its strongest place; null: the
+        same
+        search for random directions of equal norm (for logits: pairs of other tokens). fluent_beyond: the same among
+        prompts whose nats a token are at most those of 90 % of natural pieces of their length; left out where there is
+        none.
+        dreamt, fluent: the activations themselves; null: random prompts, half of them pieces of natural text, for as
+        many
+        forward passes.
+        Refuses heads, and prompts longer than the context.
+        Source: Thompson, Straznickas and Sklar 2024, arXiv:2402.01702.
+
+        A unit, or the logit of `answer` less that of `wrong_answer` (single tokens); all at the last token of a prompt.
+
+        length: tokens of a prompt. steps, forwards: a search ends after so many, whichever comes first. population:
+        prices
+        of a nat. children: swaps of each member a step. keep: candidates a place. beginnings: searches that are begun
+        apart.
+        nulls: null aims, on each of which the same search is done: the whole takes about nulls + 3 times the forwards.
+        """
+        return self.tool(
+            "dream",
+            unit=unit,
+            answer=answer,
+            wrong_answer=wrong_answer,
+            length=length,
+            steps=steps,
+            population=population,
+            children=children,
+            keep=keep,
+            beginnings=beginnings,
+            forwards=forwards,
+            nulls=nulls,
+            seed=seed,
+        )
+
     def find_circuit(
         self,
         task: str,

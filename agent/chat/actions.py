@@ -20,7 +20,7 @@ from neuronaut.tools.errors import ToolFailed, UserError
 from neuronaut.tools.registry import Tool, ToolResult, registry
 
 DEAR = frozenset(
-    {"ask_question", "test_hypothesis", "find_circuit", "compare_circuits", "describe_program", "tune_lens"}
+    {"ask_question", "test_hypothesis", "find_circuit", "compare_circuits", "describe_program", "dream", "tune_lens"}
 )  # thousands of forward passes
 LONGEST = 3_000  # characters of a result that go to the language model
 MOST_FINDINGS = 20
@@ -30,7 +30,7 @@ Answer = Callable[[str], str]  # a question to the id of the run that answers it
 class AskQuestion(BaseModel):
     """Answer one question by registered, tested hypotheses: what does neuron L.I do, what does head L.I do, which heads are KIND
     heads, which PARTS matter for 'PROMPT', why does the model say 'ANSWER' after 'PROMPT', find the circuit for TASK, compare the
-    circuits of TASK and TASK. Dear: the person is asked first."""
+    circuits of TASK and TASK, dream of L.I. Dear: the person is asked first."""
 
     model_config = ConfigDict(extra="forbid")
     question: str = Field(max_length=1_000, description="in one of these forms")

@@ -1,7 +1,7 @@
 """What a proposer is shown, what it hands back, and the seam between."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,13 @@ class Firing(Protocol):
         ...
 
 
+class Synthetic(NamedTuple):
+    """A prompt that a search wrote because it drives the unit, and the activation at its last token. Nothing is tested on it."""
+
+    text: str
+    activation: float
+
+
 @dataclass(frozen=True)
 class Explored:
     """All that a proposer may know of one unit; confirm and audit text never enter.
@@ -35,8 +42,8 @@ class Explored:
     activations: (n_windows, n_pos), the unit's sign applied. damaged: the same for damaged explore text, where cues that
     come together in natural text come apart. wide: the same for more explore text, for what takes counting only.
     promoted: tokens that its firing makes likelier, best first. refuted: canonical JSON of predicates that a test of an
-    earlier run refuted. recalled: sentences on earlier findings. others: what other proposers have brought before. pace: fast
-    where one hypothesis and its nearest rivals are wanted, soon.
+    earlier run refuted. recalled: sentences on earlier findings. synthetic: prompts of a dream, the strongest first. others:
+    what other proposers have brought before. pace: fast where one hypothesis and its nearest rivals are wanted, soon.
     """
 
     unit: Unit
@@ -48,6 +55,7 @@ class Explored:
     promoted: tuple[str, ...] = ()
     refuted: tuple[str, ...] = ()
     recalled: tuple[str, ...] = ()
+    synthetic: tuple[Synthetic, ...] = ()
     others: "tuple[Proposal, ...]" = ()
     pace: Pace = "full"
 

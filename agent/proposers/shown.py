@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuronaut.agent.proposers.base import Explored
+from neuronaut.agent.proposers.base import Explored, Synthetic
 from neuronaut.agent.view import visible
 from neuronaut.tools.look.beside import SILENT, look_alikes
 from neuronaut.tools.look.examples import TopExamplesArgs, choose_places
@@ -17,7 +17,7 @@ from neuronaut.tools.look.mistakes import token_rates
 from neuronaut.tools.predicates.tree import predicate_from_json
 
 N_TOP, N_WEAKER, N_SILENT, N_RANDOM = 7, 5, 5, 2
-N_AS_TOKENS, N_TABLE, N_PROMOTED, N_FINDINGS = 2, 10, 8, 6
+N_AS_TOKENS, N_TABLE, N_PROMOTED, N_FINDINGS, N_SYNTHETIC = 2, 10, 8, 6, 5
 MOST_PLACES = 1000  # documents that are looked at for weaker contexts
 BEFORE, AFTER = 16, 2  # tokens of context
 LONGEST = 160  # characters of a context before its token, and of anything else that is quoted
@@ -40,6 +40,7 @@ def prompt_variables(explored: Explored) -> dict[str, Any]:
         "token_table": table(token_rates(tokens, fires, back=0, k=N_TABLE)),
         "word_table": table(_words(explored, fires)),
         "before_table": table(token_rates(tokens, fires, back=1, k=N_TABLE)),
+        "synthetic": [_synthetic(explored, one) for one in explored.synthetic[:N_SYNTHETIC]],
         "promoted": [quoted(piece) for piece in explored.promoted[:N_PROMOTED]],
         "refuted": [escaped(str(predicate_from_json(text)), LONGEST) for text in explored.refuted[:N_FINDINGS]],
         "recalled": [escaped(text, LONGEST) for text in explored.recalled[:N_FINDINGS]],
@@ -56,6 +57,10 @@ def quoted(piece: str) -> str:
     """The piece as a string of the predicate language."""
     body = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in piece.replace("\\", "\\\\"))
     return _FENCE.sub("‹", '"{}"'.format(body.replace('"', '\\"')))
+
+
+def _synthetic(explored: Explored, one: Synthetic) -> str:
+    return f"{strength_of(explored, one.activation):.2f} {escaped(one.text, LONGEST)}"
 
 
 def table(rows: Iterable[dict[str, Any]]) -> list[str]:

@@ -216,10 +216,19 @@ class TargetModel(Protocol):
         ...
 
     def gradients(
-        self, ids: Tensor, read: Collection[Site], score: Callable[[Tensor], Tensor], *, edits: Sequence[Edit] = ()
+        self,
+        ids: Tensor,
+        read: Collection[Site],
+        score: Callable[[Tensor], Tensor],
+        *,
+        edits: Sequence[Edit] = (),
+        at: Site | None = None,
     ) -> dict[Site, tuple[Tensor, Tensor]]:
         """Each site on `ids` (batch, pos), and the gradient there of a score of the logits (batch, pos, d_vocab), summed over
-        the batch; both have the site's shape. The backward pass counts as two forwards."""
+        the batch; both have the site's shape. The backward pass counts as two forwards.
+
+        at: the score is one of this site, features excepted, instead of the logits; layers behind it are not run.
+        """
         ...
 
     def senders(self, ids: Tensor, *, edits: Sequence[Edit] = ()) -> Tensor:

@@ -62,3 +62,10 @@ def _check_edit(spec: ModelSpec, edit: Edit) -> None:
     width = width_at(spec, edit.site)
     if edit.index is not None and not 0 <= edit.index < width:
         raise ToolRefused(f"index {edit.index} does not exist: {edit.site} has indices 0 to {width - 1}")
+
+
+def last_layer(spec: ModelSpec, at: Site | None) -> int:
+    """The layer behind the last one that a gradient of a score at a site needs. Refuses features and the attention pattern."""
+    if at is not None and at.name in ("features", "pattern"):
+        raise ToolRefused(f"no gradient is taken of a score at {at}: choose the site that it is computed from")
+    return spec.n_layers if at is None else at.layer + 1

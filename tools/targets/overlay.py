@@ -26,6 +26,7 @@ from neuronaut.tools.targets.base import (
     TargetModel,
     Written,
 )
+from neuronaut.tools.targets.checks import last_layer
 from neuronaut.tools.targets.hooks import edited
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.targets.sites import site_of
@@ -105,11 +106,17 @@ class Overlay:
         return torch.cat([logits[:, -keep:] for logits in found if logits is not None])
 
     def gradients(
-        self, ids: Tensor, read: Collection[Site], score: Callable[[Tensor], Tensor], *, edits: Sequence[Edit] = ()
+        self,
+        ids: Tensor,
+        read: Collection[Site],
+        score: Callable[[Tensor], Tensor],
+        *,
+        edits: Sequence[Edit] = (),
+        at: Site | None = None,
     ) -> dict[Site, tuple[Tensor, Tensor]]:
         """As TargetModel.gradients; a planted neuron follows the text, so that no gradient passes through it."""
-        planted = self._edits(ids, range(self.spec.n_layers), edits)
-        return self._target.gradients(ids, read, score, edits=[*planted, *edits])
+        planted = self._edits(ids, range(last_layer(self.spec, at)), edits)
+        return self._target.gradients(ids, read, score, edits=[*planted, *edits], at=at)
 
     def senders(self, ids: Tensor, *, edits: Sequence[Edit] = ()) -> Tensor:
         """(batch, n_senders, pos, d_model) with the planted neurons in place; see TargetModel.senders."""

@@ -32,7 +32,7 @@ from neuronaut.tools.targets.base import (
 from neuronaut.tools.targets.branches import branched
 from neuronaut.tools.targets.bridge import load_bridge
 from neuronaut.tools.targets.caches import recorder
-from neuronaut.tools.targets.checks import check_run
+from neuronaut.tools.targets.checks import check_run, last_layer
 from neuronaut.tools.targets.edges import EdgeRuns, Insides
 from neuronaut.tools.targets.feature_hooks import Attached, check_features, check_fits, visits
 from neuronaut.tools.targets.folder import ModelFolder
@@ -313,23 +313,32 @@ class TransformerLensTarget(WeightVectors):
         return found.logits.cpu()
 
     def gradients(
-        self, ids: Tensor, read: Collection[Site], score: Callable[[Tensor], Tensor], *, edits: Sequence[Edit] = ()
+        self,
+        ids: Tensor,
+        read: Collection[Site],
+        score: Callable[[Tensor], Tensor],
+        *,
+        edits: Sequence[Edit] = (),
+        at: Site | None = None,
     ) -> dict[Site, tuple[Tensor, Tensor]]:
         """Each site and the gradient of the score there; see TargetModel.gradients. Refuses the attention pattern."""
-        entry = Site("resid_pre", 0)
-        self._check(ids, edits, read=read)
+        entry, last, scored = Site("resid_pre", 0), last_layer(self.spec, at), () if at is None else (at,)
+        self._check(ids, edits, read=[*read, *scored], last=last)
         if any(site.name == "pattern" for site in read):
             raise ToolRefused("no gradient is taken at the attention pattern: choose another site")
         found: dict[Site, Tensor] = {}
         edits, score = self._there.brought(edits), self._there.scored(score)
         with torch.enable_grad(), self._there.working(), contextlib.ExitStack() as stack:
-            for site in dict.fromkeys([entry, *(edit.site for edit in edits), *read]):
+            stack.enter_context(self._only_layers(None, last, stop_there=at is not None))
+            for site in dict.fromkeys([entry, *(edit.site for edit in edits), *read, *scored]):
                 here = [edit for edit in edits if edit.site == site]
                 visit = differentiated(site, here, found, leaf=site == entry)
                 stack.callback(self._hook(site, visit).remove)
-            logits = self._model(ids.to(self._there.device), use_cache=False).logits
-            torch.autograd.backward(score(logits).sum())
-        self.forwards += 3 * len(ids)
+            output = None
+            with contextlib.suppress(Stopped):
+                output = self._model(ids.to(self._there.device), use_cache=False).logits
+            torch.autograd.backward(score(found[at] if at is not None else output).sum())
+        self.forwards += 3 * len(ids) * last / len(self._layers)
         grads = {site: found[site].grad for site in read}
         return {
             site: (found[site].detach().cpu(), (torch.zeros_like(found[site]) if g is None else g).cpu())

@@ -27,7 +27,7 @@ from neuronaut.tools.targets.base import (
     Site,
     Written,
 )
-from neuronaut.tools.targets.checks import check_expert, check_layer, check_run
+from neuronaut.tools.targets.checks import check_expert, check_layer, check_run, last_layer
 from neuronaut.tools.targets.feature_hooks import check_features, check_fits
 from neuronaut.tools.targets.folder import ModelFolder
 from neuronaut.tools.targets.layers import PROBED, fault_of
@@ -244,10 +244,17 @@ class MlxTarget:
         return found.logits
 
     def gradients(
-        self, ids: Tensor, read: Collection[Site], score: Callable[[Tensor], Tensor], *, edits: Sequence[Edit] = ()
+        self,
+        ids: Tensor,
+        read: Collection[Site],
+        score: Callable[[Tensor], Tensor],
+        *,
+        edits: Sequence[Edit] = (),
+        at: Site | None = None,
     ) -> dict[Site, tuple[Tensor, Tensor]]:
         """Each site and the gradient of the score there; see TargetModel.gradients. Refuses the attention pattern."""
-        self._check(ids, edits, read=read)
+        last = last_layer(self.spec, at)
+        self._check(ids, edits, read=[*read] if at is None else [*read, at], last=last)
         if any(site.name == "pattern" for site in read):
             raise ToolRefused("no gradient is taken at the attention pattern: choose another site")
         refuse_edited_features(edits)
@@ -257,13 +264,23 @@ class MlxTarget:
             of_features = self._features.taps(stack, ids, read)
             taps = [Tap(partial(walk.visited, site), self._shape(ids, site)) for site in sites]
             taps += [one.tap for one in of_features.values()]
-            run = partial(self._resumed.logits, ids, ids.shape[1])
+            run = partial(self._resumed.logits, ids, ids.shape[1]) if at is None else partial(self._until, ids, at)
             tapped_there = tapped(run, taps, score, DTYPES[self._dtype])
-        self.forwards += 3 * len(ids)
+        self.forwards += 3 * len(ids) * last / self.spec.n_layers
         found: dict[Site, tuple[Tensor, Tensor]] = dict(zip(sites, tapped_there, strict=False))
         for one, written in zip(of_features.values(), tapped_there[len(sites) :], strict=True):
             found |= one.found(written)
         return found
+
+    def _until(self, ids: Tensor, at: Site) -> mx.array:
+        """A site, not computed yet, of a run that ends there."""
+        found = dict[Site, mx.array]()
+        visit = self._walk.visited(at, visiting((), keeping(found, at)))
+        try:
+            self._walk.through(self._walk.entered(ids), range(at.layer + 1))
+        finally:
+            visit.remove()
+        return found[at]
 
     def senders(self, ids: Tensor, *, edits: Sequence[Edit] = ()) -> Tensor:
         """(batch, n_senders, pos, d_model); see TargetModel.senders."""

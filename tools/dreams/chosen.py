@@ -1,0 +1,81 @@
+"""What can be dreamt of: a neuron, a feature, a router's share or a difference of two logits; and null aims of equal norm."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuronaut.tools.dreams.aims import Aim, Drive, mixture
+from neuronaut.tools.errors import ToolRefused
+from neuronaut.tools.intervene.next_token import token_id
+from neuronaut.tools.look.activations import FIRING
+from neuronaut.tools.targets.base import Site, TargetModel
+from neuronaut.tools.targets.load import check_unit, dictionary_named
+from neuronaut.tools.targets.sites import columns_of, site_of, width_of
+from neuronaut.tools.units import Unit
+
+MIXED = 4096  # columns of a site that a null mixes at most
+
+
+def unit_aim(target: TargetModel, unit: Unit) -> Aim:
+    """The activation of a unit, its sign applied. Refuses a head, and a unit that the model does not have."""
+    if unit.kind not in FIRING:
+        raise ToolRefused(f"{unit.address} is a {unit.kind}, which has no one activation a token: dream of a neuron")
+    check_unit(target.spec, unit, target.dictionaries)
+    site, (column,) = columns_of(site_of(target, unit), [unit.index])
+    return Aim(unit.address, target, site, (column,), torch.tensor([float(unit.sign)]), drive_of(target, unit))
+
+
+def drive_of(target: TargetModel, unit: Unit) -> Drive | None:
+    """What switches a unit on; None where that is no one direction."""
+    if unit.kind == "neuron":
+        return _before_mlp(target, unit.layer, unit.sign * target.read_vector(unit).float(), normed=True)
+    if unit.kind != "feature":
+        return None
+    dictionary = dictionary_named(target.dictionaries, unit.name)
+    place, vector = dictionary.layout.reads, unit.sign * dictionary.weights["W_enc"][:, unit.index].float()
+    if place.name in ("resid_mid", "mlp_in"):
+        return _before_mlp(target, place.layer, vector, normed=place.name == "mlp_in")
+    if place.name == "heads" and place.head is not None:
+        whole = torch.zeros(target.spec.n_heads, target.spec.d_head)
+        whole[place.head] = vector
+        vector = whole.flatten()
+    return Drive(Site(place.name, place.layer), vector)
+
+
+def _before_mlp(target: TargetModel, layer: int, vector: Tensor, *, normed: bool) -> Drive:
+    norm = target.spec.norm if normed else ""
+    if target.spec.parallel:
+        return Drive(Site("resid_pre", layer), vector, norm=norm)
+    return Drive(Site("resid_post", layer), vector, (Site("mlp_out", layer),), norm)
+
+
+def logit_aim(target: TargetModel, answer: str, wrong_answer: str) -> Aim:
+    """The logit of a token less that of another. Refuses text that is no single token, and equal ones."""
+    if answer == wrong_answer:
+        raise ToolRefused(f"answer and wrong_answer are both {answer!r}: their logits never differ, so name two")
+    return _difference(target, token_id(target, answer), token_id(target, wrong_answer))
+
+
+def _difference(target: TargetModel, one: int, other: int) -> Aim:
+    pieces = target.vocabulary.pieces
+    name = f"{pieces[one]!r} over {pieces[other]!r}"
+    return Aim(name, target, None, (one, other), torch.tensor([1.0, -1.0]))
+
+
+def null_aims(aim: Aim, unit: Unit | None, n: int, seed: int) -> list[Aim]:
+    """For a unit random mixtures of all units of its layer or dictionary (MIXED at most), of the norm of one; for a difference
+    of logits as many differences of two other tokens."""
+    target, rng = aim.target, np.random.default_rng(seed)
+    if unit is None:
+        known = [token for token, piece in enumerate(target.vocabulary.pieces) if piece.strip()]
+        free = [token for token in known if token not in target.vocabulary.special and token not in aim.columns]
+        if len(free) < 2:
+            raise ToolRefused(f"{target.spec.name} has no two other tokens to compare {aim.name} with")
+        pairs = (rng.choice(free, size=2, replace=False).tolist() for _ in range(n))
+        return [_difference(target, one, other) for one, other in pairs]
+    whole = site_of(target, unit)
+    width = width_of(target, whole)
+    chosen = np.sort(rng.permutation(width)[:MIXED]).tolist()
+    site, columns = columns_of(whole, chosen)
+    made = torch.Generator().manual_seed(seed)
+    return [mixture(target, site, columns, made, f"null {number}") for number in range(n)]
