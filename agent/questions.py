@@ -346,8 +346,8 @@ def _about_a_kind(text: str) -> Question | None:
 
 
 READINGS = (
-    _by_a_tool, _about_a_claim, _about_a_dream, _about_a_change, _about_survivors, _about_a_concept, _about_matches, _about_a_circuit, _about_a_prompt,
-    _about_a_reason, _about_a_story, _about_every_head, _about_a_kind,
+    _by_a_tool, _about_a_claim, _about_a_dream, _about_a_change, _about_survivors, _about_a_concept, _about_matches,
+    _about_a_circuit, _about_a_prompt, _about_a_reason, _about_a_story, _about_every_head, _about_a_kind,
 )  # fmt: skip
 
 

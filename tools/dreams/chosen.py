@@ -33,7 +33,7 @@ def drive_of(target: TargetModel, unit: Unit) -> Drive | None:
         return None
     dictionary = dictionary_named(target.dictionaries, unit.name)
     place, vector = dictionary.layout.reads, unit.sign * dictionary.weights["W_enc"][:, unit.index].float()
-    if place.name in ("resid_mid", "mlp_in"):
+    if place.name == "resid_mid" or place.name == "mlp_in":
         return _before_mlp(target, place.layer, vector, normed=place.name == "mlp_in")
     if place.name == "heads" and place.head is not None:
         whole = torch.zeros(target.spec.n_heads, target.spec.d_head)

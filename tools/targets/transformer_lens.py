@@ -337,7 +337,9 @@ class TransformerLensTarget(WeightVectors):
             output = None
             with contextlib.suppress(Stopped):
                 output = self._model(ids.to(self._there.device), use_cache=False).logits
-            torch.autograd.backward(score(found[at] if at is not None else output).sum())
+            reached = output if at is None else found[at]
+            assert reached is not None  # the model ends in logits where no site stops it
+            torch.autograd.backward(score(reached).sum())
         self.forwards += 3 * len(ids) * last / len(self._layers)
         grads = {site: found[site].grad for site in read}
         return {
