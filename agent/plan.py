@@ -34,6 +34,14 @@ def steps_of(question: Question, *, fast: bool) -> dict[str, Step]:
             if question.intent == "compare":
                 steps["comparison"] = partial(circuits.compare, tasks=question.tasks)
             return steps
+        case "share":
+            steps = {"shared parts": partial(circuits.shared, tasks=question.tasks)}
+            return steps | {
+                Unit.of_task(task).address: partial(circuits.shared_circuit, task=task, tasks=question.tasks)
+                for task in question.tasks
+            }
+        case "backup":
+            return {"backups": partial(circuits.backups, question=question)}
         case _ as never:
             assert_never(never)
 

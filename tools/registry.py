@@ -203,7 +203,7 @@ def tool(
 @cache
 def registry() -> dict[str, Tool]:
     """All tools by name."""
-    from neuronaut.tools.circuits import compare, find, trial  # noqa: F401
+    from neuronaut.tools.circuits import backups, compare, find, shared, trial  # noqa: F401
     from neuronaut.tools.intervene import ablate, attribution, effects, importance, patch, path, steer, swap  # noqa: F401  the tools register themselves
     from neuronaut.tools.look import (  # noqa: F401
         beside,
@@ -217,6 +217,7 @@ def registry() -> dict[str, Tool]:
         in_generation,
         lens,
         mistakes,
+        successors,
         tuned_lens,
         weights,
     )
