@@ -142,4 +142,6 @@ def backups(session: Session, question: Question) -> None:
     args = {"task": question.tasks[0], "seed": session.config.seed} | ({"head": head} if head else {})
     found = session.experiment("backup_heads", args, own=True).payload
     named = ", ".join(found["backups"]) or "no part"
-    session.say("measure", f"{found['task']} keeps {found['left']:.2f} without {found['head']}; {named} matters more then")
+    session.say(
+        "measure", f"{found['task']} keeps {found['left']:.2f} without {found['head']}; {named} matters more then"
+    )

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from neuronaut.agent.measured_shared import backup_heads, number, shared_circuits, successor_heads
 from neuronaut.agent.scores.table import score_lines
 from neuronaut.agent.tool_output import result_lines
 from neuronaut.agent.view import visible
@@ -142,17 +143,12 @@ def _find_circuit(payload: Payload, metrics: Payload) -> Iterator[str]:
         f"right ({payload['accuracy']:.0%} of all), clean − corrupted {payload['gap']:.1f} nats"
     )
     whole = "" if payload["complete"] else "; the budget was spent, so that it may still hold parts that do nothing"
-    best = _number(metrics["share"]["null_value"])
+    best = number(metrics["share"]["null_value"])
     yield f"{payload['size']} of {payload['nodes']} parts keep {payload['share']:.2f} there; best of 20 random circuits {best}{whole}"
     if payload["idle"]:
         yield f"no worse without {', '.join(payload['idle'])}"
     for other in payload["reruns"]:
         yield f"again in random order ({other['jaccard']:.2f} the same): {', '.join(other['members'])}"
-
-
-def _number(value: float | None) -> str:
-    """Two digits; "none" where there is nothing to compare with."""
-    return "none" if value is None else f"{value:.2f}"
 
 
 def _test_circuit(payload: Payload, metrics: Payload) -> Iterator[str]:
@@ -172,72 +168,18 @@ def _compare_circuits(payload: Payload, metrics: Payload) -> Iterator[str]:
     for row, removed in zip(payload["crossed"], (other, one), strict=True):
         yield (
             f"{row['task']!r} keeps {row['left']:.2f} [{row['low']:.2f}, {row['high']:.2f}] without the circuit of {removed!r}; "
-            f"without random ones {_number(row['random'])}"
+            f"without random ones {number(row['random'])}"
         )
-
-
-def _shared_circuits(payload: Payload, metrics: Payload) -> Iterator[str]:
-    yield "what the circuits of " + ", ".join(repr(row["task"]) for row in payload["tasks"]) + " share"
-    for row in payload["tasks"]:
-        yield _done(row)
-    for row in payload["circuits"]:
-        best, part = _number(row["random_best"]), ", ".join(row["members"]) or "nothing"
-        more = "" if row["complete"] else "; the budget was spent"
-        yield f"{row['task']!r} at {row['level']:g}: {row['size']} of {payload['nodes']} parts keep {row['kept']:.2f} of unseen prompts (best of 20 random {best}): {part}{more}"
-    for row in payload["overlaps"]:
-        one, other = row["tasks"]
-        chance = f"random {row['jaccard_random']:.2f}, p {row['p']:.2g}"
-        yield f"at {row['level']:g} {one!r} and {other!r} overlap {row['jaccard']:.2f} ({chance}): {', '.join(row['shared']) or 'nothing'}"
-    yield f"all of them at {payload['crossed_at']:g}: {', '.join(payload['shared_by_all']) or 'nothing'}"
-    for row in payload["crossed"]:
-        removed = {"all": "the circuit", "shared": "what it shares with that", "own": "what is alone that"}[row["part"]]
-        what = f"{removed} of {row['of']!r}" if row["of"] != row["task"] else "its own circuit"
-        yield f"{row['task']!r} keeps {row['left']:.2f} [{row['low']:.2f}, {row['high']:.2f}] without {what}; random {_number(row['random'])}: {row['finding']}"
-
-
-def _done(row: Payload) -> str:
-    """How well a task is done, beside corrupted prompts."""
-    if "accuracy" not in row:
-        return f"{row['task']!r}: no circuit: {row['why']}"
-    told = f"{row['accuracy']:.0%} right ({row['accuracy_corrupted']:.0%} by corrupted prompts), log-odds {row['log_odds']:+.1f} ({row['log_odds_corrupted']:+.1f})"
-    return f"{row['task']!r}: {told}" + ("" if row["can"] else f"; no circuit: {row['why']}")
-
-
-def _backup_heads(payload: Payload, metrics: Payload) -> Iterator[str]:
-    yield f"{payload['task']!r} keeps {payload['left']:.2f} without {payload['head']} ({payload['n']} prompts)"
-    costs = ", ".join(f"{row['head']} {row['cost']:+.2f}" for row in payload["heads"][:LISTED])
-    yield f"what each head alone costs: {costs}"
-    yield f"backups, which matter more then: {', '.join(payload['backups']) or 'none better than chance'}"
-    for row in payload["parts"][:LISTED]:
-        yield f"{row['part']:<7} is worth {row['before']:+.2f} before, {row['after']:+.2f} after: {row['rise']:+.2f} (at least {row['low']:+.2f})"
-    yield f"null: without {', '.join(payload['random_heads'])} in its place no part rises by more than {payload['random_best']:+.2f}"
-    if payload["instead"]:
-        yield f"circuit of the whole model: {', '.join(payload['circuit'])}"
-        yield f"circuit of what is left: {', '.join(payload['instead'])}; new in it: {', '.join(payload['new']) or 'nothing'}"
-
-
-def _successor_heads(payload: Payload, metrics: Payload) -> Iterator[str]:
-    n = len(payload["heads"])
-    named = ", ".join(payload["successors"]) or "none better than chance"
-    yield f"successor heads, by the weights of {n} heads: {named}"
-    for name, kind in (("next", "next"), ("previous", "previous"), ("add_two", "next but one")):
-        best = sorted(payload["heads"], key=lambda row: -row[name])[:LISTED]
-        null = f"95 % of permuted orders below {payload['permuted'][name]['high']:.2f}, best random head {payload['random'][name]:.2f}"
-        yield f"{kind}: " + ", ".join(f"{row['head']} {row[name]:.2f}" for row in best) + f" ({null})"
-    yield f"predecessors: {', '.join(payload['predecessors']) or 'none'}; add two: {', '.join(payload['add_two']) or 'none'}"
-    for one in payload["best"]:
-        each = ", ".join(f"{name} {score:.2f}" for name, score in one["by_order"].items())
-        yield f"{one['head']}: {each}; {one['directions']} of {one['of']} directions give {one['score']:.2f}, as many random ones {one['random_directions']:.2f}"
 
 
 _LINES: dict[str, Callable[[Payload, Payload], Iterator[str]]] = {
     "attention_on": _attention_on,
-    "backup_heads": _backup_heads,
+    "backup_heads": backup_heads,
     "compare_circuits": _compare_circuits,
     "find_circuit": _find_circuit,
     "logit_lens": _logit_lens,
-    "shared_circuits": _shared_circuits,
-    "successor_heads": _successor_heads,
+    "shared_circuits": shared_circuits,
+    "successor_heads": successor_heads,
     "test_circuit": _test_circuit,
     "top_examples": _strongest,
     "head_scores": _head_scores,

@@ -148,7 +148,11 @@ def test_a_reason_is_asked_of_an_answer_and_a_prompt(text: str, answer: str, pro
         ("what do the circuits for letters and months have in common?", "compare", ("letters", "months")),
         ("which parts do months, days and digits share", "share", ("months", "days", "digits")),
         ("which parts do months and days share?", "share", ("months", "days")),
-        ("what parts are shared by months, 'number words', and letters?", "share", ("months", "number words", "letters")),
+        (
+            "what parts are shared by months, 'number words', and letters?",
+            "share",
+            ("months", "number words", "letters"),
+        ),
         ("what do the circuits of months, days and letters have in common", "share", ("months", "days", "letters")),
         ("what remains of months without its most important head", "backup", ("months",)),
         ("what is left of increasing digits without L4H2?", "backup", ("increasing digits",)),

@@ -65,7 +65,10 @@ def known(seed: int) -> Known:
         if label in LETTERS:
             said[compiled.pieces.index(SAID[LETTERS.index(str(label))]), place] = LOGIT
     compiled = replace(compiled, tensors={**compiled.tensors, "lm_head.weight": said})
-    name = {part.writes: f"L{part.layer}H{part.indices[0]}" if part.kind == "head" else f"mlp{part.layer}" for part in compiled.components}  # fmt: skip
+    name = {
+        part.writes: f"L{part.layer}H{part.indices[0]}" if part.kind == "head" else f"mlp{part.layer}"
+        for part in compiled.components
+    }
     both = {name["prev"], name["sum"], name["said"]}
     circuits = {"first": both | {name["first"]}, "second": both | {name["second"]}, "third": {name["third"]}}
     return Known(compiled, {"first": first, "second": second, "third": third}, circuits)
@@ -220,7 +223,9 @@ def stepping(seed: int, step: int | None) -> tuple[Compiled, str]:
     table = rng.sample(ALPHABET, len(ALPHABET)) if step is None else [ALPHABET[(at + step) % 8] for at in range(8)]
     here = Selector(((POSITION, POSITION, lambda key, query: key == query),))
     said = Pull("said", here, token, lambda label: None if label is None else table[ALPHABET.index(str(label))])
-    compiled = compile_program(Program(f"step-{seed}", "made", "a step on", token, said), seed, spare_heads=3, turn=True)
+    compiled = compile_program(
+        Program(f"step-{seed}", "made", "a step on", token, said), seed, spare_heads=3, turn=True
+    )
     head = next(part for part in compiled.components if part.kind == "head" and part.role != "none")
     return compiled, f"L{head.layer}H{head.indices[0]}"
 
@@ -228,7 +233,9 @@ def stepping(seed: int, step: int | None) -> tuple[Compiled, str]:
 def heads_of(compiled: Compiled, **args: Any) -> ToolResult:
     with opened(compiled) as target:
         tool = find_tool("successor_heads")
-        return tool.run(ToolContext(target, pocket_corpus()), tool.parse(json.dumps({"n_permuted": 99, "n_random": 5} | args)))
+        return tool.run(
+            ToolContext(target, pocket_corpus()), tool.parse(json.dumps({"n_permuted": 99, "n_random": 5} | args))
+        )
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from neuronaut.tools.circuits.levels import BUDGET
-from neuronaut.tools.circuits.measures import SIDE, grouped, share_of
+from neuronaut.tools.circuits.measures import SIDE, grouped
 from neuronaut.tools.circuits.nodes import Ablation, Array, NodeRuns, mask_of, members_of
 from neuronaut.tools.circuits.pruning import prune
 from neuronaut.tools.errors import ToolRefused
@@ -94,7 +94,9 @@ def backup_heads(context: ToolContext, args: BackupHeadsArgs) -> ToolResult:
         "n": len(runs.prompts),
     }  # fmt: skip
     n = int(runs.prompts.groups.max()) + 1
-    rise = Measurement("rise", float(grown.rise.max()), "share of the gap", n, None, max(bars), n_of="groups of prompts")
+    rise = Measurement(
+        "rise", float(grown.rise.max()), "share of the gap", n, None, max(bars), n_of="groups of prompts"
+    )
     left = Measurement("left", grown.left, "share of the gap", n, null_value=1.0, n_of="groups of prompts")
     return ToolResult((left, rise), payload, figures=(_drawn(runs, grown, args.task, names[head]),))
 

@@ -47,7 +47,9 @@ def crossed(asked: Sequence[Asked], circuits: Mapping[str, Mask], n_random: int,
     for one in asked:
         for name, theirs in circuits.items():
             mine = circuits[one.name]
-            parts = {"all": theirs} if name == one.name else {"all": theirs, "shared": theirs & mine, "own": theirs & ~mine}
+            parts = (
+                {"all": theirs} if name == one.name else {"all": theirs, "shared": theirs & mine, "own": theirs & ~mine}
+            )
             for part, removed in parts.items():
                 if removed.any():
                     row = {"task": one.name, "of": name, "part": part}
@@ -63,7 +65,12 @@ def without(runs: NodeRuns, removed: Mask, n_random: int, seed: int) -> Row:
     others = random_circuits(runs.target.spec, removed, n_random, seed)
     here, *null = few.scores([~removed, *(~mask for mask in others)])
     shares = np.array([few.share(one) for one in null])
-    row = {"size": int(removed.sum()), "left": round(left.share, 5), "low": round(left.low, 5), "high": round(left.high, 5)}
+    row = {
+        "size": int(removed.sum()),
+        "left": round(left.share, 5),
+        "low": round(left.low, 5),
+        "high": round(left.high, 5),
+    }
     if not len(shares):
         return row | {"random": None, "percentile": None, "finding": finding(left.low, left.high, None, None)}
     mean, percentile = float(shares.mean()), float((shares < few.share(here) - SAME).mean() * 100)

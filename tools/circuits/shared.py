@@ -24,7 +24,9 @@ class SharedCircuitsArgs(ToolArgs):
 
     example: ClassVar = {"tasks": ["months", "days"], "levels": [0.9], "n": 8, "n_random": 20}
     tasks: tuple[str, ...] = Field(min_length=2, max_length=8)
-    levels: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(default=(0.98, 0.9, 0.8), min_length=1, max_length=5)
+    levels: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        default=(0.98, 0.9, 0.8), min_length=1, max_length=5
+    )
     how: Ablation = "resample"
     n: int = Field(default=24, ge=8, le=256)
     n_random: int = Field(default=40, ge=20, le=1000)
@@ -63,7 +65,7 @@ def studied(
     """Circuits, overlaps at each level, and what is left without parts of each other's at the middle one, with pictures."""
     spec, n_levels = asked[0].search.target.spec, len(next(iter(found.values())))
     middle = n_levels // 2
-    each = [{name: levels[at].mask for name, levels in found.items()} for at in range(n_levels)]
+    each = [{name: circuits[at].mask for name, circuits in found.items()} for at in range(n_levels)]
     shared = np.logical_and.reduce(list(each[middle].values()))
     levels = [next(iter(found.values()))[at].level for at in range(n_levels)]
     payload = {
@@ -71,25 +73,29 @@ def studied(
         "crossed_at": levels[middle],
         "nodes": len(nodes_of(spec)),
         "circuits": [level_row(one, level) for one in asked for level in found[one.name]],
-        "overlaps": [{"level": level} | row for level, masks in zip(levels, each, strict=True) for row in overlaps(asked, masks, seed)],
+        "overlaps": [
+            {"level": level} | row
+            for level, masks in zip(levels, each, strict=True)
+            for row in overlaps(asked, masks, seed)
+        ],
         "shared_by_all": list(members_of(spec, shared)),
         "crossed": crossed(asked, each[middle], n_random, seed),
-    }  # fmt: skip
+    }
     return payload, (_members(asked, each), _overlap(payload), _left(asked, payload))
 
 
 def _measurements(asked: Sequence[Asked], payload: Mapping[str, Any]) -> tuple[Measurement, ...]:
     """The overlap of each pair at the middle level, and what is left of each task without the circuit of each."""
-    found = []
+    found, spread = [], {one.name: int(one.held.prompts.groups.max()) + 1 for one in asked}
     for row in payload["overlaps"]:
         if row["level"] == payload["crossed_at"]:
-            metric, above = "jaccard " + " | ".join(row["tasks"]), 100 * (1 - row["p"])
-            n = len(row["shared"])
-            found.append(Measurement(metric, row["jaccard"], "share of the members", n, None, row["jaccard_random"], above, n_of="shared members"))  # fmt: skip
-    groups = {one.name: int(one.held.prompts.groups.max()) + 1 for one in asked}
+            name, unit, above = "jaccard " + " | ".join(row["tasks"]), "share of the members", 100 * (1 - row["p"])
+            n, null = payload["nodes"], row["jaccard_random"]
+            found.append(Measurement(name, row["jaccard"], unit, n, None, null, above, n_of="parts"))
     for row in payload["crossed"]:
-        metric = f"{row['task']} without {row['of']}, {row['part']}"
-        found.append(Measurement(metric, row["left"], "share of the gap", groups[row["task"]], None, row["random"], row["percentile"], n_of="groups of prompts"))  # fmt: skip
+        name, unit = f"{row['task']} without {row['of']}, {row['part']}", "share of the gap"
+        null, n = (row["random"], row["percentile"]), spread[row["task"]]
+        found.append(Measurement(name, row["left"], unit, n, None, *null, n_of="groups of prompts"))
     return tuple(found)
 
 
@@ -98,7 +104,8 @@ def _members(asked: Sequence[Asked], each: Sequence[Mapping[str, Mask]]) -> Figu
     counts = np.stack([np.sum([masks[one.name] for masks in each], axis=0) for one in asked], axis=1)
     rows = np.flatnonzero(counts.any(axis=1))
     names = [str(nodes_of(asked[0].search.target.spec)[at]) for at in rows]
-    axes = Axes("Parts of the circuit of each task", "", "", "levels at which the part is in", ("the more levels, the less can be kept without it",))  # fmt: skip
+    notes = (f"of {len(each)} levels; the strictest circuit has the most parts",)
+    axes = Axes("Parts of the circuit of each task", unit="levels at which the part is in", notes=notes)
     return heat_map("shared_members", counts[rows], names, [one.name for one in asked], axes)
 
 
@@ -123,5 +130,7 @@ def _left(asked: Sequence[Asked], payload: Mapping[str, Any]) -> Figure:
             grid[names.index(row["task"]), names.index(row["of"])] = row["left"]
     random = [row["random"] for row in rows if row["part"] == "all" and row["random"] is not None]
     notes = (f"without random circuits of these sizes: {np.mean(random):.2f}",) if random else ()
-    axes = Axes("What is left of a task (row) without a circuit (column)", "circuit of", "task", "share of the gap", notes)
+    axes = Axes(
+        "What is left of a task (row) without a circuit (column)", "circuit of", "task", "share of the gap", notes
+    )
     return heat_map("shared_left", grid, names, names, axes)

@@ -80,25 +80,27 @@ def successor_heads(context: ToolContext, args: SuccessorHeadsArgs) -> ToolResul
     scores = {name: scored(lines, best, step) for name, step in STEPS.items()}
     null = {name: permuted(lines, best, step, args.n_permuted, args.seed) for name, step in STEPS.items()}
     random = random_scores(target, lines, args)
-    rows = [_row(target, at, scores, null, random) for at in range(best[0].shape[0])]
-    order = np.argsort(-scores["next"], kind="stable")
-    by_order = [{line.name: round(float(scored([line], [b], 1)[at]), 4) for line, b in zip(lines, best, strict=True)} for at in order[: args.k]]  # fmt: skip
-    apart = [directions(target, lines, int(at), args) for at in order[: args.k]]
-    payload: dict[str, Any] = {
+    rows = [_row(target, at, scores, null, random) for at in range(len(best[0]))]
+    apart = []
+    for at in np.argsort(-scores["next"], kind="stable")[: args.k].tolist():
+        each = {line.name: float(scored([line], [one], 1)[at]) for line, one in zip(lines, best, strict=True)}
+        rounded = {name: round(score, 4) for name, score in each.items()}
+        apart.append(directions(target, lines, at, args) | {"by_order": rounded})
+    payload = {
         "orders": {line.name: len(line.pairs(1)) for line in lines},
         "embedding": args.embedding,
         "heads": rows,
-        "successors": [rows[at]["head"] for at in order if rows[at]["is"] == "next"],
-        "predecessors": [row["head"] for row in rows if row["is"] == "previous"],
-        "add_two": [row["head"] for row in rows if row["is"] == "add_two"],
-        "best": [one | {"by_order": each} for one, each in zip(apart, by_order, strict=True)],
+        **_named(rows),
+        "best": apart,
         "permuted": {name: _spread(values) for name, values in null.items()},
         "random": {name: round(float(values.max()), 4) for name, values in random.items()},
         "n_permuted": args.n_permuted,
         "n_random": args.n_random * len(rows),
     }
-    found = [_measured(name, scores[name], null[name], sum(len(line.pairs(step)) for line in lines)) for name, step in STEPS.items()]  # fmt: skip
-    return ToolResult(tuple(found), payload, {name: _grid(target, values) for name, values in scores.items()}, _figures(target, scores, apart))  # fmt: skip
+    n = {name: sum(len(line.pairs(step)) for line in lines) for name, step in STEPS.items()}
+    found = tuple(_measured(name, scores[name], null[name], n[name]) for name in STEPS)
+    grids = {name: values.reshape(target.spec.n_layers, -1) for name, values in scores.items()}
+    return ToolResult(found, payload, grids, _figures(grids, apart))
 
 
 def likeliest(target: TargetModel, lines: Sequence[Line], embedding: Embedding) -> list[NDArray[np.int64]]:
@@ -202,8 +204,10 @@ def _score_of(lines: Sequence[Line], each: Sequence[Tensor], chosen: Tensor) -> 
     return float(scored(lines, best, 1)[0])
 
 
-def _row(target: TargetModel, at: int, scores: dict[str, Hits], null: dict[str, Hits], random: dict[str, Hits]) -> dict[str, Any]:  # fmt: skip
-    """One head: its scores, their p, and what it is."""
+def _row(
+    target: TargetModel, at: int, scores: dict[str, Hits], null: dict[str, Hits], random: dict[str, Hits]
+) -> dict[str, Any]:
+    """One head: its scores, the p of the next one, and what it is."""
     layer, head = divmod(at, target.spec.n_heads)
     p = {name: (1 + int((null[name] >= scores[name][at]).sum())) / (1 + len(null[name])) for name in STEPS}
     passed = [name for name in STEPS if p[name] <= LEVEL and scores[name][at] > random[name].max()]
@@ -213,26 +217,29 @@ def _row(target: TargetModel, at: int, scores: dict[str, Hits], null: dict[str, 
     return row | {"p": round(p["next"], 4), "is": kind}
 
 
+def _named(rows: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """The heads of each kind, the highest score first."""
+    names = {"next": "successors", "previous": "predecessors", "add_two": "add_two"}
+    ranked = {kind: sorted(rows, key=lambda row: -row[kind]) for kind in names}
+    return {name: [row["head"] for row in ranked[kind] if row["is"] == kind] for kind, name in names.items()}
+
+
 def _spread(values: Hits) -> dict[str, float]:
     return {"median": round(float(np.median(values)), 4), "high": round(float(np.quantile(values, 1 - LEVEL)), 4)}
 
 
 def _measured(name: str, scores: Hits, null: Hits, n: int) -> Measurement:
     best = float(scores.max())
-    percentile = float((null < best).mean() * 100)
-    return Measurement(name, best, "share of tokens, best head", n, None, float(np.median(null)), percentile, n_of="tokens")
+    above, unit = float((null < best).mean() * 100), "share of tokens, best head"
+    return Measurement(name, best, unit, n, None, float(np.median(null)), above, n_of="tokens")
 
 
-def _grid(target: TargetModel, values: Hits) -> Hits:
-    return values.reshape(target.spec.n_layers, target.spec.n_heads)
-
-
-def _figures(target: TargetModel, scores: dict[str, Hits], apart: Sequence[dict[str, Any]]) -> tuple[Figure, ...]:
-    layers, heads = [f"layer {at}" for at in range(target.spec.n_layers)], [str(at) for at in range(target.spec.n_heads)]
+def _figures(grids: dict[str, Hits], apart: Sequence[dict[str, Any]]) -> tuple[Figure, ...]:
     found = []
-    for name, values in scores.items():
+    for name, grid in grids.items():
+        layers, heads = [f"layer {at}" for at in range(len(grid))], [str(at) for at in range(grid.shape[1])]
         axes = Axes(f"{name.replace('_', ' ')} score of each head", "head", "", "share of tokens")
-        found.append(heat_map(f"successors_{name}", _grid(target, values), layers, heads, axes, rising=True))
+        found.append(heat_map(f"successors_{name}", grid, layers, heads, axes, rising=True))
     series = [Series(one["head"], list(range(1, len(one["curve"]) + 1)), one["curve"]) for one in apart[:6]]
     axes = Axes("Next score by singular directions", "directions, those that favour the next token first", "next score")
     return (*found, curve("successors_directions", series, axes))
