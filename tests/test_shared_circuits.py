@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from neuronaut.agent.measured import measured
+from neuronaut.agent.session import as_stored
 from neuronaut.evals.compiled import opened
 from neuronaut.evals.compiler.program import Label, Map, Program, Pull, Selector, Tokens, interpret
 from neuronaut.evals.compiler.programs.words import POSITION, at, previous
@@ -98,6 +100,19 @@ def together(compiled: Compiled, task: str, rows: Any, answers: Any) -> TaskProm
     return TaskPrompts(task, "made", "search", texts, texts, clean, corrupted, right, wrong, np.arange(len(rows)), roles, False)  # fmt: skip
 
 
+TOLD = [
+    {"task": "first", "can": True, "why": "", "accuracy": 1.0, "accuracy_corrupted": 0.0, "log_odds": 20.0, "log_odds_corrupted": -20.0},
+    {"task": "fourth", "can": False, "why": "it cannot be done"},
+]  # fmt: skip
+
+
+def lines_of(tool: str, result: ToolResult) -> list[str]:
+    """What an answer says of a result."""
+    found = measured({"id": "1", "tool": tool, "result": as_stored(result)})
+    assert found is not None
+    return [found["title"], *found["lines"]]
+
+
 @contextmanager
 def asking(made: Known) -> Iterator[list[Asked]]:
     with opened(made.compiled) as target:
@@ -123,8 +138,13 @@ def test_overlap_and_ablation_find_exactly_the_shared_part(seed: int) -> None:
         related = row["part"] != "own" and (row["of"] == row["task"] or "third" not in (row["of"], row["task"]))
         assert row["left"] == pytest.approx(0.0 if related else 1.0, abs=0.05), row
         assert related or row["finding"] == "not needed", row
+    findings = {(row["task"], row["of"]): row["finding"] for row in payload["crossed"]}
+    assert findings["third", "third"] == "needed"
     assert {row["part"] for row in payload["crossed"] if "third" in (row["of"], row["task"])} == {"all", "own"}
     assert len(figures) == 3
+    lines = lines_of("shared_circuits", ToolResult(payload={"tasks": TOLD} | payload))
+    assert any(line.startswith("at 0.95 'first' and 'second' overlap") for line in lines)
+    assert "'fourth': no circuit: it cannot be done" in lines
     assert payload["nodes"] == spec.n_layers * (spec.n_heads + 1)
 
 
@@ -241,8 +261,13 @@ def heads_of(compiled: Compiled, **args: Any) -> ToolResult:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_head_put_in_to_say_the_next_letter_is_the_successor_head(seed: int) -> None:
     compiled, head = stepping(seed, 1)
-    found = heads_of(compiled).payload
+    result = heads_of(compiled)
+    found = result.payload
     assert found["successors"] == [head]
+    assert (
+        lines_of("successor_heads", result)[0]
+        == f"successor heads, by the weights of {len(found['heads'])} heads: {head}"
+    )
     assert found["predecessors"] == found["add_two"] == []
     best = max(found["heads"], key=lambda row: row["next"])
     assert (best["head"], best["next"]) == (head, 1.0)
@@ -283,6 +308,23 @@ def test_steps_are_counted_in_the_order_and_around_its_circle(pocket: TargetMode
     assert (len(months.pairs(1)), len(months.pairs(2)), len(months.pairs(-1))) == (12, 12, 12)
     assert (len(digits.pairs(1)), len(digits.pairs(2)), len(digits.pairs(-1))) == (9, 8, 9)
     assert sorted(map(tuple, months.pairs(-1))) == sorted((b, a) for a, b in months.pairs(1))
+
+
+def test_what_remains_without_a_head_is_told_with_its_null(pocket: TargetModel) -> None:
+    result = call(pocket, "backup_heads", task="days", n=8, n_random=2)
+    found, names = result.payload, {row["head"] for row in result.payload["heads"]}
+    assert found["head"] == found["heads"][0]["head"]
+    assert found["left"] == pytest.approx(1 - found["heads"][0]["cost"], abs=1e-3)
+    assert found["head"] not in {*found["random_heads"], *found["instead"], *found["backups"]}
+    assert all(row["rise"] == pytest.approx(row["after"] - row["before"], abs=1e-4) for row in found["parts"])
+    assert len(names) == 8
+    lines = lines_of("backup_heads", result)
+    assert lines[0].startswith(f"'days' keeps {found['left']:.2f} without {found['head']}")
+    assert any(line.startswith("null: without one of") for line in lines)
+    with pytest.raises(ToolRefused, match="is an MLP"):
+        call(pocket, "backup_heads", task="days", head="mlp3", n=8)
+    with pytest.raises(ToolRefused, match="cannot do"):
+        call(pocket, "backup_heads", task="every second letter", n=8)
 
 
 def test_a_task_that_the_model_cannot_do_gets_no_circuit(pocket: TargetModel) -> None:

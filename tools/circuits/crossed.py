@@ -67,9 +67,9 @@ def without(runs: NodeRuns, removed: Mask, n_random: int, seed: int) -> Row:
     shares = np.array([few.share(one) for one in null])
     row = {
         "size": int(removed.sum()),
-        "left": round(left.share, 5),
-        "low": round(left.low, 5),
-        "high": round(left.high, 5),
+        "left": round(left.share, 5) + 0.0,
+        "low": round(left.low, 5) + 0.0,
+        "high": round(left.high, 5) + 0.0,
     }
     if not len(shares):
         return row | {"random": None, "percentile": None, "finding": finding(left.low, left.high, None, None)}
