@@ -68,7 +68,7 @@ def successor_heads(payload: Payload, metrics: Payload) -> Iterator[str]:
     yield f"successor heads, by the weights of {len(payload['heads'])} heads: {named}"
     for name, kind in (("next", "next"), ("previous", "previous"), ("add_two", "next but one")):
         best = sorted(payload["heads"], key=lambda row: -row[name])[:LISTED]
-        permuted = f"95 % of permuted orders at most {payload['permuted'][name]['high']:.2f}"
+        permuted = f"99 % of permuted orders at most {payload['permuted'][name]['high']:.2f}"
         null = f"({permuted}, best random head {payload['random'][name]:.2f})"
         yield f"{kind}: " + ", ".join(f"{row['head']} {row[name]:.2f}" for row in best) + f" {null}"
     before, two = (", ".join(payload[kind]) or "none" for kind in ("predecessors", "add_two"))

@@ -35,7 +35,7 @@ from neuronaut.tools.tasks.base import TaskPrompts
 
 SEEDS = range(20)
 LETTERS, SAID = ("a", "b", "c"), ("A", "B", "C")
-LENGTH, N = 9, 12
+LENGTH, N = 9, 8
 
 
 class Known(NamedTuple):
@@ -254,7 +254,7 @@ def heads_of(compiled: Compiled, **args: Any) -> ToolResult:
     with opened(compiled) as target:
         tool = find_tool("successor_heads")
         return tool.run(
-            ToolContext(target, pocket_corpus()), tool.parse(json.dumps({"n_permuted": 99, "n_random": 5} | args))
+            ToolContext(target, pocket_corpus()), tool.parse(json.dumps({"n_permuted": 199, "n_random": 5} | args))
         )
 
 

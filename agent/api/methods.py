@@ -794,7 +794,7 @@ class ToolMethods(abc.ABC):
         *,
         embedding: Literal["token", "mlp0"] = "mlp0",
         k: int = 3,
-        n_permuted: int = 199,
+        n_permuted: int = 399,
         n_random: int = 20,
         seed: int = 0,
     ) -> ToolOutput:
@@ -806,7 +806,7 @@ class ToolMethods(abc.ABC):
         largest
         logit of its order, in [0, 1]. Nulls: the largest score of any head when the orders are permuted (p, corrected
         for the
-        choice among all heads), and of as many heads with random weights. A successor head is at p ≤ 0.05 and above all
+        choice among all heads), and of as many heads with random weights. A successor head is at p ≤ 0.01 and above all
         random
         heads; there may be none. directions: singular directions of OV, those that favour the next token most first,
         and how

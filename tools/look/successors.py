@@ -19,7 +19,7 @@ from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.units import Unit
 
 STEPS = {"next": 1, "previous": -1, "add_two": 2}
-LEVEL = 0.05  # of the largest score of any head under permuted orders
+LEVEL = 0.01  # of the largest score of any head under permuted orders; three steps are looked at
 MOST_OF = 0.9  # of a head's score, for which directions are counted
 LISTED = 8  # directions of a head
 Hits = NDArray[np.float64]
@@ -29,10 +29,10 @@ class SuccessorHeadsArgs(ToolArgs):
     """embedding: what stands for a token, itself or with the first MLP's answer to it. k: heads that are taken apart by
     direction. n_permuted: random orders of the same tokens. n_random: models of random heads."""
 
-    example: ClassVar = {"k": 2, "n_permuted": 99, "n_random": 2}
+    example: ClassVar = {"k": 2, "n_permuted": 199, "n_random": 2}
     embedding: Embedding = "mlp0"
     k: int = Field(default=3, ge=1, le=32)
-    n_permuted: int = Field(default=199, ge=99, le=10_000)
+    n_permuted: int = Field(default=399, ge=199, le=10_000)
     n_random: int = Field(default=20, ge=2, le=200)
     seed: int = Field(default=0, ge=0)
 
@@ -66,7 +66,7 @@ def successor_heads(context: ToolContext, args: SuccessorHeadsArgs) -> ToolResul
 
     next, previous, add_two: share of digits, number words, months, days and letters for which that token gets the largest
     logit of its order, in [0, 1]. Nulls: the largest score of any head when the orders are permuted (p, corrected for the
-    choice among all heads), and of as many heads with random weights. A successor head is at p ≤ 0.05 and above all random
+    choice among all heads), and of as many heads with random weights. A successor head is at p ≤ 0.01 and above all random
     heads; there may be none. directions: singular directions of OV, those that favour the next token most first, and how
     many give 0.9 of the score; beside as many random ones of the head.
     Refuses: a vocabulary without three tokens in order.
