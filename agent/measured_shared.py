@@ -64,8 +64,13 @@ def backup_heads(payload: Payload, metrics: Payload) -> Iterator[str]:
 
 def successor_heads(payload: Payload, metrics: Payload) -> Iterator[str]:
     """Which heads are successor heads, the best scores of each step with their nulls, and heads by direction."""
-    named = ", ".join(payload["successors"]) or "none better than chance"
-    yield f"successor heads, by the weights of {len(payload['heads'])} heads: {named}"
+    named, some = ", ".join(payload["successors"]), ", ".join(payload["above_chance"])
+    none = (
+        f"none; better than chance, but right for fewer than half of the tokens: {some}"
+        if some
+        else "none better than chance"
+    )
+    yield f"successor heads, by the weights of {len(payload['heads'])} heads: {named or none}"
     for name, kind in (("next", "next"), ("previous", "previous"), ("add_two", "next but one")):
         best = sorted(payload["heads"], key=lambda row: -row[name])[:LISTED]
         permuted = f"99 % of permuted orders at most {payload['permuted'][name]['high']:.2f}"

@@ -806,11 +806,13 @@ class ToolMethods(abc.ABC):
         largest
         logit of its order, in [0, 1]. Nulls: the largest score of any head when the orders are permuted (p, corrected
         for the
-        choice among all heads), and of as many heads with random weights. A successor head is at p ≤ 0.01 and above all
+        choice among all heads), and of as many heads with random weights. A successor head is at p ≤ 0.01, above all
         random
-        heads; there may be none. directions: singular directions of OV, those that favour the next token most first,
-        and how
-        many give 0.9 of the score; beside as many random ones of the head.
+        heads and right for half of the tokens; there may be none. above_chance: heads that are right for fewer.
+        directions:
+        singular directions of OV, those that favour the next token most first, and how many give 0.9 of the score;
+        beside as many
+        random ones of the head.
         Refuses: a vocabulary without three tokens in order.
         Source: Gould et al. 2023, arXiv:2312.09230.
 

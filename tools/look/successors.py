@@ -20,6 +20,7 @@ from neuronaut.tools.units import Unit
 
 STEPS = {"next": 1, "previous": -1, "add_two": 2}
 LEVEL = 0.01  # of the largest score of any head under permuted orders; three steps are looked at
+HALF = 0.5  # of the tokens: a head of a kind says the right one of so many
 MOST_OF = 0.9  # of a head's score, for which directions are counted
 LISTED = 8  # directions of a head
 Hits = NDArray[np.float64]
@@ -66,9 +67,10 @@ def successor_heads(context: ToolContext, args: SuccessorHeadsArgs) -> ToolResul
 
     next, previous, add_two: share of digits, number words, months, days and letters for which that token gets the largest
     logit of its order, in [0, 1]. Nulls: the largest score of any head when the orders are permuted (p, corrected for the
-    choice among all heads), and of as many heads with random weights. A successor head is at p ≤ 0.01 and above all random
-    heads; there may be none. directions: singular directions of OV, those that favour the next token most first, and how
-    many give 0.9 of the score; beside as many random ones of the head.
+    choice among all heads), and of as many heads with random weights. A successor head is at p ≤ 0.01, above all random
+    heads and right for half of the tokens; there may be none. above_chance: heads that are right for fewer. directions:
+    singular directions of OV, those that favour the next token most first, and how many give 0.9 of the score; beside as many
+    random ones of the head.
     Refuses: a vocabulary without three tokens in order.
     Source: Gould et al. 2023, arXiv:2312.09230.
     """
@@ -218,10 +220,13 @@ def _row(
 
 
 def _named(rows: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
-    """The heads of each kind, the highest score first."""
+    """The heads of each kind, the highest score first, and those that are better than chance at one and right for few."""
     names = {"next": "successors", "previous": "predecessors", "add_two": "add_two"}
-    ranked = {kind: sorted(rows, key=lambda row: -row[kind]) for kind in names}
-    return {name: [row["head"] for row in ranked[kind] if row["is"] == kind] for kind, name in names.items()}
+    found: dict[str, list[str]] = {name: [] for name in (*names.values(), "above_chance")}
+    for row in sorted(rows, key=lambda row: -row[row["is"] or "next"]):
+        if row["is"] is not None:
+            found[names[row["is"]] if row[row["is"]] >= HALF else "above_chance"].append(row["head"])
+    return found
 
 
 def _spread(values: Hits) -> dict[str, float]:
