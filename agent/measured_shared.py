@@ -5,7 +5,7 @@ from typing import Any
 
 Payload = Mapping[str, Any]
 LISTED = 5
-PARTS = {"all": "the circuit of", "shared": "what it shares with", "own": "what is alone that of"}
+PARTS = {"all": "the circuit of", "shared": "what it shares with", "own": "the rest of the circuit of"}
 
 
 def number(value: float | None) -> str:
@@ -18,19 +18,35 @@ def shared_circuits(payload: Payload, metrics: Payload) -> Iterator[str]:
     yield "what the circuits of " + ", ".join(repr(row["task"]) for row in payload["tasks"]) + " share"
     for row in payload["tasks"]:
         yield _done(row)
-    for row in payload["circuits"]:
-        kept = f"keep {row['kept']:.2f} of unseen prompts (best of 20 random {number(row['random_best'])})"
-        parts = _names(row["members"]) + ("" if row["complete"] else "; the budget was spent")
-        yield f"{row['task']!r} at {row['level']:g}: {row['size']} of {payload['nodes']} parts {kept}: {parts}"
-    for row in payload["overlaps"]:
-        one, other = row["tasks"]
-        overlap = f"overlap {row['jaccard']:.2f} (random {row['jaccard_random']:.2f}, p {row['p']:.2g})"
-        yield f"at {row['level']:g} {one!r} and {other!r} {overlap}: {_names(row['shared'])}"
+    yield from _circuits(payload)
+    for pair in dict.fromkeys(tuple(row["tasks"]) for row in payload["overlaps"]):
+        rows = [row for row in payload["overlaps"] if tuple(row["tasks"]) == pair]
+        at = next(row for row in rows if row["level"] == payload["crossed_at"])
+        each, random = (_each(rows, key, ".2f") for key in ("jaccard", "jaccard_random"))
+        chance = f"(random {random}; p {_each(rows, 'p', '.2g')})"
+        yield f"{pair[0]!r} and {pair[1]!r} overlap {each} {chance}; at {at['level']:g} in {_names(at['shared'])}"
     yield f"all of them at {payload['crossed_at']:g}: {_names(payload['shared_by_all'])}"
     for row in payload["crossed"]:
         what = "its own circuit" if row["of"] == row["task"] else f"{PARTS[row['part']]} {row['of']!r}"
         left = f"{row['left']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
         yield f"{row['task']!r} keeps {left} without {what} ({row['size']}); random {number(row['random'])}: {row['finding']}"
+
+
+def _circuits(payload: Payload) -> Iterator[str]:
+    """Of each task how many parts its circuits have and how much they keep, and the parts at the middle level."""
+    levels = ", ".join(f"{level:g}" for level in payload["levels"])
+    for task in dict.fromkeys(row["task"] for row in payload["circuits"]):
+        rows = [row for row in payload["circuits"] if row["task"] == task]
+        at = next(row for row in rows if row["level"] == payload["crossed_at"])
+        random = ", ".join(number(row["random_best"]) for row in rows)
+        kept = f"keep {_each(rows, 'kept', '.2f')} of unseen prompts (best of 20 random {random})"
+        more = "" if all(row["complete"] for row in rows) else "; the budget was spent"
+        yield f"{task!r}, searched for what keeps {levels}: {_each(rows, 'size', 'd')} of {payload['nodes']} parts {kept}{more}"
+        yield f"at {at['level']:g}: {_names(at['members'])}"
+
+
+def _each(rows: list[Payload], key: str, form: str) -> str:
+    return ", ".join(format(row[key], form) for row in rows)
 
 
 def _done(row: Payload) -> str:

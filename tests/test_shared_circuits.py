@@ -143,7 +143,7 @@ def test_overlap_and_ablation_find_exactly_the_shared_part(seed: int) -> None:
     assert {row["part"] for row in payload["crossed"] if "third" in (row["of"], row["task"])} == {"all", "own"}
     assert len(figures) == 3
     lines = lines_of("shared_circuits", ToolResult(payload={"tasks": TOLD} | payload))
-    assert any(line.startswith("at 0.95 'first' and 'second' overlap") for line in lines)
+    assert any(line.startswith("'first' and 'second' overlap 0.60 (random") for line in lines)
     assert "'fourth': no circuit: it cannot be done" in lines
     assert payload["nodes"] == spec.n_layers * (spec.n_heads + 1)
 
