@@ -1,5 +1,8 @@
 """Circuits: found on half of a task's prompts, registered, and tested once on the other half."""
 
+from typing import Any
+
+from neuronaut.agent.questions import Question
 from neuronaut.agent.session import Done, Session
 from neuronaut.agent.steps import fresh_block, judge, run_test
 from neuronaut.memory import queries
@@ -19,6 +22,11 @@ def circuit(session: Session, task: str, *, positions: bool = False) -> None:
     found = _found(session, unit, positions=positions)
     if found is None:
         return
+    _claim(session, unit, found)
+
+
+def _claim(session: Session, unit: Unit, found: Circuit) -> None:
+    """Register a circuit and test it, once a run."""
     rows = queries.hypotheses(session.notebook, session.run)
     if any(row["verdicts"] for row in rows if row["address"] == unit.address):
         return
@@ -100,3 +108,41 @@ def compare(session: Session, tasks: tuple[str, ...]) -> None:
         return
     args = {"tasks": list(tasks), "members": [members[task] for task in tasks], "seed": session.config.seed}
     session.experiment("compare_circuits", args, own=True)
+
+
+def shared(session: Session, tasks: tuple[str, ...]) -> None:
+    """What the circuits of several tasks share, and what is left of each task without parts of another's circuit."""
+    _share(session, tasks)
+
+
+def _share(session: Session, tasks: tuple[str, ...]) -> dict[str, Any]:
+    args = {"tasks": list(tasks), "seed": session.config.seed}
+    payload = session.experiment("shared_circuits", args, own=True).payload
+    for row in payload["tasks"]:
+        if not row["can"]:
+            session.say("look", f"{row['task']}: no circuit, {row['why']}")
+    return payload
+
+
+def shared_circuit(session: Session, task: str, tasks: tuple[str, ...]) -> None:
+    """The circuit of one of several tasks, registered and tested on unseen prompts; ABSTAINED for one that the target cannot do."""
+    unit, payload = Unit.of_task(task), _share(session, tasks)
+    why = next((row["why"] for row in payload["tasks"] if row["task"] == task and not row["can"]), None)
+    if why is not None:
+        session.notebook.outcome(session.run, unit, "circuit", "ABSTAINED", f"no circuit is searched for: {why}")
+        return
+    at = payload["crossed_at"]
+    members = next(row["members"] for row in payload["circuits"] if (row["task"], row["level"]) == (task, at))
+    if members:
+        _claim(session, unit, Circuit(task=task, members=tuple(members)))
+
+
+def backups(session: Session, question: Question) -> None:
+    """What remains of a task without a head, and which parts matter more then."""
+    head = "" if question.without is None else question.without.address
+    args = {"task": question.tasks[0], "seed": session.config.seed} | ({"head": head} if head else {})
+    found = session.experiment("backup_heads", args, own=True).payload
+    named = ", ".join(found["backups"]) or "no part"
+    session.say(
+        "measure", f"{found['task']} keeps {found['left']:.2f} without {found['head']}; {named} matters more then"
+    )

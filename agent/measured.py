@@ -8,6 +8,7 @@ from neuronaut.agent.change_lines import diff_models
 from neuronaut.agent.concept_lines import find_units, steer_concept, test_units
 from neuronaut.agent.head_lines import head_lines
 from neuronaut.agent.match_lines import match_units, test_matches
+from neuronaut.agent.measured_shared import backup_heads, number, shared_circuits, successor_heads
 from neuronaut.agent.scores.table import score_lines
 from neuronaut.agent.story_lines import story_lines
 from neuronaut.agent.tool_output import result_lines
@@ -147,17 +148,12 @@ def _find_circuit(payload: Payload, metrics: Payload) -> Iterator[str]:
         f"right ({payload['accuracy']:.0%} of all), clean − corrupted {payload['gap']:.1f} nats"
     )
     whole = "" if payload["complete"] else "; the budget was spent, so that it may still hold parts that do nothing"
-    best = _number(metrics["share"]["null_value"])
+    best = number(metrics["share"]["null_value"])
     yield f"{payload['size']} of {payload['nodes']} parts keep {payload['share']:.2f} there; best of 20 random circuits {best}{whole}"
     if payload["idle"]:
         yield f"no worse without {', '.join(payload['idle'])}"
     for other in payload["reruns"]:
         yield f"again in random order ({other['jaccard']:.2f} the same): {', '.join(other['members'])}"
-
-
-def _number(value: float | None) -> str:
-    """Two digits; "none" where there is nothing to compare with."""
-    return "none" if value is None else f"{value:.2f}"
 
 
 def _test_circuit(payload: Payload, metrics: Payload) -> Iterator[str]:
@@ -177,7 +173,7 @@ def _compare_circuits(payload: Payload, metrics: Payload) -> Iterator[str]:
     for row, removed in zip(payload["crossed"], (other, one), strict=True):
         yield (
             f"{row['task']!r} keeps {row['left']:.2f} [{row['low']:.2f}, {row['high']:.2f}] without the circuit of {removed!r}; "
-            f"without random ones {_number(row['random'])}"
+            f"without random ones {number(row['random'])}"
         )
 
 
@@ -199,12 +195,13 @@ def _dream(payload: Payload, metrics: Payload) -> Iterator[str]:
     )
     if "fluent_beyond" in metrics:
         one = metrics["fluent_beyond"]
-        yield f"fluent prompts {one['value']:.2f} of the way; null units {_number(one['null_value'])}"
+        yield f"fluent prompts {one['value']:.2f} of the way; null units {number(one['null_value'])}"
     yield payload["said"]
 
 
 _LINES: dict[str, Callable[[Payload, Payload], Iterator[str]]] = {
     "attention_on": _attention_on,
+    "backup_heads": backup_heads,
     "compare_circuits": _compare_circuits,
     "diff_models": diff_models,
     "describe_heads": head_lines,
@@ -214,6 +211,8 @@ _LINES: dict[str, Callable[[Payload, Payload], Iterator[str]]] = {
     "steer_concept": steer_concept,
     "test_units": test_units,
     "logit_lens": _logit_lens,
+    "shared_circuits": shared_circuits,
+    "successor_heads": successor_heads,
     "test_circuit": _test_circuit,
     "top_examples": _strongest,
     "head_scores": _head_scores,

@@ -64,6 +64,14 @@ def steps_of(question: Question, *, fast: bool) -> dict[str, Step]:
             step: dict[str, Step] = {"dream": partial(dreams.dream, question=question)}
             unit = question.unit
             return step if unit is None else step | {f"{unit.address} reads": partial(reads.answer, unit=unit)}
+        case "share":
+            steps = {"shared parts": partial(circuits.shared, tasks=question.tasks)}
+            return steps | {
+                Unit.of_task(task).address: partial(circuits.shared_circuit, task=task, tasks=question.tasks)
+                for task in question.tasks
+            }
+        case "backup":
+            return {"backups": partial(circuits.backups, question=question)}
         case _ as never:
             assert_never(never)
 

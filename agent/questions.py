@@ -11,8 +11,8 @@ from neuronaut.tools.predicates.tree import simplify
 from neuronaut.tools.units import Unit
 
 Intent = Literal[
-    "explain", "kind", "every", "matter", "why", "story", "circuit", "compare", "dream", "look", "concept", "match", "changed",
-    "survived",
+    "explain", "kind", "every", "matter", "why", "story", "circuit", "compare", "share", "backup", "dream", "look", "concept",
+    "match", "changed", "survived",
 ]  # fmt: skip
 HeadKind = Literal["previous", "current", "first", "duplicate", "induction", "copying", "successor"]
 Parts = Literal["neurons", "heads", "components"]
@@ -23,7 +23,8 @@ CAN_ASK = (
     'a kind of head ("which heads are induction heads") or all of them ("describe every head"), '
     "a prompt (\"which heads matter for 'PROMPT'\", \"why does the model say ' X' after 'PROMPT'\", "
     "\"how does the model come to ' X' after 'PROMPT'\"), "
-    'a task ("find the circuit for TASK", "compare the circuits of TASK and TASK"), for prompts that drive a unit ("dream of 8.481"), '
+    'a task ("find the circuit for TASK", "compare the circuits of TASK and TASK", "which parts do TASK, TASK and TASK share", '
+    '"what remains of TASK without its most important head"), for prompts that drive a unit ("dream of 8.481"), '
     'labelled texts ("find units for the concept NAME", with --labels NAME=FILE.jsonl), another model ("match the units with NAME", '
     '"what changed in NAME", with --other NAME=FOLDER), earlier weights ("what survived of NAME"), '
     'give a hypothesis of your own ("test 8.481: at(1, digit)") or name a tool (\'tool top_examples {"unit": "8.481"}\')'
@@ -72,6 +73,16 @@ _QUOTES = "'\"“”‘’`"
 _BY_POSITION = re.compile(r"[\s,]+(?:by|at each|with)\s+positions?\b", re.IGNORECASE)
 _TAIL = re.compile(r"\s+(?:have in common|share|overlap|differ)\b.*", re.IGNORECASE | re.DOTALL)
 _DREAM = re.compile(r"(?:please\s+)?dreams?\s+(?:up\s+)?(?:of|for|about)\b\s*(.*)", re.IGNORECASE | re.DOTALL)
+_PARTS = re.compile(r"\b(?:parts?|components?|circuits?|heads|mlps)\b(.*)", re.IGNORECASE | re.DOTALL)
+_LEAD = re.compile(
+    r"^\s*(?:(?:do|does|are|is|that|shared|of|for|by|between|among|across|the\s+circuits)\s+)*", re.IGNORECASE
+)
+_SHARED = re.compile(r"\b(?:share|shared|in common)\b", re.IGNORECASE)
+_REMAINS = re.compile(
+    r"\bwhat\s+(?:remains|is left)\s+of\s+(.*?)\s+without\s+(?:its\s+(?:most\s+)?(?:important|main)\s+head|(?:head\s+)?L?(\d+)[.H](\d+))",
+    re.IGNORECASE | re.DOTALL,
+)
+_BACKUPS = re.compile(r"\bback-?\s?ups?\b(?:\s+heads?)?.*?\b(?:for|of|in)\s+(.*)", re.IGNORECASE | re.DOTALL)
 _MATTER = re.compile(
     r"\b(?:which|what)\s+(neurons?|heads?|components?|parts?)\b.*?\bmatters?(?:\s+most)?\s+(?:for|in|to|after|at)\b\s*(.*)",
     re.IGNORECASE | re.DOTALL,
@@ -112,8 +123,9 @@ class Question:
     """What is asked.
 
     unit, signs: of `explain`, both signs of a neuron unless one is named. kind: of heads. parts, prompt: what may matter,
-    and for which text. answer: the token that is asked about after the prompt; "" is the likeliest. tasks: one, or two to
-    compare; by_position: of heads and MLPs at single places of the prompt. role: only which text needs the unit. given: a
+    and for which text. answer: the token that is asked about after the prompt; "" is the likeliest. tasks: one, two to
+    compare, or several that may share parts; without: the head that is taken from a task, None for the most important
+    one; by_position: of heads and MLPs at single places of the prompt. role: only which text needs the unit. given: a
     hypothesis of the asker about the unit. answer, wrong_answer: of `dream`, where it is no unit. tool, arguments: of `look`, the
     arguments as JSON. labels: the name of labelled texts, of which the label `answer` is the concept. others: names of other
     models; none are the layers of the model itself or, of `changed`, the only checkpoint that is registered. earlier: name or
@@ -130,6 +142,7 @@ class Question:
     answer: str = ""
     wrong_answer: str = ""
     tasks: tuple[str, ...] = ()
+    without: Unit | None = None
     by_position: bool = False
     role: bool = False
     given: Predicate | None = None
@@ -251,6 +264,42 @@ def _dreamt(about: Question) -> Question:
     return Question(about.text, "dream", unit.with_sign(about.signs[0]), about.signs[:1])
 
 
+def _about_backups(text: str) -> Question | None:
+    match = _REMAINS.search(text)
+    if match is not None:
+        head = None if match[2] is None else Unit("head", int(match[2]), int(match[3]))
+        return Question(text, "backup", tasks=(_task_in(match[1]),), without=head)
+    match = _BACKUPS.search(text)
+    if match is None or _NAMED_HEAD.search(text) or _NAMED_NEURON.search(text):
+        return None
+    return Question(text, "backup", tasks=(_task_in(match[1]),))
+
+
+def _about_shared_parts(text: str) -> Question | None:
+    """Several tasks that may share parts; two whose circuits are named are left to `compare`."""
+    if not _SHARED.search(text) or any(named.search(text) for named in (_NAMED_HEAD, _NAMED_NEURON, _NAMED_FEATURE)):
+        return None
+    match = _PARTS.search(_TAIL.sub("", text) if not re.search(r"\bshared\b", text, re.IGNORECASE) else text)
+    if match is None:
+        return None
+    listed = _LEAD.sub("", match[1])
+    names = [_task_in(part) for part in re.split(r"\s*,\s*(?:and\s+)?|\s+and\s+", listed)]
+    names = [name for name in names if name]
+    if len(names) < 3 and re.search(r"\bcircuits?\b", text, re.IGNORECASE):
+        return None
+    if len(names) < 2:
+        raise UserError(
+            f"{text!r} names {len(names)} tasks: name two or more, as in "
+            '"which parts do months, days and digits share" (`neuronaut tool tasks` lists them)'
+        )
+    return Question(text, "share", tasks=tuple(names))
+
+
+def _task_in(text: str) -> str:
+    """The words of a task, out of quotes."""
+    return text.strip(" ?.!,:'\"“”‘’`")
+
+
 def _about_a_circuit(text: str) -> Question | None:
     match = _CIRCUIT.search(text)
     if match is None or any(named.search(text) for named in (_NAMED_HEAD, _NAMED_NEURON, _NAMED_IN_EXPERT)):
@@ -347,7 +396,7 @@ def _about_a_kind(text: str) -> Question | None:
 
 READINGS = (
     _by_a_tool, _about_a_claim, _about_a_dream, _about_a_change, _about_survivors, _about_a_concept, _about_matches,
-    _about_a_circuit, _about_a_prompt, _about_a_reason, _about_a_story, _about_every_head, _about_a_kind,
+    _about_backups, _about_shared_parts, _about_a_circuit, _about_a_prompt, _about_a_reason, _about_a_story, _about_every_head, _about_a_kind,
 )  # fmt: skip
 
 

@@ -39,6 +39,7 @@ def test_both_signs_are_asked_unless_one_is_named() -> None:
         ("which heads are cool", "names no kind of head"),
         ("find the circuit", "names no task"),
         ("compare the circuits of increasing digits", "names 1 tasks"),
+        ("which parts do months share", "names 1 tasks"),
         ("which heads matter for", "names no prompt"),
         ("which heads matter for 'Mary' and 'Leo'", "names 2 prompts"),
         ("which heads are attention sinks", "names no kind of head"),
@@ -145,6 +146,17 @@ def test_a_reason_is_asked_of_an_answer_and_a_prompt(text: str, answer: str, pro
             ("increasing digits", "increasing months"),
         ),
         ("what do the circuits for letters and months have in common?", "compare", ("letters", "months")),
+        ("which parts do months, days and digits share", "share", ("months", "days", "digits")),
+        ("which parts do months and days share?", "share", ("months", "days")),
+        (
+            "what parts are shared by months, 'number words', and letters?",
+            "share",
+            ("months", "number words", "letters"),
+        ),
+        ("what do the circuits of months, days and letters have in common", "share", ("months", "days", "letters")),
+        ("what remains of months without its most important head", "backup", ("months",)),
+        ("what is left of increasing digits without L4H2?", "backup", ("increasing digits",)),
+        ("which heads are backups for months", "backup", ("months",)),
     ],
 )
 def test_circuits_are_asked_of_tasks(text: str, intent: str, tasks: tuple[str, ...]) -> None:

@@ -206,7 +206,7 @@ def tool(
 def registry() -> dict[str, Tool]:
     """All tools by name."""
     from neuronaut.tools.changes import diff  # noqa: F401
-    from neuronaut.tools.circuits import compare, find, trial  # noqa: F401
+    from neuronaut.tools.circuits import backups, compare, find, shared, trial  # noqa: F401
     from neuronaut.tools.concepts import find as find_concepts  # noqa: F401
     from neuronaut.tools.concepts import held  # noqa: F401
     from neuronaut.tools.concepts import steer as steer_concepts  # noqa: F401
@@ -226,6 +226,7 @@ def registry() -> dict[str, Tool]:
         lens,
         mistakes,
         story,
+        successors,
         tuned_lens,
         weights,
     )

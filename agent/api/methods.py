@@ -168,6 +168,38 @@ class ToolMethods(abc.ABC):
             exact=exact,
         )
 
+    def backup_heads(
+        self,
+        task: str,
+        *,
+        head: str | None = None,
+        keep: float = 0.9,
+        how: Literal["resample", "mean"] = "resample",
+        n: int = 24,
+        n_random: int = 6,
+        seed: int = 0,
+    ) -> ToolOutput:
+        """What is left of a task without its most important head, and the parts that are worth more once it is out:
+        backups.
+
+        left: share of the clean-corrupted gap, 1 unharmed, 0 all lost. worth: share that is lost when the part is taken
+        out too;
+        rise: of it, after less before. A backup rises by at least 0.05, by its lower bound above 0, and more than any
+        part
+        does when one of `n_random` other heads is taken out in its place (null). instead: the circuit that keeps `keep`
+        of what
+        is left without the head, and which of its parts the circuit of the whole model has not.
+        Refuses: a task that the target cannot do; a name that is no head.
+        Source: Wang et al. 2022, arXiv:2211.00593, section 3.4 (backup name movers).
+
+        The task, and the head that is taken out: the one without which most is lost, where none is named.
+
+        keep: share of what is left that the circuit without the head keeps. n_random: other heads that are taken out in
+        its
+        place. how: what a part that is taken out carries.
+        """
+        return self.tool("backup_heads", task=task, head=head, keep=keep, how=how, n=n, n_random=n_random, seed=seed)
+
     def capture(
         self,
         site: Literal["resid_pre", "attn_out", "mlp_out", "resid_post", "neurons", "heads", "pattern", "router"],
@@ -906,6 +938,42 @@ class ToolMethods(abc.ABC):
         """
         return self.tool("promoted_tokens", unit=unit, k=k)
 
+    def shared_circuits(
+        self,
+        tasks: Sequence[str],
+        *,
+        levels: Sequence[float] = (0.98, 0.9, 0.8),
+        how: Literal["resample", "mean"] = "resample",
+        n: int = 24,
+        n_random: int = 40,
+        seed: int = 0,
+    ) -> ToolOutput:
+        """Circuits of several tasks at several levels of faithfulness, what they share, and what is left of each task
+        without
+        the circuit of another, without what both share, and without what is the other's alone.
+
+        tasks: accuracy and log-odds beside those of the corrupted prompts (chance); a task that the target cannot do
+        (accuracy
+        below 0.8) gets no circuit and says why. kept: share of the gap on prompts whose wording and first item the
+        search did
+        not see; null: the best of 20 random circuits of as many heads and MLPs. jaccard: 1 for equal circuits; null:
+        200 pairs of
+        random circuits. left: 1 is unharmed, 0 all is lost, on the same unseen prompts with one-sided 95 % bounds;
+        null: mean
+        without random circuits of the size, percentile of them that harm more. needed: at most 0.5 is left and 0.25
+        less than
+        at random; not needed: at least 0.8 is left.
+        Refuses: a task named twice; fewer than two tasks that the target can do.
+        Source: Lan et al. 2024, arXiv:2311.04131, "Towards Interpretable Sequence Continuation".
+
+        Which tasks, and how much of each its circuits keep.
+
+        levels: shares of the clean-corrupted gap that circuits keep, each searched inside the stricter one; at the
+        middle one
+        parts are taken away across tasks. n: prompts of a search, and as many held out. how: what all else carries.
+        """
+        return self.tool("shared_circuits", tasks=tasks, levels=levels, how=how, n=n, n_random=n_random, seed=seed)
+
     def steer(
         self,
         unit: str,
@@ -953,6 +1021,41 @@ class ToolMethods(abc.ABC):
             kl=kl,
             generate=generate,
             seed=seed,
+        )
+
+    def successor_heads(
+        self,
+        *,
+        embedding: Literal["token", "mlp0"] = "mlp0",
+        k: int = 3,
+        n_permuted: int = 399,
+        n_random: int = 20,
+        seed: int = 0,
+    ) -> ToolOutput:
+        """Which heads give the largest logit of its order to the token after the one that they look at, before it, or two
+        on,
+        by their weights (OV), and along how many directions.
+
+        next, previous, add_two: share of digits, number words, months, days and letters for which that token gets the
+        largest
+        logit of its order, in [0, 1]. Nulls: the largest score of any head when the orders are permuted (p, corrected
+        for the
+        choice among all heads), and of as many heads with random weights. A successor head is at p ≤ 0.01, above all
+        random
+        heads and right for half of the tokens; there may be none. above_chance: heads that are right for fewer.
+        directions:
+        singular directions of OV, those that favour the next token most first, and how many give 0.9 of the score;
+        beside as many
+        random ones of the head.
+        Refuses: a vocabulary without three tokens in order.
+        Source: Gould et al. 2023, arXiv:2312.09230.
+
+        embedding: what stands for a token, itself or with the first MLP's answer to it. k: heads that are taken apart
+        by
+        direction. n_permuted: random orders of the same tokens. n_random: models of random heads.
+        """
+        return self.tool(
+            "successor_heads", embedding=embedding, k=k, n_permuted=n_permuted, n_random=n_random, seed=seed
         )
 
     def swap_units(

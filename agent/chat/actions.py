@@ -20,8 +20,9 @@ from neuronaut.tools.errors import ToolFailed, UserError
 from neuronaut.tools.registry import Tool, ToolResult, registry
 
 DEAR = frozenset(
-    {"ask_question", "test_hypothesis", "find_circuit", "compare_circuits", "describe_program", "dream", "tune_lens"}
-)  # thousands of forward passes
+    {"ask_question", "test_hypothesis", "find_circuit", "compare_circuits", "shared_circuits", "backup_heads",
+     "describe_program", "dream", "tune_lens"}
+)  # fmt: skip  # thousands of forward passes
 LONGEST = 3_000  # characters of a result that go to the language model
 MOST_FINDINGS = 20
 Answer = Callable[[str], str]  # a question to the id of the run that answers it
@@ -30,7 +31,8 @@ Answer = Callable[[str], str]  # a question to the id of the run that answers it
 class AskQuestion(BaseModel):
     """Answer one question by registered, tested hypotheses: what does neuron L.I do, what does head L.I do, which heads are KIND
     heads, which PARTS matter for 'PROMPT', why does the model say 'ANSWER' after 'PROMPT', find the circuit for TASK, compare the
-    circuits of TASK and TASK, dream of L.I. Dear: the person is asked first."""
+    circuits of TASK and TASK, which parts do TASK and TASK share, what remains of TASK without its most important head, dream of
+    L.I. Dear: the person is asked first."""
 
     model_config = ConfigDict(extra="forbid")
     question: str = Field(max_length=1_000, description="in one of these forms")

@@ -7,11 +7,11 @@ from pydantic import Field
 
 from neuronaut.tools.circuits.find import jaccard
 from neuronaut.tools.circuits.measures import random_circuits, share_of
-from neuronaut.tools.circuits.nodes import Ablation, Mask, NodeRuns, component_of, mask_of, members_of
+from neuronaut.tools.circuits.nodes import Ablation, Array, Mask, NodeRuns, component_of, mask_of, members_of
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
-from neuronaut.tools.targets.base import TargetModel
+from neuronaut.tools.targets.base import ModelSpec, TargetModel
 from neuronaut.tools.tasks.base import require_solved
 from neuronaut.tools.tasks.catalogue import task_named
 
@@ -48,7 +48,7 @@ def compare_circuits(context: ToolContext, args: CompareCircuitsArgs) -> ToolRes
         raise ToolRefused("a circuit has no members: there is nothing to compare")
     target = context.target
     one, other = (mask_of(target.spec, list(map(component_of, members))) for members in args.members)
-    null = _random_overlap(target, one, other, args)
+    null = random_overlap(target.spec, one, other, args.n_random, args.seed)
     overlap = jaccard(one, other)
     share = Measurement(
         "jaccard",
@@ -71,14 +71,10 @@ def compare_circuits(context: ToolContext, args: CompareCircuitsArgs) -> ToolRes
     return ToolResult((share, *(measured for _, measured in crossed)), payload)
 
 
-def _random_overlap(target: TargetModel, one: Mask, other: Mask, args: CompareCircuitsArgs) -> Any:
-    """(n,) Jaccard of pairs of random circuits of the same sizes."""
-    pairs = zip(
-        random_circuits(target.spec, one, args.n_random, args.seed),
-        random_circuits(target.spec, other, args.n_random, args.seed + 1),
-        strict=False,
-    )
-    return np.array([jaccard(left, right) for left, right in pairs] or [0.0])
+def random_overlap(spec: ModelSpec, one: Mask, other: Mask, n: int, seed: int) -> Array:
+    """(n,) Jaccard of pairs of random circuits of as many members of each type."""
+    drawn = random_circuits(spec, one, n, seed), random_circuits(spec, other, n, seed + 1)
+    return np.array([jaccard(left, right) for left, right in zip(*drawn, strict=False)] or [0.0])
 
 
 def _crossed(

@@ -118,14 +118,22 @@ class HeadWeights:
     def ov_factors(self, sources: Sequence[int], outputs: Sequence[int]) -> tuple[Tensor, Tensor]:
         """(n_heads, n_sources, d_head) and (n_heads, d_head, n_outputs), whose product is `ov`."""
         target, weights = self.target, self.target.attention_weights(self.layer)
-        x = token_inputs(target, sources, self.embedding, self.layer) * target.attention_norm_gain(self.layer)
-        values = torch.einsum("nm,hmd->hnd", x, weights.W_V)
+        values = torch.einsum("nm,hmd->hnd", self.looked_at(sources), weights.W_V)
         values = values.repeat_interleave(target.spec.n_heads // target.spec.n_kv_heads, dim=0)
-        gain = attention_out_gain(target, self.layer)
+        return values, weights.W_O @ self.said(outputs)
+
+    def looked_at(self, sources: Sequence[int]) -> Tensor:
+        """(n_sources, d_model) what values read of each token."""
+        x = token_inputs(self.target, sources, self.embedding, self.layer)
+        return x * self.target.attention_norm_gain(self.layer)
+
+    def said(self, outputs: Sequence[int]) -> Tensor:
+        """(d_model, n_outputs) logits that a direction adds to each output when a head of this layer writes it."""
+        target = self.target
         said = target.unembed[:, list(outputs)] * target.final_norm_gain()[:, None]
         if target.spec.norm == "layernorm":
             said = said - said.mean(dim=0)  # the same as a centred residual
-        return values, weights.W_O * gain @ said
+        return attention_out_gain(target, self.layer)[:, None] * said
 
     def qk(self, head: int, queries: Sequence[int], keys: Sequence[int]) -> Tensor:
         """(n_queries, n_keys) attention scores of one head by the tokens alone; positions, rotary ones too, and norms of
