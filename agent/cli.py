@@ -25,10 +25,12 @@ from neuronaut.agent.options import (
     BudgetUsd,
     CorpusFile,
     Dictionaries,
+    Heads,
     Json,
     Llm,
     Model,
     NotebookFile,
+    Others,
     Seed,
     limits,
     run_config,
@@ -71,6 +73,8 @@ def ask(
     backend: BackendChoice = BackendName.torch,
     corpus: CorpusFile = None,
     dictionary: Dictionaries = None,
+    head: Heads = None,
+    other: Others = None,
     notebook: NotebookFile = None,
     llm: Llm = None,
     base_url: BaseUrl = None,
@@ -88,11 +92,12 @@ def ask(
 
     Example: neuronaut ask "what does neuron 8.481 do"
     """
+    from neuronaut.agent.registered import with_registered
     from neuronaut.agent.runs import ask as run_question
 
     budget = limits(budget_seconds, budget_forwards, budget_calls, budget_tokens, budget_usd)
     config = run_config(question, model, corpus, llm, base_url, seed, budget, dictionary, backend)
-    config = config.model_copy(update={"fast": fast, "again": again})
+    config = with_registered(config.model_copy(update={"fast": fast, "again": again}), head, other)
     raise typer.Exit(run_question(config, notebook, as_json=as_json))
 
 
@@ -222,6 +227,8 @@ def tool(
     backend: BackendChoice = BackendName.torch,
     corpus: CorpusFile = None,
     dictionary: Dictionaries = None,
+    head: Heads = None,
+    other: Others = None,
     as_json: Json = False,
     arrays: Annotated[Path | None, typer.Option(help="Keep the arrays that the tool made in this .npz file.")] = None,
     figures: Annotated[
@@ -248,6 +255,8 @@ def tool(
         arrays=arrays,
         figures=figures,
         dictionaries=dictionary or [],
+        heads=head or [],
+        others=other or [],
         backend=backend.value,
     )
 

@@ -38,6 +38,14 @@ class DictionaryUsed(BaseModel):
     width: int = 0
 
 
+class FolderUsed(BaseModel):
+    """A saved head or another model by its folder, or its name; the hash of what it holds is known once it was read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    folder: str
+    sha256: str = ""
+
+
 class RunConfig(BaseModel):
     """One `ask`, as data. `model` and `corpus` are 'pocket' or paths; `llm` is provider:model or None.
 
@@ -63,6 +71,8 @@ class RunConfig(BaseModel):
     labelling: dict[str, Any] | None = None
     budget: Budget = Budget()
     dictionaries: dict[str, DictionaryUsed] = {}
+    heads: dict[str, FolderUsed] = {}
+    others: dict[str, FolderUsed] = {}
 
 
 @dataclass(frozen=True)

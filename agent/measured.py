@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from neuronaut.agent.readout_lines import readout_lines, shift_lines
 from neuronaut.agent.scores.table import score_lines
 from neuronaut.agent.tool_output import result_lines
 from neuronaut.agent.view import visible
@@ -181,6 +182,8 @@ _LINES: dict[str, Callable[[Payload, Payload], Iterator[str]]] = {
     "compare_circuits": _compare_circuits,
     "find_circuit": _find_circuit,
     "logit_lens": _logit_lens,
+    "read_out": readout_lines,
+    "readout_shift": shift_lines,
     "test_circuit": _test_circuit,
     "top_examples": _strongest,
     "head_scores": _head_scores,

@@ -38,6 +38,22 @@ Dictionaries = Annotated[
         help="A SAELens folder, whose features are then named sae:NAME/12; may be given several times.",
     ),
 ]
+Heads = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--head",
+        metavar="NAME=FOLDER",
+        help="A saved read-out (head.safetensors and config.json), see docs/readouts.md; may be given several times.",
+    ),
+]
+Others = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--other",
+        metavar="NAME=FOLDER",
+        help="Another model, such as the one before a training; may be given several times.",
+    ),
+]
 NotebookFile = Annotated[
     Place | None,
     typer.Option(

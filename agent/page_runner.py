@@ -58,6 +58,9 @@ class Processes:
         options += ["--corpus", config["corpus"]] if config.get("corpus") else []
         for name, used in (config.get("dictionaries") or {}).items():
             options += ["--dictionary", f"{name}={used['folder']}"] if used.get("folder") else []
+        for option in ("head", "other"):
+            for name, used in (config.get(f"{option}s") or {}).items():
+                options += [f"--{option}", f"{name}={used['folder']}"]
         options += ["--fast"] if config.get("fast") else []
         return self._begin(question, ["ask", *options, "--", question], as_json=False)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import assert_never
 
-from neuronaut.agent import causes, circuits, heads, reads, writes
+from neuronaut.agent import causes, circuits, heads, readouts, reads, writes
 from neuronaut.agent.questions import Question
 from neuronaut.agent.session import Session
 from neuronaut.tools.units import Unit
@@ -26,6 +26,8 @@ def steps_of(question: Question, *, fast: bool) -> dict[str, Step]:
             return {"prompt": partial(causes.what_matters, question=question)}
         case "why":
             return {"prompt": partial(causes.why, question=question)}
+        case "readout":
+            return {"read-out": partial(readouts.answer, question=question)}
         case "circuit" | "compare":
             steps: dict[str, Step] = {
                 Unit.of_task(task).address: partial(circuits.circuit, task=task, positions=question.by_position)

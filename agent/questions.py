@@ -10,15 +10,19 @@ from neuronaut.tools.predicates.text import parse_text
 from neuronaut.tools.predicates.tree import simplify
 from neuronaut.tools.units import Unit
 
-Intent = Literal["explain", "kind", "matter", "why", "circuit", "compare", "look"]
+Intent = Literal["explain", "kind", "matter", "why", "circuit", "compare", "look", "readout"]
 HeadKind = Literal["previous", "current", "first", "duplicate", "induction", "copying", "successor"]
 Parts = Literal["neurons", "heads", "components"]
+ResidualName = Literal["resid_pre", "resid_post"]
+OutputName = Literal["linear", "bins", "digits"]
 
 CAN_ASK = (
     'ask about one neuron or head ("what does neuron 8.481 do"), a feature ("what does feature sae:NAME/12 do"), '
     'a kind of head ("which heads are induction heads"), '
     "a prompt (\"which heads matter for 'PROMPT'\", \"why does the model say ' X' after 'PROMPT'\"), "
-    'a task ("find the circuit for TASK", "compare the circuits of TASK and TASK"), give a hypothesis of your own '
+    'a task ("find the circuit for TASK", "compare the circuits of TASK and TASK"), '
+    'a read-out ("does the read-out of 8.481 at resid_post 9 use it", "does head NAME use neuron 8.481"), '
+    "give a hypothesis of your own "
     '("test 8.481: at(1, digit)") or name a tool (\'tool top_examples {"unit": "8.481"}\')'
 )
 _LOOK = re.compile(r"tool\s+([a-z_]+)\s*(\{.*\})?", re.DOTALL)
@@ -68,10 +72,32 @@ _MATTER = re.compile(
     r"\b(?:which|what)\s+(neurons?|heads?|components?|parts?)\b.*?\bmatters?(?:\s+most)?\s+(?:for|in|to|after|at)\b\s*(.*)",
     re.IGNORECASE | re.DOTALL,
 )
+_READOUT = re.compile(
+    r"\b(?:read-?\s?out|probe|predictor)\b.*?\b(?:of|for)\s+(?:neuron\s+|unit\s+)?(?P<unit>\S+)(?P<rest>.*?)\b(?:use|read|see)s?\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_OF_HEAD = re.compile(
+    r"\b(?:head|probe|read-?\s?out)\s+(?P<head>[A-Za-z][\w-]*)\s+(?:really\s+)?(?:use|read|see)s?\s+(?:the\s+)?"
+    r"(?:neuron\s+|unit\s+)?(?P<unit>[\w.:/-]+?)[?.!]*(?:\s+since\s+(?:the\s+)?(?:model\s+)?(?P<since>[\w.-]+?)[?.!]*)?\s*",
+    re.IGNORECASE,
+)
+_AT = re.compile(r"\b(resid_pre|resid_post)\s*(?:of\s+)?(?:layer\s+)?(\d{1,4})\b", re.IGNORECASE)
 _WHY = re.compile(
     r"\bwhy\b.*?\b(?:say|says|predicts?|writes?|outputs?|completes?|continues?|answers?)\b\s*(?:with\s+)?(.*)",
     re.IGNORECASE | re.DOTALL,
 )
+
+
+@dataclass(frozen=True)
+class ReadoutAsked:
+    """Which read-out: a saved head by its name (with the model before its training, where that is asked), or one to be trained
+    at a site; layer None is that of the unit."""
+
+    head: str = ""
+    since: str = ""
+    site: ResidualName = "resid_post"
+    layer: int | None = None
+    output: OutputName = "linear"
 
 
 @dataclass(frozen=True)
@@ -81,7 +107,7 @@ class Question:
     unit, signs: of `explain`, both signs of a neuron unless one is named. kind: of heads. parts, prompt: what may matter,
     and for which text. answer: the token that is asked about after the prompt; "" is the likeliest. tasks: one, or two to
     compare; by_position: of heads and MLPs at single places of the prompt. role: only which text needs the unit. given: a
-    hypothesis of the asker about the unit. tool, arguments: of `look`, the arguments as JSON.
+    hypothesis of the asker about the unit. tool, arguments: of `look`, the arguments as JSON. readout: which may use the unit.
     """
 
     text: str
@@ -98,6 +124,7 @@ class Question:
     given: Predicate | None = None
     tool: str = ""
     arguments: str = "{}"
+    readout: ReadoutAsked | None = None
 
 
 def parse_question(text: str, *, n_heads: int | None = None, d_mlp: int | None = None) -> Question:
@@ -109,7 +136,15 @@ def parse_question(text: str, *, n_heads: int | None = None, d_mlp: int | None =
     text = text.strip()
     if not text:
         raise UserError(f"the question is empty: {CAN_ASK}")
-    for reading in (_by_a_tool, _about_a_claim, _about_a_circuit, _about_a_prompt, _about_a_reason, _about_a_kind):
+    for reading in (
+        _by_a_tool,
+        _about_a_claim,
+        _about_a_readout,
+        _about_a_circuit,
+        _about_a_prompt,
+        _about_a_reason,
+        _about_a_kind,
+    ):
         if (question := reading(text)) is not None:
             return question
     return _about_a_unit(text, n_heads, d_mlp)
@@ -131,6 +166,28 @@ def _about_a_claim(text: str) -> Question | None:
     sign: Literal[1, -1] = -1 if match[3] else 1
     unit = Unit.parse(match[2] or match[1])
     return Question(text, "explain", unit, (sign,), given=given)
+
+
+def _about_a_readout(text: str) -> Question | None:
+    saved = _OF_HEAD.search(text)
+    if saved is not None and not _NAMED_HEAD.search(saved[0]):
+        asked = ReadoutAsked(head=saved["head"], since=saved["since"] or "")
+        return Question(text, "readout", Unit.parse(saved["unit"]), (1,), readout=asked)
+    match = _READOUT.search(text)
+    if match is None:
+        return None
+    unit, site = Unit.parse(match["unit"].strip("?,.!")), _AT.search(text)
+    output: OutputName = "digits" if re.search(r"\bdigits?\b", text, re.IGNORECASE) else "linear"
+    output = "bins" if re.search(r"\b(?:bins?|class(?:es)?)\b", text, re.IGNORECASE) else output
+    if site is None:
+        if re.search(r"\bat\b", match["rest"]):
+            raise UserError(
+                f'{text!r} names no site: write "does the read-out of {unit.address} at resid_post {unit.layer} use it"'
+            )
+        return Question(text, "readout", unit, (1,), readout=ReadoutAsked(output=output))
+    name: ResidualName = "resid_pre" if site[1].lower() == "resid_pre" else "resid_post"
+    asked = ReadoutAsked(site=name, layer=int(site[2]), output=output)
+    return Question(text, "readout", unit, (1,), readout=asked)
 
 
 def _about_a_circuit(text: str) -> Question | None:

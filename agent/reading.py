@@ -49,9 +49,12 @@ def run_tool(
     arrays: Path | None = None,
     figures: Path | None = None,
     dictionaries: Sequence[str] = (),
+    heads: Sequence[str] = (),
+    others: Sequence[str] = (),
     backend: Backend = "torch",
 ) -> None:
     """Run one tool, explain it, or list them."""
+    from neuronaut.agent.registered import registered_in, with_registered
     from neuronaut.agent.tool_output import help_lines, result_lines
     from neuronaut.tools.registry import ToolContext, find_tool, registry
 
@@ -76,9 +79,12 @@ def run_tool(
     from neuronaut.tools.targets.load import load_target
 
     place = corpus_place(RunConfig(question=name, model=model, corpus=corpus))
+    config = with_registered(RunConfig(question=name, model=model, backend=backend), heads, others)
+    target = load_target(model, dictionaries=dictionaries, backend=backend)
     context = ToolContext(
-        load_target(model, dictionaries=dictionaries, backend=backend),
+        target,
         pocket_corpus() if place is None else load_corpus(place),
+        registered=registered_in(config, target),
     )
     result = tool.run(context, parsed)
     measurements = [

@@ -9,6 +9,7 @@ from typing import Any
 from neuronaut.agent.config import RunConfig
 from neuronaut.agent.cost import Cost
 from neuronaut.agent.dictionaries import changed_dictionaries, weights_used
+from neuronaut.agent.registered import registered_used, unchanged
 from neuronaut.agent.runs import open_inputs
 from neuronaut.agent.session import stored_in, tools_sha256
 from neuronaut.agent.view import print_json, steps_on_stderr, visible
@@ -31,7 +32,8 @@ def rerun(identifier: str, path: Place | None, *, as_json: bool) -> int:
     with Notebook(path) as notebook:
         config, say = RunConfig.model_validate(run["config"]), steps_on_stderr()
         target, corpus = open_inputs(config, say)
-        found = repeated(notebook, identifier, run, done, ToolContext(target, corpus))
+        context = ToolContext(target, corpus, registered=unchanged(config, target))
+        found = repeated(notebook, identifier, run, done, context)
     rows, changed = found["repeats"], found["changed_inputs"]
     different = [row for row in rows if row["outcome"] == "different"]
     if as_json:
@@ -101,9 +103,8 @@ def _changed_inputs(run: dict[str, Any], target: Any, corpus: Any, experiments: 
 
 def _repeat(notebook: Notebook, run: str, old: dict[str, Any], context: ToolContext) -> dict[str, Any]:
     tool = find_tool(old["tool"])
-    spec = ExperimentSpec(
-        old["tool"], tools_sha256(), old["args"], old["seed"], weights_used(old["args"], context.target)
-    )
+    used = weights_used(old["args"], context.target) | registered_used(old["args"], context.registered)
+    spec = ExperimentSpec(old["tool"], tools_sha256(), old["args"], old["seed"], used)
     started = notebook.begin_experiment(run, spec, repeat_of=old["id"], fresh=True)
     report = {"experiment": old["id"], "repeat": started.id, "tool": old["tool"]}
     began, forwards = time.monotonic(), context.target.forwards

@@ -17,6 +17,7 @@ from neuronaut.agent.plan import Step, steps_of
 from neuronaut.agent.proposers.base import Proposer
 from neuronaut.agent.proposers.given import Given
 from neuronaut.agent.questions import Question, parse_question
+from neuronaut.agent.registered import hashed, registered_in, unchanged
 from neuronaut.agent.render import render
 from neuronaut.agent.session import BudgetSpent, Say, Session, tools_sha256
 from neuronaut.agent.telling import tell
@@ -47,7 +48,9 @@ def ask(config: RunConfig, notebook_path: Place | None, *, as_json: bool) -> int
     check_writable(path)
     say("notebook", str(path))
     target, corpus = open_inputs(config, say)
-    with answered(config, path, context_of(target, corpus, say), say) as (notebook, run, code):
+    context = context_of(target, corpus, say)
+    context.registered = registered_in(config, target)
+    with answered(config, path, context, say) as (notebook, run, code):
         _show(notebook, run, as_json=as_json)
     return code
 
@@ -64,7 +67,7 @@ def answered(config: RunConfig, path: Place, context: ToolContext, say: Say) -> 
     """The notebook, the run that answers a question on opened inputs, and how it ended: 0 answered, 1 out of budget, 130
     interrupted. An earlier run that answered the same is taken, unless the question is asked again."""
     target, corpus = context.target, context.corpus
-    config = known_dictionaries(config, target)
+    config = hashed(known_dictionaries(config, target), context.registered)
     if config.llm is None:
         read_question(config.question, target)
     with Notebook(path) as notebook:
@@ -107,7 +110,9 @@ def reopened(run: str, path: Place) -> Iterator[Session]:
     with Notebook(path) as notebook:
         target, corpus = open_inputs(config, say)
         refuse_changed(row, target, corpus)
-        yield Session(run, config, notebook, context_of(target, corpus, say), [], say)
+        context = context_of(target, corpus, say)
+        context.registered = unchanged(config, target)
+        yield Session(run, config, notebook, context, [], say)
 
 
 def resumable(run: str, path: Place) -> dict[str, Any]:
@@ -209,8 +214,9 @@ def context_of(target: TargetModel, corpus: Corpus, say: Say) -> ToolContext:
 
 def _earlier(notebook: Notebook, config: RunConfig, target: TargetModel, corpus: Corpus) -> str | None:
     same = {name: getattr(config, name) for name in ("fast", "loop", "llm", "base_url", "seed")}
-    if config.dictionaries:
-        same["dictionaries"] = config.model_dump(mode="json")["dictionaries"]
+    for named in ("dictionaries", "heads", "others"):
+        if getattr(config, named):
+            same[named] = config.model_dump(mode="json")[named]
     own = target.fingerprint()
     return queries.earlier_run(notebook, config.question, own, corpus.sha256, same, tools_sha256())
 

@@ -15,6 +15,7 @@ from neuronaut.tools.figures import Figure
 from neuronaut.tools.look.activations import activations_of, site_activations
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.opened import OpenedText
+from neuronaut.tools.registered import Registered
 from neuronaut.tools.stored import StoredActivations
 from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.targets.load import check_unit
@@ -55,12 +56,13 @@ def continued(first: Array, rest: Array, tokens: Tokens) -> Array:
 class ToolContext:
     """What tools work on. Text and activations are read once and kept for the tools that follow.
 
-    stored: activations on explore text that need not be read from the model.
+    stored: activations on explore text that need not be read from the model. registered: what else has a name.
     """
 
     target: TargetModel
     corpus: Corpus
     stored: StoredActivations | None = None
+    registered: Registered = field(default_factory=Registered)
     _opened: dict[tuple[Split, int | None], OpenedText] = field(default_factory=dict, repr=False)
     _tokens: dict[tuple[Split, int | None, int], Tokens] = field(default_factory=dict, repr=False)
     _activations: dict[tuple[Unit, Split, int | None, int | None], Array] = field(default_factory=dict, repr=False)
@@ -219,6 +221,8 @@ def registry() -> dict[str, Tool]:
         weights,
     )
     from neuronaut.tools.programs import tools as programs  # noqa: F401
+    from neuronaut.tools.readouts import shift  # noqa: F401
+    from neuronaut.tools.readouts import tools as readouts  # noqa: F401
     from neuronaut.tools.tasks import listed  # noqa: F401
     from neuronaut.tools.trials import attends, design, reads, role, writes  # noqa: F401
 

@@ -14,6 +14,7 @@ from neuronaut.agent.api.methods import ToolMethods
 from neuronaut.agent.api.stopped import interrupted
 from neuronaut.agent.config import Budget, RunConfig, corpus_place
 from neuronaut.agent.options import run_config
+from neuronaut.agent.registered import with_registered
 from neuronaut.memory.place import Place, default_place, place_of
 from neuronaut.tools.errors import UserError
 
@@ -43,8 +44,8 @@ class Lab(ToolMethods):
 
     model: 'pocket', a Hugging Face folder, or a hub name. corpus: text, needed for any model but pocket. notebook: a file or
     a PostgreSQL URL; without one $NEURONAUT_NOTEBOOK or that of the user. llm, base_url: a language model that also proposes.
-    dictionaries: NAME=FOLDER or FOLDER of each. budget: limits of each question, such as {"seconds": 60}. progress: of every
-    question that says nothing else.
+    dictionaries: NAME=FOLDER or FOLDER of each. heads, others: NAME=FOLDER of each saved read-out and other model. budget:
+    limits of each question, such as {"seconds": 60}. progress: of every question that says nothing else.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class Lab(ToolMethods):
         llm: str | None = None,
         base_url: str | None = None,
         dictionaries: Sequence[str] = (),
+        heads: Sequence[str] = (),
+        others: Sequence[str] = (),
         seed: int = 0,
         budget: Budget | Mapping[str, float] | None = None,
         progress: Progress = False,
@@ -66,7 +69,8 @@ class Lab(ToolMethods):
             )
         named = [dictionaries] if isinstance(dictionaries, str) else [str(one) for one in dictionaries]
         text = None if corpus is None else str(corpus)
-        self._config = run_config("", str(model), text, llm, base_url, seed, _budget(budget), named)
+        config = run_config("", str(model), text, llm, base_url, seed, _budget(budget), named)
+        self._config = with_registered(config, heads, others)
         corpus_place(self._config)
         from neuronaut.agent.runs import check_language_model
 
@@ -272,6 +276,7 @@ class Lab(ToolMethods):
     @contextlib.contextmanager
     def _open(self, progress: Progress | None) -> "Iterator[tuple[ToolContext, Say]]":
         """Model and text; threads take turns."""
+        from neuronaut.agent.registered import registered_in
         from neuronaut.agent.runs import context_of, open_inputs
 
         say = _say(self._progress if progress is None else progress)
@@ -279,6 +284,7 @@ class Lab(ToolMethods):
             self._refuse_closed()
             if self._context is None:
                 self._context = context_of(*open_inputs(self._config, say), say)
+                self._context.registered = registered_in(self._config, self._context.target)
             yield self._context, say
             if self._context is not None:
                 self._context.forget_above(KEPT_BYTES)
