@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from neuronaut.agent.readout_questions import ReadoutAsked, readout_asked
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.predicates.nodes import Predicate
 from neuronaut.tools.predicates.text import parse_text
@@ -13,8 +14,6 @@ from neuronaut.tools.units import Unit
 Intent = Literal["explain", "kind", "matter", "why", "circuit", "compare", "look", "readout"]
 HeadKind = Literal["previous", "current", "first", "duplicate", "induction", "copying", "successor"]
 Parts = Literal["neurons", "heads", "components"]
-ResidualName = Literal["resid_pre", "resid_post"]
-OutputName = Literal["linear", "bins", "digits"]
 
 CAN_ASK = (
     'ask about one neuron or head ("what does neuron 8.481 do"), a feature ("what does feature sae:NAME/12 do"), '
@@ -72,32 +71,10 @@ _MATTER = re.compile(
     r"\b(?:which|what)\s+(neurons?|heads?|components?|parts?)\b.*?\bmatters?(?:\s+most)?\s+(?:for|in|to|after|at)\b\s*(.*)",
     re.IGNORECASE | re.DOTALL,
 )
-_READOUT = re.compile(
-    r"\b(?:read-?\s?out|probe|predictor)\b.*?\b(?:of|for)\s+(?:neuron\s+|unit\s+)?(?P<unit>\S+)(?P<rest>.*?)\b(?:use|read|see)s?\b",
-    re.IGNORECASE | re.DOTALL,
-)
-_OF_HEAD = re.compile(
-    r"\b(?:head|probe|read-?\s?out)\s+(?P<head>[A-Za-z][\w-]*)\s+(?:really\s+)?(?:use|read|see)s?\s+(?:the\s+)?"
-    r"(?:neuron\s+|unit\s+)?(?P<unit>[\w.:/-]+?)[?.!]*(?:\s+since\s+(?:the\s+)?(?:model\s+)?(?P<since>[\w.-]+?)[?.!]*)?\s*",
-    re.IGNORECASE,
-)
-_AT = re.compile(r"\b(resid_pre|resid_post)\s*(?:of\s+)?(?:layer\s+)?(\d{1,4})\b", re.IGNORECASE)
 _WHY = re.compile(
     r"\bwhy\b.*?\b(?:say|says|predicts?|writes?|outputs?|completes?|continues?|answers?)\b\s*(?:with\s+)?(.*)",
     re.IGNORECASE | re.DOTALL,
 )
-
-
-@dataclass(frozen=True)
-class ReadoutAsked:
-    """Which read-out: a saved head by its name (with the model before its training, where that is asked), or one to be trained
-    at a site; layer None is that of the unit."""
-
-    head: str = ""
-    since: str = ""
-    site: ResidualName = "resid_post"
-    layer: int | None = None
-    output: OutputName = "linear"
 
 
 @dataclass(frozen=True)
@@ -169,25 +146,8 @@ def _about_a_claim(text: str) -> Question | None:
 
 
 def _about_a_readout(text: str) -> Question | None:
-    saved = _OF_HEAD.search(text)
-    if saved is not None and not _NAMED_HEAD.search(saved[0]):
-        asked = ReadoutAsked(head=saved["head"], since=saved["since"] or "")
-        return Question(text, "readout", Unit.parse(saved["unit"]), (1,), readout=asked)
-    match = _READOUT.search(text)
-    if match is None:
-        return None
-    unit, site = Unit.parse(match["unit"].strip("?,.!")), _AT.search(text)
-    output: OutputName = "digits" if re.search(r"\bdigits?\b", text, re.IGNORECASE) else "linear"
-    output = "bins" if re.search(r"\b(?:bins?|class(?:es)?)\b", text, re.IGNORECASE) else output
-    if site is None:
-        if re.search(r"\bat\b", match["rest"]):
-            raise UserError(
-                f'{text!r} names no site: write "does the read-out of {unit.address} at resid_post {unit.layer} use it"'
-            )
-        return Question(text, "readout", unit, (1,), readout=ReadoutAsked(output=output))
-    name: ResidualName = "resid_pre" if site[1].lower() == "resid_pre" else "resid_post"
-    asked = ReadoutAsked(site=name, layer=int(site[2]), output=output)
-    return Question(text, "readout", unit, (1,), readout=asked)
+    found = readout_asked(text, _QUOTED.sub(" ", text))
+    return found and Question(text, "readout", found[0], (1,), readout=found[1])
 
 
 def _about_a_circuit(text: str) -> Question | None:

@@ -36,7 +36,8 @@ class Ask(Wanted):
     minutes.
 
     what does neuron L.I do, what does head L.I do, what does feature sae:NAME/I do, which heads are KIND heads, which PARTS matter
-    for 'PROMPT', why does the model say 'ANSWER' after 'PROMPT', find the circuit for TASK, compare the circuits of TASK and TASK."""
+    for 'PROMPT', why does the model say 'ANSWER' after 'PROMPT', find the circuit for TASK, compare the circuits of TASK and TASK,
+    does the read-out of L.I at resid_post L use it."""
 
     question: str = Field(min_length=1, max_length=1_000, description="in one of these forms")
     fast: bool = Field(default=False, description="one side only: of a neuron when it fires, of a head where it looks")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuronaut.tools.readouts.heads import Head
-from neuronaut.tools.readouts.places import Beside, Places, driving_sites, follows
+from neuronaut.tools.readouts.places import BATCH, Beside, Places, driving_sites, follows
 from neuronaut.tools.readouts.rule import MIN_Z, NOTHING
 from neuronaut.tools.stats import document_weights, percentile_interval
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
@@ -97,19 +97,11 @@ def by_unit(reader: Reader, chosen: Places, seed: int) -> Moved:
     if not follows(reader.head.site, reader.unit):  # nothing that it writes comes there
         nothing = np.zeros(len(chosen))
         return Moved(nothing, nothing[None], nothing[None])
-    mask, target = chosen.mask("last"), reader.target
-    out = out_of(target, reader.own)
-    long = float(reader.spreads[reader.unit.index] * target.write_vector(reader.unit).norm())
-
-    def raised(index: int) -> Floats:
-        return reader.change(chosen, [Edit(reader.own, "add", float(reader.spreads[index]), index, mask)])
-
+    target, index = reader.target, reader.unit.index
+    long = float(reader.spreads[index] * target.write_vector(reader.unit).norm())
     made = long * random_directions(N_RANDOM, target.spec.d_model, seed)
-    return Moved(
-        raised(reader.unit.index),
-        np.stack([raised(i) for i in reader.others(seed)]),
-        np.stack([reader.change(chosen, [Edit(out, "add", one, positions=mask)]) for one in made]),
-    )
+    raised = _raised(reader, chosen, [index, *reader.others(seed)])
+    return Moved(raised[0], raised[1:], _added(reader, chosen, out_of(target, reader.own), made, held=False))
 
 
 def by_inputs(reader: Reader, chosen: Places, seed: int) -> Moved:
@@ -118,32 +110,47 @@ def by_inputs(reader: Reader, chosen: Places, seed: int) -> Moved:
 
     Where the read-out comes before the unit, the residual that it reads is pushed.
     """
+    units = [reader.unit.index, *reader.others(seed)]
+    own = reader.driven[units, None] * reader.reads[units]
+    made = float(reader.driven[units[0]]) * random_directions(N_RANDOM, reader.target.spec.d_model, seed)
     if follows(reader.head.site, reader.unit):
-        push = _Push(reader, chosen)
+        site = driving_sites(reader.target, reader.unit.layer)[-1]
+        pushed = _added(reader, chosen, site, torch.cat([own, made]), held=True)
     else:
-        push = _Push(reader, chosen, at_site=True)
-    own = reader.unit.index
-    made = float(reader.driven[own]) * random_directions(N_RANDOM, reader.target.spec.d_model, seed)
-    return Moved(
-        push(reader.driven[own] * reader.reads[own]),
-        np.stack([push(reader.driven[i] * reader.reads[i]) for i in reader.others(seed)]),
-        np.stack([push(one) for one in made]),
-    )
+        pushed = np.stack([reader.between(chosen, chosen.residual + one) for one in torch.cat([own, made])])
+    return Moved(pushed[0], pushed[1 : len(units)], pushed[len(units) :])
 
 
-@dataclass(frozen=True, eq=False)
-class _Push:
-    reader: Reader
-    chosen: Places
-    at_site: bool = False
+def _together(chosen: Places) -> int:
+    """How many patches are made in one run."""
+    return max(1, BATCH // chosen.ids.numel())
 
-    def __call__(self, vector: Tensor) -> Floats:
-        reader, chosen = self.reader, self.chosen
-        if self.at_site:
-            return reader.between(chosen, chosen.residual + vector)
-        mask, drives = chosen.mask("last"), driving_sites(reader.target, reader.unit.layer)[-1]
-        held = Edit(reader.own, "set", chosen.activation, reader.unit.index, mask)
-        return reader.change(chosen, [Edit(drives, "add", vector, positions=mask), held])
+
+def _raised(reader: Reader, chosen: Places, indices: list[int]) -> Floats:
+    """(n_indices, n) change of the read-out when each neuron alone is raised by its standard deviation."""
+    found = []
+    for first in range(0, len(indices), k := _together(chosen)):
+        part = indices[first : first + k]
+        copies = chosen.copies(len(part))
+        mask, edits = copies.mask("last"), []
+        for at, index in enumerate(part):
+            mine = torch.zeros_like(mask)
+            mine[at * len(chosen) : (at + 1) * len(chosen)] = mask[: len(chosen)]
+            edits.append(Edit(reader.own, "add", float(reader.spreads[index]), index, mine))
+        found.append(reader.change(copies, edits).reshape(len(part), -1))
+    return np.concatenate(found)
+
+
+def _added(reader: Reader, chosen: Places, site: Site, vectors: Tensor, *, held: bool) -> Floats:
+    """(n_vectors, n) change of the read-out when each vector is added at the place. held: the unit stays as it was."""
+    found = []
+    for part in vectors.split(_together(chosen)):
+        copies = chosen.copies(len(part))
+        mask, values = copies.mask("last"), part.repeat_interleave(len(chosen), dim=0)[:, None]
+        edits = [Edit(site, "add", values, positions=mask)]
+        edits += [Edit(reader.own, "set", copies.activation, reader.unit.index, mask)] if held else []
+        found.append(reader.change(copies, edits).reshape(len(part), -1))
+    return np.concatenate(found)
 
 
 def summary(moved: Moved, seed: int) -> dict[str, Any]:

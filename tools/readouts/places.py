@@ -88,6 +88,12 @@ class Places:
         here[torch.arange(len(self)), self.at] = True
         return here if where == "last" else self.near
 
+    def copies(self, k: int) -> "Places":
+        """The same places k times over, one copy behind the other."""
+        start = None if self.start is None else (self.start[0], self.start[1].repeat(k, 1, 1))
+        rows = (self.ids.repeat(k, 1), self.at.repeat(k), self.near.repeat(k, 1), self.activation.repeat(k, 1))
+        return Places(*rows, start, self.residual.repeat(k, 1))
+
     def run(self, target: TargetModel, sites: Sequence[Site], edits: Sequence[Edit]) -> list[Tensor]:
         """(n, d_model) of each site at the places, with edits made."""
         last = max(site.layer for site in (*sites, *(edit.site for edit in edits)))

@@ -120,10 +120,6 @@ def read_out(context: ToolContext, args: ReadoutArgs) -> ToolResult:
     measured, angles = cosines(target, vectors)
     patched = doses(reader, chosen, set_values(seen))
     goes = natural(reader, seen)
-    effects = {
-        "by_unit": through(reader, summary(by_unit(reader, chosen, args.seed), args.seed), goes["slope"]),
-        "by_inputs": summary(by_inputs(reader, chosen, args.seed), args.seed),
-    }
     payload = {
         "unit": unit.address,
         "readout": head.about,
@@ -135,7 +131,7 @@ def read_out(context: ToolContext, args: ReadoutArgs) -> ToolResult:
         "weights": spread_of(vectors, args.seed),
         "natural": goes,
         "patching": patched,
-        "effects": effects,
+        "effects": _effects(reader, chosen, goes["slope"], args.seed),
     }
     told = Measurement("told", r2, "share of the neuron's variance", n, None, 0.0, None, "tokens")
     figures = (
@@ -144,6 +140,14 @@ def read_out(context: ToolContext, args: ReadoutArgs) -> ToolResult:
         *_dose_figure(reader, patched),
     )
     return ToolResult((told, *measured), payload, _arrays(head, vectors), figures)
+
+
+def _effects(reader: Reader, chosen: Places, slope: float, seed: int) -> dict[str, Any]:
+    """As a test measures them."""
+    return {
+        "by_unit": through(reader, summary(by_unit(reader, chosen, seed), seed), slope),
+        "by_inputs": summary(by_inputs(reader, chosen, seed), seed),
+    }
 
 
 def _arrays(head: Head, vectors: Vectors) -> dict[str, Any]:
