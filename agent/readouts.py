@@ -9,8 +9,9 @@ from neuronaut.agent.steps import fresh_block, judge, run_test
 from neuronaut.memory import queries
 from neuronaut.memory.judge import ReadoutCase
 from neuronaut.memory.ledger import canonical
-from neuronaut.tools.errors import ToolRefused
+from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.readouts.rule import MIN_EFFECT, MIN_SHARE, MIN_Z
+from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.units import Unit
 
 AUTHOR = "the question"
@@ -27,11 +28,27 @@ ASKED: dict[str, dict[str, Any]] = {
 }
 
 
+def check_readout(question: Question, context: ToolContext) -> None:
+    """Refuses a read-out that is not there, or that cannot be asked about. Reads nothing."""
+    if question.readout is None:
+        return
+    unit, asked, spec = question.unit, question.readout, context.target.spec
+    if unit is None or unit.kind != "neuron":
+        raise UserError(f"{unit} is no neuron: whether a read-out uses it can be asked of neurons, such as 8.481")
+    if asked.head:
+        context.registered.head(asked.head)
+    if asked.since:
+        context.registered.other(asked.since)
+    if asked.layer is not None and asked.layer >= spec.n_layers:
+        raise UserError(f"layer {asked.layer} does not exist: {spec.name} has layers 0 to {spec.n_layers - 1}")
+
+
 def answer(session: Session, question: Question) -> None:
     """What explore text tells of a read-out and a unit, what training moved where that is asked, and the verdicts."""
     unit, asked = question.unit, question.readout
     assert unit is not None
     assert asked is not None
+    check_readout(question, session.context)
     args = arguments(unit, asked, session.config.seed)
     try:
         told = session.experiment("read_out", args, own=True).payload

@@ -17,6 +17,7 @@ from neuronaut.agent.plan import Step, steps_of
 from neuronaut.agent.proposers.base import Proposer
 from neuronaut.agent.proposers.given import Given
 from neuronaut.agent.questions import Question, parse_question
+from neuronaut.agent.readouts import check_readout
 from neuronaut.agent.registered import hashed, registered_in, unchanged
 from neuronaut.agent.render import render
 from neuronaut.agent.session import BudgetSpent, Say, Session, tools_sha256
@@ -69,7 +70,7 @@ def answered(config: RunConfig, path: Place, context: ToolContext, say: Say) -> 
     target, corpus = context.target, context.corpus
     config = hashed(known_dictionaries(config, target), context.registered)
     if config.llm is None:
-        read_question(config.question, target)
+        check_readout(read_question(config.question, target), context)
     with Notebook(path) as notebook:
         earlier = None if config.again else _earlier(notebook, config, target, corpus)
         if earlier is not None:

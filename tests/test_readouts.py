@@ -433,7 +433,7 @@ def test_the_question_is_answered_recorded_and_repeated(one: ToolContext, tmp_pa
         (f"does head mine use neuron {UNIT}", (), "no head is called 'mine' (none is): register one with --head mine=FOLDER"),
         (f"does head mine use neuron {UNIT}", ("--head", "FOLDER"), "has no name: write it as --head NAME=FOLDER"),
         (f"does head mine use neuron {UNIT}", ("--head", "mine=gone"), "cannot be read"),
-        ("does the read-out of L1H1 at resid_post 1 use it", (), "is a head"),
+        ("does the read-out of L1H1 at resid_post 1 use it", (), "is no neuron"),
         (f"does the read-out of {UNIT} at resid_post 7 use it", (), "layer 7 does not exist"),
     ],
 )  # fmt: skip

@@ -96,7 +96,7 @@ def _classes(about: str, config: dict[str, object], seen: Beside, chosen: Tensor
         torch.autograd.backward(loss)
         return loss.detach()
 
-    optimizer.step(closure)  # type: ignore[arg-type]  # its stubs want a float, it takes a tensor
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     weight = (basis @ free).detach() / spread
     centres = tuple(low + width * (k + 0.5) for k in range(CLASSES))
     return Head(

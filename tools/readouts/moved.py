@@ -144,7 +144,7 @@ def _raised(reader: Reader, chosen: Places, indices: list[int]) -> Floats:
 def _added(reader: Reader, chosen: Places, site: Site, vectors: Tensor, *, held: bool) -> Floats:
     """(n_vectors, n) change of the read-out when each vector is added at the place. held: the unit stays as it was."""
     found = []
-    for part in vectors.split(_together(chosen)):
+    for part in torch.split(vectors, _together(chosen)):
         copies = chosen.copies(len(part))
         mask, values = copies.mask("last"), part.repeat_interleave(len(chosen), dim=0)[:, None]
         edits = [Edit(site, "add", values, positions=mask)]
@@ -155,7 +155,7 @@ def _added(reader: Reader, chosen: Places, site: Site, vectors: Tensor, *, held:
 
 def summary(moved: Moved, seed: int) -> dict[str, Any]:
     """What a verdict rests on: the effect with its 95 % interval over documents, its sign taken out; z against random
-    directions; percentile among other units."""
+    directions; percentile among other units. What is told of the unit alone (see `through`) is None."""
     mean = float(moved.own.mean())
     sign = 1.0 if mean >= 0 else -1.0
     samples = document_weights(len(moved.own), seed) @ (sign * moved.own) / len(moved.own)
@@ -172,6 +172,7 @@ def summary(moved: Moved, seed: int) -> dict[str, Any]:
         "percentile": float((others < abs(mean)).mean() * 100),
         "random": random,
         "others": float(np.median(others)),
+        **dict.fromkeys(("share", "share_low", "share_high", "natural_slope")),
     }
 
 

@@ -135,8 +135,8 @@ def _changed(after: TargetModel, before: TargetModel, unit: Unit) -> dict[str, d
     cosine = torch.nn.functional.cosine_similarity
     found = {}
     for name in ("read_vectors", "write_vectors"):
-        rows = [getattr(one, name)(unit.layer, unit.expert) for one in (after, before)]
-        turned = 1 - cosine(*rows, dim=1)
+        now, then = (getattr(one, name)(unit.layer, unit.expert) for one in (after, before))
+        turned = 1 - cosine(now, then, dim=1)
         own = float(turned[unit.index])
         found[name.removesuffix("_vectors")] = {"turned": own, "percentile": float((turned < own).float().mean() * 100)}
     return found

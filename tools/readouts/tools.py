@@ -196,7 +196,8 @@ def test_readout(context: ToolContext, args: TestReadoutArgs) -> ToolResult:
         "delta", largest["effect"], "sd of the read-out", len(chosen), (largest["low"], largest["high"]),
         largest["others"], largest["percentile"],
     )  # fmt: skip
-    told_bets = bets_against(list(moved.values())) if args.relation == "neither" else bets(*moved.values(), args.seed)
+    every = list(moved.values())
+    told_bets = bets_against(every) if args.relation == "neither" else bets(every[0], args.seed)
     return ToolResult((delta,), told | _about(reader, chosen, seen, args) | {"bets": told_bets})
 
 
