@@ -9,9 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from neuronaut import __version__
+from neuronaut.agent.convert_command import convert
 from neuronaut.agent.exporting.command import export, import_
 from neuronaut.agent.groups import eval_app, index_app
 from neuronaut.agent.label.command import label_app
+from neuronaut.agent.models_command import models_app
 from neuronaut.agent.options import (
     Again,
     Approve,
@@ -24,9 +26,14 @@ from neuronaut.agent.options import (
     BudgetTokens,
     BudgetUsd,
     CorpusFile,
+    Device,
+    DeviceChoice,
     Dictionaries,
+    Dtype,
+    DtypeChoice,
     Heads,
     Json,
+    Labels,
     Llm,
     Model,
     NotebookFile,
@@ -71,10 +78,13 @@ def ask(
     question: Annotated[str, typer.Argument(help="For example: what does neuron 8.481 do")],
     model: Model = "pocket",
     backend: BackendChoice = BackendName.torch,
+    dtype: Dtype = DtypeChoice.float32,
+    device: Device = DeviceChoice.cpu,
     corpus: CorpusFile = None,
     dictionary: Dictionaries = None,
-    head: Heads = None,
     other: Others = None,
+    labels: Labels = None,
+    head: Heads = None,
     notebook: NotebookFile = None,
     llm: Llm = None,
     base_url: BaseUrl = None,
@@ -92,12 +102,12 @@ def ask(
 
     Example: neuronaut ask "what does neuron 8.481 do"
     """
-    from neuronaut.agent.registered import with_registered
+    from neuronaut.agent.registered import registered_config
     from neuronaut.agent.runs import ask as run_question
 
     budget = limits(budget_seconds, budget_forwards, budget_calls, budget_tokens, budget_usd)
-    config = run_config(question, model, corpus, llm, base_url, seed, budget, dictionary, backend)
-    config = with_registered(config.model_copy(update={"fast": fast, "again": again}), head, other)
+    config = run_config(question, model, corpus, llm, base_url, seed, budget, dictionary, backend, dtype, device)
+    config = config.model_copy(update={"fast": fast, "again": again, **registered_config(other, labels, head)})
     raise typer.Exit(run_question(config, notebook, as_json=as_json))
 
 
@@ -105,6 +115,8 @@ def ask(
 def chat(
     model: Model = "pocket",
     backend: BackendChoice = BackendName.torch,
+    dtype: Dtype = DtypeChoice.float32,
+    device: Device = DeviceChoice.cpu,
     corpus: CorpusFile = None,
     dictionary: Dictionaries = None,
     notebook: NotebookFile = None,
@@ -134,7 +146,7 @@ def chat(
     if go_on is not None:
         raise typer.Exit(talk_on(go_on, notebook, screen_of(as_json=as_json), approve=approve.value))
     budget = limits(budget_seconds, budget_forwards, budget_calls, budget_tokens, budget_usd)
-    config = run_config(CONVERSATION, model, corpus, llm, base_url, seed, budget, dictionary, backend)
+    config = run_config(CONVERSATION, model, corpus, llm, base_url, seed, budget, dictionary, backend, dtype, device)
     raise typer.Exit(talk(config, notebook, screen_of(as_json=as_json), approve=approve.value))
 
 
@@ -225,15 +237,22 @@ def tool(
     args: Annotated[str, typer.Argument(help='Arguments as JSON, for example \'{"unit": "8.481"}\'.')] = "{}",
     model: Model = "pocket",
     backend: BackendChoice = BackendName.torch,
+    dtype: Dtype = DtypeChoice.float32,
+    device: Device = DeviceChoice.cpu,
     corpus: CorpusFile = None,
     dictionary: Dictionaries = None,
-    head: Heads = None,
     other: Others = None,
+    labels: Labels = None,
+    head: Heads = None,
     as_json: Json = False,
     arrays: Annotated[Path | None, typer.Option(help="Keep the arrays that the tool made in this .npz file.")] = None,
     figures: Annotated[
         Path | None, typer.Option(help="Keep the figures that the tool drew in this folder, as SVG and Plotly JSON.")
     ] = None,
+    as_chat: Annotated[
+        bool, typer.Option("--chat", help="Its texts are what a user says, put through the model's chat template.")
+    ] = False,
+    system: Annotated[str | None, typer.Option("--system", help="A system message before it; means --chat.")] = None,
     explain: Annotated[bool, typer.Option("--help", help="Explain the tool and its arguments, and exit.")] = False,
 ) -> None:
     """Run one tool on the target model, outside any run; nothing is recorded.
@@ -255,9 +274,14 @@ def tool(
         arrays=arrays,
         figures=figures,
         dictionaries=dictionary or [],
-        heads=head or [],
-        others=other or [],
+        others=other,
+        labels=labels,
+        heads=head,
         backend=backend.value,
+        chat=as_chat,
+        system=system,
+        dtype=dtype.value,
+        device=device.value,
     )
 
 
@@ -267,18 +291,12 @@ app.command()(export)
 app.command("import")(import_)
 app.command("train-sae")(train_sae)
 app.command()(mcp)
+app.command()(convert)
 
 app.add_typer(label_app, name="label")
 app.add_typer(index_app, name="index")
 app.add_typer(eval_app, name="eval")
-
-
-@app.command()
-def models(as_json: Json = False) -> None:
-    """What can be studied here, and how to name it."""
-    from neuronaut.agent.reading import list_models
-
-    list_models(as_json=as_json)
+app.add_typer(models_app, name="models")
 
 
 @app.command()

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.targets.load import Backend
+from neuronaut.tools.targets.placement import DeviceName, DtypeName
 
 CONVERSATION = "a conversation"  # the question of a run that holds one
 Loop = Literal["full", "one-shot", "no-rivals", "random", "fast"]
@@ -38,11 +39,11 @@ class DictionaryUsed(BaseModel):
     width: int = 0
 
 
-class FolderUsed(BaseModel):
-    """A saved head or another model by its folder, or its name; the hash of what it holds is known once it was read."""
+class Beside(BaseModel):
+    """An other model, a file of labels or a saved head: where it is, and the hash of what it held when the run began."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    folder: str
+    place: str
     sha256: str = ""
 
 
@@ -52,13 +53,16 @@ class RunConfig(BaseModel):
     loop: the whole one, or one with a part taken out, to measure what the part is worth: the first hypothesis alone is
     tested, none has rivals, or they are tested in random order instead of the most promising first; fast: one hypothesis of
     a shorter search. conversation: the run and the place in it where the question was asked, None where it stands alone.
-    batch: the same of a unit of a batch, whose own run has what it labels in `labelling`.
+    batch: the same of a unit of a batch, whose own run has what it labels in `labelling`. drift: how far the number format
+    moves activations from float32 (see tools.targets.drift), None where that is float32, or was not measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     question: str
     model: str = "pocket"
     backend: Backend = "torch"
+    dtype: DtypeName = "float32"
+    device: DeviceName = "cpu"
     corpus: str | None = None
     llm: str | None = None
     base_url: str | None = None
@@ -71,8 +75,10 @@ class RunConfig(BaseModel):
     labelling: dict[str, Any] | None = None
     budget: Budget = Budget()
     dictionaries: dict[str, DictionaryUsed] = {}
-    heads: dict[str, FolderUsed] = {}
-    others: dict[str, FolderUsed] = {}
+    drift: dict[str, float] | None = None
+    others: dict[str, Beside] = {}
+    labels: dict[str, Beside] = {}
+    heads: dict[str, Beside] = {}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,19 @@ from neuronaut.agent.config import DictionaryUsed, RunConfig
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.features.dictionary import Dictionary
 from neuronaut.tools.targets.base import TargetModel
+from neuronaut.tools.targets.drift import kept_drift
 from neuronaut.tools.units import SAE
 
 
 def known_dictionaries(config: RunConfig, target: TargetModel) -> RunConfig:
     """The configuration with what its dictionaries hold: those that it names, and those shipped with the model that its
-    question or its batch speaks of."""
+    question or its batch speaks of. How far the number format of the target is from float32 is noted as well."""
     said = mentioned(f"{config.question} {json.dumps(config.labelling)}", target)
     of_features = (config.labelling or {}).get("kind") == "feature"
     named = [name for name in target.dictionaries if of_features or name in config.dictionaries or name in said]
     used = {name: _used(target.dictionaries[name], config.dictionaries.get(name)) for name in named}
-    return config.model_copy(update={"dictionaries": used})
+    drift = None if config.dtype == "float32" else kept_drift(target.fingerprint())
+    return config.model_copy(update={"dictionaries": used, "drift": None if drift is None else asdict(drift)})
 
 
 def mentioned(text: str, target: TargetModel) -> list[str]:

@@ -14,7 +14,11 @@ from neuronaut.agent.options import (
     BudgetTokens,
     BudgetUsd,
     CorpusFile,
+    Device,
+    DeviceChoice,
     Dictionaries,
+    Dtype,
+    DtypeChoice,
     EngineChoice,
     EngineName,
     Jobs,
@@ -25,6 +29,10 @@ from neuronaut.agent.options import (
     engine_options,
 )
 
+Stream = Annotated[
+    bool,
+    typer.Option("--stream", help="Read the layers of the model one at a time, where it does not fit into memory."),
+]
 index_app = typer.Typer(help="What is read once for a model and a corpus, and kept.", no_args_is_help=True)
 
 
@@ -32,6 +40,9 @@ index_app = typer.Typer(help="What is read once for a model and a corpus, and ke
 def index_build(
     model: Model = "pocket",
     backend: BackendChoice = BackendName.torch,
+    dtype: Dtype = DtypeChoice.float32,
+    device: Device = DeviceChoice.cpu,
+    stream: Stream = False,
     corpus: CorpusFile = None,
     kinds: Annotated[str, typer.Option(help="neurons, heads, features, or several: neurons,heads.")] = "neurons",
     layers: Annotated[str, typer.Option(help="0-5,7 or all.")] = "all",
@@ -55,13 +66,17 @@ def index_build(
     from neuronaut.agent.indexing import Inputs, build
 
     place = engine_options(engine, jobs, threads, ray_address)
-    build(Inputs(model, corpus, dictionary or (), backend.value), kinds, layers, shard, engine=place, as_json=as_json)
+    given = Inputs(model, corpus, dictionary or (), backend.value, dtype.value, device.value, stream)
+    build(given, kinds, layers, shard, engine=place, as_json=as_json)
 
 
 @index_app.command("status")
 def index_status(
     model: Model = "pocket",
     backend: BackendChoice = BackendName.torch,
+    dtype: Dtype = DtypeChoice.float32,
+    device: Device = DeviceChoice.cpu,
+    stream: Stream = False,
     corpus: CorpusFile = None,
     dictionary: Dictionaries = None,
     as_json: Json = False,
@@ -69,7 +84,8 @@ def index_status(
     """What is kept for a model and a corpus, and where."""
     from neuronaut.agent.indexing import Inputs, status
 
-    status(Inputs(model, corpus, dictionary or (), backend.value), as_json=as_json)
+    given = Inputs(model, corpus, dictionary or (), backend.value, dtype.value, device.value, stream)
+    status(given, as_json=as_json)
 
 
 @index_app.command("merge")

@@ -1,15 +1,16 @@
 """`neuronaut index`: what is read once for a model and a corpus, and what of it is there."""
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from neuronaut.agent.config import EngineOptions, RunConfig
 from neuronaut.agent.dictionaries import dictionaries_named
-from neuronaut.agent.inputs import Elsewhere, Here, opened_inputs
+from neuronaut.agent.inputs import Elsewhere, Here, Streamed, opened_inputs
 from neuronaut.agent.label.selection import layers_named
 from neuronaut.agent.progress import progress_on_stderr
-from neuronaut.agent.runs import open_inputs
+from neuronaut.agent.session import Say
 from neuronaut.agent.view import print_json, steps_on_stderr, visible
 from neuronaut.tools.corpus import Corpus
 from neuronaut.tools.errors import UserError
@@ -19,6 +20,7 @@ from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.stored import StoredActivations, store_activations
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import Backend
+from neuronaut.tools.targets.placement import DeviceName, DtypeName
 
 _SHARE = re.compile(r"(\d+)/(\d+)")
 
@@ -56,12 +58,15 @@ class Kept:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Model, corpus and dictionaries as they were given."""
+    """Model, corpus and dictionaries as they were given. stream: no more than one layer of the model is in memory."""
 
     model: str
     corpus: str | None
     dictionaries: Sequence[str] = ()
     backend: Backend = "torch"
+    dtype: DtypeName = "float32"
+    device: DeviceName = "cpu"
+    stream: bool = False
 
 
 def build(inputs: Inputs, kinds: str, layers: str, shard: str | None, *, engine: EngineOptions, as_json: bool) -> None:
@@ -69,7 +74,7 @@ def build(inputs: Inputs, kinds: str, layers: str, shard: str | None, *, engine:
     chosen = kinds_named(kinds)
     part = None if shard is None else share_named(shard)
     say = steps_on_stderr()
-    with opened_inputs(_config(inputs), engine, say) as opened:
+    with _opened(inputs, engine, say) as opened:
         plan = opened.plan(chosen, layers_named(layers, opened.target.spec.n_layers))
         numbers = None if part is None else range(part[0] - 1, plan.n_shards, part[1])
         with progress_on_stderr("index", f"statistics of {' and '.join(chosen)}") as progress:
@@ -78,7 +83,9 @@ def build(inputs: Inputs, kinds: str, layers: str, shard: str | None, *, engine:
         for note in plan.store.notes:
             say("index", note)
         if "neurons" in chosen and part is None:
-            if opened.target.spec.n_experts:
+            if inputs.stream:
+                say("index", "activations on the explore sample are kept of models that are in memory alone")
+            elif opened.target.spec.n_experts:
                 say("index", "activations on the explore sample are kept of models without experts alone")
             elif isinstance(opened, Here):
                 _keep_activations(opened.target, opened.corpus)
@@ -90,7 +97,8 @@ def build(inputs: Inputs, kinds: str, layers: str, shard: str | None, *, engine:
 
 def status(inputs: Inputs, *, as_json: bool) -> None:
     """Print what is kept."""
-    _print(_kept(Here(*open_inputs(_config(inputs), steps_on_stderr()))), as_json=as_json)
+    with _opened(inputs, EngineOptions(), steps_on_stderr()) as opened:
+        _print(_kept(opened), as_json=as_json)
 
 
 def kinds_named(text: str) -> tuple[KindName, ...]:
@@ -111,11 +119,29 @@ def share_named(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def _opened(
+    inputs: Inputs, engine: EngineOptions, say: Say
+) -> contextlib.AbstractContextManager[Here | Elsewhere | Streamed]:
+    """The inputs. Refuses what layers cannot be streamed with."""
+    if not inputs.stream:
+        return opened_inputs(_config(inputs), engine, say)
+    for option, given in (
+        ("--engine ray", engine.name != "local"), ("--backend mlx", inputs.backend != "torch"),
+        (f"--device {inputs.device}", inputs.device != "cpu"), ("--dictionary", bool(inputs.dictionaries)),
+    ):  # fmt: skip
+        if given:
+            raise UserError(
+                f"--stream reads layers into the memory of this process, for torch on the CPU: leave out {option}"
+            )
+    return contextlib.nullcontext(Streamed.of(_config(inputs), say))
+
+
 def _config(inputs: Inputs) -> RunConfig:
     named = dictionaries_named(list(inputs.dictionaries))
     return RunConfig(
-        question="index", model=inputs.model, backend=inputs.backend, corpus=inputs.corpus, dictionaries=named
-    )
+        question="index", model=inputs.model, backend=inputs.backend, dtype=inputs.dtype, device=inputs.device,
+        corpus=inputs.corpus, dictionaries=named,
+    )  # fmt: skip
 
 
 def _whole(name: str) -> str:
@@ -134,7 +160,7 @@ def _keep_activations(target: TargetModel, text: Corpus) -> None:
         steps_on_stderr()("index", f"activations of layers {numbers} take too much room, and are not kept")
 
 
-def _kept(opened: Here | Elsewhere) -> Kept:
+def _kept(opened: Here | Elsewhere | Streamed) -> Kept:
     target, corpus = opened.target, opened.corpus
     plan = opened.plan([kind for kind in KINDS if kind != "features" or target.dictionaries])
     stored, n_layers = StoredActivations.of(target, corpus, EXPLORE_TOKENS), target.spec.n_layers

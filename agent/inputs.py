@@ -22,8 +22,12 @@ from neuronaut.tools.index_plan import KindName, Plan, build_shards, plan_index
 from neuronaut.tools.kinds.base import Arrays
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.shards import ShardStore, key_of
+from neuronaut.tools.streaming import stream_shards
 from neuronaut.tools.sweep import Sweep, make_shard
 from neuronaut.tools.targets.base import TargetModel
+from neuronaut.tools.targets.load import open_folder
+from neuronaut.tools.targets.placement import dtype_of
+from neuronaut.tools.targets.streamed import StreamedTarget
 
 Layers = Sequence[int] | None
 
@@ -80,6 +84,30 @@ class Here:
     def build(self, plan: Plan, numbers: Sequence[int] | None = None, *, progress: Progress | None = None) -> None:
         """As Inputs says."""
         build_shards(plan, numbers, progress=progress)
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """Inputs that are open in this process, but for the layers of the model, which are read one at a time."""
+
+    target: StreamedTarget
+    corpus: Corpus
+
+    @classmethod
+    def of(cls, config: RunConfig, say: Say) -> "Streamed":
+        """The inputs of a run. Refuses a model whose layers cannot be streamed."""
+        corpus = open_corpus(config, say)
+        say("model", f"opening {config.model}, without its layers")
+        folder = open_folder(config.model)
+        return cls(StreamedTarget(folder, dtype=dtype_of(config.dtype, folder.config)), corpus)
+
+    def plan(self, kinds: Collection[KindName], layers: Layers = None) -> Plan:
+        """As Inputs says."""
+        return plan_index(self.target, self.corpus, kinds=kinds, layers=layers)
+
+    def build(self, plan: Plan, numbers: Sequence[int] | None = None, *, progress: Progress | None = None) -> None:
+        """As Inputs says; progress counts documents times layers."""
+        stream_shards(plan, numbers, progress=progress)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from neuronaut.agent.concept_lines import find_units, steer_concept, test_units
+from neuronaut.agent.match_lines import match_units, test_matches
 from neuronaut.agent.readout_lines import readout_lines, shift_lines
 from neuronaut.agent.scores.table import score_lines
 from neuronaut.agent.tool_output import result_lines
@@ -181,11 +183,16 @@ _LINES: dict[str, Callable[[Payload, Payload], Iterator[str]]] = {
     "attention_on": _attention_on,
     "compare_circuits": _compare_circuits,
     "find_circuit": _find_circuit,
+    "find_units": find_units,
+    "steer_concept": steer_concept,
+    "test_units": test_units,
     "logit_lens": _logit_lens,
     "read_out": readout_lines,
     "readout_shift": shift_lines,
     "test_circuit": _test_circuit,
     "top_examples": _strongest,
     "head_scores": _head_scores,
+    "match_units": match_units,
+    "test_matches": test_matches,
     "importance": _importance,
 }

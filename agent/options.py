@@ -26,6 +26,30 @@ class BackendName(StrEnum):
 BackendChoice = Annotated[
     BackendName, typer.Option("--backend", help="What runs the model: torch, or mlx (mlx-lm), see docs/mlx.md.")
 ]
+
+
+class DtypeChoice(StrEnum):
+    """In which number format the model is run."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+    auto = "auto"
+
+
+class DeviceChoice(StrEnum):
+    """Where torch runs the model."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+    auto = "auto"
+
+
+Dtype = Annotated[DtypeChoice, typer.Option("--dtype", help="Number format of the weights; auto is that of the file.")]
+Device = Annotated[
+    DeviceChoice, typer.Option("--device", help="Of --backend torch; auto takes a GPU where there is one.")
+]
 CorpusFile = Annotated[
     str | None,
     typer.Option("--corpus", help="Text: .txt, .jsonl, .parquet, a folder or a URL; #NAME behind it names the column."),
@@ -38,20 +62,20 @@ Dictionaries = Annotated[
         help="A SAELens folder, whose features are then named sae:NAME/12; may be given several times.",
     ),
 ]
+Others = Annotated[
+    list[str] | None,
+    typer.Option("--other", metavar="NAME=FOLDER", help="A second model to compare with; may be given several times."),
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option("--labels", metavar="NAME=FILE", help="Labelled texts (.jsonl); may be given several times."),
+]
 Heads = Annotated[
     list[str] | None,
     typer.Option(
         "--head",
         metavar="NAME=FOLDER",
         help="A saved read-out (head.safetensors and config.json), see docs/readouts.md; may be given several times.",
-    ),
-]
-Others = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--other",
-        metavar="NAME=FOLDER",
-        help="Another model, such as the one before a training; may be given several times.",
     ),
 ]
 NotebookFile = Annotated[
@@ -150,6 +174,8 @@ def run_config(
     budget: "Budget",
     dictionaries: list[str] | None = None,
     backend: BackendName = BackendName.torch,
+    dtype: DtypeChoice = DtypeChoice.float32,
+    device: DeviceChoice = DeviceChoice.cpu,
 ) -> "RunConfig":
     """What a run is asked to do, its files named by whole paths."""
     from neuronaut.agent.config import RunConfig, placed_llm
@@ -159,6 +185,8 @@ def run_config(
         question=question,
         model=absolute(model),
         backend=backend.value,
+        dtype=dtype.value,
+        device=device.value,
         corpus=absolute_corpus(corpus) if corpus else None,
         llm=placed_llm(llm),
         base_url=base_url,

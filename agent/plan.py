@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import assert_never
 
-from neuronaut.agent import causes, circuits, heads, readouts, reads, writes
+from neuronaut.agent import causes, circuits, concepts, heads, matching, readouts, reads, writes
 from neuronaut.agent.questions import Question
 from neuronaut.agent.session import Session
 from neuronaut.tools.units import Unit
@@ -36,6 +36,10 @@ def steps_of(question: Question, *, fast: bool) -> dict[str, Step]:
             if question.intent == "compare":
                 steps["comparison"] = partial(circuits.compare, tasks=question.tasks)
             return steps
+        case "concept":
+            return {f"concept {question.labels}": partial(concepts.find, question=question)}
+        case "match":
+            return {"matches": partial(matching.match, question=question)}
         case _ as never:
             assert_never(never)
 

@@ -11,7 +11,7 @@ from neuronaut.tools.predicates.text import parse_text
 from neuronaut.tools.predicates.tree import simplify
 from neuronaut.tools.units import Unit
 
-Intent = Literal["explain", "kind", "matter", "why", "circuit", "compare", "look", "readout"]
+Intent = Literal["explain", "kind", "matter", "why", "circuit", "compare", "look", "concept", "match", "readout"]
 HeadKind = Literal["previous", "current", "first", "duplicate", "induction", "copying", "successor"]
 Parts = Literal["neurons", "heads", "components"]
 
@@ -19,8 +19,9 @@ CAN_ASK = (
     'ask about one neuron or head ("what does neuron 8.481 do"), a feature ("what does feature sae:NAME/12 do"), '
     'a kind of head ("which heads are induction heads"), '
     "a prompt (\"which heads matter for 'PROMPT'\", \"why does the model say ' X' after 'PROMPT'\"), "
-    'a task ("find the circuit for TASK", "compare the circuits of TASK and TASK"), '
-    'a read-out ("does the read-out of 8.481 at resid_post 9 use it", "does head NAME use neuron 8.481"), '
+    'a task ("find the circuit for TASK", "compare the circuits of TASK and TASK"), labelled texts ("find units for the concept '
+    'NAME", with --labels NAME=FILE.jsonl), another model ("match the units with NAME", with --other NAME=FOLDER), a read-out '
+    '("does the read-out of 8.481 at resid_post 9 use it", "does head NAME use neuron 8.481", with --head NAME=FOLDER), '
     "give a hypothesis of your own "
     '("test 8.481: at(1, digit)") or name a tool (\'tool top_examples {"unit": "8.481"}\')'
 )
@@ -71,6 +72,17 @@ _MATTER = re.compile(
     r"\b(?:which|what)\s+(neurons?|heads?|components?|parts?)\b.*?\bmatters?(?:\s+most)?\s+(?:for|in|to|after|at)\b\s*(.*)",
     re.IGNORECASE | re.DOTALL,
 )
+_CONCEPT = re.compile(
+    r"\b(?:units?|neurons?|features?|heads?|directions?)\b.*?\b(?:concept|labels?)\b\s*:?\s*(.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_MATCH = re.compile(
+    r"\b(?:match|matches)\b.*?\b(?:units|neurons)\b.*?\b(?:with|to|in|of|and|across|between)\b\s*(.*)|"
+    r"\b(?:which|what)\b.*?\b(?:units|neurons)\b.*?\b(?:same|universal|shared|matched|too)\b.*?\b(?:in|with|across|of|between)\b\s*(.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_LAYERS = re.compile(r"(?:the\s+|its\s+)?(?:other\s+|own\s+)?layers?", re.IGNORECASE)
+_REGISTERED = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9_-])?"
 _WHY = re.compile(
     r"\bwhy\b.*?\b(?:say|says|predicts?|writes?|outputs?|completes?|continues?|answers?)\b\s*(?:with\s+)?(.*)",
     re.IGNORECASE | re.DOTALL,
@@ -84,7 +96,9 @@ class Question:
     unit, signs: of `explain`, both signs of a neuron unless one is named. kind: of heads. parts, prompt: what may matter,
     and for which text. answer: the token that is asked about after the prompt; "" is the likeliest. tasks: one, or two to
     compare; by_position: of heads and MLPs at single places of the prompt. role: only which text needs the unit. given: a
-    hypothesis of the asker about the unit. tool, arguments: of `look`, the arguments as JSON. readout: which may use the unit.
+    hypothesis of the asker about the unit. tool, arguments: of `look`, the arguments as JSON. labels: the name of labelled texts,
+    of which the label `answer` is the concept. others: names of other models; none are the layers of the model itself. readout:
+    which may use the unit.
     """
 
     text: str
@@ -101,6 +115,8 @@ class Question:
     given: Predicate | None = None
     tool: str = ""
     arguments: str = "{}"
+    labels: str = ""
+    others: tuple[str, ...] = ()
     readout: ReadoutAsked | None = None
 
 
@@ -117,6 +133,8 @@ def parse_question(text: str, *, n_heads: int | None = None, d_mlp: int | None =
         _by_a_tool,
         _about_a_claim,
         _about_a_readout,
+        _about_a_concept,
+        _about_matches,
         _about_a_circuit,
         _about_a_prompt,
         _about_a_reason,
@@ -148,6 +166,37 @@ def _about_a_claim(text: str) -> Question | None:
 def _about_a_readout(text: str) -> Question | None:
     found = readout_asked(text, _QUOTED.sub(" ", text))
     return found and Question(text, "readout", found[0], (1,), readout=found[1])
+
+
+def _about_a_concept(text: str) -> Question | None:
+    match = _CONCEPT.search(text)
+    if match is None:
+        return None
+    rest = match[1].strip().rstrip("?.!").strip()
+    label = next(iter(_all_quoted(rest)), "")
+    named = re.sub(r"^(?:of|in|from)\s+", "", _QUOTED.sub(" ", rest).strip())
+    if not re.fullmatch(_REGISTERED, named):
+        raise UserError(
+            f'{text!r} names no labelled texts: register them with --labels NAME=FILE.jsonl and ask "find units for the concept '
+            'NAME", or, of several labels, "find units for the concept \'LABEL\' in NAME"'
+        )
+    return Question(text, "concept", labels=named, answer=label)
+
+
+def _about_matches(text: str) -> Question | None:
+    match = _MATCH.search(text)
+    if match is None or "circuit" in text.lower() or _BARE.search(text):
+        return None
+    rest = (match[1] or match[2] or "").strip().rstrip("?.!").strip()
+    if _LAYERS.fullmatch(rest):
+        return Question(text, "match")
+    names = [name for name in re.split(r"\s*,\s*(?:and\s+)?|\s+and\s+", _unquoted(rest)) if name]
+    if not names or not all(re.fullmatch(_REGISTERED, name) for name in names):
+        raise UserError(
+            f'{text!r} names no other model: register it with --other NAME=FOLDER and ask "match the units with NAME", or '
+            '"match the units across layers"'
+        )
+    return Question(text, "match", others=tuple(dict.fromkeys(names)))
 
 
 def _about_a_circuit(text: str) -> Question | None:

@@ -3,15 +3,20 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neuronaut.agent.config import RunConfig, corpus_place
 from neuronaut.agent.view import print_json, visible
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import Place, default_place
+from neuronaut.tools.chat.messages import as_chat
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.figures import Figure
 from neuronaut.tools.targets.load import Backend
+from neuronaut.tools.targets.placement import DeviceName, DtypeName
+
+if TYPE_CHECKING:
+    from neuronaut.tools.registry import Tool
 
 
 def open_notebook(path: Place | None) -> Notebook:
@@ -49,12 +54,16 @@ def run_tool(
     arrays: Path | None = None,
     figures: Path | None = None,
     dictionaries: Sequence[str] = (),
-    heads: Sequence[str] = (),
-    others: Sequence[str] = (),
+    others: Sequence[str] | None = None,
+    labels: Sequence[str] | None = None,
+    heads: Sequence[str] | None = None,
     backend: Backend = "torch",
+    chat: bool = False,
+    system: str | None = None,
+    dtype: DtypeName = "float32",
+    device: DeviceName = "cpu",
 ) -> None:
-    """Run one tool, explain it, or list them."""
-    from neuronaut.agent.registered import registered_in, with_registered
+    """Run one tool, explain it, or list them. chat: its texts are what a user says to a chat model."""
     from neuronaut.agent.tool_output import help_lines, result_lines
     from neuronaut.tools.registry import ToolContext, find_tool, registry
 
@@ -69,22 +78,23 @@ def run_tool(
     if explain:
         print("\n".join(help_lines(tool)))
         return
-    parsed = tool.parse(args)
+    parsed = tool.parse(in_chats(tool, args, system)) if chat or system is not None else tool.parse(args)
     if tool.opens_test_text:
         raise UserError(
             f"{name} opens design or confirm text: it is run by `neuronaut ask`, which records what was opened (with "
             "`--llm scripted:FILE` on hypotheses of your own)"
         )
+    from neuronaut.agent.registered import opened, registered_config
     from neuronaut.tools.corpus import load_corpus, pocket_corpus
-    from neuronaut.tools.targets.load import load_target
+    from neuronaut.tools.targets.load import chat_texts_of, load_target
 
-    place = corpus_place(RunConfig(question=name, model=model, corpus=corpus))
-    config = with_registered(RunConfig(question=name, model=model, backend=backend), heads, others)
-    target = load_target(model, dictionaries=dictionaries, backend=backend)
+    given = RunConfig(question=name, model=model, corpus=corpus, backend=backend, dtype=dtype, device=device)
+    config = given.model_copy(update=registered_config(others, labels, heads))
+    place = corpus_place(config)
     context = ToolContext(
-        target,
-        pocket_corpus() if place is None else load_corpus(place),
-        registered=registered_in(config, target),
+        load_target(model, dictionaries=dictionaries, backend=backend, dtype=dtype, device=device),
+        pocket_corpus() if place is None else load_corpus(place, chats=lambda: chat_texts_of(model)),
+        registered=opened(config),
     )
     result = tool.run(context, parsed)
     measurements = [
@@ -108,6 +118,32 @@ def run_tool(
         print_json({"tool": name, "measurements": measurements, "result": result.payload})
         return
     print("\n".join(result_lines(result)))
+
+
+def in_chats(tool: "Tool", args: str, system: str | None) -> dict[str, Any] | str:
+    """The arguments with each plain text as what a user says, behind a system message if there is one; as they came, if they
+    are no JSON object. Refuses a tool that takes no text, or is given none."""
+    fields = [name for name, field in tool.args.model_fields.items() if "Message" in str(field.annotation)]
+    try:
+        given = json.loads(args)
+    except json.JSONDecodeError:
+        return args
+    if not isinstance(given, dict):
+        return args
+    if not any(name in given for name in fields):
+        takes = f"give {' or '.join(fields)}" if fields else "it takes none"
+        raise UserError(
+            f"{tool.name} is given no text that could be put through a chat template: {takes}, or leave out --chat"
+        )
+
+    def spoken(value: Any) -> Any:
+        return [one.model_dump() for one in as_chat(value, system)] if isinstance(value, str) and value else value
+
+    for name in fields:
+        if name in given:
+            value = given[name]
+            given[name] = [spoken(one) for one in value] if isinstance(value, list) else spoken(value)
+    return given
 
 
 def _save_arrays(arrays: Mapping[str, Any], path: Path, name: str) -> None:
@@ -146,26 +182,3 @@ def write_figures(files: Mapping[Path, str], folder: Path) -> None:
                 opened.write(text)
     except OSError as error:
         raise UserError(f"the figures cannot be stored in {str(folder)!r}: {error.strerror}") from error
-
-
-def list_models(*, as_json: bool) -> None:
-    """Print what can be studied, and by which engines."""
-    from neuronaut.tools.targets.load import MLX_COMMAND, POCKET, has_mlx, open_folder
-    from neuronaut.tools.targets.mlx.families import FAMILIES
-
-    engines = ["torch", *(["mlx"] if has_mlx() else [])]
-
-    rows = [
-        {"name": "pocket", "what": "embedded model with its corpus", "present": (POCKET / "model.safetensors").exists()}
-    ]
-    if rows[0]["present"]:
-        rows[0]["weights_sha256"] = open_folder("pocket").weights_sha256
-        rows[0]["backends"] = engines
-    if as_json:
-        print_json(rows)
-        return
-    print(f"pocket         the embedded model and its corpus ({'present' if rows[0]['present'] else 'MISSING'})")
-    print("FOLDER         a Hugging Face folder with config.json, *.safetensors and tokenizer.json; needs --corpus")
-    print("OWNER/NAME     a model of the Hugging Face hub, where it can be reached; needs --corpus")
-    mlx = "" if has_mlx() else f"; not installed here: {MLX_COMMAND}"
-    print(f"--backend mlx  runs {', '.join(FAMILIES)}{mlx}")

@@ -10,6 +10,7 @@ from neuronaut.memory import queries
 from neuronaut.memory.judge import ReadoutCase
 from neuronaut.memory.ledger import canonical
 from neuronaut.tools.errors import ToolRefused, UserError
+from neuronaut.tools.readouts.heads import check_head
 from neuronaut.tools.readouts.rule import MIN_EFFECT, MIN_SHARE, MIN_Z
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.units import Unit
@@ -29,14 +30,14 @@ ASKED: dict[str, dict[str, Any]] = {
 
 
 def check_readout(question: Question, context: ToolContext) -> None:
-    """Refuses a read-out that is not there, or that cannot be asked about. Reads nothing."""
+    """Refuses a read-out that is not there, of another model, or that cannot be asked about. Reads nothing."""
     if question.readout is None:
         return
     unit, asked, spec = question.unit, question.readout, context.target.spec
     if unit is None or unit.kind != "neuron":
         raise UserError(f"{unit} is no neuron: whether a read-out uses it can be asked of neurons, such as 8.481")
     if asked.head:
-        context.registered.head(asked.head)
+        check_head(context.registered.head(asked.head), spec, context.target.fingerprint())
     if asked.since:
         context.registered.other(asked.since)
     if asked.layer is not None and asked.layer >= spec.n_layers:

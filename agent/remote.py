@@ -52,7 +52,8 @@ class Order:
     @classmethod
     def of(cls, config: RunConfig) -> "Order":
         """For the inputs of a run."""
-        kept = config.model_dump(mode="json", include={"model", "backend", "corpus", "dictionaries"})
+        named = {"model", "backend", "dtype", "device", "corpus", "dictionaries", "others", "labels"}
+        kept = config.model_dump(mode="json", include=named)
         return cls(json.dumps(kept, sort_keys=True), own_code())
 
 
@@ -102,7 +103,7 @@ def opened(inputs: str) -> ToolContext:
     """Model and text, opened once in a process. Refuses what cannot be opened here."""
     config = RunConfig.model_validate({"question": "", **json.loads(inputs)})
     target, corpus = open_inputs(config, _silent)
-    return context_of(target, corpus, _silent)
+    return context_of(target, corpus, _silent, config)
 
 
 def _silent(_label: str, _line: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from neuronaut.agent.config import RunConfig
 from neuronaut.agent.cost import Cost
 from neuronaut.agent.dictionaries import changed_dictionaries, weights_used
-from neuronaut.agent.registered import registered_used, unchanged
+from neuronaut.agent.registered import changed_registered, hashes_used, opened
 from neuronaut.agent.runs import open_inputs
 from neuronaut.agent.session import stored_in, tools_sha256
 from neuronaut.agent.view import print_json, steps_on_stderr, visible
@@ -32,8 +32,7 @@ def rerun(identifier: str, path: Place | None, *, as_json: bool) -> int:
     with Notebook(path) as notebook:
         config, say = RunConfig.model_validate(run["config"]), steps_on_stderr()
         target, corpus = open_inputs(config, say)
-        context = ToolContext(target, corpus, registered=unchanged(config, target))
-        found = repeated(notebook, identifier, run, done, context)
+        found = repeated(notebook, identifier, run, done, ToolContext(target, corpus, registered=opened(config)))
     rows, changed = found["repeats"], found["changed_inputs"]
     different = [row for row in rows if row["outcome"] == "different"]
     if as_json:
@@ -50,7 +49,7 @@ def repeated(
 ) -> dict[str, Any]:
     """A new run that does some experiments of a run again: each with what became of its numbers, and which inputs changed."""
     config, target, corpus = RunConfig.model_validate(run["config"]), context.target, context.corpus
-    if other := changed_dictionaries(config, target):
+    if other := [*changed_dictionaries(config, target), *changed_registered(config)]:
         raise UserError(
             f"run {run['id']} cannot be repeated: its {' and '.join(other)} changed since; ask the question again"
         )
@@ -103,7 +102,7 @@ def _changed_inputs(run: dict[str, Any], target: Any, corpus: Any, experiments: 
 
 def _repeat(notebook: Notebook, run: str, old: dict[str, Any], context: ToolContext) -> dict[str, Any]:
     tool = find_tool(old["tool"])
-    used = weights_used(old["args"], context.target) | registered_used(old["args"], context.registered)
+    used = weights_used(old["args"], context.target) | hashes_used(old["args"], context.registered)
     spec = ExperimentSpec(old["tool"], tools_sha256(), old["args"], old["seed"], used)
     started = notebook.begin_experiment(run, spec, repeat_of=old["id"], fresh=True)
     report = {"experiment": old["id"], "repeat": started.id, "tool": old["tool"]}

@@ -17,12 +17,12 @@ from neuronaut.agent.plan import Step, steps_of
 from neuronaut.agent.proposers.base import Proposer
 from neuronaut.agent.proposers.given import Given
 from neuronaut.agent.questions import Question, parse_question
-from neuronaut.agent.readouts import check_readout
-from neuronaut.agent.registered import hashed, registered_in, unchanged
+from neuronaut.agent.registered import KINDS, changed_registered
+from neuronaut.agent.registered import opened as opened_beside
 from neuronaut.agent.render import render
 from neuronaut.agent.session import BudgetSpent, Say, Session, tools_sha256
 from neuronaut.agent.telling import tell
-from neuronaut.agent.understanding import about_of, read_question, understood
+from neuronaut.agent.understanding import about_of, check_registered, read_question, understood
 from neuronaut.agent.view import print_json, steps_on_stderr
 from neuronaut.memory import queries
 from neuronaut.memory.imports import QUESTION as IMPORTED
@@ -33,10 +33,12 @@ from neuronaut.memory.store import check_writable
 from neuronaut.tools.corpus import Corpus, load_corpus, pocket_corpus
 from neuronaut.tools.errors import ToolFailed, UserError
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
+from neuronaut.tools.registered import Registered
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.stored import StoredActivations
 from neuronaut.tools.targets.base import TargetModel
-from neuronaut.tools.targets.load import load_target
+from neuronaut.tools.targets.drift import measured_drift
+from neuronaut.tools.targets.load import chat_texts_of, load_target
 from neuronaut.tools.units import Unit
 
 STOPPED = 130
@@ -49,9 +51,7 @@ def ask(config: RunConfig, notebook_path: Place | None, *, as_json: bool) -> int
     check_writable(path)
     say("notebook", str(path))
     target, corpus = open_inputs(config, say)
-    context = context_of(target, corpus, say)
-    context.registered = registered_in(config, target)
-    with answered(config, path, context, say) as (notebook, run, code):
+    with answered(config, path, context_of(target, corpus, say, config), say) as (notebook, run, code):
         _show(notebook, run, as_json=as_json)
     return code
 
@@ -68,9 +68,9 @@ def answered(config: RunConfig, path: Place, context: ToolContext, say: Say) -> 
     """The notebook, the run that answers a question on opened inputs, and how it ended: 0 answered, 1 out of budget, 130
     interrupted. An earlier run that answered the same is taken, unless the question is asked again."""
     target, corpus = context.target, context.corpus
-    config = hashed(known_dictionaries(config, target), context.registered)
+    config = known_dictionaries(config, target)
     if config.llm is None:
-        check_readout(read_question(config.question, target), context)
+        check_registered(read_question(config.question, target), context)
     with Notebook(path) as notebook:
         earlier = None if config.again else _earlier(notebook, config, target, corpus)
         if earlier is not None:
@@ -111,9 +111,7 @@ def reopened(run: str, path: Place) -> Iterator[Session]:
     with Notebook(path) as notebook:
         target, corpus = open_inputs(config, say)
         refuse_changed(row, target, corpus)
-        context = context_of(target, corpus, say)
-        context.registered = unchanged(config, target)
-        yield Session(run, config, notebook, context, [], say)
+        yield Session(run, config, notebook, context_of(target, corpus, say, config), [], say)
 
 
 def resumable(run: str, path: Place) -> dict[str, Any]:
@@ -148,7 +146,7 @@ def answer_in(outer: Session, config: RunConfig) -> str:
     notebook, (target, corpus) = outer.notebook, (outer.context.target, outer.context.corpus)
     config = known_dictionaries(config, target)
     if config.llm is None:
-        read_question(config.question, target)
+        check_registered(read_question(config.question, target), outer.context)
     begun = queries.run_in_conversation(notebook, str(config.conversation))
     if begun is not None and _over(notebook, begun):
         return begun
@@ -184,7 +182,8 @@ def _changed(row: dict[str, Any], target: TargetModel, corpus: Corpus) -> list[s
         "corpus": corpus.sha256 == row["corpus"]["sha256"],
     }
     known = changed_dictionaries(RunConfig.model_validate(row["config"]), target)
-    return [*(name for name, equal in same.items() if not equal), *known]
+    beside = changed_registered(RunConfig.model_validate(row["config"]))
+    return [*(name for name, equal in same.items() if not equal), *known, *beside]
 
 
 def open_inputs(config: RunConfig, say: Say) -> tuple[TargetModel, Corpus]:
@@ -192,32 +191,41 @@ def open_inputs(config: RunConfig, say: Say) -> tuple[TargetModel, Corpus]:
     corpus = open_corpus(config, say)
     say("model", f"loading {config.model}" + ("" if config.backend == "torch" else f" by {config.backend}"))
     folders = [f"{name}={one.folder}" for name, one in config.dictionaries.items() if one.folder is not None]
-    return load_target(config.model, dictionaries=folders, backend=config.backend), corpus
+    target = load_target(
+        config.model, dictionaries=folders, backend=config.backend, dtype=config.dtype, device=config.device
+    )
+    if (rounded := target.fingerprint().dtype) != "float32":
+        drift = measured_drift(target, config.model, config.backend)
+        say("model", f"in {rounded}: {drift or 'how far that is from float32 was not measured, which would not fit'}")
+    return target, corpus
 
 
 def open_corpus(config: RunConfig, say: Say) -> Corpus:
     """The corpus that a run works on."""
     place = corpus_place(config)
-    corpus = pocket_corpus() if place is None else load_corpus(place, say=lambda text: say("corpus", text))
+    if place is None:
+        return pocket_corpus()
+    corpus = load_corpus(place, say=lambda text: say("corpus", text), chats=lambda: chat_texts_of(config.model))
     for note in corpus.notes:
         say("corpus", note)
     return corpus
 
 
-def context_of(target: TargetModel, corpus: Corpus, say: Say) -> ToolContext:
-    """What the tools work on; activations that the index keeps are not read again."""
+def context_of(target: TargetModel, corpus: Corpus, say: Say, config: RunConfig | None = None) -> ToolContext:
+    """What the tools work on; activations that the index keeps are not read again. config: of what is registered beside them."""
+    registered = Registered() if config is None else opened_beside(config)
     stored = StoredActivations.of(target, corpus, EXPLORE_TOKENS)
     if kept := stored.layers(target.spec.n_layers):
         say("index", f"activations on explore text of {len(kept)} layers are kept, and not read again")
-        return ToolContext(target, corpus, stored)
-    return ToolContext(target, corpus)
+        return ToolContext(target, corpus, stored, registered)
+    return ToolContext(target, corpus, registered=registered)
 
 
 def _earlier(notebook: Notebook, config: RunConfig, target: TargetModel, corpus: Corpus) -> str | None:
     same = {name: getattr(config, name) for name in ("fast", "loop", "llm", "base_url", "seed")}
-    for named in ("dictionaries", "heads", "others"):
-        if getattr(config, named):
-            same[named] = config.model_dump(mode="json")[named]
+    if config.dictionaries:
+        same["dictionaries"] = config.model_dump(mode="json")["dictionaries"]
+    same |= {kind: found for kind in KINDS if (found := config.model_dump(mode="json")[kind])}
     own = target.fingerprint()
     return queries.earlier_run(notebook, config.question, own, corpus.sha256, same, tools_sha256())
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from neuronaut.agent.config import RunConfig
 from neuronaut.agent.dictionaries import weights_used
 from neuronaut.agent.proposers.base import Proposer
-from neuronaut.agent.registered import registered_used
+from neuronaut.agent.registered import hashes_used
 from neuronaut.memory.ledger import canonical
 from neuronaut.memory.notebook import ExperimentSpec, Notebook
 from neuronaut.memory.recall import Finding, earlier_findings
@@ -73,7 +73,7 @@ class Session:
         chosen = find_tool(tool)
         parsed = chosen.parse(args)
         whole = parsed.model_dump(mode="json")
-        used = weights_used(whole, self.context.target) | registered_used(whole, self.context.registered)
+        used = weights_used(whole, self.context.target) | hashes_used(whole, self.context.registered)
         spec = ExperimentSpec(tool, tools_sha256(), whole, int(args.get("seed", 0)), used)
         again = self.config.again or own
         known = self.notebook.finished(self.run, spec, fresh=again)

@@ -1,5 +1,6 @@
 """What a tool found, as text a person can read: tables, contexts with their activations, arguments with their bounds."""
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -122,7 +123,9 @@ def _joined(value: Any) -> str:
 
 def _rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if all("pieces" in row and "activations" in row for row in rows):
-        yield from map(_context, rows)
+        for row in rows:
+            yield _context(row)
+            yield from _parts(row)
     else:
         yield from _table(rows)
 
@@ -130,16 +133,30 @@ def _rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _context(row: Mapping[str, Any]) -> str:
     """A text whose large activations stand in brackets behind their tokens."""
     top = max(row["activations"], key=abs)
-    marked = (
-        f"{visible(piece)}[{value:.3g}]" if abs(value) >= MARKED * abs(top) > 0 else visible(piece)
-        for piece, value in zip(row["pieces"], row["activations"], strict=True)
-    )
+    marked = "" if "parts" in row else _marked(row["pieces"], row["activations"], top)
     if "activation" in row:
         query = f"from {_cell(row['query'])}  " if "query" in row else ""
         where = f"{row['activation']:>8.3f}  document {row['document']:<6}  {query}"
     else:
         where = f"largest {top:>7.3f}  "
-    return where + "".join(marked)
+    return (where + marked).rstrip() if "parts" in row else where + marked
+
+
+def _parts(row: Mapping[str, Any]) -> Iterator[str]:
+    """The text of a chat part by part, with the positions of each; large activations as above."""
+    top, at = max(row["activations"], key=abs), 0
+    for part, run in itertools.groupby(row.get("parts", ())):
+        end = at + len(list(run))
+        marked = _marked(row["pieces"][at:end], row["activations"][at:end], top)
+        yield f"  {f'{at}-{end - 1}':>9}  {visible(part):<18}  {marked}"
+        at = end
+
+
+def _marked(pieces: Sequence[str], activations: Sequence[float], top: float) -> str:
+    return "".join(
+        f"{visible(piece)}[{value:.3g}]" if abs(value) >= MARKED * abs(top) > 0 else visible(piece)
+        for piece, value in zip(pieces, activations, strict=True)
+    )
 
 
 def _table(rows: Sequence[Mapping[str, Any]], *, widest: int | None = WIDEST) -> Iterator[str]:

@@ -9,10 +9,11 @@ from neuronaut.agent.llm.gateway import Malformed, NoReply
 from neuronaut.agent.llm.opened import gateway_of
 from neuronaut.agent.meant import task_meant
 from neuronaut.agent.questions import Question, parse_question
+from neuronaut.agent.readouts import check_readout
 from neuronaut.agent.session import BudgetSpent, Session
 from neuronaut.prompts import render
 from neuronaut.tools.errors import ToolRefused, UserError
-from neuronaut.tools.registry import find_tool, registry
+from neuronaut.tools.registry import ToolContext, find_tool, registry
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.tasks.catalogue import tasks
@@ -47,6 +48,15 @@ def read_question(text: str, target: TargetModel) -> Question:
             f"{question.text!r} names the task {names[0]!r} twice: compare the circuits of two different ones"
         )
     return replace(question, tasks=names)
+
+
+def check_registered(question: Question, context: ToolContext) -> None:
+    """Refuses labels, other models and heads that are not registered, a label that no row has, and a read-out that is not there."""
+    for name in question.others:
+        context.registered.other(name)
+    if question.labels:
+        context.registered.labelled(question.labels).positive(question.answer)
+    check_readout(question, context)
 
 
 def understood(session: Session) -> Question:

@@ -1,10 +1,10 @@
-"""What is right for which architecture, measured on tiny random models, as the table of docs/architectures.md.
+"""What is right for which architecture on which engine, measured on tiny random models, as the tables of docs/architectures.md.
 
     python -m neuronaut.evals.architectures --tests tests --write docs/architectures.md
 
 Each model has random weights, also in its norms and biases. What the target reads and edits is compared with plain transformers
 and with a second reading of the weights (`tests/plain_transformers.py`), and the error that stands in the table is the largest
-difference that was measured; "no" says that it is refused. Without --write the table is printed.
+difference that was measured; "no" says that it is refused. Without --write the tables are printed.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -26,17 +26,19 @@ from neuronaut.tools.features.dictionary import Dictionary, Layout
 from neuronaut.tools.features.places import place_of
 from neuronaut.tools.look.lens import Attribution
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
-from neuronaut.tools.targets.load import load_target
+from neuronaut.tools.targets.load import MLX_COMMAND, Backend, has_mlx, load_target
 from neuronaut.tools.targets.sites import neuron_sites
 
 TOLERANCE = 1e-4  # above it a cell says "no" and the error
-COLUMNS = ("logits", "neurons", "heads", "attribution", "edits", "edges", "features", "experts")
-BEGIN, END = "<!-- begin: neuronaut.evals.architectures -->", "<!-- end -->"
+COLUMNS = ("logits", "neurons", "heads", "attribution", "edits", "gradients", "edges", "features", "experts")
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+END = "<!-- end -->"
 
 
 @dataclass(frozen=True)
 class Opened:
-    """One model through the seam, as a second reading of its weights, and in plain transformers."""
+    """One model through the seam, as a second reading of its weights, and in plain transformers. target: None where the engine
+    refuses the architecture."""
 
     target: Any
     plain: Any
@@ -49,7 +51,7 @@ class Opened:
         return torch.randint(0, self.target.spec.d_vocab, (3, 11), generator=made)
 
 
-def opened_models(tests: Path) -> Iterator[tuple[str, Opened]]:
+def opened_models(tests: Path, backend: Backend) -> Iterator[tuple[str, Opened]]:
     """Each family by name, made in a temporary folder. tests: where tiny_models.py and plain_transformers.py lie."""
     import transformers
 
@@ -59,13 +61,22 @@ def opened_models(tests: Path) -> Iterator[tuple[str, Opened]]:
         for family in made["CONFIGS"]:
             folder = made["make_model"](family, Path(place) / family)
             theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-            yield family, Opened(load_target(folder), plain(folder, theirs.config.to_dict()), theirs)
+            yield family, Opened(_loaded(folder, backend), plain(folder, theirs.config.to_dict()), theirs)
+
+
+def _loaded(folder: Path, backend: Backend) -> TargetModel | None:
+    if backend == "mlx" and not has_mlx():
+        raise UserError(f"the table of mlx needs mlx and mlx-lm: {MLX_COMMAND}")
+    try:
+        return load_target(folder, backend=backend)
+    except UserError:
+        return None
 
 
 @torch.no_grad()
 def errors_of(one: Opened) -> dict[str, float | None]:
     """The largest error of each column, None where the target refuses or the architecture has no such thing."""
-    return {column: _measured(_CHECKS[column], one) for column in COLUMNS}
+    return {column: None if one.target is None else _measured(_CHECKS[column], one) for column in COLUMNS}
 
 
 def _measured(check: Callable[[Opened], float | None], one: Opened) -> float | None:
@@ -134,6 +145,29 @@ def _edits(one: Opened) -> float:
     return worst
 
 
+def _gradients(one: Opened) -> float:
+    """Of a score of the last logits at every kind of activation in the middle layer, as a share of the largest one there."""
+    spec, layer = one.target.spec, one.target.spec.n_layers // 2
+    weights = torch.randn(spec.d_vocab, generator=torch.Generator().manual_seed(1))
+    sites = [Site("resid_pre", layer), Site("heads", layer), neuron_sites(spec, layer)[0]]
+    sites += [Site("router", layer)] if spec.n_experts else []
+    found, worst = one.target.gradients(one.ids, sites, lambda logits: logits[:, -1] @ weights), 0.0
+    for site in sites:
+        passed: list[Tensor] = []
+
+        def leaf(name: str, at: int, value: Tensor, site: Site = site, passed: list[Tensor] = passed) -> Tensor:
+            if (name, at) != _key(site):
+                return value
+            passed.append(value.detach().requires_grad_())
+            return passed[0]
+
+        with torch.enable_grad():
+            score = (one.plain.run(one.ids, leaf)[:, -1] @ weights).sum()
+            (expected,) = torch.autograd.grad(score, passed[0])
+        worst = max(worst, _apart(found[site][1], expected) / float(expected.abs().max()))
+    return worst
+
+
 def _edges(one: Opened) -> float:
     """With every edge cut a run is the other run."""
     other = one.ids.flip(0)
@@ -187,6 +221,7 @@ _CHECKS: dict[str, Callable[[Opened], float | None]] = {
     "heads": _heads,
     "attribution": _attribution,
     "edits": _edits,
+    "gradients": _gradients,
     "edges": _edges,
     "features": _features,
     "experts": _experts,
@@ -209,29 +244,34 @@ def _cell(column: str, error: float | None) -> str:
     return f"yes, {error:.0e}" if error else "yes, 0"
 
 
-def verdicts_in(text: str) -> dict[str, tuple[str, ...]]:
-    """Family to what a document says of it in each column, without the errors."""
-    inside = text[text.index(BEGIN) : text.index(END)]
+def begin(backend: Backend) -> str:
+    """What stands in a document before the table of an engine; END stands behind it."""
+    return f"<!-- begin: neuronaut.evals.architectures {backend} -->"
+
+
+def verdicts_in(text: str, backend: Backend) -> dict[str, tuple[str, ...]]:
+    """Family to what a document says of it in each column, on one engine, without the errors."""
+    inside = text.partition(begin(backend))[2].partition(END)[0]
     found = {}
-    for line in inside.splitlines()[3:]:
+    for line in inside.strip().splitlines()[2:]:
         if cells := [cell.strip() for cell in line.strip("|").split("|") if line.startswith("| ")]:
             found[cells[0]] = tuple(re.split(r"[,:]", cell)[0] for cell in cells[1:])
     return found
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Prints the table, or puts it into a document."""
+    """Prints the tables, or puts them into a document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tests", type=Path, default=Path("tests"), help="the folder of tiny_models.py")
-    parser.add_argument("--write", type=Path, help="the document whose table is replaced")
+    parser.add_argument("--write", type=Path, help="the document whose tables are replaced")
     args = parser.parse_args(argv)
-    table = table_of({family: errors_of(one) for family, one in opened_models(args.tests)})
-    if args.write is None:
-        sys.stdout.write(table + "\n")
-        return
-    text = args.write.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    args.write.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    for backend in BACKENDS:
+        table = table_of({family: errors_of(one) for family, one in opened_models(args.tests, backend)})
+        if args.write is None:
+            sys.stdout.write(f"{backend}\n{table}\n")
+            continue
+        before, start, rest = args.write.read_text(encoding="utf-8").partition(begin(backend))
+        args.write.write_text(f"{before}{start}\n{table}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What hooks cost on mlx: a pass that reads all neurons and residuals beside a bare forward of mlx-lm, in the same run.
 
-python -m neuronaut.evals.mlx_speed
+python -m neuronaut.evals.mlx_speed [--experts]
 """
 
 import argparse
@@ -16,20 +16,22 @@ import torch
 
 from neuronaut.tools.targets.base import Site
 from neuronaut.tools.targets.load import load_target
+from neuronaut.tools.targets.sites import neuron_sites
 
 SHAPE = {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 8, "num_key_value_heads": 4}
 TEXT, D_VOCAB = (4, 128), 2048
 
 
-def llama_like(folder: Path) -> Path:
-    """The folder of a random model of the shape of Llama, with the tokens of one character each."""
+def random_model(folder: Path, *, experts: bool) -> Path:
+    """The folder of a random model of the shape of Llama or of Mixtral, with the tokens of one character each."""
     import transformers
     from tokenizers import Tokenizer, models
 
     torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        **SHAPE, intermediate_size=1024, vocab_size=D_VOCAB, max_position_embeddings=512, bos_token_id=None
-    )
+    shape = SHAPE | {"vocab_size": D_VOCAB, "max_position_embeddings": 512, "bos_token_id": None}
+    config: transformers.PretrainedConfig = transformers.LlamaConfig(**shape, intermediate_size=1024)
+    if experts:
+        config = transformers.MixtralConfig(**shape, intermediate_size=512, num_local_experts=8, num_experts_per_tok=2)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     vocabulary = {chr(0x4E00 + number): number for number in range(D_VOCAB)}
     Tokenizer(models.BPE(vocabulary, [])).save(str(folder / "tokenizer.json"))
@@ -46,7 +48,7 @@ def measured(folder: Path, rounds: int) -> dict[str, Any]:
     bare, _ = load_model(folder, model_config=theta)
     ids = torch.randint(0, D_VOCAB, TEXT, generator=torch.Generator().manual_seed(0))
     array, layers = mx.array(ids.numpy()), range(target.spec.n_layers)
-    neurons = [Site("neurons", layer) for layer in layers]
+    neurons = [site for layer in layers for site in neuron_sites(target.spec, layer)]
     residuals = [Site("resid_post", layer) for layer in layers]
     passes: dict[str, Callable[[], object]] = {
         "bare": lambda: mx.eval(bare(array)),
@@ -73,9 +75,11 @@ def main() -> None:
     """Print the measurements as JSON."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=15)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--experts", action="store_true", help="8 experts of 512 neurons, of which 2 are chosen")
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measured(llama_like(Path(folder) / "model"), rounds), indent=1))
+        model = random_model(Path(folder) / "model", experts=args.experts)
+        print(json.dumps(measured(model, args.rounds), indent=1))
 
 
 if __name__ == "__main__":

@@ -272,12 +272,13 @@ def earlier_reply(notebook: Store, request_sha256: str, whole: Collection[str]) 
 def earlier_run(
     notebook: Store, question: str, target: Fingerprint, corpus_sha256: str, config: Row, tools_sha256: str
 ) -> str | None:
-    """An answered run with the same question and settings, weights, engine, corpus and tools, the newest first; no repeats."""
+    """An answered run with the same question and settings, weights, number format, engine, corpus and tools, the newest first; no repeats."""
     r, t, c, end = schema.run, schema.target_model, schema.corpus, schema.run_end
     joined = r.join(t, t.c.id == r.c.target).join(c, c.c.id == r.c.corpus).join(end, end.c.run == r.c.id)
     other = sa.exists().where(schema.experiment.c.run == r.c.id, schema.experiment.c.tool_sha256 != tools_sha256)
-    where = (r.c.question == question, t.c.weights_sha256 == target.weights_sha256, t.c.backend == target.backend, c.c.sha256 == corpus_sha256,
-             end.c.outcome == "answered", r.c.parent_run.is_(None), ~other)  # fmt: skip
+    where = (r.c.question == question, t.c.weights_sha256 == target.weights_sha256, t.c.dtype == target.dtype,
+             t.c.backend == target.backend, c.c.sha256 == corpus_sha256, end.c.outcome == "answered", r.c.parent_run.is_(None),
+             ~other)  # fmt: skip
     statement = sa.select(r.c.id, r.c.config).select_from(joined).where(*where).order_by(r.c.id.desc())
     for row in notebook.rows(statement):
         asked = parsed(row["config"], f"run {row['id']}")

@@ -72,4 +72,4 @@ def opened(folder: Path, seed: int, corpus: Corpus) -> ToolContext:
     """A random model with its three read-outs."""
     target = load_target(random_model(folder, seed))
     made = heads(target, seed)
-    return ToolContext(target, corpus, registered=Registered(made, {}, {f"head:{name}": name for name in made}))
+    return ToolContext(target, corpus, registered=Registered(heads=made))

@@ -283,12 +283,20 @@ def test_what_cannot_be_done_is_refused_in_one_sentence(
         ({"budget": {"hours": 1}}, "its limits are seconds"),
         ({"notebook": "mysql://host/db"}, "no database that keeps notebooks"),
         ({"dictionaries": ("a=/x", "a=/y")}, "two dictionaries are called 'a'"),
+        ({"backend": "jax"}, "'jax' is none of torch, mlx"),
+        ({"dtype": "int8"}, "'int8' is none of float32, bfloat16, float16, auto"),
+        ({"device": "tpu"}, "'tpu' is none of cpu, cuda, mps, auto"),
     ],
 )
 def test_a_lab_that_cannot_be_is_refused_before_anything_is_opened(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError) as refused:
         Lab(**{"notebook": "n.db", **options})
     assert sentence in str(refused.value)
+
+
+def test_a_model_is_opened_in_the_number_format_that_was_asked_for(tiny: tuple[str, ...], tmp_path: Path) -> None:
+    lab = Lab(**_options(tiny), notebook=tmp_path / "n.db", dtype="bfloat16")
+    assert lab.target.fingerprint().dtype == "bfloat16"
 
 
 def test_a_notebook_that_is_not_there_is_not_made_by_reading(tmp_path: Path) -> None:

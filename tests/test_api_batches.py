@@ -43,7 +43,19 @@ def _without_ids(labels: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_a_batch_says_what_the_command_line_says(
     batch: Batch, neuronaut: Command, tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
-    argv = ("label", UNITS, "--fast", "--nulls", "0.25", "--seed", 3, *tiny, "--notebook", tmp_path / "other.db", "--json")
+    argv = (
+        "label",
+        UNITS,
+        "--fast",
+        "--nulls",
+        "0.25",
+        "--seed",
+        3,
+        *tiny,
+        "--notebook",
+        tmp_path / "other.db",
+        "--json",
+    )
     said = json.loads(neuronaut(*argv).out.splitlines()[-1])
     mine = batch.json
     assert _without_ids(json.loads(json.dumps(mine["labels"]))) == _without_ids(said["labels"])
@@ -62,6 +74,8 @@ def test_labels_are_a_frame_with_one_row_a_unit_and_gaps_where_nothing_was_measu
     for row in batch.labels:
         assert (row["score"] is None) == (row["claim"] is None)
     assert sum(batch.statuses.values()) == 4
+    assert batch.cost.forwards > 0
+    assert batch.cost.usd == 0
 
 
 def test_it_is_read_again_as_it_stands_and_gone_on_with_to_no_effect_where_it_is_over(lab: Lab, batch: Batch) -> None:

@@ -20,7 +20,7 @@ from neuronaut.tools.targets.overlay import Overlay
 from neuronaut.tools.units import Unit
 
 _made = runpy.run_path(str(Path(__file__).with_name("tiny_models.py")))
-make_model, FAMILIES, OF_EXPERTS = _made["make_model"], tuple(_made["CONFIGS"]), _made["OF_EXPERTS"]
+make_model, FAMILIES = _made["make_model"], tuple(_made["CONFIGS"])
 _plain = runpy.run_path(str(Path(__file__).with_name("plain_edges.py")))
 Case, all_written, by_hand, open_plain = (_plain[name] for name in ("Case", "all_written", "by_hand", "open_plain"))
 
@@ -36,9 +36,7 @@ def open_case(tmp_path_factory: pytest.TempPathFactory, backend: Backend) -> Cal
 
 
 @pytest.fixture(scope="module", params=["pocket", *FAMILIES])
-def case(request: pytest.FixtureRequest, open_case: Callable[[str], Any], backend: Backend) -> Any:
-    if backend == "mlx" and request.param in OF_EXPERTS:
-        pytest.skip("models of experts are run by the torch backend only: test_mlx.py says that mlx refuses them")
+def case(request: pytest.FixtureRequest, open_case: Callable[[str], Any]) -> Any:
     return open_case(str(request.param))
 
 

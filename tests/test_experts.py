@@ -21,7 +21,7 @@ from neuronaut.tools.index import build_index
 from neuronaut.tools.predicates.text import parse_text
 from neuronaut.tools.registry import ToolContext, find_tool
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
-from neuronaut.tools.targets.load import load_target
+from neuronaut.tools.targets.load import Backend, has_mlx, load_target
 from neuronaut.tools.targets.overlay import Overlay
 from neuronaut.tools.targets.sites import neuron_sites, unit_at
 from neuronaut.tools.units import Unit
@@ -34,10 +34,12 @@ WORD = " dog"
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[TargetModel, Any]:
+def model(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, backend: Backend
+) -> tuple[TargetModel, Any]:
     folder = made["make_model"](request.param, tmp_path_factory.mktemp("models") / request.param)
     config = transformers.AutoConfig.from_pretrained(folder).to_dict()
-    return load_target(folder), PlainModel(folder, config)
+    return load_target(folder, backend=backend), PlainModel(folder, config)
 
 
 def _ids(target: TargetModel) -> Tensor:
@@ -283,13 +285,30 @@ def test_the_plant_fires_on_its_word_alone(planted: tuple[str, ...]) -> None:
     assert float(values[~here].abs().max()) < 0.01
 
 
-def test_a_planted_expert_neuron_is_found(planted: tuple[str, ...], neuronaut: Callable[..., Any]) -> None:
-    said = neuronaut("ask", f"what does neuron {PLANTED.address} do", *planted, "--json")
+def test_a_planted_expert_neuron_is_found(
+    planted: tuple[str, ...], neuronaut: Callable[..., Any], backend: Backend
+) -> None:
+    said = neuronaut("ask", f"what does neuron {PLANTED.address} do", *planted, "--json", "--backend", backend)
     assert said.code == 0, said.err
     claims = json.loads(said.out)["claims"]
     supported = [one for one in claims if (one["status"], one["side"], one["sign"]) == ("SUPPORTED", "reads", 1)]
     assert len(supported) == 1, claims
     assert WORD in supported[0]["claim"]
+
+
+@pytest.mark.skipif(not has_mlx(), reason='mlx and mlx-lm are not installed: pip install "mlx[cpu]" mlx-lm')
+def test_both_engines_say_the_same_of_an_expert_neuron(planted: tuple[str, ...], neuronaut: Callable[..., Any]) -> None:
+    asked = ("ask", f"what does neuron {PLANTED.address} do", *planted, "--json", "--fast")
+    said = [neuronaut(*asked, "--backend", backend) for backend in ("torch", "mlx")]
+    assert [one.code for one in said] == [0, 0], said[1].err
+    theirs, ours = (json.loads(one.out)["claims"] for one in said)
+    assert theirs
+    same = ("claim", "status", "reason")
+    assert [[one[key] for key in same] for one in ours] == [[one[key] for key in same] for one in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        assert one["scores"].keys() == other["scores"].keys()
+        for name, score in one["scores"].items():
+            assert score["value"] == pytest.approx(other["scores"][name]["value"], abs=1e-3), name
 
 
 def test_a_router_s_share_is_asked_about(planted: tuple[str, ...], neuronaut: Callable[..., Any]) -> None:

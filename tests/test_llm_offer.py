@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
+from neuronaut.agent.chat.actions import looks
 from neuronaut.agent.llm.base import Call
 from neuronaut.agent.llm.offer import called, offered
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.registry import Tool, registry
 
-OPEN = [tool for tool in registry().values() if not tool.opens_test_text and tool.name != "intervene"]
+OPEN = looks()
+WITHHELD = {"intervene", "chat_tokens", "activations_in_generation"}  # beside those that open test text
 STRICT = {"type", "properties", "required", "additionalProperties", "description", "anyOf", "enum", "items"}
 
 
@@ -55,3 +57,8 @@ def test_the_bounds_of_an_argument_are_said_and_kept() -> None:
     assert "from 1 to" in schema["properties"]["k"]["description"]
     with pytest.raises(ToolRefused, match="argument k"):
         called(Call("1", "top_examples", '{"unit": "8.481", "k": 100000000}'), OPEN)
+
+
+def test_what_opens_test_text_and_what_is_withheld_is_not_offered() -> None:
+    free = {name for name, tool in registry().items() if not tool.opens_test_text}
+    assert {tool.name for tool in OPEN} == free - WITHHELD

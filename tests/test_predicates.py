@@ -13,7 +13,7 @@ from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.predicates import nodes, tree
 from neuronaut.tools.predicates.evaluate import holds, strength
 from neuronaut.tools.predicates.nodes import Predicate, branches
-from neuronaut.tools.predicates.text import parse_text, readable
+from neuronaut.tools.predicates.text import parse_text, readable, spelled
 from neuronaut.tools.predicates.tree import canonical_json, complexity, leaves, predicate_from_json, simplify
 from neuronaut.tools.predicates.words import claim_text, told_from
 from neuronaut.tools.tokens import Tokens, Vocabulary, tokens_from_ids
@@ -321,3 +321,20 @@ def test_two_lists_that_read_the_same_are_told_apart() -> None:
 def test_a_word_so_far_is_one_run(part: str) -> None:
     with pytest.raises(ToolRefused, match="is no word so far"):
         parse_text(f"word_so_far({part!r})")
+
+
+def test_arguments_are_shown_with_their_predicates_as_text_and_everything_else_as_it_is() -> None:
+    predicate = parse_text("all_of(token(' in'), at(1, digit))")
+    args = {
+        "claim": predicate.model_dump_json(),
+        "rivals": [parse_text("digit").model_dump_json()],
+        "k": 3,
+        "text": '{"kind": "x"}',
+    }
+    assert spelled(args) == {
+        "claim": "all_of(token(' in'), at(1, digit))",
+        "rivals": ["digit"],
+        "k": 3,
+        "text": '{"kind": "x"}',
+    }
+    assert spelled('{"' * 60_000) == '{"' * 60_000

@@ -11,9 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from neuronaut.agent.api.lab import Lab
+from neuronaut.agent.config import RunConfig
 from neuronaut.agent.questions import parse_question
 from neuronaut.agent.readout_questions import ReadoutAsked
 from neuronaut.agent.readouts import readout_case
+from neuronaut.agent.registered import changed_registered, hashes_used, opened, registered_config
 from neuronaut.agent.session import Done
 from neuronaut.memory.judge import ReadoutCase, case_from_json, decide
 from neuronaut.memory.notebook import Notebook
@@ -24,6 +27,7 @@ from neuronaut.tools.readouts.heads import Head, HeadConfig, check_head, read_he
 from neuronaut.tools.registered import Registered
 from neuronaut.tools.registry import ToolContext, ToolResult, find_tool
 from neuronaut.tools.targets.load import load_target
+from neuronaut.tools.targets.others import OtherModel
 from neuronaut.tools.units import Unit
 
 made = runpy.run_path(str(Path(__file__).with_name("readout_models.py")))
@@ -71,7 +75,7 @@ def test_a_constructed_read_out_is_seen_for_what_it_reads(seed: int, tmp_path: P
 def test_a_read_out_before_the_unit_cannot_read_it_and_reads_its_inputs(one: ToolContext) -> None:
     target = one.target
     heads = made["heads"](target, 0, site=("resid_pre", 0))
-    context = ToolContext(target, one.corpus, registered=Registered(heads, {}, {}))
+    context = ToolContext(target, one.corpus, registered=Registered(heads=heads))
     found = run(context, "test_readout", unit=UNIT, head="inputs", relation="unit", block=0)
     assert found.payload["by_unit"]["effect"] == 0.0
     assert judged(context, "inputs", "unit") == "REFUTED"
@@ -94,7 +98,7 @@ def test_the_cosines_of_constructed_read_outs_are_one_and_others_are_chance(one:
 def test_a_read_out_of_the_same_layer_follows_the_unit_by_weights_alone(one: ToolContext) -> None:
     """The slope is the product of the head and the write vector; nothing comes by other ways."""
     heads = made["heads"](one.target, 0, site=("resid_post", 0))
-    context = ToolContext(one.target, one.corpus, registered=Registered(heads, {}, {}))
+    context = ToolContext(one.target, one.corpus, registered=Registered(heads=heads))
     write = one.target.write_vector(Unit.parse(UNIT))
     for name, head in heads.items():
         expected = float(head.weight[0] @ write)
@@ -256,14 +260,16 @@ def test_a_head_may_not_be_called_like_a_part_of_a_model(one: ToolContext, tmp_p
 
 
 def trained(folder: Path, before: ToolContext, along: torch.Tensor) -> ToolContext:
-    """The model with a vector added to what its first MLP always writes."""
-    path = made["random_model"](folder, 0)
+    """The model with a vector added to what its first MLP always writes; `base` is the one without."""
+    base, path = (made["random_model"](folder / name, 0) for name in ("base", "tuned"))
     weights = load_file(path / "model.safetensors")
     weights["transformer.h.0.mlp.c_proj.bias"] += along
     save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
     target = load_target(path)
     heads = made["heads"](target, 0, site=("resid_post", 0))
-    return ToolContext(target, before.corpus, registered=Registered(heads, {"base": before.target}, {}))
+    return ToolContext(
+        target, before.corpus, registered=Registered({"base": OtherModel("base", str(base))}, heads=heads)
+    )
 
 
 def test_training_along_a_frozen_head_is_seen_and_training_elsewhere_is_not(one: ToolContext, tmp_path: Path) -> None:
@@ -283,10 +289,10 @@ def test_training_along_a_frozen_head_is_seen_and_training_elsewhere_is_not(one:
 
 
 def test_models_that_cannot_be_compared_are_refused(one: ToolContext, tmp_path: Path) -> None:
-    heads = one.registered.heads
     tiny = runpy.run_path(str(Path(__file__).with_name("tiny_models.py")))["make_model"]("gpt2", tmp_path / "gpt2")
-    others = {"same": one.target, "small": load_target(tiny)}
-    context = ToolContext(one.target, one.corpus, registered=Registered(heads, others, {}))
+    places = {"same": made["random_model"](tmp_path / "same", 0), "small": tiny}
+    others = {name: OtherModel(name, str(place)) for name, place in places.items()}
+    context = ToolContext(one.target, one.corpus, registered=Registered(others, heads=one.registered.heads))
     for other, says in (
         ("same", "nothing was trained between them"),
         ("small", "is another model than model"),
@@ -422,17 +428,19 @@ def test_the_question_is_answered_recorded_and_repeated(one: ToolContext, tmp_pa
     assert "different" not in neuronaut("rerun", answer["run"], "--notebook", book).out
     spoilt_one = load_file(head / "head.safetensors")
     save_file({name: value + 1 for name, value in spoilt_one.items()}, head / "head.safetensors")
+    assert "answered before" not in neuronaut(*asked, *named, "--budget-forwards", "1").err
     said = neuronaut("rerun", answer["run"], "--notebook", book)
     assert said.code == 2
-    assert "holds something else than when the run began" in said.err
+    assert "head mine changed since" in said.err
 
 
 @pytest.mark.parametrize(
     ("question", "options", "says"),
     [
-        (f"does head mine use neuron {UNIT}", (), "no head is called 'mine' (none is): register one with --head mine=FOLDER"),
-        (f"does head mine use neuron {UNIT}", ("--head", "FOLDER"), "has no name: write it as --head NAME=FOLDER"),
+        (f"does head mine use neuron {UNIT}", (), "no head is called 'mine' (none are registered): register it, --head mine=FOLDER"),
+        (f"does head mine use neuron {UNIT}", ("--head", "FOLDER"), "has no name: write --head NAME=FOLDER"),
         (f"does head mine use neuron {UNIT}", ("--head", "mine=gone"), "cannot be read"),
+        (f"does head mine use neuron {UNIT}", ("--head", "mine=a", "--head", "mine=b"), "--head names two things 'mine'"),
         ("does the read-out of L1H1 at resid_post 1 use it", (), "is no neuron"),
         (f"does the read-out of {UNIT} at resid_post 7 use it", (), "layer 7 does not exist"),
     ],
@@ -444,3 +452,43 @@ def test_bad_input_is_one_sentence_and_code_2(
     assert (said.code, said.out) == (2, "")
     assert "Traceback" not in said.err
     assert says in said.err.splitlines()[-1]
+
+
+def test_a_head_of_another_model_is_refused_before_anything_is_recorded(
+    one: ToolContext, tmp_path: Path, tiny: tuple[str, ...], neuronaut: Command
+) -> None:
+    head, book = saved(tmp_path, one), tmp_path / "n.db"
+    asked = ("ask", f"does head mine use neuron {UNIT} since base", *tiny, "--notebook", book)
+    said = neuronaut(*asked, "--head", f"mine={head}")
+    assert said.code == 2
+    assert "was trained on another model" in said.err
+    model = ("--model", made["random_model"](tmp_path / "model", 0), "--corpus", corpus_file(tmp_path))
+    said = neuronaut(*asked[:2], *model, "--notebook", book, "--head", f"mine={head}")
+    assert said.code == 2
+    assert "no other model is called 'base'" in said.err
+    assert not book.exists()
+
+
+def test_the_result_of_a_tool_depends_on_the_heads_and_models_that_it_names(one: ToolContext, tmp_path: Path) -> None:
+    folder, other = saved(tmp_path, one), made["random_model"](tmp_path / "other", 1)
+    config = RunConfig(question="", backend="mlx", dtype="bfloat16").model_copy(
+        update=registered_config([f"base={other}"], None, [f"mine={folder}"])
+    )
+    known = opened(config)
+    used = hashes_used({"head": "mine", "other": None}, known)
+    assert used == {"head mine": read_head(folder, "mine").sha256}
+    assert hashes_used({"head": None, "other": "base"}, known) == {"other model base": config.others["base"].sha256}
+    assert hashes_used({"unit": UNIT}, known) == {}
+    assert (known.others["base"].backend, known.others["base"].dtype) == ("mlx", "bfloat16")
+    assert changed_registered(config) == []
+    save_head(one.registered.heads["inputs"], tmp_path / "new")
+    (folder / "head.safetensors").write_bytes((tmp_path / "new" / "head.safetensors").read_bytes())
+    assert changed_registered(config) == ["head mine"]
+
+
+def test_a_lab_knows_the_heads_that_it_is_given(one: ToolContext, tmp_path: Path) -> None:
+    folder, model = saved(tmp_path, one), made["random_model"](tmp_path / "model", 0)
+    with Lab(model, corpus=corpus_file(tmp_path), notebook=tmp_path / "n.db", heads=[f"mine={folder}"]) as lab:
+        found = lab.read_out(UNIT, head="mine")
+    assert found.payload["readout"] == "head mine"
+    assert found.payload["cosines"]["write"]["cosine"] == pytest.approx(1.0, abs=1e-5)

@@ -23,7 +23,7 @@ from neuronaut.tools.tokens import PAD
 from neuronaut.tools.units import Unit
 
 _made = runpy.run_path(str(Path(__file__).with_name("tiny_models.py")))
-make_model, FAMILIES, OF_EXPERTS = _made["make_model"], tuple(_made["CONFIGS"]), _made["OF_EXPERTS"]
+make_model, FAMILIES = _made["make_model"], tuple(_made["CONFIGS"])
 PlainModel = runpy.run_path(str(Path(__file__).with_name("plain_transformers.py")))["PlainModel"]
 PUBLIC = ("stories260K", "tinystories-char-gpt", "gpt-nano-sort")
 EDITABLE: tuple[SiteName, ...] = ("resid_pre", "attn_out", "mlp_out", "resid_post", "neurons", "heads", "router")
@@ -96,10 +96,8 @@ def open_case(tmp_path_factory: pytest.TempPathFactory, backend: Backend) -> Cal
 
 
 @pytest.fixture(scope="session", params=["pocket", *FAMILIES, *PUBLIC])
-def case(request: pytest.FixtureRequest, open_case: Callable[[str, Path | None], Case], backend: Backend) -> Case:
+def case(request: pytest.FixtureRequest, open_case: Callable[[str, Path | None], Case]) -> Case:
     name = str(request.param)
-    if backend == "mlx" and name in OF_EXPERTS:
-        pytest.skip("models of experts are run by the torch backend only: test_mlx.py says that mlx refuses them")
     if name in PUBLIC:
         return open_case(name, request.getfixturevalue("real_data") / "models" / name)
     return open_case(name, POCKET if name == "pocket" else None)

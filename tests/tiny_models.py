@@ -127,7 +127,6 @@ UNKNOWN: dict[str, Callable[[], transformers.PretrainedConfig]] = {
         **GROUPED, **NO_IDS, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=12, mlp_only_layers=[1]
     ),
 }
-OF_EXPERTS = ("mixtral", "qwen3_moe", "gpt_oss")  # which the torch backend alone runs
 SENTENCEPIECE = ("llama", "gemma2", "gemma3", "mistral", "phi3", "mixtral")
 WITHOUT_BOS = ("gpt2", "qwen3", "gpt_neox", "llama3", "olmo2", "qwen3_moe", "gpt_oss", *UNKNOWN)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from neuronaut.tools.chat.texts import CHATS, ChatTexts
 from neuronaut.tools.corpora.documents import CONFIRM_BLOCKS, SPLIT_RULE, SPLITS, Document, Split
 from neuronaut.tools.corpora.gather import HELD_BYTES, Held, Laid, gathered
 from neuronaut.tools.corpora.kept import folder_of, laid_in, put_away
@@ -93,12 +94,18 @@ class Corpus:
 
 
 def load_corpus(
-    place: str | Path, *, cache: Path | None = None, hold: int = HELD_BYTES, say: Say | None = None
+    place: str | Path,
+    *,
+    cache: Path | None = None,
+    hold: int = HELD_BYTES,
+    say: Say | None = None,
+    chats: Callable[[], ChatTexts] | None = None,
 ) -> Corpus:
     """The documents of a .txt, .jsonl, .jsonl.gz, .jsonl.zst or .parquet file, or of a folder of those, cut into splits.
 
     place: a path, or the URL of a file or folder (s3://…), which fsspec reads; `#NAME` behind it names the field or
-    column of the text, otherwise `text`. A .jsonl holds one document a line. A .txt is cut at lines `= Title =`; where
+    column of the text, otherwise `text`; `#messages` names chats, lists of role and content, which the model's chat template
+    makes text of (chats: by which). A .jsonl holds one document a line. A .txt is cut at lines `= Title =`; where
     these are fewer than 150, at lines of deeper headings too (`= = Section = =`); without headings at blank lines (or,
     without these, at line ends), short paragraphs joined up to 500 characters. Bytes that are not UTF-8 become U+FFFD
     and are counted in the notes.
@@ -108,10 +115,13 @@ def load_corpus(
     than 40 different documents in explore.
     """
     sources = sources_of(place)
+    how = chats() if chats is not None and any(source.column == CHATS for source in sources) else None
+    if how is not None:
+        sources = [replace(source, template=how.sha256) for source in sources]
     cache = cache or cache_folder()
     kept = folder_of(cache, sources)
     shelf = None if kept is None else Shelf.at(kept)
-    return _checked(_shelved(name_of(place), shelf) if shelf else _read(place, sources, cache, hold, say))
+    return _checked(_shelved(name_of(place), shelf) if shelf else _read(place, sources, cache, hold, say, how))
 
 
 @once
@@ -137,11 +147,13 @@ def tokens_of(target: TargetModel, documents: Sequence[Document]) -> Tokens:
     return target.tokenize([document.text for document in documents], [document.group for document in documents])
 
 
-def _read(place: str | Path, sources: Sequence[Source], cache: Path, hold: int, say: Say | None) -> Corpus:
+def _read(
+    place: str | Path, sources: Sequence[Source], cache: Path, hold: int, say: Say | None, chats: ChatTexts | None
+) -> Corpus:
     """The corpus read anew, laid into the cache if it is large."""
     read, name = Reading(), name_of(place)
     with ExitStack() as stack:
-        found = gathered(_told(sources, read, say), hold=hold, lay=lambda: stack.enter_context(laid_in(cache)))
+        found = gathered(_told(sources, read, say, chats), hold=hold, lay=lambda: stack.enter_context(laid_in(cache)))
         if isinstance(found, Laid):
             if say is not None:
                 say(f"{found.n:,} texts are put in order")
@@ -152,11 +164,11 @@ def _read(place: str | Path, sources: Sequence[Source], cache: Path, hold: int, 
     return _held(name, found, read.notes())
 
 
-def _told(sources: Iterable[Source], read: Reading, say: Say | None) -> Iterator[str]:
+def _told(sources: Iterable[Source], read: Reading, say: Say | None, chats: ChatTexts | None) -> Iterator[str]:
     """All texts; `say` is told how far it is."""
     done = 0
     for source in sources:
-        for text in texts_of(source, read):
+        for text in texts_of(source, read, chats):
             if say is not None and (done + len(text)) // _SAY_EACH > done // _SAY_EACH:
                 say(f"{(done + len(text)) / 1e9:.1f} billion characters read, in {source.name}")
             done += len(text)

@@ -62,7 +62,7 @@ class ToolContext:
     target: TargetModel
     corpus: Corpus
     stored: StoredActivations | None = None
-    registered: Registered = field(default_factory=Registered)
+    registered: Registered = field(default_factory=Registered, repr=False)
     _opened: dict[tuple[Split, int | None], OpenedText] = field(default_factory=dict, repr=False)
     _tokens: dict[tuple[Split, int | None, int], Tokens] = field(default_factory=dict, repr=False)
     _activations: dict[tuple[Unit, Split, int | None, int | None], Array] = field(default_factory=dict, repr=False)
@@ -206,20 +206,27 @@ def tool(
 def registry() -> dict[str, Tool]:
     """All tools by name."""
     from neuronaut.tools.circuits import compare, find, trial  # noqa: F401
+    from neuronaut.tools.concepts import find as find_concepts  # noqa: F401
+    from neuronaut.tools.concepts import held  # noqa: F401
+    from neuronaut.tools.concepts import steer as steer_concepts  # noqa: F401
     from neuronaut.tools.intervene import ablate, attribution, effects, importance, patch, path, steer, swap  # noqa: F401  the tools register themselves
     from neuronaut.tools.look import (  # noqa: F401
         beside,
         capture,
         card,
+        chat_tokens,
         decompose,
         examples,
         head_tokens,
         heads,
+        in_generation,
         lens,
         mistakes,
         tuned_lens,
         weights,
     )
+    from neuronaut.tools.matching import held as held_matches  # noqa: F401
+    from neuronaut.tools.matching import match  # noqa: F401
     from neuronaut.tools.programs import tools as programs  # noqa: F401
     from neuronaut.tools.readouts import shift  # noqa: F401
     from neuronaut.tools.readouts import tools as readouts  # noqa: F401

@@ -1,8 +1,8 @@
 """One pass over text that summarises many kinds and layers of units at once."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from neuronaut.tools.corpus import Document
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.kinds.base import Arrays, Batch, Chunk, Collector, IndexSettings, Kind, Read, Summary
-from neuronaut.tools.targets.base import ModelSpec, Site, TargetModel
+from neuronaut.tools.targets.base import ModelSpec, Run, Site, TargetModel
 from neuronaut.tools.targets.patterns import SHORT
 from neuronaut.tools.tokens import PAD
 
@@ -39,6 +39,24 @@ class Sweep:
             raise ValueError("two parts of an index have one name")
 
 
+class Reader(Protocol):
+    """What is asked of a target while a chunk is read."""
+
+    @property
+    def spec(self) -> ModelSpec: ...
+
+    def run(
+        self,
+        ids: torch.Tensor,
+        *,
+        read: Collection[Site] = (),
+        start: tuple[int, torch.Tensor] | None = None,
+        stop: int | None = None,
+    ) -> Run:
+        """As TargetModel.run."""
+        ...
+
+
 def make_shard(
     target: TargetModel,
     groups: Groups,
@@ -51,19 +69,26 @@ def make_shard(
 
     Reads no other text and no disk, and depends on the arguments alone. progress(n) counts documents.
     """
-    settings = sweep.settings
-    summaries = {kind.name: kind.empty(settings) for kind in sweep.kinds}
-    for at in range(0, len(groups), settings.chunk):
-        part = groups[at : at + settings.chunk]
-        chunk = Chunk.of(target, part, (number * settings.shard + at) // settings.chunk, sweep.drawn)
+    summaries = {kind.name: kind.empty(sweep.settings) for kind in sweep.kinds}
+    done = 0
+    for chunk in chunks_of(target, groups, number, sweep):
         add_chunk(target, chunk, sweep.kinds, summaries)
+        done += len(chunk.groups)
         if progress is not None:
-            progress(at + len(part))
+            progress(done)
     return {name: summary.arrays() for name, summary in summaries.items()}
 
 
+def chunks_of(target: TargetModel, groups: Groups, number: int, sweep: Sweep) -> Iterator[Chunk]:
+    """The chunks of shard `number`, in order."""
+    settings = sweep.settings
+    for at in range(0, len(groups), settings.chunk):
+        part = groups[at : at + settings.chunk]
+        yield Chunk.of(target, part, (number * settings.shard + at) // settings.chunk, sweep.drawn)
+
+
 @torch.inference_mode()
-def add_chunk(target: TargetModel, chunk: Chunk, kinds: Sequence[Kind], into: Mapping[str, Summary]) -> None:
+def add_chunk(target: Reader, chunk: Chunk, kinds: Sequence[Kind], into: Mapping[str, Summary]) -> None:
     """Adds a chunk that was not added before. Special tokens and padding are left out."""
     layers: dict[int, list[tuple[Kind, Collector]]] = {}
     for kind in sorted(kinds, key=lambda one: one.layer):
@@ -92,7 +117,7 @@ def batches(chunk: Chunk, spec: ModelSpec) -> Iterator[Batch]:
 
 
 def _read(
-    target: TargetModel, batch: Batch, layers: Mapping[int, list[tuple[Kind, Collector]]]
+    target: Reader, batch: Batch, layers: Mapping[int, list[tuple[Kind, Collector]]]
 ) -> Iterator[tuple[Collector, Batch, Read]]:
     """Who takes what is read of a batch, layer by layer."""
     ids = ids_of(batch)
@@ -103,8 +128,7 @@ def _read(
         sites = [site for kind in here if kind.tokens_at_once is None for site in kind.sites]
         sites += [Site("resid_pre", kind.layer) for kind in here if kind.tokens_at_once is not None]
         sites += [Site("resid_post", last)] if goes_on else []
-        # of short windows attention that hands out its pattern differs in the last bits: all passes use it
-        sites += [Site("pattern", last)] if batch.width <= SHORT else []
+        sites += always_read(batch.width, last)
         read = target.run(ids, read=dict.fromkeys(sites), start=start, stop=last + 1).read
         start = (last + 1, read[Site("resid_post", last)]) if goes_on else start
         for kind, collector in both:
@@ -114,15 +138,20 @@ def _read(
                 yield collector, batch, {site: read.pop(site) for site in kind.sites}
 
 
+def always_read(width: int, layer: int) -> list[Site]:
+    """Of short windows attention that hands out its pattern differs in the last bits: all passes use it."""
+    return [Site("pattern", layer)] if width <= SHORT else []
+
+
 def _few_at_once(
-    target: TargetModel, batch: Batch, kind: Kind, collector: Collector, residual: torch.Tensor
+    target: Reader, batch: Batch, kind: Kind, collector: Collector, residual: torch.Tensor
 ) -> Iterator[tuple[Collector, Batch, Read]]:
     """The layer that a dictionary reads is run once more, some windows at a time: all features of a batch at once would take
     too much memory."""
     ids, size = ids_of(batch), max(1, (kind.tokens_at_once or BATCH_TOKENS) // batch.width)
     for at in range(0, len(ids), size):
         rows = slice(at, at + size)
-        sites = [*kind.sites, *([Site("pattern", kind.layer)] if batch.width <= SHORT else [])]
+        sites = [*kind.sites, *always_read(batch.width, kind.layer)]
         read = target.run(ids[rows], read=sites, start=(kind.layer, residual[rows]), stop=kind.layer + 1).read
         yield collector, Batch(batch.chunk, batch.windows[rows], batch.scored[rows]), read
 

@@ -8,6 +8,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from neuronaut.tools.chat.labels import Part
+
 PAD = -1
 _WORD = re.compile(r"\w+(?:['’]\w+)*")  # letters, digits and inner apostrophes; all else is no word
 _RUN = re.compile(r"\w+(?:['’]\w*)*|[^\w\s]+|\s+")  # where one begins depends on the text before it alone
@@ -62,7 +64,7 @@ class Tokens:
     documents: (n_windows,) int64, equal for the windows of one document.
     texts: the exact text of each window, special tokens left out.
     whole: the text that these windows were selected from, and their rows there: what is known of it need not be worked out
-    again.
+    again. parts: of chats, the part of the template that each token belongs to, a row a window; empty for plain text.
     """
 
     ids: NDArray[np.int32]
@@ -72,6 +74,7 @@ class Tokens:
     texts: tuple[str, ...]
     vocabulary: Vocabulary = field(repr=False)
     whole: "tuple[Tokens, NDArray[np.int64]] | None" = field(default=None, repr=False, compare=False)
+    parts: tuple[tuple[Part, ...], ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         shape = self.ids.shape
@@ -135,6 +138,11 @@ class Tokens:
         known: NDArray[np.object_] = self.whole[0].__dict__[grid][self.whole[1], : self.ids.shape[1]]
         return known
 
+    def named(self, window: int, pos: int) -> str:
+        """Position and text of a token, and in a chat what it belongs to."""
+        part = self.part(window, pos)
+        return f"{pos} {self.vocabulary.pieces[self.ids[window, pos]]}" + (f" ({part})" if part else "")
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -155,7 +163,12 @@ class Tokens:
             tuple(self.texts[row] for row in rows),
             self.vocabulary,
             (self, rows),
+            tuple(self.parts[row] for row in rows) if self.parts else (),
         )
+
+    def part(self, window: int, pos: int) -> Part | None:
+        """What a token of a chat belongs to; None in plain text."""
+        return self.parts[window][pos] if self.parts and self.parts[window] else None
 
 
 def joined(parts: Sequence[Tokens]) -> Tokens:
@@ -172,7 +185,10 @@ def joined(parts: Sequence[Tokens]) -> Tokens:
 
     documents = np.concatenate([part.documents for part in parts])
     texts = tuple(text for part in parts for text in part.texts)
-    return Tokens(padded("ids", PAD), padded("starts", 0), padded("ends", 0), documents, texts, parts[0].vocabulary)
+    rows = tuple(row for part in parts for row in (part.parts or ((),) * len(part)))
+    labels = rows if any(part.parts for part in parts) else ()
+    ids, starts, ends = padded("ids", PAD), padded("starts", 0), padded("ends", 0)
+    return Tokens(ids, starts, ends, documents, texts, parts[0].vocabulary, parts=labels)
 
 
 def tokens_from_ids(

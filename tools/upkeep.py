@@ -16,9 +16,10 @@ from neuronaut.tools.targets.base import Fingerprint
 
 INDEX_FOLDER = re.compile(r"[0-9a-f]{32}")
 ACTIVATIONS_FOLDER = re.compile(r"activations-[0-9a-f]{32}")
+STREAMED_FOLDER = re.compile(r"streamed-[0-9a-f]{32}")
 PART_FOLDER = re.compile(r"(neurons|heads)-\d{3,}|features-[0-9a-f]{1,64}")
 OUR_FILE = re.compile(
-    rf"shard-\d{{5,}}\.(safetensors|json)|layer-\d{{3,}}|texts|table|digests|sketches|band-\d\d|corpus\.json|manifest\.json|{re.escape(ABOUT)}|{re.escape(ORIGIN)}|\..*\.part"
+    rf"shard-\d{{5,}}\.(safetensors|json)|layer-\d{{3,}}|residual-\d{{3,}}|lock|texts|table|digests|sketches|band-\d\d|corpus\.json|manifest\.json|{re.escape(ABOUT)}|{re.escape(ORIGIN)}|\..*\.part"
 )
 BEING_WRITTEN = 3600.0  # seconds: a younger file may be in the making
 
@@ -86,6 +87,8 @@ def find_garbage(cache: Path, fingerprints: Collection[Fingerprint]) -> Iterator
             reason = _outdated(folder, fingerprints)
         elif ACTIVATIONS_FOLDER.fullmatch(folder.name):
             reason = _outdated_activations(folder, fingerprints)
+        elif STREAMED_FOLDER.fullmatch(folder.name):
+            reason = _left_over(folder)
         elif is_kept(folder):
             reason = outdated(folder)
         else:
@@ -136,6 +139,13 @@ def _outdated_activations(folder: Path, fingerprints: Collection[Fingerprint]) -
     if about is None or about.get("version") != STORED_VERSION:
         return "of an older version" if any(_ours(folder)) else None
     return _changed(about["target"], fingerprints)
+
+
+def _left_over(folder: Path) -> str | None:
+    newest = max((file.stat().st_mtime for file in _ours(folder)), default=0.0)
+    return (
+        "left over by an index with streamed layers that was stopped" if time.time() - newest > BEING_WRITTEN else None
+    )
 
 
 def _changed(target: dict[str, str], fingerprints: Collection[Fingerprint]) -> str | None:

@@ -76,7 +76,7 @@ class Batch:
     @property
     def cost(self) -> Cost:
         """Time, forward passes, tokens and dollars of all items."""
-        return Cost.stored(self.summary.cost)
+        return Cost(**self.summary.cost)
 
     @property
     def json(self) -> dict[str, Any]:

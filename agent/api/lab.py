@@ -5,16 +5,17 @@ import importlib
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from neuronaut.agent.api.methods import ToolMethods
 from neuronaut.agent.api.stopped import interrupted
 from neuronaut.agent.config import Budget, RunConfig, corpus_place
-from neuronaut.agent.options import run_config
-from neuronaut.agent.registered import with_registered
+from neuronaut.agent.options import BackendName, DeviceChoice, DtypeChoice, run_config
+from neuronaut.agent.registered import registered_config
 from neuronaut.memory.place import Place, default_place, place_of
 from neuronaut.tools.errors import UserError
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from neuronaut.tools.registry import ToolContext
     from neuronaut.tools.targets.base import TargetModel
 
+Choice = TypeVar("Choice", bound=StrEnum)
 Say = Callable[[str, str], None]
 Progress = bool | Say  # True: lines on stderr; a function gets a label and a line for each step
 LARGEST_SEED = 2**32 - 1
@@ -44,8 +46,9 @@ class Lab(ToolMethods):
 
     model: 'pocket', a Hugging Face folder, or a hub name. corpus: text, needed for any model but pocket. notebook: a file or
     a PostgreSQL URL; without one $NEURONAUT_NOTEBOOK or that of the user. llm, base_url: a language model that also proposes.
-    dictionaries: NAME=FOLDER or FOLDER of each. heads, others: NAME=FOLDER of each saved read-out and other model. budget:
-    limits of each question, such as {"seconds": 60}. progress: of every question that says nothing else.
+    dictionaries: NAME=FOLDER or FOLDER of each. others, labels, heads: NAME=FOLDER of further models, NAME=FILE of labelled
+    texts, NAME=FOLDER of saved read-outs. budget: limits of each question, such as {"seconds": 60}. backend: 'torch' or 'mlx'.
+    dtype, device: as `--dtype` and `--device`. progress: of every question that says nothing else.
     """
 
     def __init__(
@@ -57,20 +60,26 @@ class Lab(ToolMethods):
         llm: str | None = None,
         base_url: str | None = None,
         dictionaries: Sequence[str] = (),
-        heads: Sequence[str] = (),
         others: Sequence[str] = (),
+        labels: Sequence[str] = (),
+        heads: Sequence[str] = (),
         seed: int = 0,
         budget: Budget | Mapping[str, float] | None = None,
+        backend: str = "torch",
+        dtype: str = "float32",
+        device: str = "cpu",
         progress: Progress = False,
     ) -> None:
         if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
             raise UserError(
                 f"seed {seed!r} is no whole number from 0 to {LARGEST_SEED}: the same one gives the same answer"
             )
-        named = [dictionaries] if isinstance(dictionaries, str) else [str(one) for one in dictionaries]
+        named = _listed(dictionaries)
         text = None if corpus is None else str(corpus)
-        config = run_config("", str(model), text, llm, base_url, seed, _budget(budget), named)
-        self._config = with_registered(config, heads, others)
+        placed = (_one_of(BackendName, backend), _one_of(DtypeChoice, dtype), _one_of(DeviceChoice, device))
+        config = run_config("", str(model), text, llm, base_url, seed, _budget(budget), named, *placed)
+        beside = registered_config(_listed(others), _listed(labels), _listed(heads))
+        self._config = config.model_copy(update=beside)
         corpus_place(self._config)
         from neuronaut.agent.runs import check_language_model
 
@@ -276,15 +285,13 @@ class Lab(ToolMethods):
     @contextlib.contextmanager
     def _open(self, progress: Progress | None) -> "Iterator[tuple[ToolContext, Say]]":
         """Model and text; threads take turns."""
-        from neuronaut.agent.registered import registered_in
         from neuronaut.agent.runs import context_of, open_inputs
 
         say = _say(self._progress if progress is None else progress)
         with self._turn:
             self._refuse_closed()
             if self._context is None:
-                self._context = context_of(*open_inputs(self._config, say), say)
-                self._context.registered = registered_in(self._config, self._context.target)
+                self._context = context_of(*open_inputs(self._config, say), say, self._config)
             yield self._context, say
             if self._context is not None:
                 self._context.forget_above(KEPT_BYTES)
@@ -316,6 +323,10 @@ def _settle_progress_bars() -> None:
         importlib.import_module("tqdm.auto")
 
 
+def _listed(given: str | Sequence[str]) -> list[str]:
+    return [given] if isinstance(given, str) else [str(one) for one in given]
+
+
 def _place(text: str) -> Place:
     return place_of(text if "://" in text else str(Path(text).expanduser()))
 
@@ -330,6 +341,13 @@ def _budget(given: Budget | Mapping[str, float] | None) -> Budget:
         raise UserError(
             f"budget {'.'.join(map(str, first['loc']))}: {first['msg']}; its limits are {', '.join(Budget.model_fields)}"
         ) from None
+
+
+def _one_of(choices: type[Choice], given: str) -> Choice:
+    try:
+        return choices(given)
+    except ValueError:
+        raise UserError(f"{given!r} is none of {', '.join(choices)}") from None
 
 
 def _say(progress: Progress) -> Say:

@@ -17,7 +17,7 @@ class ToolMethods(abc.ABC):
     def ablate(
         self,
         unit: str,
-        prompts: Sequence[str],
+        prompts: Sequence[str | Sequence[Mapping[str, Any]]],
         *,
         answer: str | None = None,
         wrong_answer: str | None = None,
@@ -64,14 +64,56 @@ class ToolMethods(abc.ABC):
             seed=seed,
         )
 
-    def activations_on(self, unit: str, texts: Sequence[str]) -> ToolOutput:
-        """The neuron's activation at each token of the given texts, in the model's own units.
+    def activations_in_generation(
+        self,
+        unit: str,
+        prompt: str | Sequence[Mapping[str, Any]],
+        *,
+        n_tokens: int = 32,
+        temperature: float = 0.0,
+        seed: int = 0,
+        edits: Sequence[Mapping[str, Any]] = (),
+        stop: bool = True,
+    ) -> ToolOutput:
+        """A unit's activation at each token of a prompt and of what the model writes behind it.
+
+        Each row: position (counted from 0 with the token that starts the text), token, the part it belongs to (of a
+        chat the part
+        of its template; generated; prompt), the probability that the model, with its edits, gave it before it was there
+        (at
+        temperature 1; none for the first), and the activation in the model's own units. by_part: mean and extremes over
+        the tokens
+        of each part. The activations are those of a plain run over the finished text with the same edits at the same
+        tokens, up to
+        rounding; the last token written is part of it.
+        Refuses: a head; a prompt behind which n_tokens do not fit into the context; to set a head or add to it.
+
+        The unit, and the prompt: text, or the messages of a chat, [{"role": …, "content": …}, …]. n_tokens: written at
+        most;
+        temperature: 0 takes the likeliest token, otherwise tokens are drawn, by the seed. edits: held while the model
+        writes. stop: whether the model's own end of a turn ends the text.
+        """
+        return self.tool(
+            "activations_in_generation",
+            unit=unit,
+            prompt=prompt,
+            n_tokens=n_tokens,
+            temperature=temperature,
+            seed=seed,
+            edits=edits,
+            stop=stop,
+        )
+
+    def activations_on(self, unit: str, texts: Sequence[str | Sequence[Mapping[str, Any]]]) -> ToolOutput:
+        """The neuron's activation at each token of the given texts, in the model's own units; of chats, messages with a
+        role and a
+        content, with the part of the model's chat template that each token belongs to.
 
         Which neuron, on which texts.
         """
         return self.tool("activations_on", unit=unit, texts=texts)
 
-    def attention_on(self, unit: str, texts: Sequence[str], *, k: int = 10) -> ToolOutput:
+    def attention_on(self, unit: str, texts: Sequence[str | Sequence[Mapping[str, Any]]], *, k: int = 10) -> ToolOutput:
         """Where a head looks on given texts: the pattern of each text as an artifact and, of the first 8 texts, where they
         have at
         most 256 tokens, as a figure; and the strongest pairs of query and key.
@@ -87,8 +129,8 @@ class ToolMethods(abc.ABC):
 
     def attribution_patch(
         self,
-        clean: str,
-        corrupted: str,
+        clean: str | Sequence[Mapping[str, Any]],
+        corrupted: str | Sequence[Mapping[str, Any]],
         answer: str,
         *,
         wrong_answer: str | None = None,
@@ -130,7 +172,7 @@ class ToolMethods(abc.ABC):
         self,
         site: Literal["resid_pre", "attn_out", "mlp_out", "resid_post", "neurons", "heads", "pattern", "router"],
         layer: int,
-        texts: Sequence[str],
+        texts: Sequence[str | Sequence[Mapping[str, Any]]],
     ) -> ToolOutput:
         """Mean, standard deviation and extremes of a site on given texts, in the model's own units; the array is an
         artifact.
@@ -142,6 +184,23 @@ class ToolMethods(abc.ABC):
         Which site of which layer, on which texts.
         """
         return self.tool("capture", site=site, layer=layer, texts=texts)
+
+    def chat_tokens(self, chat: Sequence[Mapping[str, Any]], *, ask: bool | None = None) -> ToolOutput:
+        """The tokens of a chat by the model's own chat template, and which part each one belongs to.
+
+        part: start (the token that starts each text), header (what the template writes before a message's content as
+        the message
+        is added), content, footer (what it writes behind it), template (of no one message), unknown (a message that the
+        template rewrites, with what stands around it). Tokens across two parts name both. Positions count every token
+        from 0.
+        Templates that write today's date write 1 January 2026.
+        Refuses: a model without a chat template, messages that its template refuses, a chat longer than the context.
+
+        The messages, each with a role and a content. ask: whether the template begins the model's next message behind
+        them;
+        null: where the last message is not the model's own.
+        """
+        return self.tool("chat_tokens", chat=chat, ask=ask)
 
     def compare_circuits(
         self,
@@ -333,6 +392,40 @@ class ToolMethods(abc.ABC):
             positions=positions,
         )
 
+    def find_units(
+        self,
+        *,
+        labels: str = "",
+        concept: str = "",
+        having: Sequence[str] = (),
+        lacking: Sequence[str] = (),
+        seed: int = 0,
+        k: int = 10,
+    ) -> ToolOutput:
+        """Neurons, features, heads and directions of the residual stream, ranked by how well they tell texts that have a
+        concept from
+        texts that lack it.
+
+        auroc: 0.5 is chance, 1 a perfect detector, with its 95 % interval (Newcombe); a trailing - stands for low
+        activations. q: the
+        false discovery rate (Benjamini-Hochberg) over all that was ranked, from exchanged labels. Null: the best of all
+        neurons
+        and features when labels are shuffled (95th percentile of 200 shuffles), and 100 random directions of each
+        layer.
+        Texts are cut by a hash into fit, rank and held: what is fitted (probe, difference of means, a head's direction)
+        is fitted on
+        fit and ranked on rank; neurons and features are ranked on both; held is not opened. A labelled place is read at
+        its last token,
+        a labelled text as the mean over its tokens; a text counts once with each label.
+        said_as: a list of tokens that stands for the concept in the hypothesis language, where there is one. nearest:
+        neurons whose
+        vectors lie along the difference of means of the best layer.
+        Refuses: fewer than 8 texts with or without the concept in a part; labels of one class.
+
+        A concept (see its fields), and how many units are listed.
+        """
+        return self.tool("find_units", labels=labels, concept=concept, having=having, lacking=lacking, seed=seed, k=k)
+
     def firing(self, unit: str) -> ToolOutput:
         """When the neuron counts as firing: above t = median + (top − median) / 2 on explore text, top the median of its
         20
@@ -408,7 +501,7 @@ class ToolMethods(abc.ABC):
 
     def importance(
         self,
-        prompt: str,
+        prompt: str | Sequence[Mapping[str, Any]],
         *,
         answer: str = "",
         parts: Literal["components", "heads", "neurons"] = "components",
@@ -438,7 +531,9 @@ class ToolMethods(abc.ABC):
         """
         return self.tool("importance", prompt=prompt, answer=answer, parts=parts, n_texts=n_texts, k=k, seed=seed)
 
-    def intervene(self, texts: Sequence[str], edits: Sequence[Mapping[str, Any]], *, k: int = 5) -> ToolOutput:
+    def intervene(
+        self, texts: Sequence[str | Sequence[Mapping[str, Any]]], edits: Sequence[Mapping[str, Any]], *, k: int = 5
+    ) -> ToolOutput:
         """The next-token distribution after each text with any list of edits in place, beside the plain one.
 
         kl is KL(plain || edited) in nats at the last position, mean over texts; no edit gives 0.
@@ -449,7 +544,7 @@ class ToolMethods(abc.ABC):
 
     def logit_lens(
         self,
-        text: str,
+        text: str | Sequence[Mapping[str, Any]],
         *,
         answer: str | None = None,
         wrong_answer: str | None = None,
@@ -483,6 +578,43 @@ class ToolMethods(abc.ABC):
             "logit_lens", text=text, answer=answer, wrong_answer=wrong_answer, position=position, lens=lens, k=k
         )
 
+    def match_units(
+        self,
+        *,
+        others: Sequence[str] = (),
+        layers: Sequence[int] = (),
+        other_layers: Sequence[int] = (),
+        n_tokens: int = 16384,
+        k: int = 20,
+        seed: int = 0,
+    ) -> ToolOutput:
+        """Neurons whose activations go with those of one neuron of another model (another seed, another checkpoint), or of
+        another layer.
+
+        r: Pearson correlation over the tokens of explore text, by its size; a partner that falls where the unit rises
+        has a trailing
+        "-". Where tokenizers differ, tokens that end at the same character are compared. null, of each unit: the larger
+        of its best
+        correlations with random mixtures of each layer of the other model and with the neurons of an untrained twin of
+        it (matrices drawn
+        anew): both are offered as many candidates. matched: r of at least 0.5, at least 0.1 above the null, and beyond
+        the excess at
+        which of as many units as lie above it no more than 5 % lie as far below their null (knockoff+). universal:
+        matched in all.
+        Correlations are summed up in one pass; constant units are left out.
+        Refuses: the model itself as the other one; tokenizers that cut text at too few common places; more than 67
+        million pairs.
+        Sources: Gurnee et al. 2024, arXiv:2401.12181 (rotation baseline); Barber & Candès 2015, arXiv:1404.5609
+        (knockoff+).
+
+        others: names of registered models; none: the layers of the model itself. layers, other_layers: of the one side
+        and the
+        other, all where none is named. k: pairs that are listed.
+        """
+        return self.tool(
+            "match_units", others=others, layers=layers, other_layers=other_layers, n_tokens=n_tokens, k=k, seed=seed
+        )
+
     def mistakes(
         self, unit: str, predicates: Sequence[str], *, told: int = 16, k: int = 8, context: int = 12
     ) -> ToolOutput:
@@ -507,8 +639,8 @@ class ToolMethods(abc.ABC):
 
     def patch(
         self,
-        clean: str,
-        corrupted: str,
+        clean: str | Sequence[Mapping[str, Any]],
+        corrupted: str | Sequence[Mapping[str, Any]],
         answer: str,
         *,
         wrong_answer: str | None = None,
@@ -552,8 +684,8 @@ class ToolMethods(abc.ABC):
 
     def path_patch(
         self,
-        clean: str,
-        corrupted: str,
+        clean: str | Sequence[Mapping[str, Any]],
+        corrupted: str | Sequence[Mapping[str, Any]],
         answer: str,
         senders: Sequence[str],
         *,
@@ -663,7 +795,7 @@ class ToolMethods(abc.ABC):
     def steer(
         self,
         unit: str,
-        prompts: Sequence[str],
+        prompts: Sequence[str | Sequence[Mapping[str, Any]]],
         token: str,
         *,
         doses: Sequence[float] = (0.0, 0.5, 1.0, 2.0, 4.0),

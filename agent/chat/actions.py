@@ -76,9 +76,13 @@ class Found:
     failed: bool = False
 
 
+TAKING_OBJECTS = ("activations_in_generation", "chat_tokens", "intervene")
+
+
 def looks() -> list[Tool]:
-    """The registered tools that a conversation may call: those that open no text on which claims are tested."""
-    return [tool for tool in registry().values() if not tool.opens_test_text and tool.name != "intervene"]
+    """The registered tools that a conversation may call: those that open no text on which claims are tested, and take no
+    objects."""
+    return [tool for tool in registry().values() if not tool.opens_test_text and tool.name not in TAKING_OBJECTS]
 
 
 def all_offered() -> tuple[Offered, ...]:

@@ -182,7 +182,7 @@ def chat(config: RunConfig, notebook_path: Place | None, screen: Screen, *, appr
     with Notebook(path) as notebook:
         size = (corpus.name, corpus.sha256, corpus.n_characters)
         run = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size)
-        session = Session(run, config, notebook, runs.context_of(target, corpus, say), [], say)
+        session = Session(run, config, notebook, runs.context_of(target, corpus, say, config), [], say)
         return _talk(session, screen, approve)
 
 

@@ -17,7 +17,11 @@ from neuronaut.agent.options import (
     BudgetTokens,
     BudgetUsd,
     CorpusFile,
+    Device,
+    DeviceChoice,
     Dictionaries,
+    Dtype,
+    DtypeChoice,
     Json,
     Llm,
     Model,
@@ -124,6 +128,8 @@ def import_(
     ] = None,
     model: Model = "pocket",
     backend: BackendChoice = BackendName.torch,
+    dtype: Dtype = DtypeChoice.float32,
+    device: Device = DeviceChoice.cpu,
     corpus: CorpusFile = None,
     dictionary: Dictionaries = None,
     notebook: NotebookFile = None,
@@ -145,7 +151,9 @@ def import_(
     from neuronaut.agent.exporting.importing import import_file
 
     budget = limits(budget_seconds, budget_forwards, budget_calls, budget_tokens, budget_usd)
-    config = run_config("neuronaut import", model, corpus, llm, base_url, seed, budget, dictionary, backend)
+    config = run_config(
+        "neuronaut import", model, corpus, llm, base_url, seed, budget, dictionary, backend, dtype, device
+    )
     config = config.model_copy(update={"again": again, "fast": True})
     name = source or file.name.partition(".")[0]
     raise typer.Exit(import_file(config, file, name, notebook, features=features, out=out, as_json=as_json))

@@ -16,6 +16,7 @@ from neuronaut.memory.place import Place, default_place
 from neuronaut.memory.secrets import find_secrets
 from neuronaut.memory.tables import storable, whole_file
 from neuronaut.tools.errors import UserError
+from neuronaut.tools.predicates.text import spelled
 
 FORMATS = {".md": "md", ".ipynb": "ipynb"}
 PRIMARY = {"f1", "delta", "share", "off_first", "sufficiency"}  # what is shown beside its null
@@ -98,10 +99,18 @@ def sections_of(answer: Answer, run: dict[str, Any]) -> Iterator[Section]:
         columns = ("metric", "value", "null", "percentile", "n", "measured_in", "subject")
         yield Section("Beside the nulls", "The same numbers where nothing is to be found.\n\n" + table(columns, nulls))
     columns = ("id", "tool", "args", "outcome", "seconds", "forwards", "error")
-    yield Section("Experiments", table(columns, list(answer.experiments), codes=("id", "args")))
+    experiments = [{**row, "args": _args(row["args"])} for row in answer.experiments]
+    yield Section("Experiments", table(columns, experiments, codes=("id", "args")))
     for figure in answer.figures:
         yield Section(f"Figure: {plain(figure.name)}", f"![{plain(figure.name)}]({figure.address})")
     yield Section("How to check and repeat it", "\n\n".join(_repeat(answer, run)))
+
+
+def _args(stored: str) -> str:
+    args = spelled(json.loads(stored))
+    if not isinstance(args, dict):
+        return stored
+    return ", ".join(f"{name}: {value}" for name, value in args.items() if value not in (None, []))
 
 
 def _summary(answer: Answer, run: dict[str, Any]) -> Iterator[str]:

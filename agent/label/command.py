@@ -17,7 +17,11 @@ from neuronaut.agent.options import (
     BudgetTokens,
     BudgetUsd,
     CorpusFile,
+    Device,
+    DeviceChoice,
     Dictionaries,
+    Dtype,
+    DtypeChoice,
     EngineChoice,
     EngineName,
     Jobs,
@@ -90,6 +94,8 @@ def label_new(
     nulls: Annotated[float, typer.Option(min=0, max=1, help="Null units mixed in, as a share of the units.")] = 0.05,
     model: Model = "pocket",
     backend: BackendChoice = BackendName.torch,
+    dtype: Dtype = DtypeChoice.float32,
+    device: Device = DeviceChoice.cpu,
     corpus: CorpusFile = None,
     dictionary: Dictionaries = None,
     notebook: NotebookFile = None,
@@ -124,7 +130,7 @@ def label_new(
         unit_budget=Budget(seconds=unit_seconds, forwards=unit_forwards),
     )  # fmt: skip
     budget = limits(None, None, budget_calls, budget_tokens, budget_usd)
-    config = run_config("", model, corpus, llm, base_url, seed, budget, dictionary, backend)
+    config = run_config("", model, corpus, llm, base_url, seed, budget, dictionary, backend, dtype, device)
     raise typer.Exit(label(labelling.configured(config, fast=fast), notebook, Options(as_json, steps, place)))
 
 

@@ -15,10 +15,11 @@ MAX_ARGUMENTS = 20_000  # characters
 
 def offered(tool: Tool) -> Offered:
     """The tool with a schema that strict function calling takes: every property is required, null stands for its default,
-    and bounds are said in words. Refuses a tool that takes objects or opens text on which claims are tested."""
+    and bounds are said in words. Where a text or a chat may be given, it takes texts alone. Refuses a tool that takes objects or
+    opens text on which claims are tested."""
     if tool.opens_test_text:
         raise ToolRefused(f"{tool.name} opens text on which claims are tested: only the loop runs it")
-    schema = tool.args.model_json_schema()
+    schema = as_plain_text(tool.args.model_json_schema())
     needed = schema.get("required", [])
     fields = {
         name: {**_plain(tool, field, name not in needed), "description": _words(schema, name, name not in needed)}
@@ -27,6 +28,24 @@ def offered(tool: Tool) -> Offered:
     arguments = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
     about = " ".join((tool.args.__doc__ or "").split())
     return Offered(tool.name, f"{tool.summary} {about}", arguments)
+
+
+def as_plain_text(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with text alone where text or the messages of a chat may be given: strict schemas take no objects."""
+
+    def plainly(value: Any) -> Any:
+        if isinstance(value, list):
+            return [plainly(one) for one in value]
+        if not isinstance(value, dict):
+            return value
+        kinds = value.get("anyOf", [])
+        text = [one for one in kinds if one.get("type") == "string"]
+        if text and any(one.get("items") == {"$ref": "#/$defs/Message"} for one in kinds):
+            return {**{key: one for key, one in value.items() if key != "anyOf"}, **text[0]}
+        return {key: plainly(one) for key, one in value.items()}
+
+    found: dict[str, Any] = plainly(schema)
+    return found
 
 
 def _words(schema: dict[str, Any], name: str, optional: bool) -> str:

@@ -15,7 +15,11 @@ from neuronaut.agent.options import (
     BudgetTokens,
     BudgetUsd,
     CorpusFile,
+    Device,
+    DeviceChoice,
     Dictionaries,
+    Dtype,
+    DtypeChoice,
     Json,
     Llm,
     Model,
@@ -46,6 +50,8 @@ def score(
     ] = True,
     model: Model = "pocket",
     backend: BackendChoice = BackendName.torch,
+    dtype: Dtype = DtypeChoice.float32,
+    device: Device = DeviceChoice.cpu,
     corpus: CorpusFile = None,
     dictionary: Dictionaries = None,
     notebook: NotebookFile = None,
@@ -67,7 +73,7 @@ def score(
 
     budget = limits(budget_seconds, budget_forwards, budget_calls, budget_tokens, budget_usd)
     question = f"neuronaut score {unit}" + (f" by {scores}" if scores else "")
-    config = run_config(question, model, corpus, llm, base_url, seed, budget, dictionary, backend)
+    config = run_config(question, model, corpus, llm, base_url, seed, budget, dictionary, backend, dtype, device)
     config = config.model_copy(update={"again": again})
     local = None if simulator is None else simulator if simulator == "target" else absolute(simulator)
     wanted = Wanted(unit, explanation, scores, local, published)

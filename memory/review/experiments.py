@@ -9,6 +9,7 @@ from neuronaut.memory.review.claims import Number, number_of
 from neuronaut.memory.review.formats import pretty
 from neuronaut.memory.review.strips import Band, bands_of
 from neuronaut.memory.store import Store
+from neuronaut.tools.predicates.text import spelled
 
 Row = Mapping[str, Any]
 LONGEST = 6_000  # characters of a value that is shown in full
@@ -79,7 +80,8 @@ class Experiment:
     @property
     def shown_args(self) -> str:
         """The arguments in one line."""
-        return ", ".join(f"{name} {_word(value)}" for name, value in self.args.items() if value not in (None, [], ()))
+        shown = spelled(self.args).items()
+        return ", ".join(f"{name} {_word(value)}" for name, value in shown if value not in (None, []))
 
 
 def experiments_of(notebook: Store, rows: Sequence[Row]) -> list[Experiment]:

@@ -32,13 +32,15 @@ _DRIVER_ERRORS = (  # that are no OSError; a driver is only known once it is loa
 
 @dataclass(frozen=True)
 class Source:
-    """One file. version: what changes when it does, None where that is unknown; column: the one that was named."""
+    """One file. version: what changes when it does, None where that is unknown; column: the one that was named; template: a
+    hash of what chats are rendered by, "" where they are not."""
 
     name: str
     path: str
     size: int
     version: str | None
     column: str | None
+    template: str = ""
     files: Any = field(default=None, repr=False, compare=False)  # an fsspec file system; None is this machine
 
     @property
@@ -55,7 +57,8 @@ class Source:
     @property
     def origin(self) -> tuple[str, int, str | None, str | None]:
         """Path, bytes, version and column: what a copy of it is known by."""
-        return self.path, self.size, self.version, self.column
+        column = f"{self.column} by {self.template}" if self.template else self.column
+        return self.path, self.size, self.version, column
 
     def _file(self) -> IO[bytes]:
         return Path(self.path).open("rb") if self.files is None else self.files.open(self.path, "rb")

@@ -11,7 +11,7 @@ from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.intervene.answers import signed_answers
 from neuronaut.tools.intervene.outcomes import Change, Watched
 from neuronaut.tools.intervene.parts import Part, Places, Positions, places_of, values_at
-from neuronaut.tools.look.examples import Text, read_texts
+from neuronaut.tools.look.examples import Prompt, read_texts
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.stats import mean_interval
@@ -34,7 +34,7 @@ class AblateArgs(ToolArgs):
 
     example: ClassVar = {"unit": "8.481", "prompts": EIGHT, "answer": " met"}
     unit: str
-    prompts: tuple[Text, ...] = Field(min_length=MIN_PROMPTS, max_length=10_000)
+    prompts: tuple[Prompt, ...] = Field(min_length=MIN_PROMPTS, max_length=10_000)
     answer: str | None = None
     wrong_answer: str | None = None
     how: Literal["zero", "mean", "resample", "constant"] = "resample"

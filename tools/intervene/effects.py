@@ -12,8 +12,9 @@ from neuronaut.tools.intervene.next_token import (
     last_log_probs,
     text_batches,
 )
+from neuronaut.tools.intervene.parts import places_of
 from neuronaut.tools.look.capture import find_site
-from neuronaut.tools.look.examples import Text, read_texts
+from neuronaut.tools.look.examples import Prompt, read_texts
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.stats import mean_interval
@@ -40,7 +41,7 @@ class InterveneArgs(ToolArgs):
         "texts": ["After Mary and"],
         "edits": [{"site": "neurons", "layer": 8, "index": 481, "how": "set", "value": 2}],
     }
-    texts: tuple[Text, ...] = Field(min_length=1, max_length=10_000)
+    texts: tuple[Prompt, ...] = Field(min_length=1, max_length=10_000)
     edits: tuple[EditArgs, ...] = Field(max_length=100)
     k: int = Field(default=5, ge=1, le=1000)
 
@@ -55,11 +56,7 @@ def _edit(target: TargetModel, tokens: Tokens, args: EditArgs) -> Edit:
         raise ToolRefused(f"index {args.index} does not exist: {site} has indices 0 to {width - 1}")
     positions = None
     if args.position is not None:
-        offset = args.position + (spec.bos is not None)
-        if offset >= int(tokens.lengths.min()):
-            raise ToolRefused(f"position {args.position} does not exist in each text: the shortest has fewer tokens")
-        positions = torch.zeros(tokens.ids.shape, dtype=torch.bool)
-        positions[:, offset] = True
+        positions = places_of(target, tokens, (args.position,)).mask
     return Edit(site, args.how, args.value, index=args.index, positions=positions)
 
 

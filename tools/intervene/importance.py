@@ -13,7 +13,7 @@ from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.intervene.answers import answer_ids
 from neuronaut.tools.intervene.next_token import to_ids
 from neuronaut.tools.intervene.patch import PromptPair
-from neuronaut.tools.look.examples import Text, read_texts
+from neuronaut.tools.look.examples import Prompt, read_texts
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.stats import mean_interval
@@ -34,7 +34,7 @@ class ImportanceArgs(ToolArgs):
     activations take the place of the prompt's, and as many again to choose by."""
 
     example: ClassVar = {"prompt": "After Mary and Lucy", "parts": "heads", "n_texts": 8}
-    prompt: Text
+    prompt: Prompt
     answer: str = ""
     parts: Parts = "components"
     n_texts: int = Field(default=16, ge=4, le=200)
@@ -48,6 +48,7 @@ class Prompted:
     parts are chosen, and some on which they are measured."""
 
     target: TargetModel
+    text: str
     ids: Tensor
     answer: tuple[int, ...]
     choosing: Tensor
@@ -111,7 +112,7 @@ def importance(context: ToolContext, args: ImportanceArgs) -> ToolResult:
     pieces = context.target.vocabulary.pieces
     likeliest, probability = _likeliest(context.target, prompted.ids)
     payload: dict[str, Any] = {
-        "prompt": args.prompt,
+        "prompt": prompted.text,
         "kind": args.parts,
         "answer": "".join(pieces[token] for token in prompted.answer),
         "likeliest": pieces[likeliest],
@@ -134,7 +135,8 @@ def _rounded(interval: tuple[float, float] | None) -> list[float] | None:
 
 def _prompted(context: ToolContext, args: ImportanceArgs) -> Prompted:
     target = context.target
-    ids = to_ids(read_texts(target, (args.prompt,)))
+    prompt = read_texts(target, (args.prompt,))
+    ids = to_ids(prompt)
     n_pos, answer = ids.shape[1], _answer(target, ids, args.answer)
     tokens = context.tokens("explore")
     rng = np.random.default_rng(args.seed)
@@ -144,7 +146,7 @@ def _prompted(context: ToolContext, args: ImportanceArgs) -> Prompted:
             f"the prompt has {n_pos} tokens and only {len(long_enough)} texts are as long: give a shorter prompt, or longer text"
         )
     texts = torch.from_numpy(tokens.ids[long_enough[: 2 * args.n_texts], :n_pos]).long()
-    return Prompted(target, ids, answer, texts[: args.n_texts], texts[args.n_texts :])
+    return Prompted(target, prompt.texts[0], ids, answer, texts[: args.n_texts], texts[args.n_texts :])
 
 
 def _likeliest(target: TargetModel, ids: Tensor) -> tuple[int, float]:
@@ -164,7 +166,7 @@ def _answer(target: TargetModel, ids: Tensor, text: str) -> tuple[int, ...]:
     if text[0].isspace() or f" {text}" not in target.vocabulary.pieces:
         return written
     spaced = answer_ids(target, f" {text}")
-    said = [Prompted(target, ids, one, ids, ids).log_probs([])[0] for one in (written, spaced)]
+    said = [Prompted(target, "", ids, one, ids, ids).log_probs([])[0] for one in (written, spaced)]
     return spaced if said[1] > said[0] else written
 
 

@@ -144,16 +144,17 @@ def _read_at(part: Part, parts: Sequence[Part]) -> tuple[Site, int | None]:
 def places_of(target: TargetModel, tokens: Tokens, positions: Positions) -> Places:
     """Where `positions` lie in each text: its last token, all tokens but BOS, or given ones, counted from 0 without BOS,
     negative ones from the end. Refuses an empty list, and a position that the shortest text lacks."""
-    bos, n, width = int(target.spec.bos is not None), len(tokens), tokens.ids.shape[1]
+    width, bos = tokens.ids.shape[1], started(target, tokens)
     lengths = torch.from_numpy(tokens.lengths)[:, None]
     if positions == "last":
         return Places(lengths - 1, width)
     if positions == "all":
-        columns = torch.arange(bos, width).expand(n, -1)
+        first = int(bos.min())
+        columns = torch.arange(first, width) + (bos - first)
         return Places(torch.where(columns < lengths, columns, -1), width)
     if not positions:
         raise ToolRefused("positions is an empty list, so that nothing is changed: give at least 1, 'last' or 'all'")
-    shortest = int(lengths.min()) - bos
+    shortest = int((lengths - bos).min())
     for position in positions:
         if not -shortest <= position < shortest:
             raise ToolRefused(
@@ -162,6 +163,13 @@ def places_of(target: TargetModel, tokens: Tokens, positions: Positions) -> Plac
             )
     given = torch.tensor(positions)[None]
     return Places(torch.where(given < 0, lengths + given, given + bos), width)
+
+
+def started(target: TargetModel, tokens: Tokens) -> Tensor:
+    """(n_texts, 1) how many tokens that start a text stand at the beginning of each: 1 or 0; a chat has one if its template
+    writes one."""
+    bos = target.spec.bos
+    return torch.from_numpy((tokens.ids[:, :1] == (-1 if bos is None else bos)) & (tokens.ids[:, :1] >= 0)).long()
 
 
 def values_at(target: TargetModel, tokens: Tokens, parts: list[Part], places: Places) -> list[Tensor]:

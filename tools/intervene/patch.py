@@ -15,7 +15,7 @@ from neuronaut.tools.errors import ToolFailed, ToolRefused
 from neuronaut.tools.intervene.answers import Answer, read_together, sequence_scores, signed_answers
 from neuronaut.tools.intervene.effect_figures import patch_figures
 from neuronaut.tools.intervene.next_token import to_ids
-from neuronaut.tools.look.examples import Text, read_texts
+from neuronaut.tools.look.examples import Prompt, read_texts
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
@@ -41,8 +41,8 @@ class PatchArgs(ToolArgs):
         "wrong_answer": " Leo",
         "layer": 4,
     }
-    clean: Text
-    corrupted: Text
+    clean: Prompt
+    corrupted: Prompt
     answer: str
     wrong_answer: str | None = None
     site: PatchSite = "resid_pre"
@@ -83,7 +83,7 @@ class PromptPair:
     corrupted: Tensor
 
     @classmethod
-    def of(cls, target: TargetModel, clean: str, corrupted: str) -> "PromptPair":
+    def of(cls, target: TargetModel, clean: Prompt, corrupted: Prompt) -> "PromptPair":
         """The tokens of both. Refuses prompts that are equal or of unequal length."""
         tokens = read_texts(target, (clean, corrupted))
         if tokens.lengths[0] != tokens.lengths[1]:

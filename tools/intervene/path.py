@@ -17,7 +17,7 @@ from neuronaut.tools.circuits.bench import BYTES, EdgeBench
 from neuronaut.tools.circuits.wires import Wires
 from neuronaut.tools.errors import ToolFailed, ToolRefused
 from neuronaut.tools.intervene.patch import Metric, PromptPair, metric_of
-from neuronaut.tools.look.examples import Text
+from neuronaut.tools.look.examples import Prompt
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.targets.base import TargetModel
@@ -45,8 +45,8 @@ class PathPatchArgs(ToolArgs):
         "senders": ["L4H2"],
         "receivers": ["mlp9", "logits"],
     }
-    clean: Text
-    corrupted: Text
+    clean: Prompt
+    corrupted: Prompt
     answer: str
     wrong_answer: str | None = None
     senders: tuple[str, ...] = Field(min_length=1, max_length=1000)

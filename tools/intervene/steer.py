@@ -16,7 +16,7 @@ from neuronaut.tools.intervene.outcomes import Change, Move, Push, Watched
 from neuronaut.tools.intervene.parts import Part, Places, Positions, places_of
 from neuronaut.tools.intervene.steering import Steering
 from neuronaut.tools.intervene.strength import divergences, matched, next_token_changes
-from neuronaut.tools.look.examples import Text, read_texts
+from neuronaut.tools.look.examples import Prompt, read_texts
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.stats import mean_interval
@@ -37,7 +37,7 @@ class SteerArgs(ToolArgs):
 
     example: ClassVar = {"unit": "8.481", "prompts": EIGHT, "token": " met", "generate": 4}
     unit: str
-    prompts: tuple[Text, ...] = Field(min_length=MIN_PROMPTS, max_length=1000)
+    prompts: tuple[Prompt, ...] = Field(min_length=MIN_PROMPTS, max_length=1000)
     token: str
     doses: tuple[FiniteFloat, ...] = Field(default=(0.0, 0.5, 1.0, 2.0, 4.0), min_length=3, max_length=32)
     how: Literal["set", "scale", "add"] = "set"

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.look.activations import batches
-from neuronaut.tools.look.examples import Text, read_texts
+from neuronaut.tools.look.examples import Prompt, read_texts
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.targets.base import ModelSpec, PlainSiteName, Site, TargetModel
 from neuronaut.tools.tokens import Tokens
@@ -23,7 +23,7 @@ class CaptureArgs(ToolArgs):
     example: ClassVar = {"site": "resid_post", "layer": 8, "texts": ["After Mary and Lucy met at the river"]}
     site: PlainSiteName
     layer: int = Field(ge=0)
-    texts: tuple[Text, ...] = Field(min_length=1, max_length=10_000)
+    texts: tuple[Prompt, ...] = Field(min_length=1, max_length=10_000)
 
 
 def find_site(spec: ModelSpec, name: str, layer: int) -> Site:

@@ -1,21 +1,26 @@
 """Where a neuron is active and where a head looks: contexts from explore text; activations on given texts."""
 
 import unicodedata
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, StringConstraints
 
+from neuronaut.tools.chat.messages import Chat
+from neuronaut.tools.chat.reading import render_for, tokens_of_chats
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.look.activations import activations_of
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.targets.base import TargetModel
-from neuronaut.tools.tokens import Tokens
+from neuronaut.tools.tokens import Tokens, joined
 from neuronaut.tools.units import Unit
 
 EXPLORE_TOKENS = 50_000  # enough for about 500 firing places of a neuron that fires on 1 % of tokens
 LIST_TOKENS = 200_000  # of explore text, from which long lists of words are drawn up
 Text = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
+Prompt = Text | Chat  # plain text, or messages that are put through the model's chat template
 
 
 class TopExamplesArgs(ToolArgs):
@@ -34,7 +39,7 @@ class ActivationsOnArgs(ToolArgs):
 
     example: ClassVar = {"unit": "8.481", "texts": ["After Mary and Lucy met at the river, Lucy gave a ring to Mary."]}
     unit: str
-    texts: tuple[Text, ...] = Field(min_length=1, max_length=10_000)
+    texts: tuple[Prompt, ...] = Field(min_length=1, max_length=10_000)
 
 
 def example(tokens: Tokens, activations: Array, window: int, pos: int, context: int) -> dict[str, Any]:
@@ -118,24 +123,54 @@ def _pairs(context: ToolContext, unit: Unit, args: TopExamplesArgs) -> ToolResul
     return ToolResult(payload={"unit": unit.address, "rule": rule, "examples": rows})
 
 
-def read_texts(target: TargetModel, texts: tuple[str, ...]) -> Tokens:
-    """The texts as tokens. Refuses a text longer than the context, since nothing is cut silently, and one without tokens."""
+def read_texts(target: TargetModel, texts: Sequence[Prompt]) -> Tokens:
+    """The texts as tokens, chats as their template writes them, with the part of it that each token belongs to.
+
+    Refuses a text longer than the context, since nothing is cut silently, one without tokens, and chats for a model without a
+    template.
+    """
+    chats = [text for text in texts if not isinstance(text, str)]
+    if not chats:
+        return _read_plain(target, [text for text in texts if isinstance(text, str)], list(range(1, len(texts) + 1)))
+    read = tokens_of_chats(target, render_for(target, chats))
+    _check_written(target, read, ["".join(message.content for message in chat) for chat in chats], "chat")
+    plain = [(number, text) for number, text in enumerate(texts, start=1) if isinstance(text, str)]
+    if plain:
+        read = joined([read, _read_plain(target, [text for _, text in plain], [number for number, _ in plain])])
+    behind = iter(range(len(chats), len(texts)))
+    before = iter(range(len(chats)))
+    rows = [next(behind if isinstance(text, str) else before) for text in texts]
+    found = read.select(rows)
+    return replace(found, documents=np.arange(len(texts)), whole=None)
+
+
+def _read_plain(target: TargetModel, texts: Sequence[str], numbers: Sequence[int]) -> Tokens:
     tokens = target.tokenize(texts)
     if len(tokens) != len(texts):
         too_long = next(i for i, n in enumerate(np.bincount(tokens.documents, minlength=len(texts))) if n > 1)
         raise ToolRefused(
-            f"text {too_long + 1} is longer than the context of {target.spec.name} ({target.spec.n_ctx} tokens): shorten it"
+            f"text {numbers[too_long]} is longer than the context of {target.spec.name} ({target.spec.n_ctx} tokens): shorten it"
         )
     if not tokens.scored.any(axis=1).all():
         empty = int(np.flatnonzero(~tokens.scored.any(axis=1))[0])
-        raise ToolRefused(f"text {empty + 1}, {texts[empty]!r}, holds no token that {target.spec.name} knows")
-    for number, (text, row) in enumerate(zip(texts, tokens.ids, strict=True), start=1):
-        written = _characters(target.decode([int(i) for i in row if i >= 0]))
+        raise ToolRefused(f"text {numbers[empty]}, {texts[empty]!r}, holds no token that {target.spec.name} knows")
+    _check_written(target, tokens, texts, "text", numbers)
+    return tokens
+
+
+def _check_written(
+    target: TargetModel, tokens: Tokens, texts: Sequence[str], kind: str, numbers: Sequence[int] | None = None
+) -> None:
+    """Refuses a text of which the tokens lack characters; the text of special tokens, which decoding leaves out, is there."""
+    pieces, special = target.vocabulary.pieces, target.vocabulary.special
+    for at, (text, row) in enumerate(zip(texts, tokens.ids, strict=True)):
+        ids = [int(i) for i in row if i >= 0]
+        written = _characters(target.decode(ids) + "".join(pieces[i] for i in ids if i in special))
         if missing := [character for character in text if not _characters(character) <= written]:
             raise ToolRefused(
-                f"text {number} cannot be written in the tokens of {target.spec.name}, which lack {missing[0]!r}: change the text"
+                f"{kind} {numbers[at] if numbers else at + 1} cannot be written in the tokens of {target.spec.name}, which lack "
+                f"{missing[0]!r}: change the text"
             )
-    return tokens
 
 
 def _characters(text: str) -> set[str]:
@@ -145,7 +180,8 @@ def _characters(text: str) -> set[str]:
 
 @tool("activations_on")
 def activations_on(context: ToolContext, args: ActivationsOnArgs) -> ToolResult:
-    """The neuron's activation at each token of the given texts, in the model's own units."""
+    """The neuron's activation at each token of the given texts, in the model's own units; of chats, messages with a role and a
+    content, with the part of the model's chat template that each token belongs to."""
     unit = Unit.parse(args.unit)
     tokens = read_texts(context.target, args.texts)
     activations = unit.sign * activations_of(context.target, unit, tokens)
@@ -154,6 +190,7 @@ def activations_on(context: ToolContext, args: ActivationsOnArgs) -> ToolResult:
             "pieces": [tokens.vocabulary.pieces[i] for i in tokens.ids[w, :n]],
             "activations": [round(float(a), 5) for a in activations[w, :n]],
         }
+        | ({"parts": [str(part) for part in tokens.parts[w]]} if tokens.part(w, 0) else {})
         for w, n in enumerate(tokens.lengths)
     ]
     return ToolResult(payload={"unit": unit.address, "texts": rows})

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from neuronaut.tools.figures import Axes, Figure, attention_map, heat_map
 from neuronaut.tools.look.attention import Floats, check_head, pattern_of
-from neuronaut.tools.look.examples import Text, read_texts
+from neuronaut.tools.look.examples import Prompt, read_texts
 from neuronaut.tools.look.head_attention import Attention, attention_of, repeated_random, strongest
 from neuronaut.tools.look.head_tokens import (
     Embedding,
@@ -46,7 +46,7 @@ class AttentionOnArgs(ToolArgs):
 
     example: ClassVar = {"unit": "L5H1", "texts": ["After Mary and Lucy met at the river, Lucy gave a ring to Mary."]}
     unit: str
-    texts: tuple[Text, ...] = Field(min_length=1, max_length=1000)
+    texts: tuple[Prompt, ...] = Field(min_length=1, max_length=1000)
     k: int = Field(default=10, ge=1, le=1000)
 
 
@@ -178,8 +178,8 @@ def attention_on(context: ToolContext, args: AttentionOnArgs) -> ToolResult:
     rows = [
         {
             "text": text + 1,
-            "query": f"{query} {pieces[text][query]}",
-            "key": f"{key} {pieces[text][key]}",
+            "query": tokens.named(text, query),
+            "key": tokens.named(text, key),
             "weight": round(float(found[text, query, key]), 4),
             "even": round(1 / (query + 1), 4),
         }

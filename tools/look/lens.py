@@ -13,7 +13,7 @@ from neuronaut.tools.circuits.wires import Wires
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.figures import Axes, Figure, heat_map
 from neuronaut.tools.intervene.next_token import to_ids, token_id
-from neuronaut.tools.look.examples import Text, read_texts
+from neuronaut.tools.look.examples import Prompt, read_texts
 from neuronaut.tools.look.readout import Readout
 from neuronaut.tools.look.tuned_lens import TunedLens, kept_lens
 from neuronaut.tools.measurements import Measurement
@@ -29,7 +29,7 @@ class LogitLensArgs(ToolArgs):
     `tuned` is the one that `tune_lens` has trained. k: tokens a layer, and neurons."""
 
     example: ClassVar = {"text": "After Mary and Lucy met at the river, Lucy gave a ring to", "answer": " Mary"}
-    text: Text
+    text: Prompt
     answer: str | None = None
     wrong_answer: str | None = None
     position: int = -1
@@ -63,7 +63,7 @@ def logit_lens(context: ToolContext, args: LogitLensArgs) -> ToolResult:
     pieces = target.vocabulary.pieces
     payload: dict[str, Any] = {
         "lens": args.lens,
-        "position": f"{position} {pieces[int(ids[0, position])]}",
+        "position": tokens.named(0, position),
         "answer": pieces[columns[0]],
         "wrong_answer": args.wrong_answer,
         "logit": round(sum(parts.values()), 4),

@@ -3,14 +3,14 @@
 import ast
 import warnings
 from collections.abc import Callable
-from typing import assert_never
+from typing import Any, assert_never
 
 from pydantic import ValidationError
 
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.predicates import nodes
 from neuronaut.tools.predicates.nodes import Predicate
-from neuronaut.tools.predicates.tree import bounded
+from neuronaut.tools.predicates.tree import bounded, predicate_from_json
 
 
 def _call(name: str, *parts: object) -> str:
@@ -63,6 +63,22 @@ def readable(predicate: Predicate) -> str:
             return predicate.kind
         case _ as never:
             assert_never(never)
+
+
+def spelled(value: Any) -> Any:
+    """Arguments of a tool with each predicate in them, which stands there as JSON, in its text form."""
+    match value:
+        case dict():
+            return {name: spelled(one) for name, one in value.items()}
+        case list() | tuple():
+            return [spelled(one) for one in value]
+        case str() if value.startswith("{") and len(value) <= LONGEST:
+            try:
+                return readable(predicate_from_json(value))
+            except ToolRefused:
+                return value
+        case _:
+            return value
 
 
 _BARE: dict[str, Callable[[], Predicate]] = {

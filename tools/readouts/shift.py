@@ -29,7 +29,7 @@ class ReadoutShiftArgs(ToolArgs):
     example: ClassVar = {"unit": "8.481", "head": "NAME", "other": "BASE"}
     unit: str
     head: Name
-    other: Name
+    other: str = Field(max_length=64)
     seed: int = Field(default=0, ge=0)
 
 
@@ -55,7 +55,7 @@ def readout_shift(context: ToolContext, args: ReadoutShiftArgs) -> ToolResult:
     turned (1 − cosine), with the percentile among the neurons of its layer.
     Refuses: a head of another model; two models of other widths, layers or tokenizers, and identical ones.
     """
-    after, before = context.target, context.registered.other(args.other)
+    after, before = context.target, context.registered.other(args.other).target
     unit, head = neuron_of(context, args.unit), context.registered.head(args.head)
     check_head(head, after.spec, after.fingerprint())
     _check_pair(after, before, args.other)

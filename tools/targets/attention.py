@@ -28,4 +28,4 @@ def attention_weights_of(bridge: Any, spec: ModelSpec, layer: int) -> AttentionW
 
 def _bias(bridge: Any, part: str, shape: tuple[int, ...]) -> Tensor:
     bias = getattr(bridge, f"b_{part}", None)
-    return torch.zeros(shape) if bias is None else bias.detach().float().reshape(shape)
+    return torch.zeros(shape, device=bridge.W_O.device) if bias is None else bias.detach().float().reshape(shape)

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
+from neuronaut.tools.chat.format import ChatFormat
 from neuronaut.tools.features.dictionary import Dictionary
 from neuronaut.tools.targets.fingerprint import Fingerprint as Fingerprint
 from neuronaut.tools.tokens import Tokens, Vocabulary
@@ -89,6 +90,19 @@ class Run(NamedTuple):
     logits: Tensor | None
 
 
+class Written(NamedTuple):
+    """A prompt and what was written behind it: ids (1, pos), the sites at each of them, and the log-probability of each token
+    given those before it, (pos,), NaN for the first."""
+
+    ids: Tensor
+    read: dict[Site, Tensor]
+    log_probs: Tensor
+
+
+# From the log-probabilities of the next token, (d_vocab,), the token that is written; None ends the text.
+Choose = Callable[[Tensor], int | None]
+
+
 class AttentionWeights(NamedTuple):
     """Raw weights of one layer's attention, applied as x @ W + b: no norm folded in, biases 0 where the model has none.
 
@@ -146,6 +160,11 @@ class TargetModel(Protocol):
         """Sequences sent through all layers so far; a run through part of the layers counts its share."""
         ...
 
+    @property
+    def chat_format(self) -> ChatFormat:
+        """How it wants its chats."""
+        ...
+
     def fingerprint(self) -> Fingerprint: ...
 
     def tokenize(self, texts: Sequence[str], documents: Sequence[int] | None = None) -> Tokens:
@@ -168,6 +187,22 @@ class TargetModel(Protocol):
 
         start: (layer, residual before it): earlier layers are not run. stop: layers from `stop` on are not run (and
         the logits cannot be asked for).
+        """
+        ...
+
+    def write(
+        self,
+        ids: Tensor,
+        choose: Choose,
+        *,
+        read: Collection[Site] = (),
+        prompt_edits: Sequence[Edit] = (),
+        edits: Sequence[Edit] = (),
+    ) -> Written:
+        """What is written behind one prompt, ids (1, pos), token by token, and the sites read at each token of both.
+
+        prompt_edits: made at each token of the prompt; edits: at each token written. Their values are numbers or vectors, the
+        same at each position. Equal to a run over the whole text with the edits at those positions, up to rounding.
         """
         ...
 

@@ -1,7 +1,9 @@
 """A local model as TransformerLens wraps it. The only module that imports transformer_lens."""
 
+import contextlib
 import warnings
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 
@@ -11,20 +13,16 @@ from neuronaut.tools.targets.folder import ModelFolder
 from neuronaut.tools.targets.weight_files import check_weights
 
 
-def load_bridge(folder: ModelFolder, dtype: torch.dtype) -> tuple[Any, str]:
+def load_bridge(folder: ModelFolder, dtype: torch.dtype, device: torch.device) -> tuple[Any, str]:
     """The bridge, and the attention that the plain model would use.
 
     Refuses an architecture that is not known or brings code of its own, and weights that are cut short or do not fill the model.
     """
     check_weights(folder)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import transformers
+    with _quietly() as transformers:
         from safetensors import SafetensorError
 
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
-        _check_architecture(folder)
+        check_architecture(folder)
         from transformer_lens.model_bridge import TransformerBridge
 
         try:
@@ -42,7 +40,9 @@ def load_bridge(folder: ModelFolder, dtype: torch.dtype) -> tuple[Any, str]:
                     f"config.json does not fit the weights: {name} has shape {list(stored)}, not {list(asked)}"
                 )
             attention = str(model.config._attn_implementation)
-            bridge = TransformerBridge.boot_transformers(str(folder.path), device="cpu", dtype=dtype, hf_model=model)
+            bridge = TransformerBridge.boot_transformers(
+                str(folder.path), device=str(device), dtype=dtype, hf_model=model.to(device)
+            )
         except (ValueError, KeyError, OSError, RuntimeError, AttributeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]
             kind = str(folder.config.get("model_type"))
@@ -60,7 +60,67 @@ def load_bridge(folder: ModelFolder, dtype: torch.dtype) -> tuple[Any, str]:
     return bridge, attention
 
 
-def _check_architecture(folder: ModelFolder) -> None:
+@contextlib.contextmanager
+def _quietly() -> Iterator[Any]:
+    """transformers, which says nothing here of what it loads."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import transformers
+
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        yield transformers
+
+
+class Skeleton(NamedTuple):
+    """A model without weights. model: on the meta device, but for its buffers; bridge: of one layer of it, of which nothing but
+    the shapes is right; attention: that the plain model would use."""
+
+    model: Any
+    bridge: Any
+    attention: str
+
+
+def load_skeleton(folder: ModelFolder, dtype: torch.dtype) -> Skeleton:
+    """The modules of a model without its weights. Refuses an architecture that is not known or brings code of its own."""
+    with _quietly() as transformers:
+        check_architecture(folder)
+        from transformer_lens.model_bridge import TransformerBridge
+
+        try:
+            config = transformers.AutoConfig.from_pretrained(str(folder.path), local_files_only=True)
+            one = transformers.AutoConfig.from_pretrained(str(folder.path), local_files_only=True)
+            one.num_hidden_layers = 1
+            if getattr(one, "layer_types", None):
+                one.layer_types = one.layer_types[:1]
+            with torch.device("meta"):
+                model, first = (
+                    transformers.AutoModelForCausalLM.from_config(each, dtype=dtype) for each in (config, one)
+                )
+            model.tie_weights()
+            attention = str(model.config._attn_implementation)
+            # memory that nothing is written to is never taken
+            first = first.to_empty(device="cpu")
+            bridge = TransformerBridge.boot_transformers(str(folder.path), device="cpu", dtype=dtype, hf_model=first)
+        except (ValueError, KeyError, OSError, RuntimeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"the model in {str(folder.path)!r} cannot be loaded: {reason}") from None
+    _fill_buffers(model)
+    return Skeleton(model, bridge, attention)
+
+
+@torch.no_grad()
+def _fill_buffers(model: Any) -> None:
+    """What no file holds is computed from the configuration, as transformers does it after loading."""
+    for module in model.modules():
+        empty = {name: one for name, one in module._buffers.items() if one is not None and one.is_meta}
+        for name, one in empty.items():
+            module._buffers[name] = torch.empty_like(one, device="cpu")
+        if empty:
+            model._init_weights(module)
+
+
+def check_architecture(folder: ModelFolder) -> None:
     """Refuses what transformers does not have, and quantised weights."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from neuronaut.tools.chat.format import ChatFormat, format_of
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.tokens import PAD, Tokens, Vocabulary
 
@@ -20,36 +21,48 @@ MAX_CONTEXT = 2048  # longer windows cost memory and carry no more independent e
 class ModelFolder:
     """A Hugging Face folder with config.json, *.safetensors and tokenizer.json.
 
+    to_look_at: it may lack weights and tokenizer, since neither is used.
     Refuses: a missing folder or file, weights that exist only as a pickle.
     """
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path, name: str, *, to_look_at: bool = False) -> None:
         self.path, self.name = path, name
         if path.suffix in PICKLES:
             raise UserError(
-                f"{str(path)!r} is a pickle, which can run code when it is opened: convert it to safetensors first"
+                f"{str(path)!r} is a pickle, which can run code when it is opened: `neuronaut convert {path.name} --out FOLDER "
+                "--unsafe-pickle` makes a model folder of a checkpoint that you trust"
             )
         if not path.is_dir():
             raise UserError(
                 f"there is no model folder {str(path)!r}: give 'pocket' or a folder with config.json and model.safetensors"
             )
         self.weights = sorted(path.glob("model*.safetensors"))
-        pickles = sorted(file.name for file in path.iterdir() if file.suffix in PICKLES)
-        if not self.weights:
-            only = f"{pickles[0]} is a pickle, which can run code: convert it to safetensors" if pickles else ""
-            raise UserError(
-                f"the folder {str(path)!r} holds no model.safetensors; {only or 'give one with its weights'}"
-            )
+        if not to_look_at:
+            self._check_weights_are_there()
         self.config = self._json("config.json")
-        if not (path / "tokenizer.json").is_file():
-            if slow := [file for file in SLOW_TOKENIZERS if (path / file).is_file()]:
-                raise UserError(
-                    f"the folder {str(path)!r} holds {slow[0]} and no tokenizer.json: such a tokenizer does not say which "
-                    "characters a token stands for; save a fast one there"
-                )
-            raise UserError(
-                f"the folder {str(path)!r} holds no tokenizer.json: without it text cannot be turned into tokens; save one there"
+        if not to_look_at and (fault := self.tokenizer_fault):
+            raise UserError(f"the folder {str(path)!r} holds {fault}")
+
+    def _check_weights_are_there(self) -> None:
+        if self.weights:
+            return
+        pickles = sorted(file.name for file in self.path.iterdir() if file.suffix in PICKLES)
+        only = f"{pickles[0]} is a pickle, which can run code: convert it to safetensors" if pickles else ""
+        raise UserError(
+            f"the folder {str(self.path)!r} holds no model.safetensors; {only or 'give one with its weights'}"
+        )
+
+    @property
+    def tokenizer_fault(self) -> str | None:
+        """Why the tokenizer cannot be used at all; None where there is one that says where its tokens stand in the text."""
+        if (self.path / "tokenizer.json").is_file():
+            return None
+        if slow := [file for file in SLOW_TOKENIZERS if (self.path / file).is_file()]:
+            return (
+                f"{slow[0]} and no tokenizer.json: such a tokenizer does not say which characters a token stands for; save a "
+                "fast one there"
             )
+        return "no tokenizer.json: without it text cannot be turned into tokens; save one there"
 
     def _json(self, name: str, *, needed: bool = True) -> dict[str, Any]:
         file = self.path / name
@@ -79,6 +92,30 @@ class ModelFolder:
         tokenizer.no_truncation()
         return tokenizer
 
+    @property
+    def tokenizer_kind(self) -> str:
+        """How tokenizer.json makes tokens: BPE, Unigram, WordPiece."""
+        model = self._json("tokenizer.json").get("model")
+        return str(model.get("type", "BPE")) if isinstance(model, dict) else "unknown"
+
+    @property
+    def tokenizer_size(self) -> int:
+        """Tokens that tokenizer.json knows, added ones too."""
+        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the tokenizer says how a conversation is written."""
+        beside = any((self.path / name).is_file() for name in ("chat_template.jinja", "chat_template.json"))
+        return beside or bool(self._json("tokenizer_config.json", needed=False).get("chat_template"))
+
+    @property
+    def missing_weights(self) -> list[str]:
+        """Files that the index of several weight files names and that are not there."""
+        named = self._json("model.safetensors.index.json", needed=False).get("weight_map")
+        files = {str(file) for file in named.values()} if isinstance(named, dict) else set()
+        return sorted(file for file in files if not (self.path / file).is_file())
+
     @cached_property
     def bos(self) -> int | None:
         """The id that starts each text, None where the model was trained without one.
@@ -98,6 +135,16 @@ class ModelFolder:
         if token is not None and found is None:
             raise UserError(f"the token {token!r} that starts each text is not in tokenizer.json of {str(self.path)!r}")
         return found
+
+    @cached_property
+    def chat_format(self) -> ChatFormat:
+        """How the model wants its chats."""
+        said = self._json("special_tokens_map.json", needed=False)
+        said |= self._json("tokenizer_config.json", needed=False)
+        if "bos_token" not in said and self.bos is not None:
+            said["bos_token"] = self._tokenizer.id_to_token(self.bos)
+        configs = (self.config, self._json("generation_config.json", needed=False))
+        return format_of(self.path, said, configs, self._tokenizer.token_to_id)
 
     def context(self, n_ctx: int) -> int:
         """Tokens in one window, BOS included."""

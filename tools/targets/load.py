@@ -4,8 +4,11 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from neuronaut.tools.chat.texts import ChatTexts
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.targets.folder import PICKLES, ModelFolder
+from neuronaut.tools.targets.memory import check_fits
+from neuronaut.tools.targets.placement import DeviceName, DtypeName, device_of, dtype_of
 from neuronaut.tools.units import Unit
 
 if TYPE_CHECKING:
@@ -23,14 +26,24 @@ POCKET = Path(__file__).parent / "pocket"
 MLX_COMMAND = 'pip install "mlx[cpu]" mlx-lm'
 
 
-def open_folder(name: str | Path) -> ModelFolder:
-    """The folder that `name` means: 'pocket', a local folder, or a hub name when the hub can be reached."""
+def open_folder(name: str | Path, *, to_look_at: bool = False) -> ModelFolder:
+    """The folder that `name` means: 'pocket', a local folder, or a hub name when the hub can be reached.
+
+    to_look_at: no weights are fetched from the hub.
+    """
     if name == "pocket":
         return ModelFolder(POCKET, "pocket")
     path = Path(name).expanduser()
     if path.exists() or isinstance(name, Path) or not _could_be_on_the_hub(name):
-        return ModelFolder(path, path.resolve().name)
-    return ModelFolder(_from_hub(name), name)
+        return ModelFolder(path, path.resolve().name, to_look_at=to_look_at)
+    return ModelFolder(_from_hub(name, weights=not to_look_at), name, to_look_at=to_look_at)
+
+
+def chat_texts_of(name: str) -> ChatTexts:
+    """What renders chats for the model that `name` means; no weights are loaded."""
+    folder = open_folder(name)
+    how = folder.chat_format
+    return ChatTexts(how, folder.name, "" if folder.bos is None else how.special.get("bos_token", ""))
 
 
 def _could_be_on_the_hub(name: str) -> bool:
@@ -40,12 +53,12 @@ def _could_be_on_the_hub(name: str) -> bool:
     return len(words) <= 2 and plain and Path(name).suffix not in (*PICKLES, ".safetensors", ".json")
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, *, weights: bool) -> Path:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
-        files = ["model*.safetensors", "*.json"]
+        files = ["*.json", "*.jinja", *(["model*.safetensors"] if weights else [])]
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=files))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise UserError(
@@ -57,41 +70,52 @@ def _from_hub(name: str) -> Path:
 def load_target(
     name: str | Path,
     *,
-    dtype: "torch.dtype | None" = None,
+    dtype: "torch.dtype | DtypeName" = "float32",
     dictionaries: "Sequence[str]" = (),
     backend: Backend = "torch",
+    device: DeviceName = "cpu",
 ) -> "TargetModel":
-    """The target that `name` means; dtype None is float32. torch runs it on the CPU, mlx on the GPU of Apple silicon where
-    there is one. Importing the engine takes seconds; nothing else does it.
+    """The target that `name` means. torch runs it on `device`, mlx on the GPU of Apple silicon where there is one. Importing the
+    engine takes seconds; nothing else does it.
+
+    Refuses a model that would not fit into memory.
 
     dictionaries: NAME=FOLDER or FOLDER of each; those that are shipped with the model are there without being named.
-    Refuses mlx where it is not installed.
+    Refuses mlx where it is not installed, and a device that cannot be used.
     """
     folder = open_folder(name)
-    import torch
-
     from neuronaut.tools.features.saelens import read_dictionary
 
     read = [read_dictionary(path, called) for called, path in (named_folder(text) for text in dictionaries)]
     shipped = sorted(folder.path.glob("dictionaries/*/cfg.json"))
     taken = {dictionary.name for dictionary in read}
     read += [read_dictionary(file.parent) for file in shipped if file.parent.name not in taken]
-    target = _engine(backend)(folder, dtype=dtype or torch.float32)
+    chosen = dtype_of(dtype, folder.config) if isinstance(dtype, str) else dtype
+    if device == "cpu":  # on another device its own memory counts, which the engine tells of
+        check_fits(folder, str(chosen).removeprefix("torch."))
+    _ = folder.tokenizer_size  # a broken tokenizer is refused by its name, before the engine stumbles over it
+    target = _opened(folder, chosen, backend, device)
     for dictionary in read:
         target.add_dictionary(dictionary)
     return target
 
 
-def _engine(backend: Backend) -> "type[TransformerLensTarget | MlxTarget]":
+def _opened(
+    folder: ModelFolder, dtype: "torch.dtype", backend: Backend, device: DeviceName
+) -> "TransformerLensTarget | MlxTarget":
     if backend == "torch":
         from neuronaut.tools.targets.transformer_lens import TransformerLensTarget
 
-        return TransformerLensTarget
+        return TransformerLensTarget(folder, dtype=dtype, device=device_of(device))
+    if device not in ("cpu", "auto"):
+        raise UserError(
+            f"--device {device} is for --backend torch: mlx takes the GPU of a Mac by itself, so leave it out"
+        )
     if not has_mlx():
         raise UserError(f"--backend mlx needs mlx and mlx-lm, which are not installed here: {MLX_COMMAND}")
     from neuronaut.tools.targets.mlx.target import MlxTarget
 
-    return MlxTarget
+    return MlxTarget(folder, dtype=dtype)
 
 
 def has_mlx() -> bool:

@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neuronaut.tools.chat.format import ChatFormat
 from neuronaut.tools.features.dictionary import Dictionary
 from neuronaut.tools.targets.base import (
     AttentionWeights,
+    Choose,
     EdgeGradients,
     EdgeStart,
     Edit,
@@ -22,10 +24,12 @@ from neuronaut.tools.targets.base import (
     Run,
     Site,
     TargetModel,
+    Written,
 )
 from neuronaut.tools.targets.hooks import edited
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.targets.sites import site_of
+from neuronaut.tools.targets.writing import written_again
 from neuronaut.tools.tokens import Tokens, Vocabulary, tokens_from_ids
 from neuronaut.tools.units import Unit
 
@@ -82,6 +86,18 @@ class Overlay:
         layers = range(0 if start is None else start[0], self.spec.n_layers if stop is None else stop)
         planted = self._edits(ids, layers, edits) if ids.dim() == 2 else []
         return self._target.run(ids, read=read, edits=[*planted, *edits], start=start, stop=stop, logits=logits)
+
+    def write(
+        self,
+        ids: Tensor,
+        choose: Choose,
+        *,
+        read: Collection[Site] = (),
+        prompt_edits: Sequence[Edit] = (),
+        edits: Sequence[Edit] = (),
+    ) -> Written:
+        """As TargetModel says; the whole text is run again for each token."""
+        return written_again(self, ids, choose, read, prompt_edits, edits)
 
     def branches(self, ids: Tensor, edits: Sequence[Edit], *, keep: int = 1) -> Tensor:
         """(n_edits, keep, d_vocab) logits at the end of one prompt, one run for each edit; see TargetModel.branches."""
@@ -200,6 +216,11 @@ class Overlay:
     def forwards(self) -> float:
         """The target's."""
         return self._target.forwards
+
+    @property
+    def chat_format(self) -> ChatFormat:
+        """The target's."""
+        return self._target.chat_format
 
     def tokenize(self, texts: Sequence[str], documents: Sequence[int] | None = None) -> Tokens:
         """As the target does."""

@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neuronaut.tools.chat.format import ChatFormat
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.features.dictionary import Dictionary
 from neuronaut.tools.targets.architectures import nearest_to
 from neuronaut.tools.targets.base import (
+    Choose,
     EdgeGradients,
     EdgeStart,
     Edit,
@@ -25,9 +27,11 @@ from neuronaut.tools.targets.base import (
     Run,
     Site,
     TargetModel,
+    Written,
 )
 from neuronaut.tools.targets.branches import branched
 from neuronaut.tools.targets.bridge import load_bridge
+from neuronaut.tools.targets.caches import recorder
 from neuronaut.tools.targets.checks import check_run
 from neuronaut.tools.targets.edges import EdgeRuns, Insides
 from neuronaut.tools.targets.feature_hooks import Attached, check_features, check_fits, visits
@@ -45,8 +49,10 @@ from neuronaut.tools.targets.hooks import (
 from neuronaut.tools.targets.layers import PROBED, check_alike, fault_of, fuse_activations, hook_at, layer_of, unwrap
 from neuronaut.tools.targets.load import dictionary_named
 from neuronaut.tools.targets.patterns import register_seen_attention
+from neuronaut.tools.targets.placement import Elsewhere
 from neuronaut.tools.targets.sites import neuron_sites
 from neuronaut.tools.targets.vectors import PROBE_TOKENS, WeightVectors
+from neuronaut.tools.targets.writing import check_prompt, following, log_probs_of
 from neuronaut.tools.tokens import Tokens, Vocabulary
 
 ACTIVATION_KEYS = ("hidden_activation", "hidden_act", "activation_function", "activation")
@@ -55,14 +61,24 @@ ACTIVATION_KEYS = ("hidden_activation", "hidden_act", "activation_function", "ac
 class TransformerLensTarget(WeightVectors):
     """A TargetModel over a local Hugging Face folder."""
 
-    def __init__(self, folder: ModelFolder, *, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, folder: ModelFolder, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+    ) -> None:
         self._folder = folder
         self._dtype = dtype
+        self._there = Elsewhere(device or torch.device("cpu"))
         self.forwards = 0.0
         self._dictionaries: dict[str, Dictionary] = {}
-        bridge, self._fast_attention = load_bridge(folder, dtype)
+        self._brought: dict[str, Dictionary] = {}  # the same, where the model is
+        self._open()
+        _ = self.vocabulary  # a tokenizer of another model is refused before anything is asked
+        self.forwards = 0.0
+
+    def _open(self) -> None:
+        """Loads the model, and notes which of its modules is what."""
+        bridge, self._fast_attention = load_bridge(self._folder, self._dtype, self._there.device)
         self._cfg = bridge.cfg
-        self._layers = [layer_of(block, folder.name) for block in bridge.blocks]
+        self._layers = [layer_of(block, self._folder.name) for block in bridge.blocks]
         self._last_norm: nn.Module = bridge.ln_final.original_component
         self._model: Any = bridge.original_model.eval()
         unwrap(self._model)
@@ -70,9 +86,9 @@ class TransformerLensTarget(WeightVectors):
         self._model.requires_grad_(False)
         self._blocks: nn.ModuleList = self._model.get_submodule(bridge.adapter.component_mapping["blocks"].name)
         self._attend(self._fast_attention)
-        self._refuse_strange_layers()
-        _ = self.vocabulary  # a tokenizer of another model is refused before anything is asked
-        self.forwards = 0.0
+        check_alike(self._layers, self.spec)
+        for number in range(len(self._layers)):
+            self._refuse_strange_layer(number)
 
     @property
     def dictionaries(self) -> Mapping[str, Dictionary]:
@@ -87,35 +103,37 @@ class TransformerLensTarget(WeightVectors):
                 "--dictionary NAME=FOLDER"
             )
         check_fits(dictionary, self.spec, self.fingerprint, self._layers)
+        self._brought[dictionary.name] = self._there.dictionary(dictionary)
         self._dictionaries[dictionary.name] = dictionary
 
-    def _refuse_strange_layers(self) -> None:
-        """A short run of an architecture that was never seen may show that its sites are not what they are called."""
-        check_alike(self._layers, self.spec)
+    def _refuse_strange_layer(self, number: int, start: tuple[int, Tensor] | None = None) -> None:
+        """A short run of an architecture that was never seen may show that the sites of a layer are not what they are called."""
         tolerance = 1e-3 if self._dtype == torch.float32 else 0.05
         ids = torch.arange(min(PROBE_TOKENS, self.spec.n_ctx, self.spec.d_vocab))[None]
-        for number, layer in enumerate(self._layers):
-            sites = [Site(name, number) for name in PROBED]
-            neurons = neuron_sites(self.spec, number)
-            shares = [Site("router", number)] if layer.experts else []
-            run = self.run(ids, read=[*sites, *neurons, *shares], stop=number + 1)
-            written = torch.zeros(1, ids.shape[1], self.spec.d_model)
-            if layer.experts:
-                written = run.read[shares[0]].float() @ layer.experts.biases()
-            fault = None
-            for site in neurons:
-                found, write = run.read[site].float(), self.write_vectors(number, site.expert)
-                if found.shape != (*ids.shape, len(write)):
-                    fault = f"what enters the last weights of the MLP is {tuple(found.shape)} and not (batch, pos, {len(write)})"
-                    break
-                written = written + found @ write
-            read = {name: run.read[site] for name, site in zip(PROBED, sites, strict=True)}
-            fault = fault or fault_of(read, written, post_norm=layer.post_norm is not None, tolerance=tolerance)
-            if fault:
-                raise UserError(
-                    f"{self.spec.name} cannot be studied, since its layer {number} is built in a way that is not known: {fault}; "
-                    + nearest_to(str(self._folder.config.get("model_type")))
-                )
+        layer = self._layers[number]
+        sites = [Site(name, number) for name in PROBED]
+        neurons = neuron_sites(self.spec, number)
+        shares = [Site("router", number)] if layer.experts else []
+        run = self.run(ids, read=[*sites, *neurons, *shares], start=start, stop=number + 1)
+        written = torch.zeros(1, ids.shape[1], self.spec.d_model)
+        if layer.experts:
+            with self._there.working():
+                biases = layer.experts.biases()
+            written = run.read[shares[0]].float() @ biases.cpu()
+        fault = None
+        for site in neurons:
+            found, write = run.read[site].float(), self.write_vectors(number, site.expert)
+            if found.shape != (*ids.shape, len(write)):
+                fault = f"what enters the last weights of the MLP is {tuple(found.shape)} and not (batch, pos, {len(write)})"
+                break
+            written = written + found @ write
+        read = {name: run.read[site] for name, site in zip(PROBED, sites, strict=True)}
+        fault = fault or fault_of(read, written, post_norm=layer.post_norm is not None, tolerance=tolerance)
+        if fault:
+            raise UserError(
+                f"{self.spec.name} cannot be studied, since its layer {number} is built in a way that is not known: {fault}; "
+                + nearest_to(str(self._folder.config.get("model_type")))
+            )
 
     @property
     def _target(self) -> TargetModel:
@@ -144,7 +162,7 @@ class TransformerLensTarget(WeightVectors):
             activation=next((str(named) for named in said if named is not None), str(cfg.act_fn)),
             gated=first.experts is not None or bool(cfg.gated_mlp),
             norm="layernorm" if isinstance(self._last_norm, nn.LayerNorm) else "rmsnorm",
-            tied_embeddings=embed.weight.data_ptr() == unembed.weight.data_ptr(),
+            tied_embeddings=embed.weight is unembed.weight,
             bos=self._folder.bos,
             n_experts=first.experts.n_experts if first.experts else 0,
             parallel=bool(getattr(cfg, "parallel_attn_mlp", False)),
@@ -155,9 +173,15 @@ class TransformerLensTarget(WeightVectors):
         """Pieces as they appear in text."""
         return self._folder.vocabulary(self.spec.d_vocab)
 
+    @property
+    def chat_format(self) -> ChatFormat:
+        """As its folder says."""
+        return self._folder.chat_format
+
     def fingerprint(self) -> Fingerprint:
-        """Hashes of weights and tokenizer, dtype, versions and processing."""
+        """Hashes of weights and tokenizer, dtype, versions, the device if it is not the CPU, and processing."""
         versions = ", ".join(f"{name} {version(name)}" for name in ("transformers", "torch"))
+        versions += f" on {self._there.device.type}" if self._there.away else ""
         return Fingerprint(
             name=self.spec.name,
             weights_sha256=self._folder.weights_sha256,
@@ -196,7 +220,8 @@ class TransformerLensTarget(WeightVectors):
         if logits and stop is not None:
             raise ToolRefused("logits need all layers: leave out stop")
         found: dict[Site, Tensor] = {}
-        with contextlib.ExitStack() as stack:
+        edits, device = self._there.brought(edits), self._there.device
+        with self._there.working(), contextlib.ExitStack() as stack:
             if any(site.name == "pattern" for site in read):
                 self._attend(register_seen_attention() if self._fast_attention == "sdpa" else "eager")
                 stack.callback(self._attend, self._fast_attention)
@@ -204,9 +229,9 @@ class TransformerLensTarget(WeightVectors):
             self._visit(stack, read, edits, found)
             output = None
             with contextlib.suppress(Stopped):
-                output = self._model(ids, use_cache=False).logits
+                output = self._model(ids.to(device), use_cache=False).logits
         self.forwards += len(ids) * (last - first) / len(self._layers)
-        return Run(found, output)
+        return Run({site: value.cpu() for site, value in found.items()}, None if output is None else output.cpu())
 
     def _check(
         self, ids: Tensor, edits: Sequence[Edit], read: Collection[Site] = (), first: int = 0, last: int | None = None
@@ -235,6 +260,40 @@ class TransformerLensTarget(WeightVectors):
                 stack.callback(self._hook(site, visitor(site, [], found)).remove)
 
     @torch.inference_mode()
+    def write(
+        self,
+        ids: Tensor,
+        choose: Choose,
+        *,
+        read: Collection[Site] = (),
+        prompt_edits: Sequence[Edit] = (),
+        edits: Sequence[Edit] = (),
+    ) -> Written:
+        """See TargetModel.write; keys and values are kept, so that each token is run once."""
+        check_prompt(ids, read, [*prompt_edits, *edits])
+        self._check(ids, [*prompt_edits, *edits], read=read)
+        cache = recorder(len(self._layers))
+        logits, found = self._stepped(ids, cache, read, prompt_edits)
+        scores, steps = following(logits, ids), [found]
+        while (token := choose(last := log_probs_of(logits[0, -1]))) is not None:
+            ids, scores = torch.cat([ids, torch.tensor([[token]])], dim=1), torch.cat([scores, last[token, None]])
+            self._check(ids, [])
+            logits, found = self._stepped(ids[:, -1:], cache, read, edits)
+            steps.append(found)
+        self.forwards += 1
+        return Written(ids, {site: torch.cat([step[site] for step in steps], dim=1) for site in read}, scores)
+
+    def _stepped(
+        self, ids: Tensor, cache: Any, read: Collection[Site], edits: Sequence[Edit]
+    ) -> tuple[Tensor, dict[Site, Tensor]]:
+        """Logits and sites of positions behind those whose keys and values are kept."""
+        found: dict[Site, Tensor] = {}
+        with contextlib.ExitStack() as stack:
+            self._visit(stack, read, edits, found)
+            logits: Tensor = self._model(ids, past_key_values=cache, use_cache=True).logits
+        return logits, found
+
+    @torch.inference_mode()
     def branches(self, ids: Tensor, edits: Sequence[Edit], *, keep: int = 1) -> Tensor:
         """(n_edits, keep, d_vocab) logits at the end of the prompt; see TargetModel.branches."""
         self._check(ids, edits)
@@ -243,9 +302,10 @@ class TransformerLensTarget(WeightVectors):
         if any(edit.site.name == "features" for edit in edits):
             runs = [self.run(ids, edits=[edit], logits=True).logits for edit in edits]
             return torch.cat([logits[:, -keep:] for logits in runs if logits is not None])
-        found = branched(self._insides, ids, edits, keep)
+        with self._there.working():
+            found = branched(self._insides, ids.to(self._there.device), self._there.brought(edits), keep)
         self.forwards += found.forwards
-        return found.logits
+        return found.logits.cpu()
 
     def gradients(
         self, ids: Tensor, read: Collection[Site], score: Callable[[Tensor], Tensor], *, edits: Sequence[Edit] = ()
@@ -256,16 +316,19 @@ class TransformerLensTarget(WeightVectors):
         if any(site.name == "pattern" for site in read):
             raise ToolRefused("no gradient is taken at the attention pattern: choose another site")
         found: dict[Site, Tensor] = {}
-        with torch.enable_grad(), contextlib.ExitStack() as stack:
+        edits, score = self._there.brought(edits), self._there.scored(score)
+        with torch.enable_grad(), self._there.working(), contextlib.ExitStack() as stack:
             for site in dict.fromkeys([entry, *(edit.site for edit in edits), *read]):
                 here = [edit for edit in edits if edit.site == site]
                 visit = differentiated(site, here, found, leaf=site == entry)
                 stack.callback(self._hook(site, visit).remove)
-            torch.autograd.backward(score(self._model(ids, use_cache=False).logits).sum())
+            logits = self._model(ids.to(self._there.device), use_cache=False).logits
+            torch.autograd.backward(score(logits).sum())
         self.forwards += 3 * len(ids)
         grads = {site: found[site].grad for site in read}
         return {
-            site: (found[site].detach(), torch.zeros_like(found[site]) if g is None else g) for site, g in grads.items()
+            site: (found[site].detach().cpu(), (torch.zeros_like(found[site]) if g is None else g).cpu())
+            for site, g in grads.items()
         }
 
     def senders(self, ids: Tensor, *, edits: Sequence[Edit] = ()) -> Tensor:
@@ -321,6 +384,11 @@ class TransformerLensTarget(WeightVectors):
 
     @cached_property
     def _edges(self) -> EdgeRuns:
+        if self._there.away:
+            raise ToolRefused(
+                f"single edges of {self.spec.name} cannot be patched on {self._there.device}: that is done on the CPU alone, so "
+                "leave out --device"
+            )
         return EdgeRuns(self._insides)
 
     @contextlib.contextmanager
@@ -333,7 +401,7 @@ class TransformerLensTarget(WeightVectors):
             for at in range(first):
                 self._blocks[at] = Skipped(originals[at])
             if start is not None:
-                residual = start[1].to(self._dtype)
+                residual = start[1].to(self._there.device, self._dtype)
                 handles.append(before(entries[first], lambda _: residual))
             if stop_there:
                 handles.append(entries[last].register_forward_pre_hook(stop_here))
@@ -345,7 +413,7 @@ class TransformerLensTarget(WeightVectors):
                 self._blocks[at] = originals[at]
 
     def _attached(self, name: str) -> Attached:
-        return Attached(dictionary_named(self._dictionaries, name), self.spec, self._layers, self._hook)
+        return Attached(dictionary_named(self._brought, name), self.spec, self._layers, self._hook)
 
     def _hook(self, site: Site, visit: Visit) -> Removable:
         """Calls `visit` with the activation of the site and puts what it returns in its place."""

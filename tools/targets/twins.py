@@ -13,7 +13,14 @@ from neuronaut.tools.targets.folder import ModelFolder
 
 Twin = Literal["random-init", "row-shuffled"]
 TWINS: tuple[Twin, ...] = get_args(Twin)
-COPIED = ("config.json", "generation_config.json", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json")
+COPIED = (
+    "chat_template.jinja",
+    "config.json",
+    "generation_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
 
 
 def twin_weights(weights: Mapping[str, torch.Tensor], kind: Twin, seed: int) -> dict[str, torch.Tensor]:

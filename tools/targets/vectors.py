@@ -11,6 +11,7 @@ from neuronaut.tools.targets.base import AttentionWeights, ModelSpec, Site, Targ
 from neuronaut.tools.targets.checks import check_expert, check_layer
 from neuronaut.tools.targets.hooks import before
 from neuronaut.tools.targets.layers import Layer, gain_of
+from neuronaut.tools.targets.placement import Elsewhere
 from neuronaut.tools.targets.sites import read_vectors_at, site_of, write_vectors_at
 from neuronaut.tools.units import Unit
 
@@ -24,6 +25,7 @@ class WeightVectors:
     _last_norm: nn.Module
     _model: Any
     _dtype: torch.dtype
+    _there: Elsewhere
 
     @property
     def _target(self) -> TargetModel:
@@ -47,8 +49,8 @@ class WeightVectors:
         check_expert(self.spec, Site("neurons", layer, expert=expert))
         found = self._layers[layer]
         if found.experts is not None and expert is not None:
-            return found.experts.read_vectors(expert)
-        read: Tensor = (found.weights.W_gate if self.spec.gated else found.weights.W_in).detach().float().T
+            return found.experts.read_vectors(expert).cpu()
+        read: Tensor = (found.weights.W_gate if self.spec.gated else found.weights.W_in).detach().float().T.cpu()
         return read
 
     def write_vectors(self, layer: int, expert: int | None = None) -> Tensor:
@@ -60,12 +62,17 @@ class WeightVectors:
             write = found.experts.write_vectors(expert)
         else:
             write = found.weights.W_out.detach().float()
-        return write if found.post_norm is None else write * gain_of(found.post_norm, self.spec.d_model)
+        return (write if found.post_norm is None else write * self._gain(found.post_norm)).cpu()
+
+    def _gain(self, norm: nn.Module) -> Tensor:
+        with self._there.working():
+            return gain_of(norm, self.spec.d_model)
 
     def attention_weights(self, layer: int) -> AttentionWeights:
         """The raw weights of a layer's attention, head by head."""
         check_layer(self.spec, layer)
-        return attention_weights_of(self._layers[layer].attention_weights, self.spec, layer)
+        found = attention_weights_of(self._layers[layer].attention_weights, self.spec, layer)
+        return AttentionWeights(*(one.cpu() for one in found))
 
     def attention_norm_gain(self, layer: int) -> Tensor:
         """(d_model,) of the norm before a layer's attention, ones where attention reads the residual as it is (OLMo 2).
@@ -75,7 +82,7 @@ class WeightVectors:
         check_layer(self.spec, layer)
         norm = self._layers[layer].attn_norm
         if norm is not None:
-            return gain_of(norm, self.spec.d_model)
+            return self._gain(norm).cpu()
         if not self._reads_as_it_is(layer):
             raise ToolRefused(
                 f"which norm comes before the attention of layer {layer} of {self.spec.name} is not known"
@@ -97,7 +104,7 @@ class WeightVectors:
             ]
         finally:
             hook.remove()
-        return torch.equal(entered[0], residual)
+        return torch.equal(entered[0].cpu(), residual)
 
     def mlp_norm_gain(self, layer: int) -> Tensor:
         """(d_model,) of the norm before a layer's MLP, ones where the MLP reads the residual as it is (OLMo 2)."""
@@ -110,20 +117,20 @@ class WeightVectors:
     def embed(self) -> Tensor:
         """(d_vocab, d_model)."""
         weight: Tensor = self._model.get_input_embeddings().weight
-        return weight.detach().float()
+        return weight.detach().float().cpu()
 
     @property
     def unembed(self) -> Tensor:
         """(d_model, d_vocab)."""
         weight: Tensor = self._model.get_output_embeddings().weight
-        return weight.detach().float().T
+        return weight.detach().float().cpu().T
 
     @torch.inference_mode()
     def final_norm(self, residual: Tensor) -> Tensor:
         """The last norm applied to a residual."""
-        normed: Tensor = self._last_norm(residual.to(self._dtype))
-        return normed.float()
+        normed: Tensor = self._last_norm(residual.to(self._there.device, self._dtype))
+        return normed.float().cpu()
 
     def final_norm_gain(self) -> Tensor:
         """(d_model,) the gain of the last norm."""
-        return gain_of(self._last_norm, self.spec.d_model)
+        return self._gain(self._last_norm).cpu()

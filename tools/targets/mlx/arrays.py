@@ -3,6 +3,7 @@
 from typing import assert_never
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import torch
 from torch import Tensor
@@ -26,6 +27,15 @@ def to_mlx(value: Tensor | float, dtype: mx.Dtype) -> mx.array:
         return mx.array(value, dtype=dtype)
     value = value.detach()
     return mx.array((value.float() if value.dtype == torch.bfloat16 else value).numpy()).astype(dtype)
+
+
+def weight_in(module: nn.Module, expert: int | None = None) -> mx.array:
+    """(n_out, n_in) the weights of a module, of quantised ones what they stand for; expert: those of one, where it holds many."""
+    held = [module.weight, module.get("scales"), module.get("biases")]
+    weight, scales, biases = held if expert is None else (None if one is None else one[expert] for one in held)
+    if scales is None:
+        return weight
+    return mx.dequantize(weight, scales, biases, module.group_size, module.bits, mode=module.mode)
 
 
 def edited(value: mx.array, edit: Edit) -> mx.array:

@@ -87,9 +87,9 @@ class Batch(NamedTuple):
             stack.callback(before(parts.attention, lambda x: x[: max(early, 1)]).remove)
             joined = _joining(early, _rows(mixed, late))
             stack.callback(self.walk.visited(Site("heads", number), joined).remove)
-        for name, alike in itertools.groupby(here, key=lambda branch: branch.edit.site.name):
+        for site, alike in itertools.groupby(here, key=lambda branch: branch.edit.site):
             mine = list(alike)
-            stack.callback(self.walk.visited(Site(name, number), _branching(mine, at, self.first)).remove)
+            stack.callback(self.walk.visited(site, _branching(mine, at, self.first)).remove)
             at += len(mine)
 
 

@@ -4,6 +4,7 @@ Where mlx-lm reads less than is written there (positions that are turned by anot
 the target gives each layer its rotation and its mask itself. What it would compute differently without a word is refused.
 """
 
+import difflib
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.targets.folder import ModelFolder
-from neuronaut.tools.targets.mlx.families import EXPERTS, FAMILIES, Names
+from neuronaut.tools.targets.mlx.families import FAMILIES, Names
 
 ACTIVATION_KEYS = ("hidden_activation", "hidden_act", "activation_function")
+WIDTH_KEYS = ("moe_intermediate_size", "intermediate_size", "n_inner")
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,21 @@ class Rotation:
 
 
 @dataclass(frozen=True)
+class Routing:
+    """How a router weighs experts. of_chosen: the shares of those that it chooses add up to 1, instead of those of all."""
+
+    n_experts: int
+    n_chosen: int
+    of_chosen: bool
+
+
+@dataclass(frozen=True)
 class Understood:
     """A model's configuration as the target needs it.
 
     arguments: for mlx-lm. rotations: of each layer, None where places are embedded. windows: how far back each layer sees, None
     is all the way. embed_scale: of embeddings. cap: of the logits, where they have one. parallel: the MLP reads what attention
-    reads, and not what it leaves.
+    reads, and not what it leaves. routing: None where layers have no experts; d_mlp counts the neurons of one.
     """
 
     names: Names
@@ -50,6 +61,7 @@ class Understood:
     embed_scale: float | None
     cap: float | None
     parallel: bool
+    routing: Routing | None
 
 
 def understood(folder: ModelFolder) -> Understood:
@@ -68,7 +80,7 @@ def understood(folder: ModelFolder) -> Understood:
         arguments=_arguments(kind, said, d_head),
         n_layers=n_layers,
         d_model=d_model,
-        d_mlp=int(said.get("intermediate_size") or said.get("n_inner") or 4 * d_model),
+        d_mlp=int(next((said[key] for key in WIDTH_KEYS if said.get(key)), 4 * d_model)),
         n_heads=n_heads,
         n_kv_heads=said.get("num_key_value_heads") or n_heads,
         d_head=d_head,
@@ -79,6 +91,7 @@ def understood(folder: ModelFolder) -> Understood:
         embed_scale=d_model**0.5 if kind.startswith("gemma") else None,
         cap=said.get("final_logit_softcapping"),
         parallel=bool(said.get("use_parallel_residual")),
+        routing=None if names.experts is None else _routing(said),
     )
 
 
@@ -87,11 +100,6 @@ def _read(folder: ModelFolder) -> tuple[str, Any]:
     import transformers
 
     kind = str(folder.config.get("model_type"))
-    if kind in EXPERTS:
-        raise UserError(
-            f"{folder.name} is of the architecture {kind!r}, and models of experts are run by the torch backend only for now: "
-            "give --backend torch"
-        )
     if kind not in FAMILIES:
         raise UserError(
             f"{folder.name} is of the architecture {kind!r}, which --backend mlx does not know: {_instead(kind)}"
@@ -105,13 +113,18 @@ def _read(folder: ModelFolder) -> tuple[str, Any]:
 
 
 def _instead(kind: str) -> str:
-    near = [known for known in FAMILIES if known[:3] == kind[:3]]
-    known = f"the nearest that it knows is {near[-1]!r}" if near else f"it knows {', '.join(FAMILIES)}"
+    near = difflib.get_close_matches(kind, FAMILIES, n=1)
+    known = f"the nearest that it knows is {near[0]!r}" if near else f"it knows {', '.join(FAMILIES)}"
     return f"{known}; --backend torch may know it"
 
 
 def _activation(said: dict[str, Any]) -> str:
     return next((str(said[key]) for key in ACTIVATION_KEYS if said.get(key) is not None), "silu")
+
+
+def _routing(said: dict[str, Any]) -> Routing:
+    n_experts = said.get("num_local_experts") or said["num_experts"]
+    return Routing(int(n_experts), int(said["num_experts_per_tok"]), bool(said.get("norm_topk_prob", True)))
 
 
 def _fault(kind: str, names: Names, said: dict[str, Any]) -> str | None:
@@ -124,6 +137,10 @@ def _fault(kind: str, names: Names, said: dict[str, Any]) -> str | None:
         return "mlx-lm caps the attention scores and logits of Gemma 2 always, which it does not"
     if kind == "gemma3_text" and (said.get("attn_logit_softcapping") or said.get("use_bidirectional_attention")):
         return "its attention caps scores or looks ahead, which mlx-lm does not know for Gemma 3"
+    if kind == "gpt_oss" and (said.get("swiglu_alpha", 1.702), said.get("swiglu_limit", 7.0)) != (1.702, 7.0):
+        return "mlx-lm computes gate · sigmoid(1.702 gate) clamped at 7 for gpt-oss, where it has other numbers"
+    if kind == "qwen3_moe" and (said.get("mlp_only_layers") or said.get("decoder_sparse_step", 1) != 1):
+        return "some of its layers have experts and some have none"
     return None
 
 
@@ -137,6 +154,10 @@ def _arguments(kind: str, said: dict[str, Any], d_head: int) -> dict[str, Any]:
             found |= {"n_ctx": said["n_positions"]}
         case "gpt_neox":
             found |= {"rotary_emb_base": theta, "rotary_pct": 1.0}
+        case "qwen3_moe":
+            found |= {"num_experts": _routing(said).n_experts}
+        case "gpt_oss":  # mlx-lm looks for one of each, and the masks are not its own here
+            found |= {"layer_types": ["sliding_attention", "full_attention"]}
     return found
 
 

@@ -9,7 +9,8 @@ class Names:
 
     module: of mlx_lm.models. projections: of queries, keys and values, one alone where they are fused. gate: also holds `up`
     where the two are the same. activations: those that mlx-lm computes whatever the configuration says; empty where the MLP
-    is replaced by one that computes what it says. mask_as_array: its attention knows no word for a causal mask.
+    is replaced by one that computes what it says. mask_as_array: its attention knows no word for a causal mask. router, experts:
+    in the MLP, where it has experts; gate, up and down are then those of all experts, in `experts`.
     """
 
     module: str
@@ -31,10 +32,10 @@ class Names:
     post_norm: str | None = None
     activations: tuple[str, ...] = ("silu", "swish")
     mask_as_array: bool = False
+    router: str | None = None
+    experts: str | None = None
 
 
-# Known to mlx-lm, which runs their experts as one SwitchGLU: to be named above once the seam reads neurons of experts there.
-EXPERTS = ("mixtral", "gpt_oss", "qwen3_moe")
 _LLAMA = Names("llama")
 _GEMMA3 = replace(
     _LLAMA,
@@ -89,4 +90,7 @@ FAMILIES: dict[str, Names] = {
     ),
     "gemma2": replace(_GEMMA3, module="gemma2", mask_as_array=True),
     "gemma3_text": _GEMMA3,
+    "mixtral": replace(_LLAMA, module="mixtral", mlp="block_sparse_moe", router="gate", experts="switch_mlp"),
+    "qwen3_moe": replace(_LLAMA, module="qwen3_moe", router="gate", experts="switch_mlp"),
+    "gpt_oss": replace(_LLAMA, module="gpt_oss", router="router", experts="experts"),
 }

@@ -13,6 +13,8 @@ from mlx.utils import tree_flatten
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.targets.folder import ModelFolder
 from neuronaut.tools.targets.mlx.configs import Rotation, Understood
+from neuronaut.tools.targets.mlx.experts import ExpertMlp
+from neuronaut.tools.targets.weight_files import BUFFERS
 
 ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
     "gelu": nn.gelu,
@@ -23,7 +25,6 @@ ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
     "silu": nn.silu,
     "swish": nn.silu,
 }
-BUFFERS = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".inv_freq")
 
 
 class PlainMlp(nn.Module):  # type: ignore[misc]  # mlx has no types here
@@ -73,6 +74,7 @@ def load_model(folder: ModelFolder, found: Understood, dtype: mx.Dtype) -> nn.Mo
             get_model_classes=lambda config: (model_class, module.ModelArgs),
         )
         _turn(model, found)
+        _refuse_narrow_experts(model, found, dtype)
         mx.eval(model.parameters())
     except (ValueError, KeyError, RuntimeError, AssertionError, TypeError) as error:
         if isinstance(error, UserError):
@@ -105,9 +107,8 @@ def _with_own_weights(plain: type, folder: ModelFolder, found: Understood, dtype
 
     def build(self: Any, args: Any) -> None:
         plain.__init__(self, args)  # type: ignore[misc]
-        if found.names.gate is None:
-            for layer in at(self, found.names.layers):
-                layer[found.names.mlp] = PlainMlp(found)
+        for layer in at(self, found.names.layers):
+            _rebuild(layer, found)
         if found.names.module == "gpt2" and not found.arguments["tie_word_embeddings"]:
             self.lm_head = nn.Linear(found.d_model, found.arguments["vocab_size"], bias=False)
 
@@ -126,14 +127,49 @@ def _with_own_weights(plain: type, folder: ModelFolder, found: Understood, dtype
     return type(plain.__name__, (plain,), {"__init__": build, "sanitize": sanitize})
 
 
+def _rebuild(layer: nn.Module, found: Understood) -> None:
+    """Puts own parts where those of mlx-lm are fixed, or hand out too little."""
+    names = found.names
+    if names.gate is None:
+        layer[names.mlp] = PlainMlp(found)
+    if names.experts is not None:
+        layer[names.mlp] = ExpertMlp(layer[names.mlp], found)
+    if names.module == "mixtral":  # whose heads mlx-lm takes to share d_model among them
+        attention, d_model, d_head = at(layer, names.attention), found.d_model, found.d_head
+        for part, n_heads in zip(names.projections, (found.n_heads, found.n_kv_heads, found.n_kv_heads), strict=True):
+            attention[part] = nn.Linear(d_model, n_heads * d_head, bias=False)
+        attention[names.heads_in] = nn.Linear(found.n_heads * d_head, d_model, bias=False)
+        attention.scale = d_head**-0.5
+
+
 def _renamed(weights: dict[str, mx.array], found: Understood) -> dict[str, mx.array]:
     """The names that mlx-lm expects; buffers that are no weights are left out."""
     weights = {name: value for name, value in weights.items() if not name.endswith(BUFFERS)}
     if found.names.module == "gpt2":
         weights = {name.removeprefix("transformer."): value for name, value in weights.items()}
+    if found.names.module == "gpt_oss":
+        weights = dict(one for name, value in weights.items() for one in _apart(name, value))
     if found.arguments["tie_word_embeddings"]:
         weights.pop("lm_head.weight", None)
     return weights
+
+
+def _apart(name: str, value: mx.array) -> list[tuple[str, mx.array]]:
+    """Weights of gpt-oss as mlx-lm holds them: transformers stores x @ W, gate and up in turns. Packed ones are told apart by
+    mlx-lm itself."""
+    part = name.rpartition(".experts.")[2]
+    at, gate_up = name.removesuffix(part), (("gate_proj", slice(0, None, 2)), ("up_proj", slice(1, None, 2)))
+    match part:
+        case "gate_up_proj":
+            return [(f"{at}{one}.weight", value[..., turn].swapaxes(-1, -2)) for one, turn in gate_up]
+        case "gate_up_proj_bias":
+            return [(f"{at}{one}.bias", value[..., turn]) for one, turn in gate_up]
+        case "down_proj":
+            return [(f"{at}down_proj.weight", value.swapaxes(-1, -2))]
+        case "down_proj_bias":
+            return [(f"{at}down_proj.bias", value)]
+        case _:
+            return [(name, value)]
 
 
 def _check_names(model: nn.Module, weights: dict[str, mx.array], folder: ModelFolder) -> None:
@@ -148,6 +184,18 @@ def _check_names(model: nn.Module, weights: dict[str, mx.array], folder: ModelFo
         raise UserError(
             f"the weights in {str(folder.path)!r} hold {more[0]!r} ({len(more)} tensors in all), which mlx-lm would leave out: "
             "give --backend torch"
+        )
+
+
+def _refuse_narrow_experts(model: nn.Module, found: Understood, dtype: mx.Dtype) -> None:
+    """What mlx would stop at in the middle of a run."""
+    names = found.names
+    if names.experts is None or dtype == mx.float32 or mx.default_device() != mx.cpu:
+        return
+    if "scales" not in at(at(model, names.layers)[0], f"{names.mlp}.{names.experts}.{names.down}"):
+        raise UserError(
+            "on a processor mlx multiplies the weights of experts in float32 alone: give float32, weights in 4 bits, or "
+            "--backend torch"
         )
 
 

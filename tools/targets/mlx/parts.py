@@ -9,15 +9,16 @@ from torch import Tensor
 
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.targets.base import AttentionWeights
-from neuronaut.tools.targets.mlx.arrays import to_torch
+from neuronaut.tools.targets.mlx.arrays import to_torch, weight_in
 from neuronaut.tools.targets.mlx.configs import Understood
+from neuronaut.tools.targets.mlx.experts import ExpertMlp
 from neuronaut.tools.targets.mlx.loading import at
 from neuronaut.tools.targets.mlx.visits import unvisited
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The modules of one layer; see layers.Layer, whose words these are."""
+    """The modules of one layer; see layers.Layer, whose words these are. Of experts, gate and neurons_in hold the weights of all."""
 
     block: nn.Module
     attention: nn.Module
@@ -26,6 +27,7 @@ class Parts:
     mlp: nn.Module
     gate: nn.Module
     neurons_in: nn.Module
+    experts: ExpertMlp | None
     attn_norm: nn.Module | None
     mlp_norm: nn.Module | None
     attn_post_norm: nn.Module | None
@@ -56,6 +58,7 @@ def parts_of(block: nn.Module, found: Understood) -> Parts:
     """The parts of a layer, by the names of its architecture."""
     names = found.names
     attention, mlp = at(block, names.attention), at(block, names.mlp)
+    held = mlp if names.experts is None else at(mlp, names.experts)
     norms = [
         None if name is None else at(block, name)
         for name in (names.attn_norm, names.mlp_norm, names.attn_post_norm, names.post_norm)
@@ -66,20 +69,16 @@ def parts_of(block: nn.Module, found: Understood) -> Parts:
         at(attention, names.heads_in),
         tuple(at(attention, name) for name in names.projections),
         mlp,
-        at(mlp, names.gate or names.up),
-        at(mlp, names.down),
+        at(held, names.gate or names.up),
+        at(held, names.down),
+        None if names.experts is None else mlp,
         *norms,
     )
 
 
-def weight_of(module: nn.Module) -> Tensor:
-    """(n_out, n_in) the weights, of quantised ones what they stand for."""
-    weight = module.weight
-    if "scales" in module:
-        weight = mx.dequantize(
-            weight, module.scales, module.get("biases"), module.group_size, module.bits, mode=module.mode
-        )
-    return to_torch(weight)
+def weight_of(module: nn.Module, expert: int | None = None) -> Tensor:
+    """(n_out, n_in) the weights, of quantised ones what they stand for; expert: those of one."""
+    return to_torch(weight_in(module, expert))
 
 
 def gain_of(norm: nn.Module, d_model: int) -> Tensor:
@@ -90,15 +89,22 @@ def gain_of(norm: nn.Module, d_model: int) -> Tensor:
     return to_torch(unvisited(norm, rows)[0] / 1e3 * (1e6 + norm.eps) ** 0.5)
 
 
-def read_vectors_of(parts: Parts, found: Understood) -> Tensor:
-    """(d_mlp, d_model) input weights of the neurons, of gated ones those of the gate."""
-    return weight_of(parts.gate)[: found.d_mlp]
+def read_vectors_of(parts: Parts, found: Understood, expert: int | None) -> Tensor:
+    """(d_mlp, d_model) input weights of the neurons of a layer or an expert, of gated ones those of the gate."""
+    return weight_of(parts.gate, expert)[: found.d_mlp]
 
 
-def write_vectors_of(parts: Parts, found: Understood) -> Tensor:
-    """(d_mlp, d_model) output weights of the neurons, times the gain of a norm that follows."""
-    write = weight_of(parts.neurons_in).T
+def write_vectors_of(parts: Parts, found: Understood, expert: int | None) -> Tensor:
+    """(d_mlp, d_model) output weights of the neurons of a layer or an expert, times the gain of a norm that follows."""
+    write = weight_of(parts.neurons_in, expert).T
     return write if parts.post_norm is None else write * gain_of(parts.post_norm, found.d_model)
+
+
+def biases_of(parts: Parts, found: Understood) -> Tensor:
+    """(n_experts, d_model) what each expert writes beside its neurons, where its share is 1."""
+    assert found.routing is not None
+    bias = parts.neurons_in.get("bias")
+    return torch.zeros(found.routing.n_experts, found.d_model) if bias is None else to_torch(bias)
 
 
 def attention_weights_of(parts: Parts, found: Understood) -> AttentionWeights:

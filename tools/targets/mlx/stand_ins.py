@@ -100,7 +100,7 @@ def layer_place(parts: Parts, d_model: int) -> Layer:
         mlp_in=mlp if mlp_norm is None else mlp_norm,
         mlp_out=mlp if post_norm is None else post_norm,
         neurons_in=Place(parts.neurons_in),
-        experts=None,
+        experts=parts.experts,
         post_norm=post_norm,
         weights=SimpleNamespace(original_component=mlp),
         attn_norm=attn_norm,

@@ -12,10 +12,12 @@ import mlx.core as mx
 import torch
 from torch import Tensor
 
+from neuronaut.tools.chat.format import ChatFormat
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.features.dictionary import Dictionary
 from neuronaut.tools.targets.base import (
     AttentionWeights,
+    Choose,
     EdgeGradients,
     EdgeStart,
     Edit,
@@ -23,6 +25,7 @@ from neuronaut.tools.targets.base import (
     ModelSpec,
     Run,
     Site,
+    Written,
 )
 from neuronaut.tools.targets.checks import check_expert, check_layer, check_run
 from neuronaut.tools.targets.feature_hooks import check_features, check_fits
@@ -37,6 +40,7 @@ from neuronaut.tools.targets.mlx.features import Features, named, refuse_edited_
 from neuronaut.tools.targets.mlx.loading import load_model
 from neuronaut.tools.targets.mlx.parts import (
     attention_weights_of,
+    biases_of,
     gain_of,
     read_vectors_of,
     weight_of,
@@ -47,7 +51,8 @@ from neuronaut.tools.targets.mlx.stand_ins import layer_place
 from neuronaut.tools.targets.mlx.visits import unvisited
 from neuronaut.tools.targets.mlx.walk import Walk
 from neuronaut.tools.targets.notes import edits_at
-from neuronaut.tools.targets.sites import read_vectors_at, site_of, write_vectors_at
+from neuronaut.tools.targets.sites import neuron_sites, read_vectors_at, site_of, write_vectors_at
+from neuronaut.tools.targets.writing import written_again
 from neuronaut.tools.tokens import Tokens, Vocabulary
 from neuronaut.tools.units import Unit
 
@@ -69,19 +74,26 @@ class MlxTarget:
     def _refuse_strange_layers(self) -> None:
         """A short run shows whether the sites are what they are called."""
         ids = torch.arange(min(PROBE_TOKENS, self.spec.n_ctx, self.spec.d_vocab))[None]
-        sites = [Site(name, layer) for layer in range(self.spec.n_layers) for name in (*PROBED, "neurons")]
+        spec, n_layers = self.spec, range(self.spec.n_layers)
+        sites = [Site(name, layer) for layer in n_layers for name in PROBED]
+        sites += [site for layer in n_layers for site in neuron_sites(spec, layer)]
+        sites += [Site("router", layer) for layer in n_layers if spec.n_experts]
         try:
             found = self.run(ids, read=sites, logits=True).read
-            for layer in range(self.spec.n_layers):
+            for layer in n_layers:
                 self.attention_weights(layer)
         except ValueError as error:  # of mlx: shapes that do not fit
             raise UserError(f"{self.spec.name} cannot be run by mlx-lm: {' '.join(str(error).split())[:200]}") from None
         tolerance = 1e-3 if self._dtype == torch.float32 else 0.05
-        for layer in range(self.spec.n_layers):
-            read = {name: found[Site(name, layer)] for name in PROBED}
-            written = found[Site("neurons", layer)].float() @ self.write_vectors(layer)
-            post_norm = self._walk.layers[layer].post_norm is not None
-            if fault := fault_of(read, written, post_norm=post_norm, tolerance=tolerance):
+        for layer in n_layers:
+            read, parts = {name: found[Site(name, layer)] for name in PROBED}, self._walk.layers[layer]
+            written = torch.zeros(1, ids.shape[1], spec.d_model)
+            for site in neuron_sites(spec, layer):
+                if found[site].any():  # few experts are chosen, and each has weights to be unpacked
+                    written = written + found[site].float() @ self.write_vectors(layer, site.expert)
+            if parts.experts is not None:
+                written = written + found[Site("router", layer)].float() @ biases_of(parts, self._found)
+            if fault := fault_of(read, written, post_norm=parts.post_norm is not None, tolerance=tolerance):
                 raise UserError(
                     f"{self.spec.name} cannot be studied, since its layer {layer} is built in a way that is not known: {fault}"
                 )
@@ -121,12 +133,18 @@ class MlxTarget:
             tied_embeddings=walk.unembed is None,
             bos=self._folder.bos,
             parallel=found.parallel,
+            n_experts=found.routing.n_experts if found.routing else 0,
         )
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """Pieces as they appear in text."""
         return self._folder.vocabulary(self.spec.d_vocab)
+
+    @property
+    def chat_format(self) -> ChatFormat:
+        """As its folder says."""
+        return self._folder.chat_format
 
     def fingerprint(self) -> Fingerprint:
         """Hashes of weights and tokenizer, dtype, versions, device and processing."""
@@ -195,6 +213,18 @@ class MlxTarget:
         """The edits of plain sites."""
         for site in dict.fromkeys(edit.site for edit in edits if edit.site.name != "features"):
             stack.callback(self._walk.visited(site, visiting(edits_at(edits, site))).remove)
+
+    def write(
+        self,
+        ids: Tensor,
+        choose: Choose,
+        *,
+        read: Collection[Site] = (),
+        prompt_edits: Sequence[Edit] = (),
+        edits: Sequence[Edit] = (),
+    ) -> Written:
+        """As TargetModel says; the whole text is run again for each token."""
+        return written_again(self, ids, choose, read, prompt_edits, edits)
 
     def branches(self, ids: Tensor, edits: Sequence[Edit], *, keep: int = 1) -> Tensor:
         """(n_edits, keep, d_vocab) logits at the end of the prompt; see TargetModel.branches."""
@@ -279,7 +309,7 @@ class MlxTarget:
 
     def _shape(self, ids: Tensor, site: Site) -> tuple[int, ...]:
         spec = self.spec
-        widths = {"neurons": (spec.d_mlp,), "heads": (spec.n_heads, spec.d_head)}
+        widths = {"neurons": (spec.d_mlp,), "heads": (spec.n_heads, spec.d_head), "router": (spec.n_experts,)}
         return (*ids.shape, *widths.get(site.name, (spec.d_model,)))
 
     def read_vector(self, unit: Unit) -> Tensor:
@@ -291,15 +321,15 @@ class MlxTarget:
         return write_vectors_at(self, site_of(self, unit))[unit.index]
 
     def read_vectors(self, layer: int, expert: int | None = None) -> Tensor:
-        """(d_mlp, d_model) of all neurons of a layer. Refuses an expert: there is none."""
+        """(d_mlp, d_model) of all neurons of a layer, or of one of its experts."""
         check_expert(self.spec, Site("neurons", layer, expert=expert))
-        return read_vectors_of(self._walk.layers[layer], self._found)
+        return read_vectors_of(self._walk.layers[layer], self._found, expert)
 
     def write_vectors(self, layer: int, expert: int | None = None) -> Tensor:
-        """(d_mlp, d_model) of all neurons of a layer; where a norm follows the MLP (Gemma), its gain is multiplied in
-        and its scale, which differs from place to place, left out. Refuses an expert: there is none."""
+        """(d_mlp, d_model) of all neurons of a layer, or of one of its experts; where a norm follows the MLP (Gemma), its gain is
+        multiplied in and its scale, which differs from place to place, left out."""
         check_expert(self.spec, Site("neurons", layer, expert=expert))
-        return write_vectors_of(self._walk.layers[layer], self._found)
+        return write_vectors_of(self._walk.layers[layer], self._found, expert)
 
     def attention_weights(self, layer: int) -> AttentionWeights:
         """The raw weights of a layer's attention, head by head."""

@@ -72,6 +72,11 @@ def by_heads(visit: ArrayVisit, n_heads: int) -> ArrayVisit:
     return visited
 
 
+def is_visited(module: nn.Module) -> bool:
+    """Whether anything is visited there."""
+    return VISITS in module.__dict__
+
+
 def unvisited(module: nn.Module, value: mx.array) -> mx.array:
     """What the module makes of a value, seen by no visit."""
     visits = module.__dict__.get(VISITS)

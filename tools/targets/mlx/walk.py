@@ -110,15 +110,13 @@ class Walk:
                 return after(parts.attn_out, visit)
             case "mlp_out":
                 return after(parts.mlp_out, visit)
+            case "neurons" | "router" if parts.experts is not None:
+                return parts.experts.visited(site.expert, visit)
             case "neurons":
                 return before(parts.neurons_in, visit)
             case "heads":
                 return before(parts.heads_in, by_heads(visit, self.found.n_heads))
-            case "router":
-                raise ToolRefused(
-                    f"{site} cannot be read here: models of experts are run by the torch backend only for now"
-                )
-            case "pattern" | "features":
+            case "router" | "pattern" | "features":
                 raise ToolRefused(f"{site} cannot be changed by itself")
             case _ as never:
                 assert_never(never)

@@ -1,0 +1,162 @@
+"""Labelled texts as observations: where each is read, and what the model holds there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from neuronaut.tools.errors import ToolFailed, ToolRefused
+from neuronaut.tools.labels import LabelFile, Part
+from neuronaut.tools.look.activations import batches
+from neuronaut.tools.targets.base import Site, TargetModel
+from neuronaut.tools.tokens import Tokens
+
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+LEAST = 8  # texts of each class in a part, below which no ranking means anything
+MOST_BYTES = 1 << 30  # of what is read
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Texts with their labels. An observation is a text with one label: several places of a text that are labelled alike
+    count once, by their mean, so that long texts do not count as many.
+
+    tokens: windows of the texts. windows, positions, owners: (n_places,) where each place is, and whose it is. positive,
+    parts: (n,) of the observations. left_out: rows whose place is no token.
+    """
+
+    tokens: Tokens
+    windows: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    owners: NDArray[np.int64]
+    positive: Bools
+    parts: NDArray[np.str_]
+    left_out: int
+
+    def of(self, *parts: Part) -> "Observed":
+        """Those of some parts."""
+        return self.select(np.flatnonzero(np.isin(self.parts, parts)))
+
+    def select(self, numbers: NDArray[np.int64]) -> "Observed":
+        """Some of them, by number, in the order of the whole."""
+        kept = np.zeros(len(self), dtype=bool)
+        kept[numbers] = True
+        number = np.cumsum(kept) - 1
+        places = kept[self.owners]
+        return Observed(
+            self.tokens,
+            self.windows[places],
+            self.positions[places],
+            number[self.owners[places]],
+            self.positive[kept],
+            self.parts[kept],
+            self.left_out,
+        )
+
+    def __len__(self) -> int:
+        return len(self.positive)
+
+
+def observed(target: TargetModel, labels: LabelFile, concept: str) -> Observed:
+    """The observations of labelled texts, `concept` against all other labels. Refuses too few of either class."""
+    texts = list(dict.fromkeys(row.text for row in labels.rows))
+    tokens, number = target.tokenize(texts), {text: at for at, text in enumerate(texts)}
+    begins, whole = _begins(tokens, texts)
+    rows_of = [np.flatnonzero(tokens.documents == at) for at in range(len(texts))]
+    owner: dict[tuple[int, bool], int] = {}
+    places: list[tuple[int, int, int]] = []
+    parts, left_out = list[str](), 0
+    for row in labels.rows:
+        at = number[row.text]
+        ends = tokens.ends[rows_of[at]] + begins[rows_of[at], None]
+        starts = tokens.starts[rows_of[at]] + begins[rows_of[at], None]
+        found = _cells(tokens.scored[rows_of[at]], starts, ends, row.span, row.token)
+        if not (whole[at] and len(found)):
+            left_out += 1
+            continue
+        key = (at, row.named == concept)
+        if key not in owner:
+            owner[key] = len(owner)
+            parts.append(row.part)
+        places += [(int(rows_of[at][w]), int(p), owner[key]) for w, p in found]
+    grid = np.array(sorted(set(places)), dtype=np.int64).reshape(-1, 3)
+    positive = np.array([has for _, has in owner], dtype=bool)
+    made = Observed(tokens, grid[:, 0], grid[:, 1], grid[:, 2], positive, np.array(parts, dtype=np.str_), left_out)
+    _check(made, labels.name)
+    return made
+
+
+def _begins(tokens: Tokens, texts: Sequence[str]) -> tuple[NDArray[np.int64], Bools]:
+    """(n_windows,) the characters of each text before a window, and (n_texts,) whether its windows hold all of it."""
+    begins = np.zeros(len(tokens), dtype=np.int64)
+    reached = np.zeros(len(texts), dtype=np.int64)
+    for window, at in enumerate(tokens.documents.tolist()):
+        begins[window] = reached[at]
+        reached[at] += len(tokens.texts[window])
+    return begins, reached == np.array([len(text) for text in texts])
+
+
+def _cells(
+    scored: Bools,
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    span: tuple[int, int] | None,
+    token: int | None,
+) -> NDArray[np.int64]:
+    """(n, 2) windows and positions of a row: the last token of a span, where its end was read; a token by its number; all of them."""
+    cells = np.argwhere(scored)
+    if span is not None:
+        inside = scored & (starts < span[1]) & (ends > span[0])
+        return np.argwhere(inside)[-1:]
+    if token is not None:
+        return cells[token : token + 1 or None] if -len(cells) <= token < len(cells) else cells[:0]
+    return cells
+
+
+def _check(found: Observed, name: str) -> None:
+    for part in ("fit", "rank", "held"):
+        here = found.positive[found.parts == part]
+        for n, what in ((int(here.sum()), "with"), (int((~here).sum()), "without")):
+            if n < LEAST:
+                raise ToolRefused(
+                    f"{name!r} has {n} different texts {what} the concept in the part {part!r}, which needs {LEAST}: give at "
+                    f"least about {4 * LEAST} of each class"
+                )
+
+
+def read_at(target: TargetModel, found: Observed, sites: Sequence[Site]) -> dict[Site, Floats]:
+    """(n, width) what each site holds, the mean over the places of each observation, in one pass over the texts."""
+    share = (1 / np.bincount(found.owners, minlength=len(found)))[found.owners]
+    values: dict[Site, torch.Tensor] = {}
+    used = np.unique(found.windows)
+    tokens, row_of = found.tokens.select(used), {int(w): at for at, w in enumerate(used)}
+    rows = np.array([row_of[int(w)] for w in found.windows], dtype=np.int64)
+    stop = max(site.layer for site in sites) + 1
+    for batch in batches(tokens):
+        width = int(tokens.lengths[batch].max(initial=1))
+        place = {int(w): at for at, w in enumerate(batch)}
+        mine = np.flatnonzero(np.isin(rows, batch))
+        at = torch.tensor([place[int(rows[one])] for one in mine]), torch.from_numpy(found.positions[mine])
+        owners, weights = torch.from_numpy(found.owners[mine]), torch.from_numpy(share[mine]).float()[:, None]
+        ids = torch.from_numpy(np.maximum(tokens.ids[batch, :width], 0)).long()
+        read = target.run(ids, read=list(sites), stop=stop).read
+        for site in sites:
+            one = read[site].float()[at].flatten(1)
+            into = values.setdefault(site, torch.zeros(len(found), one.shape[1]))
+            into.index_add_(0, owners, weights * one)
+        _check_size(values)
+    for site, one in values.items():
+        if not bool(torch.isfinite(one).all()):
+            raise ToolFailed(f"{site} has activations that are not finite on these texts")
+    return {site: one.numpy() for site, one in values.items()}
+
+
+def _check_size(values: dict[Site, torch.Tensor]) -> None:
+    size = sum(4 * one.numel() for one in values.values())
+    if size > MOST_BYTES:
+        raise ToolRefused(
+            f"so many labelled texts take {size >> 20:,} MiB of activations, at most {MOST_BYTES >> 20:,} are held: give fewer texts"
+        )

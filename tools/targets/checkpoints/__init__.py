@@ -1,0 +1,1 @@
+"""Models that were saved by the code that trained them, made into Hugging Face folders."""
