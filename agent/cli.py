@@ -31,6 +31,7 @@ from neuronaut.agent.options import (
     Dictionaries,
     Dtype,
     DtypeChoice,
+    Heads,
     Json,
     Labels,
     Llm,
@@ -84,6 +85,7 @@ def ask(
     dictionary: Dictionaries = None,
     other: Others = None,
     labels: Labels = None,
+    head: Heads = None,
     notebook: NotebookFile = None,
     llm: Llm = None,
     base_url: BaseUrl = None,
@@ -106,7 +108,7 @@ def ask(
 
     budget = limits(budget_seconds, budget_forwards, budget_calls, budget_tokens, budget_usd)
     config = run_config(question, model, corpus, llm, base_url, seed, budget, dictionary, backend, dtype, device)
-    config = config.model_copy(update={"fast": fast, "again": again, **registered_config(other, labels)})
+    config = config.model_copy(update={"fast": fast, "again": again, **registered_config(other, labels, head)})
     raise typer.Exit(run_question(config, notebook, as_json=as_json))
 
 
@@ -242,6 +244,7 @@ def tool(
     dictionary: Dictionaries = None,
     other: Others = None,
     labels: Labels = None,
+    head: Heads = None,
     as_json: Json = False,
     arrays: Annotated[Path | None, typer.Option(help="Keep the arrays that the tool made in this .npz file.")] = None,
     figures: Annotated[
@@ -274,6 +277,7 @@ def tool(
         dictionaries=dictionary or [],
         others=other,
         labels=labels,
+        heads=head,
         backend=backend.value,
         chat=as_chat,
         system=system,

@@ -40,7 +40,7 @@ class DictionaryUsed(BaseModel):
 
 
 class Beside(BaseModel):
-    """An other model or a file of labels: where it is, and the hash of what it held when the run began."""
+    """An other model, a file of labels or a saved head: where it is, and the hash of what it held when the run began."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     place: str
@@ -78,6 +78,7 @@ class RunConfig(BaseModel):
     drift: dict[str, float] | None = None
     others: dict[str, Beside] = {}
     labels: dict[str, Beside] = {}
+    heads: dict[str, Beside] = {}
 
 
 @dataclass(frozen=True)

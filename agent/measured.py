@@ -9,6 +9,7 @@ from neuronaut.agent.concept_lines import find_units, steer_concept, test_units
 from neuronaut.agent.head_lines import head_lines
 from neuronaut.agent.match_lines import match_units, test_matches
 from neuronaut.agent.measured_shared import backup_heads, number, shared_circuits, successor_heads
+from neuronaut.agent.readout_lines import readout_lines, shift_lines
 from neuronaut.agent.scores.table import score_lines
 from neuronaut.agent.story_lines import story_lines
 from neuronaut.agent.tool_output import result_lines
@@ -213,6 +214,8 @@ _LINES: dict[str, Callable[[Payload, Payload], Iterator[str]]] = {
     "logit_lens": _logit_lens,
     "shared_circuits": shared_circuits,
     "successor_heads": successor_heads,
+    "read_out": readout_lines,
+    "readout_shift": shift_lines,
     "test_circuit": _test_circuit,
     "top_examples": _strongest,
     "head_scores": _head_scores,

@@ -70,6 +70,14 @@ Labels = Annotated[
     list[str] | None,
     typer.Option("--labels", metavar="NAME=FILE", help="Labelled texts (.jsonl); may be given several times."),
 ]
+Heads = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--head",
+        metavar="NAME=FOLDER",
+        help="A saved read-out (head.safetensors and config.json), see docs/readouts.md; may be given several times.",
+    ),
+]
 NotebookFile = Annotated[
     Place | None,
     typer.Option(

@@ -58,7 +58,7 @@ class Processes:
         options += ["--corpus", config["corpus"]] if config.get("corpus") else []
         for name, used in (config.get("dictionaries") or {}).items():
             options += ["--dictionary", f"{name}={used['folder']}"] if used.get("folder") else []
-        for option, kind in (("--other", "others"), ("--labels", "labels")):
+        for option, kind in (("--other", "others"), ("--labels", "labels"), ("--head", "heads")):
             for name, one in (config.get(kind) or {}).items():
                 options += [option, f"{name}={one['place']}"]
         options += ["--fast"] if config.get("fast") else []

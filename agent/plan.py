@@ -12,6 +12,7 @@ from neuronaut.agent import (
     dreams,
     heads,
     matching,
+    readouts,
     reads,
     stories,
     watching,
@@ -42,6 +43,8 @@ def steps_of(question: Question, *, fast: bool) -> dict[str, Step]:
             return {"prompt": partial(causes.why, question=question)}
         case "story":
             return {"lens": stories.lens, "story": partial(stories.story, question=question)}
+        case "readout":
+            return {"read-out": partial(readouts.answer, question=question)}
         case "circuit" | "compare":
             steps: dict[str, Step] = {
                 Unit.of_task(task).address: partial(circuits.circuit, task=task, positions=question.by_position)

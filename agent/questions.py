@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from neuronaut.agent.readout_questions import ReadoutAsked, readout_asked
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.predicates.nodes import Predicate
 from neuronaut.tools.predicates.text import parse_text
@@ -12,7 +13,7 @@ from neuronaut.tools.units import Unit
 
 Intent = Literal[
     "explain", "kind", "every", "matter", "why", "story", "circuit", "compare", "share", "backup", "dream", "look", "concept",
-    "match", "changed", "survived",
+    "match", "changed", "survived", "readout",
 ]  # fmt: skip
 HeadKind = Literal["previous", "current", "first", "duplicate", "induction", "copying", "successor"]
 Parts = Literal["neurons", "heads", "components"]
@@ -26,7 +27,8 @@ CAN_ASK = (
     'a task ("find the circuit for TASK", "compare the circuits of TASK and TASK", "which parts do TASK, TASK and TASK share", '
     '"what remains of TASK without its most important head"), for prompts that drive a unit ("dream of 8.481"), '
     'labelled texts ("find units for the concept NAME", with --labels NAME=FILE.jsonl), another model ("match the units with NAME", '
-    '"what changed in NAME", with --other NAME=FOLDER), earlier weights ("what survived of NAME"), '
+    '"what changed in NAME", with --other NAME=FOLDER), earlier weights ("what survived of NAME"), a read-out '
+    '("does the read-out of 8.481 at resid_post 9 use it", "does head NAME use neuron 8.481", with --head NAME=FOLDER), '
     'give a hypothesis of your own ("test 8.481: at(1, digit)") or name a tool (\'tool top_examples {"unit": "8.481"}\')'
 )
 _LOOK = re.compile(r"tool\s+([a-z_]+)\s*(\{.*\})?", re.DOTALL)
@@ -129,7 +131,7 @@ class Question:
     hypothesis of the asker about the unit. answer, wrong_answer: of `dream`, where it is no unit. tool, arguments: of `look`, the
     arguments as JSON. labels: the name of labelled texts, of which the label `answer` is the concept. others: names of other
     models; none are the layers of the model itself or, of `changed`, the only checkpoint that is registered. earlier: name or
-    hash of earlier weights, "" for those of the same name.
+    hash of earlier weights, "" for those of the same name. readout: which may use the unit.
     """
 
     text: str
@@ -151,6 +153,7 @@ class Question:
     labels: str = ""
     others: tuple[str, ...] = ()
     earlier: str = ""
+    readout: ReadoutAsked | None = None
 
 
 def parse_question(text: str, *, n_heads: int | None = None, d_mlp: int | None = None) -> Question:
@@ -185,6 +188,11 @@ def _about_a_claim(text: str) -> Question | None:
     sign: Literal[1, -1] = -1 if match[3] else 1
     unit = Unit.parse(match[2] or match[1])
     return Question(text, "explain", unit, (sign,), given=given)
+
+
+def _about_a_readout(text: str) -> Question | None:
+    found = readout_asked(text, _QUOTED.sub(" ", text))
+    return found and Question(text, "readout", found[0], (1,), readout=found[1])
 
 
 def _about_a_concept(text: str) -> Question | None:
@@ -395,7 +403,7 @@ def _about_a_kind(text: str) -> Question | None:
 
 
 READINGS = (
-    _by_a_tool, _about_a_claim, _about_a_dream, _about_a_change, _about_survivors, _about_a_concept, _about_matches,
+    _by_a_tool, _about_a_claim, _about_a_readout, _about_a_dream, _about_a_change, _about_survivors, _about_a_concept, _about_matches,
     _about_backups, _about_shared_parts, _about_a_circuit, _about_a_prompt, _about_a_reason, _about_a_story, _about_every_head, _about_a_kind,
 )  # fmt: skip
 

@@ -56,6 +56,7 @@ def run_tool(
     dictionaries: Sequence[str] = (),
     others: Sequence[str] | None = None,
     labels: Sequence[str] | None = None,
+    heads: Sequence[str] | None = None,
     backend: Backend = "torch",
     chat: bool = False,
     system: str | None = None,
@@ -87,7 +88,8 @@ def run_tool(
     from neuronaut.tools.corpus import load_corpus, pocket_corpus
     from neuronaut.tools.targets.load import chat_texts_of, load_target
 
-    config = RunConfig(question=name, model=model, corpus=corpus).model_copy(update=registered_config(others, labels))
+    given = RunConfig(question=name, model=model, corpus=corpus, backend=backend, dtype=dtype, device=device)
+    config = given.model_copy(update=registered_config(others, labels, heads))
     place = corpus_place(config)
     context = ToolContext(
         load_target(model, dictionaries=dictionaries, backend=backend, dtype=dtype, device=device),

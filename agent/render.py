@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from neuronaut.agent.answer import ORDER
 from neuronaut.agent.cost import asked
 from neuronaut.agent.known import known_line
+from neuronaut.agent.readout_lines import readout_numbers
 from neuronaut.agent.view import visible
 from neuronaut.tools.units import Unit
 
@@ -181,6 +182,8 @@ def _in_words(words: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
 
 def _short_number(claim: dict[str, Any]) -> str:
     """The one number of a claim that is named in passing."""
+    if "relation" in claim["numbers"]:
+        return f"moves it {claim['scores']['delta']['value']:.2f} sd"
     name, value = {
         "reads": ("F1", _score(claim)),
         "writes": ("nats", claim["numbers"].get("delta", 0.0)),
@@ -216,6 +219,8 @@ def short_reason(reason: str) -> str:
 
 def numbers_of(claim: dict[str, Any]) -> str:
     """The numbers of a claim in one line."""
+    if "relation" in claim["numbers"]:
+        return readout_numbers(claim)
     match claim["side"]:
         case "reads":
             return _reads_numbers(claim)

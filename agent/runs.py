@@ -17,7 +17,7 @@ from neuronaut.agent.plan import Step, steps_of
 from neuronaut.agent.proposers.base import Proposer
 from neuronaut.agent.proposers.given import Given
 from neuronaut.agent.questions import Question, parse_question
-from neuronaut.agent.registered import changed_registered
+from neuronaut.agent.registered import KINDS, changed_registered
 from neuronaut.agent.registered import opened as opened_beside
 from neuronaut.agent.render import render
 from neuronaut.agent.session import BudgetSpent, Say, Session, tools_sha256
@@ -70,7 +70,7 @@ def answered(config: RunConfig, path: Place, context: ToolContext, say: Say) -> 
     target, corpus = context.target, context.corpus
     config = known_dictionaries(config, target)
     if config.llm is None:
-        check_registered(read_question(config.question, target), context.registered)
+        check_registered(read_question(config.question, target), context)
     with Notebook(path) as notebook:
         earlier = None if config.again or asks_again(config.question) else _earlier(notebook, config, target, corpus)
         if earlier is not None:
@@ -155,7 +155,7 @@ def answer_in(outer: Session, config: RunConfig, inside: ToolContext | None = No
     target, corpus = context.target, context.corpus
     config = known_dictionaries(config, target)
     if config.llm is None:
-        check_registered(read_question(config.question, target), context.registered)
+        check_registered(read_question(config.question, target), context)
     begun = queries.run_in_conversation(notebook, str(config.conversation))
     if begun is not None and _over(notebook, begun):
         return begun
@@ -242,7 +242,7 @@ def _earlier(notebook: Notebook, config: RunConfig, target: TargetModel, corpus:
     same = {name: getattr(config, name) for name in ("fast", "loop", "llm", "base_url", "seed")}
     if config.dictionaries:
         same["dictionaries"] = config.model_dump(mode="json")["dictionaries"]
-    same |= {kind: found for kind in ("others", "labels") if (found := config.model_dump(mode="json")[kind])}
+    same |= {kind: found for kind in KINDS if (found := config.model_dump(mode="json")[kind])}
     own = target.fingerprint()
     return queries.earlier_run(notebook, config.question, own, corpus.sha256, same, tools_sha256())
 

@@ -9,11 +9,12 @@ from neuronaut.agent.llm.gateway import Malformed, NoReply
 from neuronaut.agent.llm.opened import gateway_of
 from neuronaut.agent.meant import task_meant
 from neuronaut.agent.questions import Question, parse_question
+from neuronaut.agent.readouts import check_readout
 from neuronaut.agent.session import BudgetSpent, Session
 from neuronaut.prompts import render
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.registered import Registered
-from neuronaut.tools.registry import find_tool, registry
+from neuronaut.tools.registry import ToolContext, find_tool, registry
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.tasks.catalogue import tasks
@@ -50,14 +51,15 @@ def read_question(text: str, target: TargetModel) -> Question:
     return replace(question, tasks=names)
 
 
-def check_registered(question: Question, registered: Registered) -> None:
-    """Refuses labels and other models that are not registered, and a label that no row has."""
+def check_registered(question: Question, context: ToolContext) -> None:
+    """Refuses labels, other models and heads that are not registered, a label that no row has, and a read-out that is not there."""
     for name in question.others:
-        registered.other(name)
+        context.registered.other(name)
     if question.labels:
-        registered.labelled(question.labels).positive(question.answer)
+        context.registered.labelled(question.labels).positive(question.answer)
     if question.intent == "changed":
-        checkpoint_meant(question, registered)
+        checkpoint_meant(question, context.registered)
+    check_readout(question, context)
 
 
 def checkpoint_meant(question: Question, registered: Registered) -> tuple[str]:

@@ -26,6 +26,7 @@ from neuronaut.memory.cases import (
 )
 from neuronaut.memory.causes import AttendsCase, RoleCase, decide_attends, decide_role
 from neuronaut.memory.circuits import CircuitCase, decide_circuit
+from neuronaut.memory.readouts import ReadoutCase, decide_readout
 from neuronaut.tools.stats import e_value, refuting_e_value
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "CircuitCase",
     "Decision",
     "ModeCase",
+    "ReadoutCase",
     "ReadsCase",
     "Rival",
     "RoleCase",
@@ -52,7 +54,7 @@ __all__ = [
 
 RULE_VERSION = "1"
 
-Case: TypeAlias = ReadsCase | WritesCase | AttendsCase | RoleCase | CircuitCase
+Case: TypeAlias = ReadsCase | WritesCase | AttendsCase | RoleCase | CircuitCase | ReadoutCase
 _CASES: TypeAdapter[Case] = TypeAdapter(Annotated[Case, Field(discriminator="side")])
 
 
@@ -74,6 +76,8 @@ def decide(case: Case) -> Decision:
             return decide_role(case)
         case CircuitCase():
             return decide_circuit(case)
+        case ReadoutCase():
+            return decide_readout(case)
         case _ as never:
             assert_never(never)
 

@@ -268,7 +268,7 @@ def test_an_unregistered_concept_is_refused_before_anything_is_recorded(
 @pytest.mark.parametrize("text", ["months.jsonl", "=x", "a b=x", "x="])
 def test_what_is_registered_needs_a_name(text: str) -> None:
     with pytest.raises(UserError, match="has no name"):
-        registered_config(None, [text])
+        registered_config(None, [text], None)
 
 
 def test_the_predicate_that_stands_for_a_concept_holds_where_it_says(model: TargetModel, corpus: Corpus) -> None:

@@ -2,10 +2,13 @@
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from neuronaut.agent.cli import app
@@ -14,8 +17,12 @@ from neuronaut.agent.view import print_json
 from neuronaut.tools.corpus import pocket_corpus
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.measurements import Measurement
+from neuronaut.tools.readouts.heads import Head, HeadConfig
+from neuronaut.tools.registered import Registered
 from neuronaut.tools.registry import Tool, ToolContext, ToolResult, registry
-from neuronaut.tools.targets.load import load_target
+from neuronaut.tools.targets.load import POCKET, load_target
+from neuronaut.tools.targets.others import OtherModel
+from neuronaut.tools.units import Unit
 
 FREE = [tool for tool in registry().values() if not tool.opens_test_text]
 ON_POCKET = [
@@ -25,8 +32,18 @@ ENDING = [tool for tool in registry().values() if tool.opens_test_text]
 
 
 @pytest.fixture(scope="module")
-def pocket() -> ToolContext:
-    return ToolContext(load_target("pocket"), pocket_corpus())
+def pocket(tmp_path_factory: pytest.TempPathFactory) -> ToolContext:
+    """The embedded model, with a read-out NAME and, as BASE, the same model with other weights in one place."""
+    target, folder = load_target("pocket"), tmp_path_factory.mktemp("base") / "base"
+    shutil.copytree(POCKET, folder, ignore=shutil.ignore_patterns("dictionaries", "corpus*"))
+    weights = load_file(folder / "model.safetensors")
+    last = max(name for name in weights if name.endswith("mlp.c_proj.bias"))
+    save_file(weights | {last: weights[last] + 0.01}, folder / "model.safetensors", metadata={"format": "pt"})
+    config = {"weights_sha256": target.fingerprint().weights_sha256, "site": "resid_post", "layer": 9}
+    write = target.write_vector(Unit.parse("8.481"))
+    head = Head("head NAME", "", HeadConfig.model_validate(config), write[None], torch.zeros(1))
+    known = Registered({"BASE": OtherModel("BASE", str(folder))}, heads={"NAME": head})
+    return ToolContext(target, pocket_corpus(), registered=known)
 
 
 def _printed(**payload: object) -> list[str]:

@@ -92,7 +92,11 @@ def curve(name: str, series: Sequence[Series], axes: Axes) -> Figure:
         raise ValueError(f"{len(series)} lines cannot be told apart: give 1 to {len(DASHES)}")
     data = []
     for one, dashes in zip(series, DASHES, strict=False):
-        trace: dict[str, Any] = {"type": "scatter", "mode": "lines+markers", "name": _safe(one.name)}
+        trace: dict[str, Any] = {
+            "type": "scatter",
+            "mode": "lines+markers" if one.joined else "markers",
+            "name": _safe(one.name),
+        }
         dash = ",".join(f"{length}px" for length in dashes.split()) or "solid"
         trace |= {"x": _numbers(one.x), "y": _numbers(one.y), "line": {"dash": dash}}
         if one.low:

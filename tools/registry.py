@@ -56,7 +56,7 @@ def continued(first: Array, rest: Array, tokens: Tokens) -> Array:
 class ToolContext:
     """What tools work on. Text and activations are read once and kept for the tools that follow.
 
-    stored: activations on explore text that need not be read from the model. registered: other models and labelled texts.
+    stored: activations on explore text that need not be read from the model. registered: what else has a name.
     """
 
     target: TargetModel
@@ -233,6 +233,8 @@ def registry() -> dict[str, Tool]:
     from neuronaut.tools.matching import held as held_matches  # noqa: F401
     from neuronaut.tools.matching import match  # noqa: F401
     from neuronaut.tools.programs import tools as programs  # noqa: F401
+    from neuronaut.tools.readouts import shift  # noqa: F401
+    from neuronaut.tools.readouts import tools as readouts  # noqa: F401
     from neuronaut.tools.tasks import listed  # noqa: F401
     from neuronaut.tools.trials import attends, design, reads, role, writes  # noqa: F401
 

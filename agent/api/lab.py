@@ -46,9 +46,9 @@ class Lab(ToolMethods):
 
     model: 'pocket', a Hugging Face folder, or a hub name. corpus: text, needed for any model but pocket. notebook: a file or
     a PostgreSQL URL; without one $NEURONAUT_NOTEBOOK or that of the user. llm, base_url: a language model that also proposes.
-    dictionaries: NAME=FOLDER or FOLDER of each. others, labels: NAME=FOLDER of further models, NAME=FILE of labelled texts.
-    budget: limits of each question, such as {"seconds": 60}. backend: 'torch' or 'mlx'. dtype, device: as `--dtype` and
-    `--device`. progress: of every question that says nothing else.
+    dictionaries: NAME=FOLDER or FOLDER of each. others, labels, heads: NAME=FOLDER of further models, NAME=FILE of labelled
+    texts, NAME=FOLDER of saved read-outs. budget: limits of each question, such as {"seconds": 60}. backend: 'torch' or 'mlx'.
+    dtype, device: as `--dtype` and `--device`. progress: of every question that says nothing else.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Lab(ToolMethods):
         dictionaries: Sequence[str] = (),
         others: Sequence[str] = (),
         labels: Sequence[str] = (),
+        heads: Sequence[str] = (),
         seed: int = 0,
         budget: Budget | Mapping[str, float] | None = None,
         backend: str = "torch",
@@ -77,7 +78,8 @@ class Lab(ToolMethods):
         text = None if corpus is None else str(corpus)
         placed = (_one_of(BackendName, backend), _one_of(DtypeChoice, dtype), _one_of(DeviceChoice, device))
         config = run_config("", str(model), text, llm, base_url, seed, _budget(budget), named, *placed)
-        self._config = config.model_copy(update=registered_config(_listed(others), _listed(labels)))
+        beside = registered_config(_listed(others), _listed(labels), _listed(heads))
+        self._config = config.model_copy(update=beside)
         corpus_place(self._config)
         from neuronaut.agent.runs import check_language_model
 

@@ -938,6 +938,55 @@ class ToolMethods(abc.ABC):
         """
         return self.tool("promoted_tokens", unit=unit, k=k)
 
+    def read_out(
+        self,
+        unit: str,
+        *,
+        head: str | None = None,
+        site: Literal["resid_pre", "resid_post"] = "resid_post",
+        layer: int | None = None,
+        output: Literal["linear", "bins", "digits"] = "linear",
+        seed: int = 0,
+    ) -> ToolOutput:
+        """Whether a read-out uses a neuron, as the weights and explore text have it: cosines of its direction with the
+        neuron's read
+        and write vectors, how its weights are spread, and how it follows the neuron when that is patched.
+
+        told: share of the neuron's variance that it tells, on documents apart (a saved head: squared correlation).
+        cos_read,
+        cos_write: null is the median size of the cosines with the other neurons' vectors, z is against random vectors.
+        patching: slope of the read-out, in its own unit, on the activation that is set, zeroed or scaled (0 to 2) at
+        the last
+        position or all of them; direct: by what the MLP adds there alone; rest: by other ways. natural: slope on
+        unpatched text.
+        effects: as `test_readout` measures them, on explore text. arrays: weight, bias, centres and the direction.
+        Refuses: heads, features; a head of other weights, width or layers; a neuron that never changes.
+
+        Which neuron, and which read-out: a saved head by its name, or one that is trained here at a site and layer to
+        predict
+        the neuron: a line, ten class bins, or ten digits through the model's own unembedding.
+        """
+        return self.tool("read_out", unit=unit, head=head, site=site, layer=layer, output=output, seed=seed)
+
+    def readout_shift(self, unit: str, head: str, other: str, *, seed: int = 0) -> ToolOutput:
+        """How far training with a frozen head moved the residual stream where the head reads, and along what: the head's
+        direction,
+        the neuron's read vector, its write vector.
+
+        share_*: of the mean squared length of the shift (after less before, on the same explore text), 0 to 1; null is
+        the mean
+        share of 1000 random directions, the percentile is among these; z is in their standard deviations. with_unit:
+        correlation of
+        the shift along the direction with the neuron's activation before the training. changed: how far the neuron's
+        own vectors
+        turned (1 − cosine), with the percentile among the neurons of its layer.
+        Refuses: a head of another model; two models of other widths, layers or tokenizers, and identical ones.
+
+        Which neuron, which head, and the model before the training (registered with --other). The target is the model
+        after it.
+        """
+        return self.tool("readout_shift", unit=unit, head=head, other=other, seed=seed)
+
     def shared_circuits(
         self,
         tasks: Sequence[str],

@@ -31,8 +31,8 @@ Answer = Callable[[str], str]  # a question to the id of the run that answers it
 class AskQuestion(BaseModel):
     """Answer one question by registered, tested hypotheses: what does neuron L.I do, what does head L.I do, which heads are KIND
     heads, which PARTS matter for 'PROMPT', why does the model say 'ANSWER' after 'PROMPT', find the circuit for TASK, compare the
-    circuits of TASK and TASK, which parts do TASK and TASK share, what remains of TASK without its most important head, dream of
-    L.I. Dear: the person is asked first."""
+    circuits of TASK and TASK, which parts do TASK and TASK share, what remains of TASK without its most important head, does the
+    read-out of L.I at resid_post L use it, dream of L.I. Dear: the person is asked first."""
 
     model_config = ConfigDict(extra="forbid")
     question: str = Field(max_length=1_000, description="in one of these forms")

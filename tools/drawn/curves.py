@@ -25,13 +25,15 @@ DASHES = ("", "8 4", "2 3", "8 3 2 3", "12 4", "5 2")  # of the lines, so that c
 
 @dataclass(frozen=True)
 class Series:
-    """A line: x and y of equal length, with the ends of an interval at each point where there is one."""
+    """A line: x and y of equal length, with the ends of an interval at each point where there is one; its points alone where
+    it is not joined."""
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
     low: Sequence[float] = ()
     high: Sequence[float] = ()
+    joined: bool = True
 
     def __post_init__(self) -> None:
         if len(self.x) != len(self.y) or len(self.low) != len(self.high) or len(self.low) not in (0, len(self.x)):
@@ -69,7 +71,8 @@ def curve_svg(series: Sequence[Series], axes: Axes) -> str:
         parts += _line(plot, one, at)
         if names:
             y = top - 16 * (len(names) - at) - 2
-            parts.append(_stroke([(plot.left, y - 4), (plot.left + 34, y - 4)], at))
+            ends = [(plot.left, y - 4), (plot.left + 34, y - 4)]
+            parts += [_stroke(ends, at)] if one.joined else [_dot((plot.left + 17, y - 4), at, "")]
             parts.append(line_of_text(plot.left + 42, y, one.name, size=11))
     widest = max((42 + width_of(one.name) for one in names), default=0.0)
     width = max(plot.left + WIDTH + 24, least_width, plot.left + widest + 16)
@@ -119,14 +122,18 @@ def _line(plot: _Plot, one: Series, number_of: int) -> list[str]:
             ends += [plot.at(one.x[at], one.high[at]) for at in reversed(known)]
             points = " ".join(f"{px(x)},{px(y)}" for x, y in ends)
             parts.append(element("polygon", points=points, class_=f"s{number_of}", fill_opacity="0.16"))
-        if len(piece) > 1:
+        if len(piece) > 1 and one.joined:
             parts.append(_stroke([plot.at(one.x[at], one.y[at]) for at in piece], number_of))
         for at in piece:
             x, y = plot.at(one.x[at], one.y[at])
             interval = f" [{number(one.low[at])}, {number(one.high[at])}]" if one.low else ""
             said = hover(f"{one.name}: {number(one.x[at])}, {number(one.y[at])}{interval}")
-            parts.append(element("circle", said, cx=x, cy=y, r=3, class_=f"s{number_of}"))
+            parts.append(_dot((x, y), number_of, said))
     return parts
+
+
+def _dot(at: tuple[float, float], number_of: int, said: str) -> str:
+    return element("circle", said, cx=at[0], cy=at[1], r=3, class_=f"s{number_of}")
 
 
 def _stroke(points: Sequence[tuple[float, float]], number_of: int) -> str:

@@ -1,6 +1,7 @@
 """The tool `match_units`: which neurons of the model have a neuron in another model, or in another layer, that does the same."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -18,7 +19,6 @@ from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.stats import clopper_pearson
 from neuronaut.tools.targets.base import Site, TargetModel
-from neuronaut.tools.targets.load import load_target
 from neuronaut.tools.targets.others import OtherModel
 from neuronaut.tools.targets.sites import neuron_sites, unit_at
 from neuronaut.tools.targets.twins import twin_folder
@@ -156,7 +156,7 @@ def matched(
     live = torch.nonzero(sums.deviations[0] > 0).flatten()
     del real, signed
     if other is not None:
-        twin = load_target(twin_folder(other.folder, "random-init", args.seed).path)
+        twin = replace(other, place=str(twin_folder(other.folder, "random-init", args.seed).path)).target
         untrained = Side(twin, second.sites)
         null = torch.maximum(
             null, _sums(first, untrained, documents, args.n_tokens)[0].correlations().abs().amax(dim=1)

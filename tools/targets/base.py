@@ -291,6 +291,10 @@ class TargetModel(Protocol):
         """(d_model,) what the norm before a layer's attention multiplies with; ones where attention reads the residual as it is."""
         ...
 
+    def mlp_norm_gain(self, layer: int) -> Tensor:
+        """(d_model,) what the norm before a layer's MLP multiplies with; ones where the MLP reads the residual as it is."""
+        ...
+
     def final_norm_gain(self) -> Tensor:
         """(d_model,)."""
         ...

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from neuronaut.tools.targets.load import load_target, open_folder
+from neuronaut.tools.targets.load import Backend, load_target, open_folder
+from neuronaut.tools.targets.placement import DeviceName, DtypeName
 
 if TYPE_CHECKING:
     from neuronaut.tools.targets.base import TargetModel
@@ -14,10 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OtherModel:
-    """A model by the name that it was given. place: 'pocket', a folder or a hub name; nothing is loaded before `target`."""
+    """A model by the name that it was given. place: 'pocket', a folder or a hub name; nothing is loaded before `target`.
+
+    backend, dtype, device: how it is run. Where they are not those of the target, rounding would be taken for a difference.
+    """
 
     name: str
     place: str
+    backend: Backend = "torch"
+    dtype: DtypeName = "float32"
+    device: DeviceName = "cpu"
 
     @cached_property
     def folder(self) -> "ModelFolder":
@@ -32,4 +39,4 @@ class OtherModel:
     @cached_property
     def target(self) -> "TargetModel":
         """The model, loaded once."""
-        return load_target(self.place)
+        return load_target(self.place, backend=self.backend, dtype=self.dtype, device=self.device)

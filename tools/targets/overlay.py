@@ -265,6 +265,10 @@ class Overlay:
         """The target's."""
         return self._target.attention_norm_gain(layer)
 
+    def mlp_norm_gain(self, layer: int) -> Tensor:
+        """The target's."""
+        return self._target.mlp_norm_gain(layer)
+
     def final_norm_gain(self) -> Tensor:
         """The target's."""
         return self._target.final_norm_gain()

@@ -106,6 +106,13 @@ class WeightVectors:
             hook.remove()
         return torch.equal(entered[0].cpu(), residual)
 
+    def mlp_norm_gain(self, layer: int) -> Tensor:
+        """(d_model,) of the norm before a layer's MLP, ones where the MLP reads the residual as it is (OLMo 2)."""
+        check_layer(self.spec, layer)
+        found = self._layers[layer]
+        norm = found.mlp_norm or (found.attn_norm if self.spec.parallel else None)
+        return torch.ones(self.spec.d_model) if norm is None else gain_of(norm, self.spec.d_model)
+
     @property
     def embed(self) -> Tensor:
         """(d_vocab, d_model)."""

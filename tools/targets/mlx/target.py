@@ -364,6 +364,13 @@ class MlxTarget:
         norm = self._walk.layers[layer].attn_norm
         return torch.ones(self.spec.d_model) if norm is None else gain_of(norm, self.spec.d_model)
 
+    def mlp_norm_gain(self, layer: int) -> Tensor:
+        """(d_model,) of the norm before a layer's MLP, ones where the MLP reads the residual as it is (OLMo 2)."""
+        check_layer(self.spec, layer)
+        parts = self._walk.layers[layer]
+        norm = parts.mlp_norm or (parts.attn_norm if self.spec.parallel else None)
+        return torch.ones(self.spec.d_model) if norm is None else gain_of(norm, self.spec.d_model)
+
     @cached_property
     def embed(self) -> Tensor:
         """(d_vocab, d_model)."""
