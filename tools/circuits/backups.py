@@ -7,10 +7,10 @@ from pydantic import Field
 
 from neuronaut.tools.circuits.levels import BUDGET
 from neuronaut.tools.circuits.measures import SIDE, grouped
-from neuronaut.tools.circuits.nodes import Ablation, Array, NodeRuns, mask_of, members_of
+from neuronaut.tools.circuits.nodes import Ablation, Array, Mask, NodeRuns, mask_of, members_of
 from neuronaut.tools.circuits.pruning import prune
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.figures import Axes, heat_map
+from neuronaut.tools.figures import Axes, Figure, heat_map
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.stats import document_weights
@@ -74,25 +74,20 @@ def backup_heads(context: ToolContext, args: BackupHeadsArgs) -> ToolResult:
     found = backups_of(runs, grown, max([LEAST, *bars]))
     before, instead = _circuits(runs, head, grown.left, args)
     names = [str(node) for node in runs.nodes]
-    ranked = np.argsort(-grown.rise, kind="stable")[:LISTED].tolist()
     payload: dict[str, Any] = {
         "task": args.task,
         "head": names[head],
         "left": round(grown.left, 5),
         "heads": _costs(runs)[:LISTED],
         "backups": found,
-        "parts": [
-            {"part": names[at], "before": round(float(grown.before[at]), 5), "after": round(float(grown.after[at]), 5),
-             "rise": round(float(grown.rise[at]), 5), "low": round(float(grown.low[at]), 5)}
-            for at in ranked
-        ],
+        "parts": _risen(runs, grown),
         "random_best": round(max(bars), 5),
         "random_heads": [names[other] for other in others],
         "circuit": before,
         "instead": instead,
         "new": [name for name in instead if name not in before],
         "n": len(runs.prompts),
-    }  # fmt: skip
+    }
     n = int(runs.prompts.groups.max()) + 1
     rise = Measurement(
         "rise", float(grown.rise.max()), "share of the gap", n, None, max(bars), n_of="groups of prompts"
@@ -103,18 +98,27 @@ def backup_heads(context: ToolContext, args: BackupHeadsArgs) -> ToolResult:
 
 def taken_out(runs: NodeRuns, out: int, seed: int) -> Grown:
     """What each part is worth in the whole model, and in the model without part `out`."""
-    each = np.flatnonzero(runs.whole)
-    singles = np.stack([_without(runs, at) for at in each])
+    n = len(runs.whole)
+    singles = [_without(runs, at) for at in range(n)]
     scores = runs.scores([runs.whole, *singles, *(single & _without(runs, out) for single in singles)])
-    plain, alone, both = scores[0], scores[1 : len(each) + 1], scores[len(each) + 1 :]
+    plain, alone, both = scores[0], scores[1 : n + 1], scores[n + 1 :]
     before, after = plain - alone, alone[out] - both
     rises = np.stack([grouped(runs, row) for row in after - before], axis=1)  # (n_groups, n_nodes)
     rises[:, out], before[out], after[out] = 0.0, 0.0, 0.0
     gap = grouped(runs, runs.clean - runs.corrupted)
     weights = document_weights(len(gap), seed)
     low = np.quantile(weights @ rises / np.maximum(weights @ gap, 1e-9)[:, None], SIDE, axis=0)
-    shares = (values.mean(axis=1) / runs.gap for values in (before, after))
-    return Grown(*shares, low, runs.share(alone[out]))
+    return Grown(before.mean(axis=1) / runs.gap, after.mean(axis=1) / runs.gap, low, runs.share(alone[out]))
+
+
+def _risen(runs: NodeRuns, grown: Grown) -> list[dict[str, Any]]:
+    """The parts that rise most."""
+    each = {"before": grown.before, "after": grown.after, "rise": grown.rise, "low": grown.low}
+    ranked = np.argsort(-grown.rise, kind="stable")[:LISTED].tolist()
+    return [
+        {"part": str(runs.nodes[at])} | {name: round(float(values[at]), 5) for name, values in each.items()}
+        for at in ranked
+    ]
 
 
 def backups_of(runs: NodeRuns, grown: Grown, bar: float) -> list[str]:
@@ -130,9 +134,9 @@ def random_heads(runs: NodeRuns, head: int, n: int, seed: int) -> list[int]:
     return [others[at] for at in np.random.default_rng(seed).permutation(len(others))[:n].tolist()]
 
 
-def _without(runs: NodeRuns, *parts: int) -> Any:
+def _without(runs: NodeRuns, part: int) -> Mask:
     mask = runs.whole.copy()
-    mask[list(parts)] = False
+    mask[part] = False
     return mask
 
 
@@ -164,7 +168,7 @@ def _circuits(runs: NodeRuns, head: int, left: float, args: BackupHeadsArgs) -> 
     return names[0], names[1] if len(names) > 1 else []
 
 
-def _drawn(runs: NodeRuns, grown: Grown, task: str, head: str) -> Any:
+def _drawn(runs: NodeRuns, grown: Grown, task: str, head: str) -> Figure:
     """Rises by layer."""
     spec = runs.target.spec
     grid = grown.rise.reshape(spec.n_layers, spec.n_heads + 1)
