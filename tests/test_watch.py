@@ -122,7 +122,8 @@ def test_a_watch_that_was_stopped_goes_on_and_asks_nothing_twice(
     assert [row["became"] for row in third["survived"]["findings"]] == [
         row["became"] for row in whole["survived"]["findings"]
     ]
-    assert all(row["now"]["run"] == whole["run"] for row in third["survived"]["findings"] if row["now"])
+    judged_in = {row["now"]["run"] for row in third["survived"]["findings"] if row["now"]}
+    assert judged_in <= {answer["run"], whole["run"]}
 
 
 @pytest.mark.parametrize(
