@@ -5,6 +5,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from neuronaut.tools.errors import ToolRefused
@@ -41,10 +42,10 @@ class TextWriting:
         return torch.tensor(known)
 
     @cached_property
-    def _frequent(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def _frequent(self) -> NDArray[np.float64]:
         """(n_tokens,) how often each token stands in natural text, one more so that none is left out."""
         counts = np.bincount(self.text.ids[self.text.scored], minlength=int(self.tokens.max()) + 1) + 1.0
-        found: np.ndarray[tuple[int], np.dtype[np.float64]] = counts[self.tokens.numpy()]
+        found: NDArray[np.float64] = counts[self.tokens.numpy()]
         return found / found.sum()
 
     def draw(self, n: int, rng: np.random.Generator) -> Tensor:
