@@ -58,7 +58,7 @@ class TextWriting:
         """At most n pieces of natural text, (≤ n, pos); none where no text is as long."""
         room = self.text.lengths - self.start - self.length + 1
         windows = np.flatnonzero(room > 0)
-        if not len(windows):
+        if n == 0 or not len(windows):
             return self.begun(torch.zeros((0, self.length), dtype=torch.long))
         chosen = rng.choice(windows, size=n)
         at = self.start + (rng.random(n) * room[chosen]).astype(int)
