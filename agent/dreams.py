@@ -1,5 +1,7 @@
 """Dreams in a run: the search, and what proposers are shown of earlier ones, marked synthetic."""
 
+from typing import Any
+
 from neuronaut.agent.proposers.base import Synthetic
 from neuronaut.agent.questions import Question
 from neuronaut.agent.session import Session
@@ -9,7 +11,7 @@ from neuronaut.tools.units import Unit
 
 def dream(session: Session, question: Question) -> None:
     """Prompts that drive a unit or a difference of logits. What is claimed of the unit afterwards is tested on natural text."""
-    asked = {"answer": question.answer, "wrong_answer": question.wrong_answer}
+    asked: dict[str, Any] = {"answer": question.answer, "wrong_answer": question.wrong_answer}
     if question.unit is not None:
         asked = {"unit": question.unit.address}
     found = session.experiment("dream", asked | {"seed": session.config.seed}, own=True).payload

@@ -23,7 +23,6 @@ from neuronaut.evals.fixtures import write_folder
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import File
-from neuronaut.tools.dreams.aims import Aim
 from neuronaut.tools.dreams.chosen import logit_aim, null_aims, unit_aim
 from neuronaut.tools.dreams.dream import DreamArgs, Searched, said
 from neuronaut.tools.dreams.front import area, front
@@ -39,6 +38,7 @@ made: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("tiny_models.
 
 SEEDS = 20
 LENGTH = 5
+EIGHT = (" cat", " sat", " mat", " dog", " ran", " the", " fell", " old")
 WORDS = tuple(f"w{number}" for number in range(48))
 PLAN = Plan(steps=40, population=4, children=8, keep=8, beginnings=2, forwards=500)
 
@@ -107,48 +107,34 @@ def test_a_word_just_after_another_is_found_more_often_than_by_random_search(rul
     assert hits["random"] <= 9, hits
 
 
-def _brute(aim: Aim, writing: TextWriting, words: list[int]) -> tuple[Any, Any]:
-    rows = torch.tensor(list(itertools.product(words, repeat=writing.length)))
-    measured = aim.measure(writing.begun(rows))
-    return measured.values.numpy(), measured.costs.numpy()
-
-
 class Few(TextWriting):
-    """Writes with a few tokens only, which stand for a tiny vocabulary."""
+    """Writes with eight words, a vocabulary so small that all prompts can be tried."""
 
     @property
     def tokens(self) -> Tensor:  # type: ignore[override]
-        return torch.arange(1, 9)
+        words = [token for token, piece in enumerate(self.target.vocabulary.pieces) if piece in EIGHT]
+        return torch.tensor(words)
 
     def draw(self, n: int, rng: np.random.Generator) -> Tensor:
         return self.begun(torch.from_numpy(rng.choice(self.tokens.numpy(), size=(n, self.length))))
 
 
-def _random_model(folder: Path, seed: int) -> TargetModel:
-    noise = torch.Generator().manual_seed(seed)
-    token = Tokens(tuple("abcdefgh"))
-    compiled = compile_program(Program("plain", "fixture", "itself", token, Pull("before", previous, token)), seed)
-    noisy = {
-        name: value + 0.3 * torch.randn(value.shape, generator=noise) * (value.dim() > 1)
-        for name, value in compiled.tensors.items()
-    }
-    return load_target(write_folder(folder, compiled.config, noisy, compiled.pieces))
-
-
 def test_the_front_is_that_of_all_prompts_of_a_tiny_vocabulary(tmp_path: Path) -> None:
-    shares = []
-    for seed in range(5):
-        target = _random_model(tmp_path / str(seed), seed)
-        aim, writing = unit_aim(target, Unit("neuron", 0, seed)), Few(target, target.tokenize(["a b c"]), 3)
-        values, costs = _brute(aim, writing, list(range(1, 9)))
+    target, shares = load_target(made["make_model"]("gpt2", tmp_path / "gpt2")), []
+    for seed in range(SEEDS):
+        aim, writing = unit_aim(target, Unit("neuron", 1, seed)), Few(target, target.tokenize(["the cat"]), 3)
+        everything = torch.tensor(list(itertools.product(writing.tokens.tolist(), repeat=3)))
+        assert len(everything) == 512
+        values, costs = (column.numpy() for column in aim.measure(writing.begun(everything))[:2])
         worst = (float(np.median(values)), float(costs.max()))
-        prompts = dreamt(aim, writing, replace(PLAN, forwards=600), 1.0, np.random.default_rng(seed)).prompts
-        assert len(prompts.ids) < len(values), "the search must not have tried all of them"
-        assert prompts.values.max() <= values.max() + 1e-5
+        found = dreamt(aim, writing, replace(PLAN, forwards=400), float(np.ptp(values)), np.random.default_rng(seed))
+        prompts = found.prompts
+        assert len(prompts.ids) < 300, "the search must not have tried all of them"
         shares.append(area(prompts.values, prompts.costs, worst) / area(values, costs, worst))
     print(shares)
+    assert max(shares) <= 1 + 1e-6, "no front is better than that of all prompts"
+    assert np.median(shares) > 0.97, shares
     assert min(shares) > 0.8, shares
-    assert np.median(shares) > 0.95, shares
 
 
 def test_the_front_holds_what_no_other_point_beats() -> None:
@@ -181,7 +167,7 @@ def test_the_gradient_of_a_site_is_that_of_a_small_step(family: str, tmp_path: P
     before = target.forwards
     value, slope = target.gradients(ids, [entry], lambda grid: grid[:, -1] @ weights, at=at)[entry]
     assert target.forwards - before == pytest.approx(3 * 2 / target.spec.n_layers)
-    step = 1e-2 * slope / slope.norm()
+    step = 2e-3 * slope / slope.norm()
 
     def score(residual: Tensor) -> float:
         return float(target.run(ids, read=[at], start=(0, residual), stop=2).read[at][0, -1] @ weights)

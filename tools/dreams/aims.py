@@ -85,7 +85,7 @@ class Aim:
     def measure(self, ids: Tensor) -> Measured:
         """Value, cost and hint of prompts of equal length, (n, pos). Fails where they are not finite."""
         size = max(1, tokens_at_once(self.target) // ids.shape[1])
-        parts = [self._measured(part) for part in torch.split(ids, size)]
+        parts = [self._measured(ids[at : at + size]) for at in range(0, len(ids), size)]
         found = Measured(*(torch.cat(column).double() for column in zip(*parts, strict=True)))
         if not all(bool(torch.isfinite(column).all()) for column in found):
             raise ToolFailed(f"{self.name} is not finite on some prompts: nothing can be searched for")

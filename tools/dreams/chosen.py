@@ -33,13 +33,15 @@ def drive_of(target: TargetModel, unit: Unit) -> Drive | None:
         return None
     dictionary = dictionary_named(target.dictionaries, unit.name)
     place, vector = dictionary.layout.reads, unit.sign * dictionary.weights["W_enc"][:, unit.index].float()
-    if place.name == "resid_mid" or place.name == "mlp_in":
-        return _before_mlp(target, place.layer, vector, normed=place.name == "mlp_in")
-    if place.name == "heads" and place.head is not None:
+    if place.head is not None:
         whole = torch.zeros(target.spec.n_heads, target.spec.d_head)
         whole[place.head] = vector
         vector = whole.flatten()
-    return Drive(Site(place.name, place.layer), vector)
+    match place.name:
+        case "resid_mid" | "mlp_in":
+            return _before_mlp(target, place.layer, vector, normed=place.name == "mlp_in")
+        case name:
+            return Drive(Site(name, place.layer), vector)
 
 
 def _before_mlp(target: TargetModel, layer: int, vector: Tensor, *, normed: bool) -> Drive:

@@ -85,9 +85,10 @@ def strongest(aim: Aim, writing: TextWriting, grid: Floats, tokens: Tokens) -> t
         end = int(at[window]) + 1
         rows.append(tokens.ids[window, end - writing.length : end].tolist())
         whole.append(float(best[window]))
-    if not rows:
-        return Prompts(torch.zeros((0, writing.start + writing.length), dtype=torch.long), *[np.zeros(0)] * 3), []
-    ids = writing.begun(torch.tensor(rows))
+    ids = writing.begun(torch.tensor(rows, dtype=torch.long).reshape(len(rows), writing.length))
     kept = writing.scored(ids)
-    measured = (column.numpy() for column in aim.measure(ids[kept])) if bool(kept.any()) else [np.zeros(0)] * 3
-    return Prompts(ids[kept], *measured), [value for value, keep in zip(whole, kept.tolist(), strict=True) if keep]
+    told = [value for value, keep in zip(whole, kept.tolist(), strict=True) if keep]
+    if not told:
+        return Prompts(ids[kept], np.zeros(0), np.zeros(0), np.zeros(0)), []
+    measured = aim.measure(ids[kept])
+    return Prompts(ids[kept], measured.values.numpy(), measured.costs.numpy(), measured.hints.numpy()), told

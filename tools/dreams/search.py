@@ -132,8 +132,12 @@ class Found:
 
 def joined(parts: list[Prompts]) -> Prompts:
     """The prompts of all parts."""
-    ids, *columns = zip(*parts, strict=True)
-    return Prompts(torch.cat(ids), *(np.concatenate(column) for column in columns))
+    return Prompts(
+        torch.cat([part.ids for part in parts]),
+        np.concatenate([part.values for part in parts]),
+        np.concatenate([part.costs for part in parts]),
+        np.concatenate([part.hints for part in parts]),
+    )
 
 
 def selected(prompts: Prompts, rows: NDArray[np.intp]) -> Prompts:
@@ -162,7 +166,8 @@ def dreamt(
     """What a search finds. scale: activation that counts as large. guided: by gradients; else any token may be swapped in."""
     found, prices = Found(aim, writing), plan.prices(scale)
     n_first = max(plan.population, int(FIRST * plan.forwards / plan.beginnings))
-    members, idle, spread, at = None, 0, (0.0, 1.0), -1
+    members: Prompts | None = None
+    idle, spread, at = 0, (0.0, 1.0), -1
     for step in range(plan.steps):
         if found.forwards >= plan.forwards or idle >= IDLE:
             break

@@ -5,6 +5,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from neuronaut.tools.errors import ToolRefused
@@ -41,10 +42,10 @@ class TextWriting:
         return torch.tensor(known)
 
     @cached_property
-    def _frequent(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def _frequent(self) -> NDArray[np.float64]:
         """(n_tokens,) how often each token stands in natural text, one more so that none is left out."""
         counts = np.bincount(self.text.ids[self.text.scored], minlength=int(self.tokens.max()) + 1) + 1.0
-        found: np.ndarray[tuple[int], np.dtype[np.float64]] = counts[self.tokens.numpy()]
+        found: NDArray[np.float64] = counts[self.tokens.numpy()]
         return found / found.sum()
 
     def draw(self, n: int, rng: np.random.Generator) -> Tensor:
@@ -57,7 +58,7 @@ class TextWriting:
         """At most n pieces of natural text, (≤ n, pos); none where no text is as long."""
         room = self.text.lengths - self.start - self.length + 1
         windows = np.flatnonzero(room > 0)
-        if not len(windows):
+        if n == 0 or not len(windows):
             return self.begun(torch.zeros((0, self.length), dtype=torch.long))
         chosen = rng.choice(windows, size=n)
         at = self.start + (rng.random(n) * room[chosen]).astype(int)

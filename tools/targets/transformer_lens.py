@@ -334,7 +334,7 @@ class TransformerLensTarget(WeightVectors):
                 here = [edit for edit in edits if edit.site == site]
                 visit = differentiated(site, here, found, leaf=site == entry)
                 stack.callback(self._hook(site, visit).remove)
-            output = None
+            output: Any = None
             with contextlib.suppress(Stopped):
                 output = self._model(ids.to(self._there.device), use_cache=False).logits
             reached = output if at is None else found[at]
