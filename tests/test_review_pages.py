@@ -472,6 +472,28 @@ def test_a_trail_can_be_sent_as_one_file(book: Any, tmp_path: Path, neuronaut: N
     assert neuronaut("review", "--run", book.run, "--notebook", book.path).code == 2
 
 
+def test_a_batch_can_be_sent_as_one_file(book: Any, tmp_path: Path, neuronaut: Neuronaut) -> None:
+    file = tmp_path / "batch.html"
+    assert neuronaut("review", "--export", file, "--run", book.batch, "--notebook", book.path).code == 0
+    html = file.read_text()
+    for part in (
+        "fires on 3.1",
+        "the budget of the unit was spent",
+        "0 of 1 planted null units",
+        "This file holds one page",
+    ):
+        assert part in text_of(html), part
+    assert "neuronaut rerun" not in html
+    for link in re.findall(r'(?:href|src)="([^"]*)"', html):
+        assert link.startswith(("#", "data:")), link
+    assert all(f'id="{link[1:]}"' in html for link in re.findall(r'href="(#[^"]*)"', html))
+
+
+def test_the_trail_of_a_batch_offers_no_repeat_that_cannot_be_made(pages: TestClient, book: Any) -> None:
+    assert f"neuronaut rerun {book.batch}" not in pages.get(f"/t/{book.batch}").text
+    assert f"neuronaut rerun {book.run}" in pages.get(f"/t/{book.run}").text
+
+
 @pytest.mark.parametrize(
     "secret",
     [

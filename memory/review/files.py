@@ -31,11 +31,12 @@ def write_site(place: Place, folder: Path) -> int:
 
 
 def write_trail(place: Place, run: str, file: Path) -> None:
-    """Writes the trail of one run as a file that needs no other. Refuses a text that holds a key."""
+    """Writes the trail of one run, or the page of one batch, as a file that needs no other. Refuses a text that holds a key."""
     if file.exists():
         raise UserError(f"{str(file)!r} is there already, and nothing is overwritten: name another file")
     with Notebook(place, read_only=True) as notebook, notebook.snapshot():
-        html = Site(notebook).trail(OneFile(notebook, run), run)
+        site, alone = Site(notebook), OneFile(notebook, run)
+        html = site.batch(alone, run) if notebook.wanted(run) else site.trail(alone, run)
     _write(file.parent, [(file.name, html.encode("utf-8", "replace"))])
 
 
