@@ -1,7 +1,9 @@
 """The same pages as files of a folder, or the trail of one run as a single file: readable without this program."""
 
 import base64
-from collections.abc import Iterable, Iterator
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -88,14 +90,34 @@ def _write(folder: Path, files: Iterable[Written]) -> int:
                 f"nothing was written: {name} would hold {found}; take it out of what leaves this machine "
                 "(export another run, or ask again without it)"
             )
-        checked.append((folder / name, content))
+        checked.append((name, content))
     try:
-        for file, content in checked:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
+        _put(folder, checked)
     except OSError as error:
-        raise UserError(f"the pages cannot be written to {str(folder)!r}: {error.strerror}") from error
+        raise UserError(
+            f"the pages cannot be written to {str(folder)!r} ({error.strerror}): nothing was kept there"
+        ) from error
     return len(checked)
+
+
+def _put(folder: Path, files: Sequence[Written]) -> None:
+    """All the files, or none: they are written beside their place, and moved there at the end."""
+    there = folder.is_dir()
+    beside = folder if there else folder.parent
+    beside.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(dir=beside, prefix=f".{folder.name}.", suffix=".part"))
+    try:
+        for name, content in files:
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_bytes(content)
+        place.chmod(0o755)
+        if not there:
+            place.rename(folder)
+            return
+        for one in place.iterdir():
+            one.rename(folder / one.name)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 class OneFile(Files):
