@@ -474,6 +474,36 @@ def test_a_trail_can_be_sent_as_one_file(book: Any, tmp_path: Path, neuronaut: N
     assert neuronaut("review", "--run", book.run, "--notebook", book.path).code == 2
 
 
+def test_the_front_page_shows_what_was_measured_and_links_to_what_was_only_proposed(
+    tmp_path: Path, neuronaut: Neuronaut
+) -> None:
+    book = made["Book"](tmp_path / "n.db")
+    run = book.run()
+    judged = [book.claim(run, f"1.{at}", f"fires on judged {at}") for at in range(60)]
+    later = [
+        book.claim(run, f"2.{at}", f"fires on proposed {at}", status=None, predicate=f"token(' {at}')")
+        for at in range(70)
+    ]
+    with TestClient(create_app(File(book.path))) as client:
+        first = client.get("/").text
+        assert re.findall(r"#(\w{26})", first) == judged[:9:-1]
+        (older,) = re.findall(r'rel="next" href="([^"]*)"', first)
+        assert re.findall(r"#(\w{26})", client.get(unescape(older)).text) == judged[9::-1]
+        assert "70 claims that were proposed and not tested" in text_of(first)
+        (link,) = re.findall(r'Left out: <a href="([^"]*)"', first)
+        assert re.findall(r"#(\w{26})", client.get(unescape(link)).text) == later[:19:-1]
+        assert "Left out" not in client.get("/?q=fires").text
+    assert neuronaut("review", "--export", tmp_path / "site", "--notebook", book.path).code == 0
+    assert re.findall(r"#(\w{26})", (tmp_path / "site" / "index.html").read_text()) == judged[::-1] + later[::-1]
+
+
+def test_a_notebook_of_proposals_alone_shows_them(tmp_path: Path) -> None:
+    book = made["Book"](tmp_path / "n.db")
+    book.claim(book.run(), "1.1", "fires on something", status=None)
+    with TestClient(create_app(File(book.path))) as client:
+        assert "fires on something" in client.get("/").text
+
+
 def test_the_claim_that_holds_a_key_is_named(tmp_path: Path, neuronaut: Neuronaut) -> None:
     book = made["filled"](tmp_path / "n.db")
     with Notebook(File(book.path)) as notebook:
