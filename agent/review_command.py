@@ -22,7 +22,10 @@ def review(
         Path | None, typer.Option("--export", help="Write the pages as files into this folder, and serve nothing.")
     ] = None,
     run: Annotated[
-        str | None, typer.Option("--run", help="Of --export FILE.html: the trail of this run as one file.")
+        str | None,
+        typer.Option(
+            "--run", help="Of --export FILE.html: the trail of this run, or the page of this batch, as one file."
+        ),
     ] = None,
 ) -> None:
     """Show the notebook as pages in a browser, on this machine alone; for reading only, unless you allow more.

@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 
+from neuronaut.memory import schema
 from neuronaut.memory.database import Kind
 from neuronaut.memory.place import DAMAGED, URL_FORM, Server
 from neuronaut.tools.errors import UserError
@@ -135,7 +136,11 @@ class PostgreSQL:
 
     def stored(self, db: sa.Connection, table: sa.Table) -> Iterator[Mapping[str, Any]]:
         """The rows, a part at a time."""
-        statement = sa.select(table).execution_options(stream_results=True, yield_per=1000)
+        columns = [
+            sa.type_coerce(column, sa.Float()).label(column.name) if column.type is schema.Float else column
+            for column in table.columns
+        ]
+        statement = sa.select(*columns).execution_options(stream_results=True, yield_per=1000)
         with db.execute(statement) as rows:
             yield from (dict(row) for row in rows.mappings())
 

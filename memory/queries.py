@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from neuronaut.memory import schema
 from neuronaut.memory.ledger import canonical
 from neuronaut.memory.store import Store
-from neuronaut.tools.errors import UserError
+from neuronaut.tools.errors import Altered, UserError
 from neuronaut.tools.targets.base import Fingerprint
 from neuronaut.tools.units import Unit
 
@@ -40,7 +40,7 @@ def parsed(text: str | bytes, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, TypeError, RecursionError):
-        raise UserError(f"{where} holds no JSON: it was altered; `neuronaut verify` says what else was") from None
+        raise Altered(f"{where} holds no JSON") from None
 
 
 def last(rows: list[Row], where: str) -> Row:

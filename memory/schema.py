@@ -3,26 +3,71 @@
 In both databases texts are ordered by their bytes and numbers have 64 bits.
 """
 
+import math
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
-    Float,
+    Dialect,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
     LargeBinary,
     MetaData,
     Table,
+    TypeDecorator,
     UniqueConstraint,
     func,
 )
+from sqlalchemy import Float as Real
 from sqlalchemy import Integer as Int
 from sqlalchemy import String as Chars
 from sqlalchemy import Text as Words
 
+from neuronaut.tools.errors import Altered
+
 metadata = MetaData()
-Integer = Int().with_variant(BigInteger(), "postgresql")
+
+
+class _Float(TypeDecorator[float]):
+    """A finite number. SQLite keeps whatever was written into a column behind neuronaut's back, so each is looked at when
+    it is read; `Store.stored` reads it as it lies there."""
+
+    impl = Real
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> float | None:
+        """The number. Refuses what is none."""
+        if value is None or (type(value) is float and math.isfinite(value)):
+            return value
+        raise _no_number(value)
+
+
+class _Integer(TypeDecorator[int]):
+    """A whole number of 64 bits, looked at when it is read."""
+
+    impl = Int
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        """The type of the column in a database."""
+        return dialect.type_descriptor(BigInteger() if dialect.name == "postgresql" else Int())
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
+        """The number. Refuses what is none."""
+        if value is None or type(value) is int:
+            return value
+        raise _no_number(value)
+
+
+def _no_number(value: Any) -> Altered:
+    shown = repr(value if isinstance(value, (int, float)) else str(value)[:40])
+    return Altered(f"the notebook holds {shown} where a number was recorded")
+
+
+Float, Integer = _Float(), _Integer()
 Text = Words().with_variant(Words(collation="C"), "postgresql")
 
 VERDICTS = ("supported", "partial", "refuted", "unresolved")

@@ -221,9 +221,9 @@ def _typed(column: sa.Column[Any], value: Any) -> Any:
     """The value as the file will give it back, so that its hash is the same then."""
     if value is None:
         return None
-    if isinstance(column.type, sa.Float):
+    if column.type is schema.Float:
         return float(value)
-    if isinstance(column.type, sa.Integer):
+    if column.type is schema.Integer:
         if not -(2**63) <= int(value) < 2**63:
             raise UserError(f"{value} is too large a number to be recorded ({column.table.name}, {column.name})")
         return int(value)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from neuronaut.memory.secrets import find_secrets
 from neuronaut.tools.errors import UserError
 
 Row = Mapping[str, Any]
@@ -28,6 +29,7 @@ _SUFFIXES: tuple[tuple[str, Format], ...] = (
 # What a spreadsheet may take for a formula, also behind spaces and in full width (OWASP, CSV injection), and the guard itself.
 _FORMULA = re.compile(r"\s*[=+\-@＝＋－＠'\t\r\n]")
 GUARD = "'"
+NAMES = ("address", "hypothesis", "run")  # columns that say which row it is
 
 
 def format_of(path: Path) -> Format:
@@ -42,6 +44,7 @@ def write_table(path: Path, columns: Mapping[str, str], rows: Iterable[Row]) -> 
     """Writes the rows to a file in the format of its name; how many. columns: name to text, int or float.
 
     The file appears when it is whole, in place of an earlier one. Half surrogates, which no file can hold, become U+FFFD.
+    Refuses a row in which a key or password stands: it would leave this machine with the file.
     """
     schema = pa.schema([(name, TYPES[kind]) for name, kind in columns.items()])
     write = {"parquet": _parquet, "jsonl": _jsonl, "csv": _csv}[format_of(path)]
@@ -59,8 +62,24 @@ class _Counted:
 
     def some(self) -> Iterator[list[dict[str, Any]]]:
         while chunk := list(islice(self._rows, TOGETHER)):
+            _refuse_keys(chunk, self.n)
             self.n += len(chunk)
             yield chunk
+
+
+def _refuse_keys(rows: list[dict[str, Any]], before: int) -> None:
+    """Refuses rows that hold a key. All their different texts are looked through at once, and row by row only where one does."""
+    texts = {value for row in rows for value in row.values() if isinstance(value, str)}
+    if not find_secrets("\n".join(texts)):
+        return
+    for at, row in enumerate(rows, start=before + 1):
+        for name, value in row.items():
+            if isinstance(value, str) and (found := find_secrets(value)):
+                named = ", ".join(f"{key} {row[key]}" for key in NAMES if row.get(key) and key != name)
+                raise UserError(
+                    f"nothing was written: row {at}{f' ({named})' if named else ''} would hold {found[0].what} in {name}, "
+                    "and a notebook keeps what it was given: change that key where it is valid, and export other runs"
+                )
 
 
 def storable(text: str) -> str:

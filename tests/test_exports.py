@@ -211,6 +211,28 @@ def test_no_key_of_a_run_is_exported(
     assert not [one for one in texts if "sk-canary" in one]
 
 
+@pytest.mark.parametrize("name", ["k.csv", "k.jsonl", "k.jsonl.gz", "k.parquet"])
+@pytest.mark.parametrize("kind", ["labels", "claims"])
+def test_a_key_in_a_text_is_not_exported_and_its_row_is_named(
+    kind: str, name: str, tmp_path: Path, neuronaut: Command
+) -> None:
+    key = "sk-ant-api03-" + "AbCd0123456789EfGh"
+    made = Book(tmp_path / "n.db")
+    run = made.run()
+    made.claim(run, "1.1", "fires on a")
+    claim = made.claim(run, "1.2", "fires on b", words=f"somebody wrote {key} here")
+    said = neuronaut("export", kind, "--out", tmp_path / name, "--notebook", made.path)
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert f"row 2 (address 1.2, hypothesis {claim}, run {run}) would hold an Anthropic key in author_words" in said.err
+    assert key not in said.err
+    assert not [file for file in tmp_path.iterdir() if name in file.name]
+
+
+def test_what_two_rows_say_together_is_no_key(tmp_path: Path) -> None:
+    rows = [{"a": "it ends with bearer"}, {"a": "abcdefghij0123456789klm"}]
+    assert write_table(tmp_path / "t.csv", {"a": "text"}, rows) == 2
+
+
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     file = tmp_path / "t.parquet"
     write_table(file, {"a": "text"}, [{"a": "first"}])

@@ -124,6 +124,31 @@ def test_the_format_can_be_named(neuronaut: Command, book: Any, tmp_path: Path) 
     assert ".md or .ipynb" in refused.err
 
 
+def test_a_report_of_a_batch_holds_its_verdicts_null_units_cost_and_labels(neuronaut: Command, tmp_path: Path) -> None:
+    book = runpy.run_path(str(Path(__file__).with_name("review_notebook.py")))["filled"](tmp_path / "n.db")
+    said = neuronaut("export", "report", book.batch, "--out", tmp_path / "b.md", "--notebook", book.path, "--json")
+    assert (said.code, json.loads(said.out)["units"]) == (0, 4)
+    report = (tmp_path / "b.md").read_text(encoding="utf-8")
+    text = _text(_rendered(report))
+    for part in (
+        "3 of 4 units ended", "1 SUPPORTED, 1 FAILED", "null units 0 of 1 SUPPORTED", "fires on 3.1", "the budget of the unit was spent",
+        f"to do 1: neuronaut label resume {book.batch}", "38 forward passes, $0.75", f"neuronaut show {book.batch}",
+    ):  # fmt: skip
+        assert part in text, part
+    labels = next(one for one in report.split("\n## ") if one.startswith("Labels"))
+    assert [line.split(" | ")[:2] for line in labels.splitlines()[4:]] == [["| 3.1", "SUPPORTED"], ["| 3.2", "FAILED"]]
+    assert "neuronaut rerun" not in report
+    assert neuronaut("export", "report", book.batch, "--out", tmp_path / "b.ipynb", "--notebook", book.path).code == 0
+    nbformat.validate(nbformat.read(tmp_path / "b.ipynb", as_version=4))
+
+
+def test_a_report_of_a_batch_with_a_key_in_it_is_not_written(neuronaut: Command, tmp_path: Path) -> None:
+    book = runpy.run_path(str(Path(__file__).with_name("review_notebook.py")))["filled"](tmp_path / "n.db", KEY)
+    said = neuronaut("export", "report", book.batch, "--out", tmp_path / "b.md", "--notebook", book.path)
+    assert (said.code, (tmp_path / "b.md").exists()) == (2, False)
+    assert "a key of the form sk-…" in said.err
+
+
 @pytest.mark.parametrize("place", ["claim", "words", "question", "error", "figure", "outcome"])
 def test_a_report_with_a_key_in_it_is_not_written(neuronaut: Command, tmp_path: Path, place: str) -> None:
     made = Book(tmp_path / "n.db")

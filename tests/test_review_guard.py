@@ -292,6 +292,23 @@ def test_a_body_that_breaks_off_never_reaches_the_pages() -> None:
     assert sent[0]["status"] == 400
 
 
+def test_a_body_that_never_ends_is_refused_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neuronaut.memory.review.guard.BODY_SECONDS", 0.05)
+    pages, sent = Pages(), []
+
+    async def slow() -> dict[str, Any]:
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b"a", "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"host", HOST.encode()), (b"cookie", GOOD.encode()), (b"origin", OWN.encode())]
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}
+    asyncio.run(Guard(pages, hosts=hosts_of(8123), token=TOKEN, cookie=COOKIE)(scope, slow, send))
+    assert (pages.bodies, sent[0]["status"]) == ([], 408)
+
+
 def test_static_files_may_be_kept_but_are_asked_for_again() -> None:
     answer = request(target="/static/review.css", headers=[("host", HOST), ("cookie", GOOD)])
     assert answer.headers["cache-control"] == "private, no-cache"

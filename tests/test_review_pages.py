@@ -1,5 +1,6 @@
 """The pages of a notebook: what they say, what they refuse, and that nothing in a notebook can speak through them."""
 
+import errno
 import json
 import re
 import runpy
@@ -20,6 +21,7 @@ from neuronaut.memory.review.leaks import leak
 from neuronaut.memory.review.runner import Job
 from neuronaut.memory.review.strips import shade
 from neuronaut.memory.verify import verify
+from neuronaut.tools.units import Unit
 
 made = runpy.run_path(str(Path(__file__).with_name("review_notebook.py")))
 HOSTILE: str = made["HOSTILE"]
@@ -470,6 +472,99 @@ def test_a_trail_can_be_sent_as_one_file(book: Any, tmp_path: Path, neuronaut: N
         assert link.startswith("data:") or link[1:] in ids, link
     assert neuronaut("review", "--export", tmp_path / "x.html", "--notebook", book.path).code == 2
     assert neuronaut("review", "--run", book.run, "--notebook", book.path).code == 2
+
+
+def test_the_front_page_shows_what_was_measured_and_links_to_what_was_only_proposed(
+    tmp_path: Path, neuronaut: Neuronaut
+) -> None:
+    book = made["Book"](tmp_path / "n.db")
+    run = book.run()
+    judged = [book.claim(run, f"1.{at}", f"fires on judged {at}") for at in range(60)]
+    later = [
+        book.claim(run, f"2.{at}", f"fires on proposed {at}", status=None, predicate=f"token(' {at}')")
+        for at in range(70)
+    ]
+    with TestClient(create_app(File(book.path))) as client:
+        first = client.get("/").text
+        assert re.findall(r"#(\w{26})", first) == judged[:9:-1]
+        (older,) = re.findall(r'rel="next" href="([^"]*)"', first)
+        assert re.findall(r"#(\w{26})", client.get(unescape(older)).text) == judged[9::-1]
+        assert "70 claims that were proposed and not tested" in text_of(first)
+        (link,) = re.findall(r'Left out: <a href="([^"]*)"', first)
+        assert re.findall(r"#(\w{26})", client.get(unescape(link)).text) == later[:19:-1]
+        assert "Left out" not in client.get("/?q=fires").text
+    assert neuronaut("review", "--export", tmp_path / "site", "--notebook", book.path).code == 0
+    assert re.findall(r"#(\w{26})", (tmp_path / "site" / "index.html").read_text()) == judged[::-1] + later[::-1]
+
+
+def test_a_notebook_of_proposals_alone_shows_them(tmp_path: Path) -> None:
+    book = made["Book"](tmp_path / "n.db")
+    book.claim(book.run(), "1.1", "fires on something", status=None)
+    with TestClient(create_app(File(book.path))) as client:
+        assert "fires on something" in client.get("/").text
+
+
+def test_the_claim_that_holds_a_key_is_named(tmp_path: Path, neuronaut: Neuronaut) -> None:
+    book = made["filled"](tmp_path / "n.db")
+    with Notebook(File(book.path)) as notebook:
+        row = {
+            "side": "reads",
+            "claim": "fires on sk-ant-api03-0123456789abcdef",
+            "predicate": '{"kind":"any"}',
+            "complexity": 1,
+        }
+        claim = notebook.add_hypothesis(book.run, Unit.parse("8.481"), {**row, "author": "a paper"})
+    said = neuronaut("review", "--export", tmp_path / "site", "--notebook", book.path)
+    assert said.code == 2
+    assert f"index.html would hold an Anthropic key at {claim}, which `neuronaut show` shows" in said.err
+    assert sorted(file.name for file in tmp_path.iterdir() if "n.db" not in file.name) == []
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_full_disk_leaves_no_part_of_the_pages(
+    there: bool, book: Any, tmp_path: Path, neuronaut: Neuronaut, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, left = Path.write_bytes, [3]
+
+    def full(file: Path, content: bytes) -> int:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, content)
+
+    if there:
+        (tmp_path / "site").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        said = neuronaut("review", "--export", tmp_path / "site", "--notebook", book.path)
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "No space left on device): nothing was kept there" in said.err
+    assert [file.name for file in tmp_path.rglob("*")] == ["site"] * there
+    assert neuronaut("review", "--export", tmp_path / "site", "--notebook", book.path).code == 0
+    assert (tmp_path / "site" / "index.html").is_file()
+    assert [file.name for file in tmp_path.iterdir()] == ["site"]
+
+
+def test_a_batch_can_be_sent_as_one_file(book: Any, tmp_path: Path, neuronaut: Neuronaut) -> None:
+    file = tmp_path / "batch.html"
+    assert neuronaut("review", "--export", file, "--run", book.batch, "--notebook", book.path).code == 0
+    html = file.read_text()
+    for part in (
+        "fires on 3.1",
+        "the budget of the unit was spent",
+        "0 of 1 planted null units",
+        "This file holds one page",
+    ):
+        assert part in text_of(html), part
+    assert "neuronaut rerun" not in html
+    for link in re.findall(r'(?:href|src)="([^"]*)"', html):
+        assert link.startswith(("#", "data:")), link
+    assert all(f'id="{link[1:]}"' in html for link in re.findall(r'href="(#[^"]*)"', html))
+
+
+def test_the_trail_of_a_batch_offers_no_repeat_that_cannot_be_made(pages: TestClient, book: Any) -> None:
+    assert f"neuronaut rerun {book.batch}" not in pages.get(f"/t/{book.batch}").text
+    assert f"neuronaut rerun {book.run}" in pages.get(f"/t/{book.run}").text
 
 
 @pytest.mark.parametrize(

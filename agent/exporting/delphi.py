@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from neuronaut.memory.export import labelled_windows
+from neuronaut.memory.secrets import find_secrets
 from neuronaut.memory.store import Store
 from neuronaut.memory.tables import storable
 from neuronaut.tools.errors import UserError
@@ -52,6 +53,11 @@ def write_scores(out: Path, notebook: Store, run: str | None = None) -> Written:
         raise UserError(
             "the notebook has no detection or fuzz score that keeps its windows: run `neuronaut score UNIT --llm …` first"
         )
+    for (folder, latent), text in files.items():
+        if found := find_secrets(text):
+            raise UserError(
+                f"nothing was written: {folder}/{latent}.txt would hold {found[0].what}: name another --run"
+            )
     for (folder, latent), text in sorted(files.items()):
         written.latents[folder] += 1
         _put(out / folder / f"{latent}.txt", text)

@@ -33,6 +33,7 @@ from neuronaut.agent.exporting.forms import (
 )
 from neuronaut.memory.export import looked
 from neuronaut.memory.notebook import Notebook
+from neuronaut.memory.secrets import find_secrets
 from neuronaut.memory.tables import storable
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.targets.base import TargetModel
@@ -288,7 +289,13 @@ def _id(kind: str, about: str) -> str:
 
 
 def _line(row: Row) -> str:
-    return json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n"
+    text = json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n"
+    if found := find_secrets(text):
+        about = " ".join(str(row[name]) for name in ("layer", "index") if name in row)
+        raise UserError(
+            f"nothing was written: a row{about and f' of {about}'} would hold {found[0].what}: name another --run"
+        )
+    return text
 
 
 def _gzipped(file: Path, lines: Iterable[Row]) -> None:

@@ -1,34 +1,28 @@
-"""`neuronaut export report`: a run as a document to read or to send, in Markdown or as a Jupyter notebook."""
+"""`neuronaut export report`: a run or a batch as a document to read or to send, in Markdown or as a Jupyter notebook."""
 
-import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from neuronaut.agent.api.answers import Answer, Claim
+from neuronaut.agent.exporting.batch_report import batch_sections
+from neuronaut.agent.exporting.document import Section, as_markdown, as_notebook, how_to_check, refuse_secrets
 from neuronaut.agent.exporting.markdown import code, plain, table
 from neuronaut.agent.exporting.run import say
 from neuronaut.agent.known import known_line
+from neuronaut.agent.label.summary import summary_of
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import Place, default_place
-from neuronaut.memory.secrets import find_secrets
 from neuronaut.memory.tables import storable, whole_file
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.predicates.text import spelled
 
 FORMATS = {".md": "md", ".ipynb": "ipynb"}
+Parts = tuple[list[Section], dict[str, Any], dict[str, Any]]  # what is written, what of it may hold a key, what is said
 PRIMARY = {"f1", "delta", "share", "off_first", "sufficiency"}  # what is shown beside its null
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of a report in Markdown."""
-
-    title: str
-    text: str
 
 
 def report_to(run: str | None, out: Path, form: str | None, place: Place | None, *, as_json: bool) -> int:
@@ -39,44 +33,36 @@ def report_to(run: str | None, out: Path, form: str | None, place: Place | None,
     if chosen is None:
         raise UserError(f"--out {str(out)!r} names no format of a report: end it in .md or .ipynb, or give --format")
     with Notebook(place or default_place(), read_only=True) as notebook, notebook.snapshot():
-        row, answer = queries.find_run(notebook, run), Answer.read(notebook, run)
-    refuse_secrets(answer, row)
-    sections = list(sections_of(answer, row))
+        row = queries.find_run(notebook, run)
+        sections, held, about = _of_batch(notebook, row) if notebook.wanted(run) else _of_run(notebook, row)
+        about = {"run": run, "out": str(out), "format": chosen, **about, "ledger_head": notebook.head()}
+    refuse_secrets(run, held)
     text = as_markdown(sections) if chosen == "md" else as_notebook(sections, run)
     with whole_file(out) as file:
         file.write_text(storable(text), encoding="utf-8")
-    about = {
-        "run": run, "out": str(out), "format": chosen, "claims": len(answer.claims), "figures": len(answer.figures),
-        "ledger_head": answer.json["ledger_head"],
-    }  # fmt: skip
     say(about, as_json=as_json)
     return 0
 
 
-def refuse_secrets(answer: Answer, run: dict[str, Any]) -> None:
-    """Refuses, with the place where it stands, what looks like a key: it would leave this machine with the report."""
-    parts = {
+def _of_run(notebook: Notebook, row: dict[str, Any]) -> Parts:
+    answer = Answer.read(notebook, row["id"])
+    about = {"claims": len(answer.claims), "figures": len(answer.figures)}
+    return list(sections_of(answer, row)), _held(answer, row), about
+
+
+def _of_batch(notebook: Notebook, row: dict[str, Any]) -> Parts:
+    summary = summary_of(notebook, row["id"])
+    held = {"batch": asdict(summary), "run": row["target"] | row["corpus"]}
+    return list(batch_sections(summary, row, notebook.head())), held, {"units": summary.items}
+
+
+def _held(answer: Answer, run: dict[str, Any]) -> dict[str, Any]:
+    """All that a report may show."""
+    return {
         "answer": {name: value for name, value in answer.json.items() if name not in ("notebook", "next")},
         "experiments": list(answer.experiments), "evidence": list(answer.evidence), "run": run["target"] | run["corpus"],
         "figures": [{"name": one.name, "svg": one.svg} for one in answer.figures],
     }  # fmt: skip
-    for where, text in _texts(parts):
-        if found := find_secrets(text):
-            raise UserError(
-                f"the report of run {answer.run} is not written, for it would hold {found[0].what} ({where.strip()}, character "
-                f"{found[0].start + 1}): a notebook keeps what it was given, so change that key where it is valid"
-            )
-
-
-def _texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _texts(inner, f"{where} {name}")
-    elif isinstance(value, (list, tuple)):
-        for at, inner in enumerate(value):
-            yield from _texts(inner, f"{where} {at}")
-    elif isinstance(value, str):
-        yield where, value
 
 
 def sections_of(answer: Answer, run: dict[str, Any]) -> Iterator[Section]:
@@ -163,50 +149,5 @@ def _repeat(answer: Answer, run: dict[str, Any]) -> Iterator[str]:
         paid = "price unknown" if cost.usd is None else f"${cost.usd:.4f}"
         calls = f", {cost.llm_calls} language-model calls, {cost.tokens} tokens, {paid}" if cost.llm_calls else ""
         yield f"It cost {seconds}, {cost.forwards:.0f} forward passes{calls}."
-    yield "With the notebook that it stands in:"
-    head = answer.json["ledger_head"]
-    lines = (f"neuronaut verify --head {head}", f"neuronaut show {answer.run}", f"neuronaut rerun {answer.run}")
-    yield "```sh\n" + "\n".join(lines) + "\n```"
-    packages = json.loads(run["packages"])
-    facts = {
-        "run": answer.run, "ledger head": head, "seed": str(run["seed"]), "weights": run["target"]["weights_sha256"],
-        "tokenizer": run["target"]["tokenizer_sha256"], "text": run["corpus"]["sha256"],
-        "code": f"{run['code_version']} {run['code_commit'] or ''}".strip(),
-        "packages": ", ".join(f"{name} {version}" for name, version in packages.items()),
-    }  # fmt: skip
-    yield table(("what", "value"), [{"what": name, "value": value} for name, value in facts.items()], codes=("value",))
-
-
-def as_markdown(sections: list[Section]) -> str:
-    """One document."""
-    first, *rest = sections
-    parts = [f"# {first.title}\n\n{first.text}", *(f"## {one.title}\n\n{one.text}" for one in rest)]
-    return "\n\n".join(parts) + "\n"
-
-
-def as_notebook(sections: list[Section], run: str) -> str:
-    """A notebook of Markdown cells (nbformat 4.5), and at its end one that opens the run in Python; nothing is executed."""
-    first, *rest = sections
-    texts = [f"# {first.title}\n\n{first.text}", *(f"## {one.title}\n\n{one.text}" for one in rest)]
-    cells: list[dict[str, Any]] = [
-        {"cell_type": "markdown", "id": _cell_id(run, at), "metadata": {}, "source": text}
-        for at, text in enumerate(texts)
-    ]
-    opened = (
-        f"from neuronaut import Lab\n\nlab = Lab()  # the notebook of findings: Lab(notebook=...)\nlab.answer({run!r})"
-    )
-    cells.append({
-        "cell_type": "code", "id": _cell_id(run, len(texts)), "metadata": {}, "source": opened, "outputs": [],
-        "execution_count": None,
-    })  # fmt: skip
-    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-    return (
-        json.dumps(
-            {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}, ensure_ascii=False, indent=1
-        )
-        + "\n"
-    )
-
-
-def _cell_id(run: str, at: int) -> str:
-    return hashlib.sha256(f"{run} {at}".encode()).hexdigest()[:8]
+    commands = (f"neuronaut show {answer.run}", f"neuronaut rerun {answer.run}")
+    yield from how_to_check(run, answer.json["ledger_head"], *commands)

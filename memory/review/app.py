@@ -23,7 +23,7 @@ from neuronaut.memory.review.opinions import REVIEWED, VERBS
 from neuronaut.memory.review.rendering import PICTURE, SCRIPTS, STATIC, STYLE, TYPES
 from neuronaut.memory.review.runner import Runner
 from neuronaut.memory.review.site import Site
-from neuronaut.tools.errors import UserError
+from neuronaut.tools.errors import Altered, UserError
 
 ALONE = "sandbox; default-src 'none'; style-src 'unsafe-inline'"  # of a picture that is opened by itself
 LONGEST_NAME, LONGEST_REASON, LONGEST_WORDS = 100, 4000, 2000
@@ -32,6 +32,7 @@ BROKEN = (
     "This page cannot be made from what the notebook holds: it was altered, or neuronaut is at fault. `neuronaut verify` says which; "
     "what the server printed helps to mend it."
 )
+_TITLES = {404: "Nothing is here", 500: "This page cannot be made"}
 YEAR = 365 * 24 * 3600
 
 
@@ -58,7 +59,7 @@ def create_app(place: Place, *, allow_review: bool = False, runner: Runner | Non
         Route("/jobs", pages.jobs), Route("/jobs/{job}", pages.job), Route("/jobs/{job}/stop", pages.stop, methods=["POST"]),
         Route("/ask", pages.ask, methods=["POST"]), Route("/rerun", pages.rerun, methods=["POST"]),
     ]  # fmt: skip
-    refused = {HTTPException: pages.refuse, UserError: pages.refuse, Exception: pages.fail}
+    refused = {HTTPException: pages.refuse, Altered: pages.altered, UserError: pages.refuse, Exception: pages.fail}
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers=refused)
 
 
@@ -83,6 +84,8 @@ class _Pages:
         query = request.query_params
         try:
             return HTMLResponse(self.site.index(self.link, query.get("q", "")[:LONGEST_WORDS], query.get("after")))
+        except Altered:
+            raise
         except UserError as error:
             return self._refusal(400, str(error), query.get("q", ""))
 
@@ -202,12 +205,16 @@ class _Pages:
         sentence = error.detail if isinstance(error, HTTPException) else str(error)
         return self._refusal(status, sentence, request.url.path)
 
+    def altered(self, request: Request, error: Exception) -> Response:
+        """The page that says which record is not as it was written."""
+        return self._refusal(500, str(error), request.url.path)
+
     def fail(self, request: Request, error: Exception) -> Response:
         """The page in place of one that could not be made; what went wrong is raised on, for whoever watches the server."""
         return self._refusal(500, BROKEN, request.url.path)
 
     def _refusal(self, status: int, sentence: str, asked: str) -> Response:
-        title = "Nothing is here" if status == 404 else HTTPStatus(status).phrase
+        title = _TITLES.get(status) or HTTPStatus(status).phrase
         found = near(self.site.notebook, self.link, asked) if status == 404 else []
         html = self.site.html("refused.html", self.link, title=title, sentence=sentence, near=found)
         return HTMLResponse(html, status_code=status)

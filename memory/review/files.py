@@ -1,7 +1,9 @@
 """The same pages as files of a folder, or the trail of one run as a single file: readable without this program."""
 
 import base64
-from collections.abc import Iterable, Iterator
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -31,11 +33,12 @@ def write_site(place: Place, folder: Path) -> int:
 
 
 def write_trail(place: Place, run: str, file: Path) -> None:
-    """Writes the trail of one run as a file that needs no other. Refuses a text that holds a key."""
+    """Writes the trail of one run, or the page of one batch, as a file that needs no other. Refuses a text that holds a key."""
     if file.exists():
         raise UserError(f"{str(file)!r} is there already, and nothing is overwritten: name another file")
     with Notebook(place, read_only=True) as notebook, notebook.snapshot():
-        html = Site(notebook).trail(OneFile(notebook, run), run)
+        site, alone = Site(notebook), OneFile(notebook, run)
+        html = site.batch(alone, run) if notebook.wanted(run) else site.trail(alone, run)
     _write(file.parent, [(file.name, html.encode("utf-8", "replace"))])
 
 
@@ -87,14 +90,34 @@ def _write(folder: Path, files: Iterable[Written]) -> int:
                 f"nothing was written: {name} would hold {found}; take it out of what leaves this machine "
                 "(export another run, or ask again without it)"
             )
-        checked.append((folder / name, content))
+        checked.append((name, content))
     try:
-        for file, content in checked:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
+        _put(folder, checked)
     except OSError as error:
-        raise UserError(f"the pages cannot be written to {str(folder)!r}: {error.strerror}") from error
+        raise UserError(
+            f"the pages cannot be written to {str(folder)!r} ({error.strerror}): nothing was kept there"
+        ) from error
     return len(checked)
+
+
+def _put(folder: Path, files: Sequence[Written]) -> None:
+    """All the files, or none: they are written beside their place, and moved there at the end."""
+    there = folder.is_dir()
+    beside = folder if there else folder.parent
+    beside.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(dir=beside, prefix=f".{folder.name}.", suffix=".part"))
+    try:
+        for name, content in files:
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_bytes(content)
+        place.chmod(0o755)
+        if not there:
+            place.rename(folder)
+            return
+        for one in place.iterdir():
+            one.rename(folder / one.name)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 class OneFile(Files):

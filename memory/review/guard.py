@@ -4,6 +4,7 @@ An address that was printed carries a token. It is exchanged for a cookie that s
 request needs it, a Host that is this server's own, and, where it changes something, an Origin that is.
 """
 
+import asyncio
 import hmac
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -20,6 +21,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 MOST_HEADERS = 16 * 1024  # bytes of all headers together; what a browser sends is a tenth
 MOST_TARGET = 8 * 1024  # bytes of path and query
 MOST_BODY = 64 * 1024  # bytes of a form; a reason or a question is far shorter
+BODY_SECONDS = 30.0  # for a whole form
 TOKEN = "token"
 STATIC = "/static/"
 CSP = (
@@ -83,7 +85,7 @@ class Guard:
                 await self._exchange(scope, given, send)
                 return
             self._check_cookie(scope)
-            body = await _body(scope, receive) if scope["method"] == "POST" else None
+            body = await _in_time(_body(scope, receive)) if scope["method"] == "POST" else None
         except Refused as refused:
             await _refuse(scope, refused, send)
             return
@@ -162,6 +164,15 @@ def _one(scope: Scope, name: bytes) -> str | None:
     if len(values) > 1:
         raise Refused(403, f"The request has several headers {name.decode()}.")
     return values[0].decode("latin-1") if values else None
+
+
+async def _in_time(body: Awaitable[bytes]) -> bytes:
+    """Refuses a body that is sent too slowly."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await body
+    except TimeoutError:
+        raise Refused(408, "The request was not sent to its end.") from None
 
 
 async def _body(scope: Scope, receive: Receive) -> bytes:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from neuronaut.memory import queries, schema
 from neuronaut.memory.review.claims import Claim, claims_where
 from neuronaut.memory.review.models import Models
-from neuronaut.memory.search import facet_counts, search_page
+from neuronaut.memory.search import Page, facet_counts, search_page
 from neuronaut.memory.store import Store
 
 Row = Mapping[str, Any]
@@ -18,6 +18,7 @@ SHOWN = 50  # claims of a page
 MOST = 5_000  # claims, and runs, of an index that is a file
 NEWEST_RUNS, LOOKED_AT = 12, 200
 QUEUED = 10
+PROPOSED = "status:proposed"
 WAITING = ("supported", "partial", "refuted")
 EXAMPLES = ("status:supported", "status:refuted", "side:writes", "layer:8", "unit:8.481")
 
@@ -25,7 +26,7 @@ EXAMPLES = ("status:supported", "status:refuted", "side:writes", "layer:8", "uni
 @dataclass(frozen=True)
 class Index:
     """One page of what was found. next: the cursor of the page that follows, None on the last one; newest_only: facets are
-    counted over the newest claims only."""
+    counted over the newest claims only; untested: PROPOSED claims that are left out, since nothing was measured for them."""
 
     words: str
     rows: tuple[Row, ...]
@@ -35,15 +36,20 @@ class Index:
     runs: tuple[Row, ...]
     batches: tuple[Row, ...]
     claims: int
+    untested: int
 
 
 def index(notebook: Store, words: str, after: str | None, *, whole: bool = False) -> Index:
-    """The claims that hold all words and facets, the newest first; whole: many at once, for a page that has no next one.
+    """The claims that hold all words and facets, the newest first; for no words those of which more can be said than that they
+    were proposed, if there are any. whole: many at once, for a page that has no next one: the proposed ones behind the others.
     Refuses an unknown facet value."""
-    page, counted = (
-        search_page(notebook, words, after=after, limit=MOST if whole else SHOWN),
-        facet_counts(notebook, words),
-    )
+    counted = facet_counts(notebook, words)
+    page, untested = _page(notebook, words, after, dict(counted.counts["status"]), MOST if whole else SHOWN)
+    if whole and untested:
+        more = (
+            search_page(notebook, f"{words} {PROPOSED}", limit=MOST - len(page.rows)) if len(page.rows) < MOST else None
+        )
+        page, untested = (Page(page.rows + more.rows, more.next), 0) if more else (page, untested)
     models = Models.read(notebook)
     rows = page.rows
     of_run = _targets(notebook, [row["run"] for row in rows])
@@ -51,8 +57,16 @@ def index(notebook: Store, words: str, after: str | None, *, whole: bool = False
     first = after is None and not words.strip()
     return Index(
         words, shown, page.next, counted.counts, counted.newest_only, tuple(_runs(notebook, MOST if whole else NEWEST_RUNS)) if first else (),
-        tuple(_batches(notebook)) if first else (), len(rows),
+        tuple(_batches(notebook)) if first else (), len(rows), untested,
     )  # fmt: skip
+
+
+def _page(notebook: Store, words: str, after: str | None, statuses: Mapping[str, int], limit: int) -> tuple[Page, int]:
+    """A page of claims, and how many that nothing was measured for are left out of it."""
+    proposed = statuses.get("proposed", 0)
+    if words.strip() or not 0 < proposed < sum(statuses.values()):
+        return search_page(notebook, words, after=after, limit=limit), 0
+    return search_page(notebook, f"-{PROPOSED}", after=after, limit=limit), proposed
 
 
 def _targets(notebook: Store, runs: list[str]) -> dict[str, str]:

@@ -4,13 +4,14 @@ import re
 
 from neuronaut.memory.secrets import find_secrets
 
-_PLACE = re.compile(r'\bid="([^"]{1,90})"')
+# The record that a part of a page is about: its own id, or what it links to; other ids, of headings, say nothing to a reader.
+_RECORD = re.compile(r'\b(?:id|href)="[^"]{0,300}?([0-9A-HJKMNP-TV-Z]{26})(?:\.html)?"')
 
 
 def leak(page: str) -> str | None:
-    """What looks like a key in a page, and behind which id; None where nothing does. The key itself is not told."""
+    """What looks like a key in a page, and at which record; None where nothing does. The key itself is not told."""
     found = find_secrets(page)
     if not found:
         return None
-    behind = [match[1] for match in _PLACE.finditer(page[: found[0].start])]
-    return found[0].what + (f", at {behind[-1]}" if behind else "")
+    before = [match[1] for match in _RECORD.finditer(page[: found[0].start])]
+    return found[0].what + (f" at {before[-1]}, which `neuronaut show` shows" if before else "")

@@ -9,6 +9,7 @@ import uvicorn
 
 from neuronaut.memory.place import Place
 from neuronaut.memory.review.app import create_app
+from neuronaut.memory.review.connection import Impatient
 from neuronaut.memory.review.guard import Guard, hosts_of, new_token
 from neuronaut.memory.review.runner import Runner
 from neuronaut.tools.errors import UserError
@@ -33,7 +34,9 @@ def serve(
         app = create_app(place, allow_review=allow_review, runner=runner)
         token = new_token()
         guarded = Guard(app, hosts=hosts_of(bound), token=token, cookie=f"neuronaut_{bound}")
-        config = uvicorn.Config(guarded, log_level="error", access_log=False, server_header=False, lifespan="on")
+        config = uvicorn.Config(
+            guarded, http=Impatient, ws="none", log_level="error", access_log=False, server_header=False, lifespan="on"
+        )
         server = uvicorn.Server(config)
         ready(f"http://{HOST}:{bound}/?token={token}", lambda: setattr(server, "should_exit", True))
         server.run(sockets=[listening])
