@@ -201,6 +201,10 @@ def test_a_full_rewrite_shows_only_against_the_head(notebook: Place, attack: Int
     attack.execute("UPDATE run SET question = 'another'")
     forge_ledger(attack)
     attack.seal()
+    (unlike,) = problems(notebook)
+    assert "the search index differs from the records" in unlike
+    with Notebook(notebook) as writer:
+        writer.rebuild_index()
     line = kept_outside.split(":")[0]
     assert problems(notebook) == []
     found = problems(notebook, kept_outside)
