@@ -34,7 +34,7 @@ class DiffArgs(ToolArgs):
     """The other checkpoint by its name. unit: a neuron or head whose row is wanted too; k: rows; n_tokens: of explore text,
     half to rank by and half to measure on; twins: checkpoints made of noise."""
 
-    example: ClassVar = {"other": "tuned", "k": 5}
+    example: ClassVar = {"other": "BASE", "n_tokens": 1000, "twins": 4, "k": 5}
     other: str = Field(min_length=1, max_length=64)
     unit: str = Field(default="", max_length=80)
     k: int = Field(default=10, ge=1, le=100)
