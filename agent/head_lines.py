@@ -24,7 +24,7 @@ def head_lines(payload: Payload, metrics: Payload) -> Iterator[str]:
     yield f"the {len(rows) - payload['described']} others, with the share of their attention that rests on the first position:"
     for row in rows:
         if not row["description"]:
-            yield f"{row['head']:<6} {row['why_not']}; rests {row['rests']:.2f}"
+            yield f"{row['head']:<6} {row['why_not']}; {_on_random(row)}; rests {row['rests']:.2f}"
     yield "descriptions are no tested claims: `neuronaut label --kind head --layers all` tests one for each head"
 
 
@@ -35,5 +35,10 @@ def _numbers(row: Payload, median: float) -> str:
     return (
         f"share {row['share']:.2f} [at least {row['share_low']:.2f}] (random heads {random}{anywhere}) · own rank {row['copying']:.2f} "
         f"({row['copying_null']:.2f}) · eigen {row['eigen']:+.2f} ({row['eigen_null']:+.2f}){successor} · effect {row['effect']:.3f} "
-        f"[{row['effect_low']:.3f}, {row['effect_high']:.3f}] (median of all heads {median:.3f}) · anywhere {row['effect_anywhere']:.3f}"
+        f"[{row['effect_low']:.3f}, {row['effect_high']:.3f}] (median of all heads {median:.3f}) · anywhere "
+        f"{row['effect_anywhere']:.3f} · {_on_random(row)}"
     )
+
+
+def _on_random(row: Payload) -> str:
+    return f"repeated random tokens: {row['random_tokens']} {row['random_tokens_share']:.2f} ({row['random_tokens_null']:.2f})"

@@ -330,7 +330,7 @@ class ToolMethods(abc.ABC):
         )
 
     def describe_heads(
-        self, *, n_windows: int = 64, embedding: Literal["token", "mlp0"] = "mlp0", seed: int = 0
+        self, *, n_windows: int = 160, embedding: Literal["token", "mlp0"] = "mlp0", seed: int = 0
     ) -> ToolOutput:
         """Every head of the model in one table: where it looks (the best claim about keys on one half of some explore
         text, its counts on
@@ -347,8 +347,10 @@ class ToolMethods(abc.ABC):
         which the next gets
         the largest logit; null: chance. effect: nats (KL) by which what is said changes at those queries when the head
         carries what it
-        carries elsewhere; median_effect: of all heads, each at its own. A head is described where the share's lower
-        bound is at least
+        carries elsewhere; median_effect: of all heads, each at its own. random_tokens: the kind of key that gets most
+        attention beyond its null on random
+        tokens that come twice; null: keys of the shuffled text, or attention spread evenly. A head is described where
+        the share's lower bound is at least
         0.6 and that of the attention off the first token 0.5, random tokens keep it at 0.6 (unless it names tokens), it
         is above
         95 % of random heads, and the effect's lower bound is at least 0.02 nats.

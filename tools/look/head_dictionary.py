@@ -10,15 +10,16 @@ from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.figures import Axes, Figure, heat_map
 from neuronaut.tools.look.attends import RULE
 from neuronaut.tools.look.attention import some_windows
+from neuronaut.tools.look.head_attention import CLAIMS, Attention, attention_of, repeated_random
 from neuronaut.tools.look.head_facts import Loss, Sight, Written, halves, losses_of, sights_of, written_by
-from neuronaut.tools.look.head_tokens import Embedding
+from neuronaut.tools.look.head_tokens import Embedding, tokens_to_score
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.predicates.attends import FIRST_QUERY, canonical_json, sentence
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.units import Unit
 
-WINDOWS = 64  # half to choose a claim on, half to measure it on
+WINDOWS = 160  # half to choose a claim on, half to measure it on
 MIN_WINDOWS = 8
 MIN_EFFECT = 0.02  # nats, lower bound, by which what is said must change without a head
 ABOVE = 95.0  # percentile among heads with random weights
@@ -50,7 +51,8 @@ def describe_heads(context: ToolContext, args: DescribeHeadsArgs) -> ToolResult:
     circuit); eigen: sum of the eigenvalues of the OV circuit between tokens over that of their sizes, 1 copies, -1 suppresses;
     nulls: the same with the outputs permuted, mean and spread of 20. successor: share of tokens of an order of which the next gets
     the largest logit; null: chance. effect: nats (KL) by which what is said changes at those queries when the head carries what it
-    carries elsewhere; median_effect: of all heads, each at its own. A head is described where the share's lower bound is at least
+    carries elsewhere; median_effect: of all heads, each at its own. random_tokens: the kind of key that gets most attention beyond its null on random
+    tokens that come twice; null: keys of the shuffled text, or attention spread evenly. A head is described where the share's lower bound is at least
     0.6 and that of the attention off the first token 0.5, random tokens keep it at 0.6 (unless it names tokens), it is above
     95 % of random heads, and the effect's lower bound is at least 0.02 nats.
     These are descriptions from explore text, no tested claims: `neuronaut label --kind head` tests one for each head.
@@ -69,7 +71,9 @@ def describe_heads(context: ToolContext, args: DescribeHeadsArgs) -> ToolResult:
     units = [Unit("head", at, head) for at in range(target.spec.n_layers) for head in range(target.spec.n_heads)]
     sights = sights_of(context, choose, measure, args.seed)
     written, losses = written_by(context, args.embedding, args.seed), losses_of(target, measure, sights, args.seed)
-    rows = [_row(unit, sights[unit], written, losses[unit]) for unit in units]
+    random = repeated_random(target, tokens_to_score(context, args.seed), args.seed)
+    shares = attention_of(target, random, args.seed)
+    rows = [_row(unit, sights[unit], written, losses[unit]) | _on_random(unit, shares) for unit in units]
     described = [row for row in rows if row["description"]]
     drawn = np.concatenate([sights[unit].random for unit in units] or [np.zeros(0)])
     null = float((drawn >= RULE).mean()) if len(drawn) else None
@@ -119,6 +123,17 @@ def _row(unit: Unit, sight: Sight, written: Written, loss: Loss) -> dict[str, An
     return row | {"description": "" if row["why_not"] else _description(row)}
 
 
+def _on_random(unit: Unit, shares: Attention) -> dict[str, Any]:
+    """The kind of key that gets most attention, beyond its null, on repeated random tokens."""
+    at = (unit.layer, unit.index)
+    kind = max(
+        (name for name in CLAIMS if name in shares.values),
+        key=lambda name: shares.values[name][at] - shares.nulls[name][at],
+    )
+    found = (round(float(grid[kind][at]), 4) for grid in (shares.values, shares.nulls))
+    return dict(zip(("random_tokens", "random_tokens_share", "random_tokens_null"), (KINDS[kind], *found), strict=True))
+
+
 def _writes(written: Written, at: tuple[int, int], carries: str | None) -> str:
     """What a head writes of a token that it looks at: by its text, or by its weights, where these are clear; else ""."""
     if carries is not None:
@@ -139,8 +154,12 @@ def _writes(written: Written, at: tuple[int, int], carries: str | None) -> str:
 
 def _why_not(sight: Sight, loss: Loss) -> str:
     """Why a head is not described; "" of one that is."""
+    looks = sight.looks
     if not sight.within_bounds:
-        return f"looks nowhere that can be named (at best it {sentence(sight.claim)}: at {sight.looks.share:.2f} of the queries)"
+        return (
+            f"looks nowhere that can be named (at best it {sentence(sight.claim)}: at {looks.share:.2f} of the queries, at least "
+            f"{looks.share_low:.2f}, and with at least {looks.off_first_low:.2f} of their attention off the first token)"
+        )
     if loss.low < MIN_EFFECT:
         return f"{sentence(sight.claim)}, but what is said there changes by {loss.kl:.3f} nats only without it"
     if sight.anywhere is not None and sight.anywhere < RULE:

@@ -185,9 +185,14 @@ def tune_lens(context: ToolContext, args: TuneLensArgs) -> ToolResult:
     mean = {name: float(np.mean([row[name] for row in report["layers"]])) for name in LENSES}
     found = [
         Measurement(
-            f"kl_{name}", mean[name], "nats a token", report["documents"], tuple(report["intervals"][name]), null
+            f"kl_{name}",
+            mean[name],
+            "nats a token",
+            report["documents"],
+            tuple(report["intervals"][name]),
+            mean["plain"],
         )
-        for name, null in (("tuned", mean["plain"]), ("shuffled", None))
+        for name in ("tuned", "shuffled")
     ]
     layers = [row["before"] for row in report["layers"]]
     lines = [Series(name, layers, [row[name] for row in report["layers"]]) for name in LENSES]
