@@ -1,6 +1,7 @@
 """Model folders that cannot be studied: each is one sentence that says what, why and what to do next, and nothing is recorded."""
 
 import json
+import os
 import runpy
 import shutil
 from collections.abc import Callable
@@ -84,6 +85,23 @@ def _backwards(rows: dict[str, Any]) -> None:
     rows["model.norm.weight"]["shape"] = [-32]
 
 
+def _overlapping(rows: dict[str, Any]) -> None:
+    one, other = (rows[f"model.layers.{layer}.self_attn.q_proj.weight"] for layer in (0, 1))
+    other["data_offsets"] = one["data_offsets"]
+
+
+def _formatted(rows: dict[str, Any]) -> None:
+    rows["model.norm.weight"]["dtype"] = "Q3"
+
+
+def _fifo(name: str) -> Change:
+    def change(folder: Path) -> None:
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+
+    return change
+
+
 CODE = {"model_type": "mine", "auto_map": {"AutoModelForCausalLM": "modeling_mine.Mine"}}
 FOLDERS: dict[str, tuple[Change, str]] = {
     "an architecture that is not known": (
@@ -126,6 +144,18 @@ FOLDERS: dict[str, tuple[Change, str]] = {
         header(_shaped),
         "'model.norm.weight' has shape [1000000000000, 1000000] of F32, which 128 bytes are not; download",
     ),
+    "two tensors on the same bytes": (header(_overlapping), "its tensors overlap, or leave gaps; download"),
+    "a number format that is none": (header(_formatted), "is of 'Q3', which is no number format of safetensors"),
+    "fewer layers than the weights hold": (config(num_hidden_layers=1), "speaks of 1 layers, and the weights hold 'model.layers."),
+    "layers beyond counting": (config(num_hidden_layers=10**9), "says num_hidden_layers 1000000000: it is a whole number from 1 to"),
+    "tokens beyond counting": (config(vocab_size=10**11), "says vocab_size 100000000000: it is a whole number"),
+    "no layers": (config(num_hidden_layers=0), "says num_hidden_layers 0: it is a whole number"),
+    "layers in words": (config(num_hidden_layers="3"), "says num_hidden_layers 3: it is a whole number"),
+    "a list of architectures": (config(model_type=["llama"]), "it is the name of an architecture"),
+    "heads that do not divide the width": (config(num_attention_heads=5, head_dim=None), "cannot be"),
+    "a configuration that nests without end": (text("config.json", "[" * 100_000), "cannot be read as JSON"),
+    "weights that are a pipe": (_fifo(WEIGHTS), "it is no regular file"),
+    "a configuration that is a pipe": (_fifo("config.json"), "is no regular file"),
     "a tensor of negative size": (header(_backwards), "'model.norm.weight' has shape [-32] of F32, which 128 bytes are not"),
     "a part of the weights missing": (
         _shards,

@@ -213,7 +213,7 @@ def test_an_output_that_is_more_than_norm_and_unembedding_is_refused(pocket: Ben
     readout = Readout.of(target)
     residual = torch.randn(1, 4, target.spec.d_model, generator=torch.Generator().manual_seed(0))
     with pytest.raises(ToolRefused, match="more than its last norm"):
-        readout._checked(residual, readout(residual).roll(1, dims=-1), "it")
+        readout._checked(residual, readout(residual).roll(1, dims=-1), "it", 1e-3)
 
 
 @pytest.mark.usefixtures("own_cache")
@@ -324,3 +324,16 @@ def test_a_lens_needs_documents_enough_to_be_measured_on_others(
     monkeypatch.setattr(tuned_lens, "MIN_DOCUMENTS", 10_000)
     with pytest.raises(ToolRefused, match="trained and measured on"):
         open_bench("llama").run("tune_lens", **QUICK)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_last_norm_and_the_unembedding_are_recognised_where_they_are_rounded(dtype: Any) -> None:
+    """… and what they say of the last residual is what the model says, as far as that is rounded."""
+    target = load_target("pocket", dtype=dtype)
+    readout = Readout.of(target)
+    ids = torch.arange(2, 10)[None]
+    site = Site("resid_post", target.spec.n_layers - 1)
+    run = target.run(ids, read=[site], logits=True)
+    assert run.logits is not None
+    own = readout(run.read[site].float())
+    assert float((own - run.logits.float()).abs().max()) < 0.05 * float(own.abs().max())

@@ -236,6 +236,18 @@ def test_what_mlx_lm_would_compute_differently_is_refused_in_a_sentence(name: st
         load_target(make(name, tmp_path / name, config), backend="mlx")
 
 
+def test_an_unembedding_of_its_own_beside_a_tied_one_is_refused_and_an_equal_one_is_left_out(tmp_path: Path) -> None:
+    folder = make("theta", tmp_path / "llama", CONFIGS["theta"])
+    file, config = folder / "model.safetensors", folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"tie_word_embeddings": True}))
+    stored = load_file(file)
+    save_file(stored | {"lm_head.weight": stored["model.embed_tokens.weight"].clone()}, file, {"format": "pt"})
+    assert load_target(folder, backend="mlx").spec.n_layers
+    save_file(stored | {"lm_head.weight": stored["model.embed_tokens.weight"] + 1}, file, {"format": "pt"})
+    with pytest.raises(UserError, match=r"ties the unembedding .* another lm_head\.weight"):
+        load_target(folder, backend="mlx")
+
+
 def test_weights_that_would_be_made_up_are_refused(tmp_path: Path) -> None:
     folder = make_model("llama", tmp_path / "llama")
     weights = load_file(folder / "model.safetensors")

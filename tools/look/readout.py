@@ -8,7 +8,8 @@ from torch import Tensor
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.targets.base import Site, TargetModel
 
-TOLERANCE = 1e-3  # of the largest logit
+# of the largest logit: what a model rounds away on its way from the last residual
+TOLERANCE = {"float16": 1e-2, "bfloat16": 5e-2}
 SMALL = 1e-5  # variance at which what a norm adds to it shows
 
 
@@ -38,12 +39,13 @@ class Readout:
         site = Site("resid_post", spec.n_layers - 1)
         run = target.run(ids, read=[site], logits=True)
         assert run.logits is not None
-        return found._checked(run.read[site].float().clone(), run.logits.float().clone(), spec.name)
+        share = TOLERANCE.get(target.fingerprint().dtype, 1e-3)
+        return found._checked(run.read[site].float().clone(), run.logits.float().clone(), spec.name, share)
 
-    def _checked(self, residual: Tensor, logits: Tensor, name: str) -> "Readout":
+    def _checked(self, residual: Tensor, logits: Tensor, name: str, share: float) -> "Readout":
         """With the cap, if that explains the model's own logits."""
         own = self(residual)
-        allowed = TOLERANCE * float(own.abs().max())
+        allowed = share * float(own.abs().max())
         if float((own - logits).abs().max()) <= allowed:
             return self
         at = own.abs().argmax()

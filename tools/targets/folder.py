@@ -16,6 +16,10 @@ from neuronaut.tools.tokens import PAD, Tokens, Vocabulary
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 SLOW_TOKENIZERS = ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 MAX_CONTEXT = 2048  # longer windows cost memory and carry no more independent evidence
+MOST = {  # that config.json may say
+    "num_hidden_layers": 10_000, "n_layer": 10_000, "vocab_size": 10_000_000, "hidden_size": 1_000_000, "n_embd": 1_000_000,
+    "num_attention_heads": 100_000, "n_head": 100_000, "num_key_value_heads": 100_000, "num_local_experts": 100_000,
+}  # fmt: skip
 
 
 class ModelFolder:
@@ -40,8 +44,23 @@ class ModelFolder:
         if not to_look_at:
             self._check_weights_are_there()
         self.config = self._json("config.json")
+        self._check_config()
         if not to_look_at and (fault := self.tokenizer_fault):
             raise UserError(f"the folder {str(path)!r} holds {fault}")
+
+    def _check_config(self) -> None:
+        """Refuses sizes that no model has, before anything is made by them."""
+        kind = self.config.get("model_type", "")
+        if not isinstance(kind, str):
+            raise UserError(
+                f"config.json in {str(self.path)!r} says model_type {str(kind)[:40]!r}: it is the name of an architecture"
+            )
+        for name, most in MOST.items():
+            value = self.config.get(name, 1)
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+                raise UserError(
+                    f"config.json in {str(self.path)!r} says {name} {str(value)[:40]}: it is a whole number from 1 to {most:,}"
+                )
 
     def _check_weights_are_there(self) -> None:
         if self.weights:
@@ -68,9 +87,11 @@ class ModelFolder:
         file = self.path / name
         if not file.exists() and not needed:
             return {}
+        if file.exists() and not file.is_file():
+            raise UserError(f"{name} in {str(self.path)!r} is no regular file: it is needed")
         try:
             loaded = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
             raise UserError(
                 f"{name} in {str(self.path)!r} cannot be read as JSON ({type(error).__name__}): it is needed"
             ) from None

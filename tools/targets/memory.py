@@ -149,7 +149,7 @@ def what_to_do(estimates: Mapping[str, Estimate], dtype: str, free: int) -> str:
         return f"give --dtype bfloat16 ({gigabytes(half.to_load)}), or end other programs"
     for one in (estimates[dtype], half):
         if one.to_stream <= free:
-            command = "neuronaut index build --stream" + ("" if one.dtype == dtype else f" --dtype {one.dtype}")
+            command = "neuronaut index build --stream" + ("" if one.dtype == "float32" else f" --dtype {one.dtype}")
             needs = f"which holds one layer at a time ({gigabytes(one.to_stream)})"
             return f"index it with `{command}`, {needs}, or end other programs"
     return "end other programs, or take a machine with more"

@@ -11,6 +11,7 @@ from pathlib import Path
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.targets.folder import ModelFolder
 
+LAYERS = ("num_hidden_layers", "n_layer")  # how config.json calls their number
 MOST_HEADER = 100_000_000  # bytes; the limit of the format itself
 # Tables that older versions of transformers stored beside the weights, and compute now.
 BUFFERS = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".inv_freq")
@@ -60,7 +61,15 @@ def stored_in(folder: ModelFolder) -> list[Stored]:
             f"the folder {str(folder.path)!r} lacks {missing[0]!r}, one of its weight files ({len(missing)} are missing): "
             "download or convert the model again"
         )
-    return list({one.name: one for file in folder.weights for one in tensors_of(file)}.values())
+    found = list({one.name: one for file in folder.weights for one in tensors_of(file)}.values())
+    n_layers = next((folder.config[name] for name in LAYERS if isinstance(folder.config.get(name), int)), None)
+    beyond = [] if n_layers is None else [one.name for one in found if one.layer is not None and one.layer >= n_layers]
+    if beyond:
+        raise UserError(
+            f"config.json in {str(folder.path)!r} speaks of {n_layers} layers, and the weights hold {beyond[0][:80]!r} ({len(beyond)} "
+            "tensors beyond them): the two do not belong together"
+        )
+    return found
 
 
 def tensors_of(file: Path) -> Sequence[Stored]:
@@ -75,6 +84,8 @@ def tensors_of(file: Path) -> Sequence[Stored]:
 
 def _read(file: Path) -> list[Stored] | str:
     """What a file holds, or what is wrong with it."""
+    if not file.is_file():
+        return "it is no regular file"
     size = file.stat().st_size
     with file.open("rb") as stream:
         first = stream.read(8)
@@ -92,6 +103,7 @@ def _read(file: Path) -> list[Stored] | str:
         header = json.loads(raw)
         rows = {name: row for name, row in header.items() if name != "__metadata__"}
         ends = [int(row["data_offsets"][1]) for row in rows.values()]
+        spans = sorted((int(row["data_offsets"][0]), int(row["data_offsets"][1])) for row in rows.values())
         found = [
             Stored(name, str(row["dtype"]), tuple(map(int, row["shape"])), end - int(row["data_offsets"][0]))
             for (name, row), end in zip(rows.items(), ends, strict=True)
@@ -100,7 +112,13 @@ def _read(file: Path) -> list[Stored] | str:
         return "its header is not that of a safetensors file"
     for one in found:
         bits = ITEM_BITS.get(one.dtype)
-        if min(one.shape, default=1) < 0 or (bits is not None and one.size * bits != 8 * one.n_bytes):
+        if bits is None:
+            return f"{one.name[:80]!r} is of {one.dtype[:20]!r}, which is no number format of safetensors"
+        if min(one.shape, default=1) < 0 or one.size * bits != 8 * one.n_bytes:
             return f"{one.name[:80]!r} has shape {list(one.shape)} of {one.dtype[:20]}, which {one.n_bytes:,} bytes are not"
+    if any(
+        begin != end for begin, end in zip((begin for begin, _ in spans), (0, *(end for _, end in spans)), strict=False)
+    ):
+        return "its tensors overlap, or leave gaps"
     needed = 8 + length + max(ends, default=0)
     return found if needed == size else f"its header speaks of {needed:,} bytes, and the file has {size:,}"

@@ -21,6 +21,8 @@ CONFIGURATIONS = ("config.json", "cfg.json", "model_args.json")
 STATES, SETTINGS = ("model", "state_dict", "model_state_dict"), ("model_args", "cfg", "config")
 FORMS = "a nanoGPT checkpoint (transformer.wte.weight …) or a TransformerLens state dict (embed.W_E …)"
 
+LARGEST = 1_000_000  # number of a configuration: no size of a model is larger
+
 
 @dataclass
 class Source:
@@ -55,8 +57,12 @@ class Source:
         """A whole number of the configuration, under the first of its names that is there. Refuses where none is."""
         for name in names:
             value = self.config.get(name)
-            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST:
                 return value
+            if value is not None:
+                raise UserError(
+                    f"the configuration of {self.name!r} says {name} {str(value)[:40]!r}: it is a whole number from 1 to {LARGEST:,}"
+                )
         raise UserError(
             f"the configuration of {self.name!r} does not say {names[0]!r}, which the weights alone do not show"
         )
@@ -104,6 +110,11 @@ def read_source(place: Path, *, unsafe_pickle: bool, say: Callable[[str], None])
             state, config = load_file(file), None
         except (SafetensorError, ValueError) as error:
             raise UserError(f"{file.name} in {str(file.parent)!r} cannot be read: {error}") from None
+    for name, value in state.items():
+        if value.is_complex() or value.layout != torch.strided or value.is_meta:
+            raise UserError(
+                f"{name!r} of the checkpoint holds no plain real numbers ({value.dtype}, {value.layout}): it is no weight"
+            )
     state = {name.removeprefix("_orig_mod."): value.float() for name, value in state.items()}
     return Source(file.name, _beside(file) if config is None else config, state)
 

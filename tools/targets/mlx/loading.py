@@ -16,6 +16,7 @@ from neuronaut.tools.targets.mlx.configs import Rotation, Understood
 from neuronaut.tools.targets.mlx.experts import ExpertMlp
 from neuronaut.tools.targets.weight_files import BUFFERS
 
+EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight")
 ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
     "gelu": nn.gelu,
     "gelu_new": nn.gelu_approx,
@@ -149,8 +150,13 @@ def _renamed(weights: dict[str, mx.array], found: Understood) -> dict[str, mx.ar
         weights = {name.removeprefix("transformer."): value for name, value in weights.items()}
     if found.names.module == "gpt_oss":
         weights = dict(one for name, value in weights.items() for one in _apart(name, value))
-    if found.arguments["tie_word_embeddings"]:
-        weights.pop("lm_head.weight", None)
+    if found.arguments["tie_word_embeddings"] and (own := weights.pop("lm_head.weight", None)) is not None:
+        tied = next((value for name, value in weights.items() if name.endswith(EMBEDDINGS)), own)
+        if tied.shape != own.shape or not mx.array_equal(tied, own):
+            raise UserError(
+                "config.json ties the unembedding to the embedding, and the weights hold another lm_head.weight: set "
+                "tie_word_embeddings to false there, or give --backend torch, which takes the one that is stored"
+            )
     return weights
 
 
