@@ -72,4 +72,6 @@ def text_of(found: str | Refused, name: str, number: int) -> str:
     """The rendered text. Refuses what the template refused, in its words."""
     if isinstance(found, Refused):
         raise ToolRefused(f"the chat template of {name} refuses chat {number} ({found.why}): change its messages")
+    if not found.isprintable() and any("\ud800" <= character <= "\udfff" for character in found):
+        raise ToolRefused(f"the chat template of {name} writes half a character in chat {number}: mend the template")
     return found

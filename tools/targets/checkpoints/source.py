@@ -162,7 +162,7 @@ def _unpickled(
     settings = next((found[name] for name in SETTINGS if name in found), None)
     tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
     if settings is not None and not isinstance(settings, Mapping):
-        settings = vars(settings)
+        settings = vars(settings) if hasattr(settings, "__dict__") else None
     return tensors, settings
 
 
