@@ -40,8 +40,8 @@ class Source:
     size: int
     version: str | None
     column: str | None
-    template: str = ""
     files: Any = field(default=None, repr=False, compare=False)  # an fsspec file system; None is this machine
+    template: str = ""
 
     @property
     def kind(self) -> str:
