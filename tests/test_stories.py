@@ -109,7 +109,9 @@ def test_the_tuned_lens_knows_the_answer_before_anything_says_it(
     trained = bench.run("tune_lens", n_tokens=1024, steps=400)
     by_row = {row["before"]: row for row in trained.payload["layers"]}
     assert by_row[1]["tuned"] < 0.3 * by_row[1]["shuffled"], "the first layer has fetched the token before"
-    assert by_row[0]["tuned"] > 0.8 * by_row[0]["shuffled"], "next to nothing is known before: what follows the token itself"
+    assert by_row[0]["tuned"] > 0.8 * by_row[0]["shuffled"], (
+        "next to nothing is known before: what follows the token itself"
+    )
     found = bench.run("prediction_story", text=bench.text, lens="tuned", n_texts=12)
     value = {one.metric: one.value for one in found.measurements}
     assert value["on_top_plain"] == bench.row
