@@ -3,7 +3,7 @@
 from typing import Any
 
 from neuronaut.agent.questions import Question
-from neuronaut.agent.readout_questions import ReadoutAsked
+from neuronaut.agent.questions.readouts import ReadoutAsked
 from neuronaut.agent.session import Done, Session
 from neuronaut.agent.steps import fresh_block, judge, run_test
 from neuronaut.memory import queries

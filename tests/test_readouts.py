@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from neuronaut.agent.api.lab import Lab
 from neuronaut.agent.config import RunConfig
 from neuronaut.agent.questions import parse_question
-from neuronaut.agent.readout_questions import ReadoutAsked
+from neuronaut.agent.questions.readouts import ReadoutAsked
 from neuronaut.agent.readouts import readout_case
 from neuronaut.agent.registered import changed_registered, hashes_used, opened, registered_config
 from neuronaut.agent.session import Done
