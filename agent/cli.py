@@ -45,6 +45,7 @@ from neuronaut.agent.options import (
 from neuronaut.agent.review_command import review
 from neuronaut.agent.scores.command import score
 from neuronaut.agent.server_command import mcp
+from neuronaut.agent.tool_command import tool
 from neuronaut.agent.train_command import train_sae
 from neuronaut.agent.watch_command import watch
 from neuronaut.tools.errors import ToolFailed, UserError
@@ -231,61 +232,7 @@ def rerun(
     raise typer.Exit(rerun_record(identifier, notebook, as_json=as_json))
 
 
-@app.command(add_help_option=False)
-def tool(
-    context: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="A tool; without one, all are listed.")] = None,
-    args: Annotated[str, typer.Argument(help='Arguments as JSON, for example \'{"unit": "8.481"}\'.')] = "{}",
-    model: Model = "pocket",
-    backend: BackendChoice = BackendName.torch,
-    dtype: Dtype = DtypeChoice.float32,
-    device: Device = DeviceChoice.cpu,
-    corpus: CorpusFile = None,
-    dictionary: Dictionaries = None,
-    other: Others = None,
-    labels: Labels = None,
-    head: Heads = None,
-    as_json: Json = False,
-    arrays: Annotated[Path | None, typer.Option(help="Keep the arrays that the tool made in this .npz file.")] = None,
-    figures: Annotated[
-        Path | None, typer.Option(help="Keep the figures that the tool drew in this folder, as SVG and Plotly JSON.")
-    ] = None,
-    as_chat: Annotated[
-        bool, typer.Option("--chat", help="Its texts are what a user says, put through the model's chat template.")
-    ] = False,
-    system: Annotated[str | None, typer.Option("--system", help="A system message before it; means --chat.")] = None,
-    explain: Annotated[bool, typer.Option("--help", help="Explain the tool and its arguments, and exit.")] = False,
-) -> None:
-    """Run one tool on the target model, outside any run; nothing is recorded.
-
-    Example: neuronaut tool top_examples '{"unit": "8.481", "k": 5}'
-    """
-    if explain and name is None:
-        print(context.get_help())
-        return
-    from neuronaut.agent.reading import run_tool
-
-    run_tool(
-        name,
-        args,
-        model,
-        corpus,
-        as_json=as_json,
-        explain=explain,
-        arrays=arrays,
-        figures=figures,
-        dictionaries=dictionary or [],
-        others=other,
-        labels=labels,
-        heads=head,
-        backend=backend.value,
-        chat=as_chat,
-        system=system,
-        dtype=dtype.value,
-        device=device.value,
-    )
-
-
+app.command(add_help_option=False)(tool)
 app.command()(score)
 app.command()(review)
 app.command()(export)

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, Protocol
 
 from neuronaut.agent.config import EngineOptions, RunConfig
 from neuronaut.agent.engine_ray import Cluster, WorkerDied, cluster
+from neuronaut.agent.opening import open_corpus, open_inputs
 from neuronaut.agent.remote import Described, Order, Refused, accepted, describe, with_inputs
-from neuronaut.agent.runs import open_corpus, open_inputs
 from neuronaut.agent.session import Say
 from neuronaut.agent.view import Progress
 from neuronaut.tools.corpus import Corpus

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar, cast
 import neuronaut
 from neuronaut.agent import proposers
 from neuronaut.agent.config import RunConfig
-from neuronaut.agent.runs import context_of, open_inputs
+from neuronaut.agent.opening import context_of, open_inputs
 from neuronaut.agent.session import tools_sha256
 from neuronaut.tools.corpus import Corpus
 from neuronaut.tools.errors import UserError

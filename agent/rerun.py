@@ -9,8 +9,8 @@ from typing import Any
 from neuronaut.agent.config import RunConfig
 from neuronaut.agent.cost import Cost
 from neuronaut.agent.dictionaries import changed_dictionaries, weights_used
+from neuronaut.agent.opening import open_inputs
 from neuronaut.agent.registered import changed_registered, hashes_used, opened
-from neuronaut.agent.runs import open_inputs
 from neuronaut.agent.session import stored_in, tools_sha256
 from neuronaut.agent.view import print_json, steps_on_stderr, visible
 from neuronaut.memory import queries

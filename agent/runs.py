@@ -1,47 +1,32 @@
 """Starting, resuming and ending a run."""
 
-import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from neuronaut.agent.answer import answer_of
-from neuronaut.agent.config import CONVERSATION, Budget, RunConfig, corpus_place
-from neuronaut.agent.cost import Cost
+from neuronaut.agent.config import CONVERSATION, Budget, RunConfig
 from neuronaut.agent.dictionaries import changed_dictionaries, known_dictionaries
-from neuronaut.agent.graph import run_graph
 from neuronaut.agent.llm.log import NotebookLog
 from neuronaut.agent.llm.opened import gateway_of, within_budget
-from neuronaut.agent.plan import Step, steps_of
-from neuronaut.agent.proposers.base import Proposer
-from neuronaut.agent.proposers.given import Given
-from neuronaut.agent.questions import Question, parse_question
+from neuronaut.agent.opening import context_of, open_inputs
+from neuronaut.agent.questions import parse_question
 from neuronaut.agent.registered import KINDS, changed_registered
-from neuronaut.agent.registered import opened as opened_beside
 from neuronaut.agent.render import render
-from neuronaut.agent.session import BudgetSpent, Say, Session, tools_sha256
-from neuronaut.agent.telling import tell
-from neuronaut.agent.understanding import about_of, check_registered, read_question, understood
+from neuronaut.agent.session import Say, Session, tools_sha256
+from neuronaut.agent.understanding import check_registered, read_question
 from neuronaut.agent.view import print_json, steps_on_stderr
+from neuronaut.agent.working import STOPPED, work
 from neuronaut.memory import queries
 from neuronaut.memory.imports import QUESTION as IMPORTED
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import Place, default_place
-from neuronaut.memory.sqlite import sqlite_errors
 from neuronaut.memory.store import check_writable
-from neuronaut.tools.corpus import Corpus, load_corpus, pocket_corpus
-from neuronaut.tools.errors import ToolFailed, UserError
-from neuronaut.tools.look.examples import EXPLORE_TOKENS
-from neuronaut.tools.registered import Registered
+from neuronaut.tools.corpus import Corpus
+from neuronaut.tools.errors import UserError
 from neuronaut.tools.registry import ToolContext
-from neuronaut.tools.stored import StoredActivations
 from neuronaut.tools.targets.base import TargetModel
-from neuronaut.tools.targets.drift import measured_drift
-from neuronaut.tools.targets.load import chat_texts_of, load_target
-from neuronaut.tools.units import Unit
-
-STOPPED = 130
 
 
 def ask(config: RunConfig, notebook_path: Place | None, *, as_json: bool) -> int:
@@ -195,41 +180,6 @@ def _changed(row: dict[str, Any], target: TargetModel, corpus: Corpus) -> list[s
     return [*(name for name, equal in same.items() if not equal), *known, *beside]
 
 
-def open_inputs(config: RunConfig, say: Say) -> tuple[TargetModel, Corpus]:
-    """The target and the corpus that a run works on."""
-    corpus = open_corpus(config, say)
-    say("model", f"loading {config.model}" + ("" if config.backend == "torch" else f" by {config.backend}"))
-    folders = [f"{name}={one.folder}" for name, one in config.dictionaries.items() if one.folder is not None]
-    target = load_target(
-        config.model, dictionaries=folders, backend=config.backend, dtype=config.dtype, device=config.device
-    )
-    if (rounded := target.fingerprint().dtype) != "float32":
-        drift = measured_drift(target, config.model, config.backend)
-        say("model", f"in {rounded}: {drift or 'how far that is from float32 was not measured, which would not fit'}")
-    return target, corpus
-
-
-def open_corpus(config: RunConfig, say: Say) -> Corpus:
-    """The corpus that a run works on."""
-    place = corpus_place(config)
-    if place is None:
-        return pocket_corpus()
-    corpus = load_corpus(place, say=lambda text: say("corpus", text), chats=lambda: chat_texts_of(config.model))
-    for note in corpus.notes:
-        say("corpus", note)
-    return corpus
-
-
-def context_of(target: TargetModel, corpus: Corpus, say: Say, config: RunConfig | None = None) -> ToolContext:
-    """What the tools work on; activations that the index keeps are not read again. config: of what is registered beside them."""
-    registered = Registered() if config is None else opened_beside(config)
-    stored = StoredActivations.of(target, corpus, EXPLORE_TOKENS)
-    if kept := stored.layers(target.spec.n_layers):
-        say("index", f"activations on explore text of {len(kept)} layers are kept, and not read again")
-        return ToolContext(target, corpus, stored, registered)
-    return ToolContext(target, corpus, registered=registered)
-
-
 def asks_again(question: str) -> bool:
     """Whether the answer hangs on what else the notebook holds, so that one of before may be short of it."""
     try:
@@ -255,98 +205,9 @@ def check_language_model(config: RunConfig) -> None:
         raise UserError("--base-url is the address of a language model: name that too, as --llm compatible:MODEL")
 
 
-def _proposers(session: Session, question: Question) -> list[Proposer]:
-    from neuronaut.agent.proposers.grammar import GrammarProposer
-
-    found: list[Proposer] = [] if question.given is None else [Given(question.given)]
-    found.append(GrammarProposer(seed=session.config.seed))
-    if session.config.llm is not None:
-        from neuronaut.agent.proposers.model import model_proposer
-
-        found.append(model_proposer(session))
-    return found
-
-
-def work(session: Session) -> int:
-    """Answer the question of a run; the exit code."""
-    before = _spent_before(session)
-    outcome, reason, code = "answered", "", 0
-    try:
-        session.say("run", f"{session.run}; if it stops: {_resume_command(session)}")
-        _answer(session)
-        if session.unasked:
-            outcome, reason, code = "out_of_budget", session.unasked, 1
-    except BudgetSpent as error:
-        outcome, reason, code = "out_of_budget", str(error), 1
-    except KeyboardInterrupt:
-        outcome, reason, code = "cancelled", "interrupted; what was finished is kept", STOPPED
-    except (ToolFailed, UserError) as error:
-        session.notebook.end_run(session.run, "error", str(error), _cost(session, before))
-        raise
-    session.notebook.end_run(session.run, outcome, reason, _cost(session, before))
-    if code:
-        session.say(outcome, reason if session.unasked else f"{reason}; go on with: {_resume_command(session)}")
-    return code
-
-
 def _shown(session: Session, code: int, *, as_json: bool) -> int:
     _show(session.notebook, session.run, as_json=as_json)
     return code
-
-
-def _answer(session: Session) -> None:
-    question = understood(session)
-    session.proposers = _proposers(session, question)
-    _recall(session, question)
-    _through_graph(session, steps_of(question, fast=session.config.fast))
-    if session.config.llm is not None:
-        tell(session, about_of(session, question))
-
-
-def _resume_command(session: Session) -> str:
-    place = session.notebook.place
-    return f"neuronaut resume {session.run}" + ("" if place == default_place() else f" --notebook {place}")
-
-
-def _recall(session: Session, question: Question) -> None:
-    """Say what earlier runs found out about the same; it is never used as evidence."""
-    units = [Unit.of_task(task) for task in question.tasks]
-    if question.unit is not None:
-        units += [question.unit.with_sign(sign) for sign in question.signs]
-    for unit in units:
-        for found in session.earlier_findings(unit):
-            stale = "" if found.same_inputs else " (stale: on other text, or by an earlier version of the tools)"
-            session.say(
-                "recall", f"{unit.address} {found.side} {found.status} in run {found.run}: {found.claim}{stale}"
-            )
-
-
-def _through_graph(session: Session, steps: dict[str, Step]) -> None:
-    """Work through the steps. Damaged checkpoints are made anew: the notebook is the record."""
-    checkpoints = session.notebook.place.checkpoints
-    try:
-        run_graph(session, steps, checkpoints)
-    except sqlite3.DatabaseError as error:
-        if not any(sign in str(error) for sign in ("not a database", "malformed", "no such", "no column")):
-            with sqlite_errors(checkpoints):
-                raise
-        session.say("resume", "the checkpoints are damaged and made anew; what was finished is found in the notebook")
-        for suffix in ("", "-wal", "-shm"):
-            checkpoints.with_name(checkpoints.name + suffix).unlink(missing_ok=True)
-        run_graph(session, steps, checkpoints)
-
-
-def _spent_before(session: Session) -> tuple[float, float]:
-    """Seconds and forward passes of the run's experiments so far: what a resumed run had cost."""
-    ends = [row["end"] for row in queries.experiments(session.notebook, session.run) if row["end"]]
-    return sum(end["seconds"] for end in ends), sum(end["forwards"] for end in ends)
-
-
-def _cost(session: Session, before: tuple[float, float]) -> dict[str, Any]:
-    """What the run cost, the parts before a resume included."""
-    seconds, forwards = before[0] + time.monotonic() - session.began, before[1] + session.forwards
-    priced = session.gateway is None or session.gateway.priced
-    return Cost.of(session.notebook, session.run, seconds=seconds, forwards=forwards, priced=priced).fields
 
 
 def _show(notebook: Notebook, run: str, *, as_json: bool) -> int:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuronaut.agent.layout import print_parts, shown, status_text, table
-from neuronaut.agent.reading import open_notebook, write_figures
+from neuronaut.agent.reading import open_notebook
+from neuronaut.agent.tool_files import write_figures
 from neuronaut.agent.unlike import UNLIKE, unlike
 from neuronaut.agent.view import print_json, visible
 from neuronaut.memory import queries, related

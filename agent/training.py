@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuronaut.agent.config import RunConfig
+from neuronaut.agent.opening import open_inputs
 from neuronaut.agent.progress import progress_on_stderr
-from neuronaut.agent.runs import open_inputs
 from neuronaut.agent.view import print_json, steps_on_stderr, visible
 
 if TYPE_CHECKING:

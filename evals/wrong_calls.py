@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from neuronaut.agent import runs
+from neuronaut.agent import opening, runs
 from neuronaut.agent.chat.actions import OWN, act, looks
 from neuronaut.agent.config import CONVERSATION
 from neuronaut.agent.llm.base import Call
@@ -81,10 +81,10 @@ def _asked(session: Session, question: str) -> str:
 def _session(folder: Path, notebook: Notebook, seed: int) -> Session:
     config = ground(folder, seed).config.model_copy(update={"question": CONVERSATION})
     with contextlib.redirect_stderr(io.StringIO()):
-        target, corpus = runs.open_inputs(config, lambda label, line: None)
+        target, corpus = opening.open_inputs(config, lambda label, line: None)
         size = (corpus.name, corpus.sha256, corpus.n_characters)
         run_id = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size)
-        context = runs.context_of(target, corpus, lambda label, line: None)
+        context = opening.context_of(target, corpus, lambda label, line: None)
     return Session(run_id, config, notebook, context, [], lambda label, line: None)
 
 

@@ -102,9 +102,9 @@ def test_a_lab_prints_nothing_and_tells_its_steps_to_whoever_asks(
 def test_the_model_is_loaded_once_and_a_question_that_was_answered_is_not_measured_again(
     lab: Lab, answer: Answer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from neuronaut.agent import runs
+    from neuronaut.agent import opening
 
-    monkeypatch.setattr(runs, "open_inputs", lambda *_: pytest.fail("the model was opened again"))
+    monkeypatch.setattr(opening, "open_inputs", lambda *_: pytest.fail("the model was opened again"))
     target = lab.target
     before = target.forwards
     again = lab.ask(QUESTION)

@@ -13,7 +13,6 @@ import pytest
 import torch
 import transformers
 
-from neuronaut.agent.reading import run_tool
 from neuronaut.agent.tool_output import result_lines
 from neuronaut.tools.chat import rendering
 from neuronaut.tools.chat.messages import Message
@@ -414,18 +413,21 @@ def test_foreign_text_is_shown_and_steers_nothing(target: TargetModel) -> None:
 
 
 def test_the_command_puts_texts_through_the_template(
-    folders: Folders, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    folders: Folders, neuronaut: Callable[..., Any], tmp_path: Path
 ) -> None:
     corpus = tiny["make_corpus"](tmp_path / "text.jsonl")
-    said: dict[str, Any] = {"corpus": str(corpus), "as_json": True, "model": str(folders("chatml"))}
-    run_tool("activations_on", '{"unit": "1.3", "texts": ["the cat"]}', system="the town", **said)
-    [found] = json.loads(capsys.readouterr().out)["result"]["texts"]
+    on = ("--corpus", str(corpus), "--model", str(folders("chatml")))
+    said = neuronaut(
+        "tool", "activations_on", '{"unit": "1.3", "texts": ["the cat"]}', "--system", "the town", "--json", *on
+    )
+    [found] = json.loads(said.out)["result"]["texts"]
     assert "".join(found["pieces"]) == (
         "<|im_start|>system\nthe town<|im_end|>\n<|im_start|>user\nthe cat<|im_end|>\n<|im_start|>assistant\n"
     )
     assert found["parts"][-1] == "assistant header"
-    with pytest.raises(UserError, match="given no text that could be put through a chat template"):
-        run_tool("top_examples", '{"unit": "1.3"}', chat=True, **said)
+    refused = neuronaut("tool", "top_examples", '{"unit": "1.3"}', "--chat", *on)
+    assert refused.code == 2
+    assert "given no text that could be put through a chat template" in refused.err
 
 
 def _chats(file: Path, n: int) -> Path:

@@ -510,9 +510,9 @@ def test_over_stdio_a_client_asks_about_a_neuron_of_pocket_and_gets_a_verdict(tm
 def test_stdout_carries_the_protocol_alone(tiny: tuple[str, ...], tmp_path: Path) -> None:
     """What a library prints, to the file or to its descriptor, goes to stderr; the end of the input ends the work."""
     program = (
-        "import os, sys\nfrom neuronaut.agent import runs\nopened = runs.open_inputs\n"
+        "import os, sys\nfrom neuronaut.agent import opening\nopened = opening.open_inputs\n"
         "def noisy(*given):\n    print('printed'); os.write(1, b'written'); return opened(*given)\n"
-        "runs.open_inputs = noisy\nsys.argv[0] = 'neuronaut'\nfrom neuronaut.agent.cli import main\nmain()\n"
+        "opening.open_inputs = noisy\nsys.argv[0] = 'neuronaut'\nfrom neuronaut.agent.cli import main\nmain()\n"
     )
     hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
     messages = [

@@ -102,7 +102,8 @@ class Lab(ToolMethods):
         budget is spent: see its `outcome`. Interrupted, it ends as cancelled, and `resume` goes on with it.
         """
         from neuronaut.agent.api.answers import Answer
-        from neuronaut.agent.runs import STOPPED, answered, check_question
+        from neuronaut.agent.runs import answered, check_question
+        from neuronaut.agent.working import STOPPED
         from neuronaut.memory.store import check_writable
 
         asked = {"question": _text(question, "a question"), "fast": fast, "again": again}
@@ -157,8 +158,9 @@ class Lab(ToolMethods):
         """
         from neuronaut.agent.api.answers import Answer
         from neuronaut.agent.api.batches import resume_batch
-        from neuronaut.agent.runs import STOPPED, is_over, refuse_changed, resumable, work
+        from neuronaut.agent.runs import is_over, refuse_changed, resumable
         from neuronaut.agent.session import Session
+        from neuronaut.agent.working import STOPPED, work
         from neuronaut.memory.notebook import Notebook
 
         with self._reading() as notebook:
@@ -286,7 +288,7 @@ class Lab(ToolMethods):
     @contextlib.contextmanager
     def _open(self, progress: Progress | None) -> "Iterator[tuple[ToolContext, Say]]":
         """Model and text; threads take turns."""
-        from neuronaut.agent.runs import context_of, open_inputs
+        from neuronaut.agent.opening import context_of, open_inputs
 
         say = _say(self._progress if progress is None else progress)
         with self._turn:

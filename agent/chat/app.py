@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from neuronaut.agent import runs
+from neuronaut.agent import opening, runs
 from neuronaut.agent.answer import answer_of
 from neuronaut.agent.chat.actions import DEAR, act, all_offered
 from neuronaut.agent.chat.graph import YES, Conversation, State, Value, conversation
@@ -177,12 +177,12 @@ def chat(config: RunConfig, notebook_path: Place | None, screen: Screen, *, appr
     runs.check_language_model(config)
     path, say = notebook_path or default_place(), steps_on_stderr()
     check_writable(path)
-    target, corpus = runs.open_inputs(config, say)
+    target, corpus = opening.open_inputs(config, say)
     config = known_dictionaries(config, target)
     with Notebook(path) as notebook:
         size = (corpus.name, corpus.sha256, corpus.n_characters)
         run = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size)
-        session = Session(run, config, notebook, runs.context_of(target, corpus, say, config), [], say)
+        session = Session(run, config, notebook, opening.context_of(target, corpus, say, config), [], say)
         return _talk(session, screen, approve)
 
 

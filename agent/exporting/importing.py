@@ -16,10 +16,12 @@ from neuronaut.agent.llm.base import OutOfBudget
 from neuronaut.agent.llm.gateway import Gateway
 from neuronaut.agent.llm.log import NotebookLog
 from neuronaut.agent.llm.opened import gateway_of
+from neuronaut.agent.opening import context_of, open_inputs
 from neuronaut.agent.proposers.grammar import GrammarProposer
-from neuronaut.agent.runs import STOPPED, check_language_model, context_of, open_inputs
+from neuronaut.agent.runs import check_language_model
 from neuronaut.agent.session import BudgetSpent, Say, Session
 from neuronaut.agent.view import print_json, steps_on_stderr, visible
+from neuronaut.agent.working import STOPPED
 from neuronaut.memory import imports
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import Place, default_place

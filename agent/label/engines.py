@@ -17,8 +17,8 @@ from neuronaut.agent.label.remote import RemoteDesk, Seat
 from neuronaut.agent.label.screen import Screen
 from neuronaut.agent.label.turns import Turn
 from neuronaut.agent.label.work import Bench
+from neuronaut.agent.opening import context_of, open_inputs
 from neuronaut.agent.remote import Described, Order, Refused, describe
-from neuronaut.agent.runs import context_of, open_inputs
 from neuronaut.agent.session import Say
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.registry import ToolContext

@@ -9,7 +9,8 @@ from neuronaut.agent.dictionaries import known_dictionaries
 from neuronaut.agent.llm.base import OutOfBudget
 from neuronaut.agent.llm.gateway import Gateway
 from neuronaut.agent.llm.opened import gateway_of
-from neuronaut.agent.runs import check_language_model, open_inputs
+from neuronaut.agent.opening import open_inputs
+from neuronaut.agent.runs import check_language_model
 from neuronaut.agent.scores.base import Case, Explanation, Score
 from neuronaut.agent.scores.chosen import chosen_names, scores_of
 from neuronaut.agent.scores.explained import best_claim, given, of_other

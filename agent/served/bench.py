@@ -5,7 +5,7 @@ import threading
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from neuronaut.agent import runs
+from neuronaut.agent import opening, runs
 from neuronaut.agent.config import RunConfig
 from neuronaut.agent.dictionaries import known_dictionaries
 from neuronaut.agent.rerun import chosen, repeated
@@ -91,9 +91,9 @@ class Bench:
     def _context(self, say: Say) -> ToolContext:
         """The model with its text. Activations read for one request are not kept for others: there may be any number of them."""
         if self._opened is None:
-            target, corpus = runs.open_inputs(self.config, say)
+            target, corpus = opening.open_inputs(self.config, say)
             stoppable = cast(TargetModel, Stoppable(target, self._stop))
-            self._opened = runs.context_of(stoppable, corpus, say)
+            self._opened = opening.context_of(stoppable, corpus, say)
         return replace(self._opened, _activations={})
 
 
