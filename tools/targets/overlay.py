@@ -15,7 +15,6 @@ from neuronaut.tools.chat.format import ChatFormat
 from neuronaut.tools.features.dictionary import Dictionary
 from neuronaut.tools.targets.base import (
     AttentionWeights,
-    Choose,
     EdgeGradients,
     EdgeStart,
     Edit,
@@ -24,13 +23,12 @@ from neuronaut.tools.targets.base import (
     Run,
     Site,
     TargetModel,
-    Written,
 )
 from neuronaut.tools.targets.checks import last_layer
 from neuronaut.tools.targets.hooks import edited
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.targets.sites import site_of
-from neuronaut.tools.targets.writing import written_again
+from neuronaut.tools.targets.writing import WritesAgain
 from neuronaut.tools.tokens import Tokens, Vocabulary, tokens_from_ids
 from neuronaut.tools.units import Unit
 
@@ -52,7 +50,7 @@ class Function(Protocol):
         ...
 
 
-class Overlay:
+class Overlay(WritesAgain):
     """A TargetModel in which some neurons' activations are replaced by functions of the text.
 
     The values are written through the neurons' own output weights, so that later layers and the logits see them; edits
@@ -87,18 +85,6 @@ class Overlay:
         layers = range(0 if start is None else start[0], self.spec.n_layers if stop is None else stop)
         planted = self._edits(ids, layers, edits) if ids.dim() == 2 else []
         return self._target.run(ids, read=read, edits=[*planted, *edits], start=start, stop=stop, logits=logits)
-
-    def write(
-        self,
-        ids: Tensor,
-        choose: Choose,
-        *,
-        read: Collection[Site] = (),
-        prompt_edits: Sequence[Edit] = (),
-        edits: Sequence[Edit] = (),
-    ) -> Written:
-        """As TargetModel says; the whole text is run again for each token."""
-        return written_again(self, ids, choose, read, prompt_edits, edits)
 
     def branches(self, ids: Tensor, edits: Sequence[Edit], *, keep: int = 1) -> Tensor:
         """(n_edits, keep, d_vocab) logits at the end of one prompt, one run for each edit; see TargetModel.branches."""

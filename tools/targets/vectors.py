@@ -1,5 +1,6 @@
 """What the weights of a loaded model say: vectors of its units, its attention, its last norm."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from neuronaut.tools.units import Unit
 PROBE_TOKENS = 8
 
 
-class WeightVectors:
+class WeightVectors(ABC):
     """The part of a TargetModel that runs no text. Raw weights: no norm folded, nothing centred."""
 
     _layers: list[Layer]
@@ -28,13 +29,13 @@ class WeightVectors:
     _there: Elsewhere
 
     @property
-    def _target(self) -> TargetModel:
-        raise NotImplementedError
+    @abstractmethod
+    def _target(self) -> TargetModel: ...
 
     @property
+    @abstractmethod
     def spec(self) -> ModelSpec:
         """The shape of the model."""
-        raise NotImplementedError
 
     def read_vector(self, unit: Unit) -> Tensor:
         """(d_model,) column of the input weights (gated: of the gate), or of the encoder."""

@@ -10,30 +10,34 @@ from neuronaut.tools.errors import ToolFailed, ToolRefused
 from neuronaut.tools.targets.base import Choose, Edit, Site, TargetModel, Written
 
 
-def written_again(
-    target: TargetModel,
-    ids: Tensor,
-    choose: Choose,
-    read: Collection[Site],
-    prompt_edits: Sequence[Edit],
-    edits: Sequence[Edit],
-) -> Written:
-    """As TargetModel.write says."""
-    check_prompt(ids, read, [*prompt_edits, *edits])
-    n_prompt, scores = ids.shape[1], None
-    while True:
-        made = edits_of(prompt_edits, edits, n_prompt, ids.shape[1])
-        logits = target.run(ids, edits=made, logits=True).logits
-        assert logits is not None
-        scores = following(logits, ids) if scores is None else scores
-        last = log_probs_of(logits[0, -1])
-        token = choose(last)
-        if token is None:
-            break
-        ids = torch.cat([ids, torch.tensor([[token]])], dim=1)
-        scores = torch.cat([scores, last[token, None]])
-    found = target.run(ids, read=read, edits=made) if read else None
-    return Written(ids, {} if found is None else found.read, scores)
+class WritesAgain:
+    """The part of a TargetModel that writes text, where the engine keeps no keys and values."""
+
+    def write(
+        self: TargetModel,
+        ids: Tensor,
+        choose: Choose,
+        *,
+        read: Collection[Site] = (),
+        prompt_edits: Sequence[Edit] = (),
+        edits: Sequence[Edit] = (),
+    ) -> Written:
+        """As TargetModel says; the whole text is run again for each token."""
+        check_prompt(ids, read, [*prompt_edits, *edits])
+        n_prompt, scores = ids.shape[1], None
+        while True:
+            made = edits_of(prompt_edits, edits, n_prompt, ids.shape[1])
+            logits = self.run(ids, edits=made, logits=True).logits
+            assert logits is not None
+            scores = following(logits, ids) if scores is None else scores
+            last = log_probs_of(logits[0, -1])
+            token = choose(last)
+            if token is None:
+                break
+            ids = torch.cat([ids, torch.tensor([[token]])], dim=1)
+            scores = torch.cat([scores, last[token, None]])
+        found = self.run(ids, read=read, edits=made) if read else None
+        return Written(ids, {} if found is None else found.read, scores)
 
 
 def edits_of(prompt_edits: Sequence[Edit], edits: Sequence[Edit], n_prompt: int, width: int) -> list[Edit]:
@@ -66,8 +70,7 @@ def log_probs_of(logits: Tensor) -> Tensor:
 def following(logits: Tensor, ids: Tensor) -> Tensor:
     """(pos,) the log-probability of each token given those before it, NaN for the first. ids: (1, pos)."""
     found = torch.full((ids.shape[1],), torch.nan)
-    for at in range(
-        1, ids.shape[1]
-    ):  # one position at a time: all of them at once would double the memory of the logits
+    # One position at a time: all of them at once would double the memory of the logits.
+    for at in range(1, ids.shape[1]):
         found[at] = log_probs_of(logits[0, at - 1])[ids[0, at]]
     return found

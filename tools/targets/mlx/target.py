@@ -17,7 +17,6 @@ from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.features.dictionary import Dictionary
 from neuronaut.tools.targets.base import (
     AttentionWeights,
-    Choose,
     EdgeGradients,
     EdgeStart,
     Edit,
@@ -25,7 +24,6 @@ from neuronaut.tools.targets.base import (
     ModelSpec,
     Run,
     Site,
-    Written,
 )
 from neuronaut.tools.targets.checks import check_expert, check_layer, check_run, last_layer
 from neuronaut.tools.targets.feature_hooks import check_features, check_fits
@@ -52,14 +50,14 @@ from neuronaut.tools.targets.mlx.visits import unvisited
 from neuronaut.tools.targets.mlx.walk import Walk
 from neuronaut.tools.targets.notes import edits_at
 from neuronaut.tools.targets.sites import neuron_sites, read_vectors_at, site_of, write_vectors_at
-from neuronaut.tools.targets.writing import written_again
+from neuronaut.tools.targets.writing import WritesAgain
 from neuronaut.tools.tokens import Tokens, Vocabulary
 from neuronaut.tools.units import Unit
 
 PROBE_TOKENS = 8
 
 
-class MlxTarget:
+class MlxTarget(WritesAgain):
     """A TargetModel over a local Hugging Face folder, or one that mlx-lm made of it. Raw weights: no norm folded in."""
 
     def __init__(self, folder: ModelFolder, *, dtype: torch.dtype = torch.float32) -> None:
@@ -218,18 +216,6 @@ class MlxTarget:
         """The edits of plain sites."""
         for site in dict.fromkeys(edit.site for edit in edits if edit.site.name != "features"):
             stack.callback(self._walk.visited(site, visiting(edits_at(edits, site))).remove)
-
-    def write(
-        self,
-        ids: Tensor,
-        choose: Choose,
-        *,
-        read: Collection[Site] = (),
-        prompt_edits: Sequence[Edit] = (),
-        edits: Sequence[Edit] = (),
-    ) -> Written:
-        """As TargetModel says; the whole text is run again for each token."""
-        return written_again(self, ids, choose, read, prompt_edits, edits)
 
     def branches(self, ids: Tensor, edits: Sequence[Edit], *, keep: int = 1) -> Tensor:
         """(n_edits, keep, d_vocab) logits at the end of the prompt; see TargetModel.branches."""
