@@ -8,8 +8,9 @@ from typing import Literal
 
 from neuronaut.agent.view import print_json, visible
 from neuronaut.memory.migrations import NothingYet
-from neuronaut.memory.notebook import PACKAGES, Notebook
+from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import DAMAGED, File, Place, default_place
+from neuronaut.memory.provenance import PACKAGES
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.targets.load import MLX_COMMAND, POCKET, has_mlx
 

@@ -14,8 +14,10 @@ from neuronaut.agent.registered import changed_registered, hashes_used, opened
 from neuronaut.agent.session import stored_in, tools_sha256
 from neuronaut.agent.view import print_json, steps_on_stderr, visible
 from neuronaut.memory import queries
-from neuronaut.memory.notebook import PACKAGES, ExperimentSpec, Notebook, version
+from neuronaut.memory.experiments import ExperimentSpec
+from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import Place, default_place
+from neuronaut.memory.provenance import PACKAGES, version
 from neuronaut.memory.store import check_writable
 from neuronaut.tools.errors import ToolFailed, ToolRefused, UserError
 from neuronaut.tools.registry import ToolContext, find_tool

@@ -13,8 +13,9 @@ from neuronaut.agent.config import RunConfig
 from neuronaut.agent.dictionaries import weights_used
 from neuronaut.agent.proposers.base import Proposer
 from neuronaut.agent.registered import hashes_used
+from neuronaut.memory.experiments import ExperimentSpec
 from neuronaut.memory.ledger import canonical
-from neuronaut.memory.notebook import ExperimentSpec, Notebook
+from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.recall import Finding, earlier_findings
 from neuronaut.tools import registry as tool_registry
 from neuronaut.tools.errors import ToolFailed, ToolRefused

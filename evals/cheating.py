@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from neuronaut.agent.proposers.base import Explored, Proposal, Proposer
 from neuronaut.agent.proposers.grammar import GrammarProposer
-from neuronaut.evals.truths import SIMPLE, Draws
+from neuronaut.evals.draws import Draws
+from neuronaut.evals.truths import SIMPLE
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import fast_f1
 from neuronaut.tools.predicates import nodes

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from neuronaut.agent.proposers.base import Proposer
+from neuronaut.evals.admissible import inadmissible
 from neuronaut.evals.cheating import CHEATS, INJECTIONS, Crasher, oracle, story_teller
+from neuronaut.evals.draws import Draws, draw_truths
 from neuronaut.evals.loop import ask_each, supported
 from neuronaut.evals.planted import places
 from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size
-from neuronaut.evals.truths import SIMPLE, Draws, Truth, draw_truths, inadmissible, truth_f1
+from neuronaut.evals.truths import SIMPLE, Truth, truth_f1
 from neuronaut.evals.writes import (
     LAYERS,
     Planted,

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from neuronaut.memory import queries, schema
+from neuronaut.memory.experiments import ExperimentSpec
 from neuronaut.memory.judge import Decision, ReadsCase, Rival
-from neuronaut.memory.notebook import ExperimentSpec, Notebook
+from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.review.links import Served
 from neuronaut.memory.review.models import Models
 from neuronaut.tools.measurements import Measurement

@@ -22,10 +22,11 @@ import torch
 
 from neuronaut.agent.config import Loop
 from neuronaut.evals.batch import cached_corpus, cached_target
+from neuronaut.evals.draws import draw_truths
 from neuronaut.evals.loop import ask_each, supported
 from neuronaut.evals.planted import judged, planted
 from neuronaut.evals.sample import live_sample
-from neuronaut.evals.truths import Truth, draw_truths, families
+from neuronaut.evals.truths import Truth, families
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
 from neuronaut.tools.look.examples import EXPLORE_TOKENS, LIST_TOKENS

@@ -10,12 +10,13 @@ import numpy as np
 from neuronaut.agent.proposers.base import Explored, Proposal
 from neuronaut.agent.proposers.grammar import GrammarProposer
 from neuronaut.evals.batch import cached_corpus, cached_target
+from neuronaut.evals.draws import draw_truths
 from neuronaut.evals.loop import Proposers, ask_batch, supported
 from neuronaut.evals.planted import planted
 from neuronaut.evals.sample import live_sample
 from neuronaut.evals.shifted import by_metrics
 from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size, share
-from neuronaut.evals.truths import SIMPLE, Truth, draw_truths, truth_f1
+from neuronaut.evals.truths import SIMPLE, Truth, truth_f1
 from neuronaut.tools.look.examples import EXPLORE_TOKENS, LIST_TOKENS
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.registry import ToolContext

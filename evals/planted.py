@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuronaut.evals.batch import cached_corpus, cached_target
+from neuronaut.evals.draws import draw_truths
 from neuronaut.evals.loop import ask_batch, supported
 from neuronaut.evals.overlay import NOISE
 from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size, median_interval, share
-from neuronaut.evals.truths import FAMILIES, Truth, draw_truths, families, truth_f1
+from neuronaut.evals.truths import FAMILIES, Truth, families, truth_f1
 from neuronaut.tools.predicates.evaluate import holds, strength
 from neuronaut.tools.predicates.nodes import AnyOf, Modes, Predicate
 from neuronaut.tools.predicates.tree import predicate_from_json

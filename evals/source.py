@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from neuronaut import evals
-from neuronaut.memory.notebook import PACKAGES, commit, version
+from neuronaut.memory.provenance import PACKAGES, commit, version
 
 FOLDERS = ("agent", "evals", "memory", "prompts", "tools")
 SHOWS = frozenset({"compare.py", "published.json", "scoreboard.md.j2", "scoreboard.py", "seeds.json"})  # of evals

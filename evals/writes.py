@@ -8,12 +8,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
+from neuronaut.evals.draws import draw_truths
 from neuronaut.evals.loop import ask_each, supported
 from neuronaut.evals.outputs import Output, draw_output
 from neuronaut.evals.overlay import FromPredicate
 from neuronaut.evals.sample import live_units
 from neuronaut.evals.suite import Asking, Batch, Case, Row, Score, Size, share
-from neuronaut.evals.truths import SIMPLE, Truth, draw_truths, truth_f1
+from neuronaut.evals.truths import SIMPLE, Truth, truth_f1
 from neuronaut.tools.corpus import pocket_corpus
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import firing_rule

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from neuronaut.memory import queries, schema
-from neuronaut.memory.notebook import ExperimentSpec, Notebook
+from neuronaut.memory.experiments import ExperimentSpec
+from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.store import Store
 from neuronaut.tools.errors import UserError
 

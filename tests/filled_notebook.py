@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from neuronaut.memory.experiments import ExperimentSpec
 from neuronaut.memory.judge import Decision, ReadsCase, Rival
-from neuronaut.memory.notebook import ExperimentSpec, Notebook
+from neuronaut.memory.notebook import Notebook
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.predicates.text import parse_text
 from neuronaut.tools.predicates.tree import canonical_json

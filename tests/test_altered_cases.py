@@ -10,8 +10,9 @@ from neuronaut.agent.circuits import circuit_case
 from neuronaut.agent.heads import attends_case, role_case
 from neuronaut.agent.session import Done
 from neuronaut.memory import ledger, schema
+from neuronaut.memory.experiments import ExperimentSpec
 from neuronaut.memory.judge import Case, decide
-from neuronaut.memory.notebook import ExperimentSpec, Notebook
+from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import Place
 from neuronaut.memory.science import Rows, verdict_problems
 from neuronaut.tools.measurements import Measurement

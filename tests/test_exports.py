@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from neuronaut.agent.exporting.delphi import write_scores
 from neuronaut.agent.scores.asked import Detection
+from neuronaut.memory.experiments import ExperimentSpec
 from neuronaut.memory.export import COLUMNS, flat_rows
-from neuronaut.memory.notebook import ExperimentSpec
 from neuronaut.memory.tables import TYPES, guarded, storable, unguarded, write_table
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.learn.arithmetic import estimate

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from neuronaut.agent.showing import show
-from neuronaut.memory.notebook import ExperimentSpec, Notebook
+from neuronaut.memory.experiments import ExperimentSpec
+from neuronaut.memory.notebook import Notebook
 from neuronaut.tools.figures import SVG
 
 made = runpy.run_path(str(Path(__file__).parent / "data" / "make_notebook.py"))

@@ -16,8 +16,9 @@ from sqlalchemy.exc import IntegrityError
 from neuronaut.evals.many_claims import make
 from neuronaut.evals.review_speed import Draws, measure, measures
 from neuronaut.memory import queries, schema
+from neuronaut.memory.experiments import ExperimentSpec
 from neuronaut.memory.judge import Decision
-from neuronaut.memory.notebook import ExperimentSpec, Notebook
+from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import File, Place, Server
 from neuronaut.memory.query_words import STATES, tokens_of
 from neuronaut.memory.search import MOST_COUNTED, facet_counts, search_page

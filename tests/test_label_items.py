@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from neuronaut.agent.label.local import near
+from neuronaut.memory.experiments import ExperimentSpec
 from neuronaut.memory.items import TRIES, Item, LeaseLost
-from neuronaut.memory.notebook import ExperimentSpec, Notebook
+from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import Place
 
 made = runpy.run_path(str(Path(__file__).parent / "data" / "make_notebook.py"))

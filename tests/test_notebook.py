@@ -14,8 +14,9 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from neuronaut.memory import ledger, migrations, queries, schema, store
+from neuronaut.memory.experiments import ExperimentSpec, Started
 from neuronaut.memory.judge import decide
-from neuronaut.memory.notebook import ExperimentSpec, Notebook, Started
+from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import File, Place
 from neuronaut.memory.recall import earlier_findings
 from neuronaut.memory.search import search

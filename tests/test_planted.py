@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from neuronaut.evals.admissible import best_tokens, inadmissible
+from neuronaut.evals.draws import Draws
 from neuronaut.evals.loop import supported
 from neuronaut.evals.outside import Twist
 from neuronaut.evals.overlay import FromPredicate
 from neuronaut.evals.planted import SUITE, judged, of_modes
 from neuronaut.evals.suite import Asking, Batch, Case
-from neuronaut.evals.truths import FAMILIES, Draws, Family, Truth, best_tokens, families, inadmissible, truth_f1
+from neuronaut.evals.truths import FAMILIES, Family, Truth, families, truth_f1
 from neuronaut.tools.corpus import Corpus, pocket_corpus
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.intervene.pairs import edited_activations

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from neuronaut.memory import postgresql, queries, schema
 from neuronaut.memory.evaluations import EvaluationKey, Evaluations
-from neuronaut.memory.notebook import ExperimentSpec, Notebook
+from neuronaut.memory.experiments import ExperimentSpec
+from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import File, Place, Server, default_place, place_of
 from neuronaut.memory.postgresql import escaped, unescaped
 from neuronaut.memory.store import Store

@@ -15,8 +15,9 @@ from neuronaut.agent.scores.explained import best_claim
 from neuronaut.evals.fake_provider.script import fails, says
 from neuronaut.evals.fake_provider.server import Loopback
 from neuronaut.memory import queries
+from neuronaut.memory.experiments import ExperimentSpec
 from neuronaut.memory.judge import ReadsCase, decide
-from neuronaut.memory.notebook import ExperimentSpec, Notebook
+from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.search import search
 from neuronaut.memory.verify import verify
 from neuronaut.tools.corpus import load_corpus

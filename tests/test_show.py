@@ -13,8 +13,9 @@ from rich.console import Console
 from neuronaut.agent.layout import PIPED_WIDTH, Rows, Strip, print_parts, table
 from neuronaut.agent.record_views import view_of
 from neuronaut.memory import schema
+from neuronaut.memory.experiments import ExperimentSpec
 from neuronaut.memory.lookup import look_up
-from neuronaut.memory.notebook import ExperimentSpec, Notebook
+from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import File
 from neuronaut.memory.store import new_id
 from neuronaut.tools.errors import UserError

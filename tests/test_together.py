@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from neuronaut.memory import queries, schema
-from neuronaut.memory.notebook import ExperimentSpec, Notebook
+from neuronaut.memory.experiments import ExperimentSpec
+from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import Place
 from neuronaut.memory.verify import verify
 from neuronaut.tools.errors import UserError

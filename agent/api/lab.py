@@ -1,22 +1,31 @@
 """`Lab`: a model, its text and a notebook, opened once and asked from Python as often as one likes."""
 
 import contextlib
-import importlib
 import threading
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
+from neuronaut.agent.api.given import (
+    Progress,
+    Say,
+    budget_of,
+    listed,
+    one_of,
+    place_named,
+    plain,
+    say_of,
+    settle_progress_bars,
+    text_of,
+)
 from neuronaut.agent.api.methods import ToolMethods
 from neuronaut.agent.api.stopped import interrupted
 from neuronaut.agent.config import Budget, RunConfig, corpus_place
 from neuronaut.agent.options import BackendName, DeviceChoice, DtypeChoice, run_config
 from neuronaut.agent.registered import registered_config
-from neuronaut.memory.place import Place, default_place, place_of
+from neuronaut.memory.place import Place, default_place
 from neuronaut.tools.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,9 +40,7 @@ if TYPE_CHECKING:
     from neuronaut.tools.registry import ToolContext
     from neuronaut.tools.targets.base import TargetModel
 
-Choice = TypeVar("Choice", bound=StrEnum)
-Say = Callable[[str, str], None]
-Progress = bool | Say  # True: lines on stderr; a function gets a label and a line for each step
+
 LARGEST_SEED = 2**32 - 1
 KEPT_BYTES = 512 << 20  # of activations that the next question may use
 
@@ -74,18 +81,18 @@ class Lab(ToolMethods):
             raise UserError(
                 f"seed {seed!r} is no whole number from 0 to {LARGEST_SEED}: the same one gives the same answer"
             )
-        named = _listed(dictionaries)
+        named = listed(dictionaries)
         text = None if corpus is None else str(corpus)
-        placed = (_one_of(BackendName, backend), _one_of(DtypeChoice, dtype), _one_of(DeviceChoice, device))
-        config = run_config("", str(model), text, llm, base_url, seed, _budget(budget), named, *placed)
-        beside = registered_config(_listed(others), _listed(labels), _listed(heads))
+        placed = (one_of(BackendName, backend), one_of(DtypeChoice, dtype), one_of(DeviceChoice, device))
+        config = run_config("", str(model), text, llm, base_url, seed, budget_of(budget), named, *placed)
+        beside = registered_config(listed(others), listed(labels), listed(heads))
         self._config = config.model_copy(update=beside)
         corpus_place(self._config)
         from neuronaut.agent.runs import check_language_model
 
         check_language_model(self._config)
-        _settle_progress_bars()
-        self._place = default_place() if notebook is None else _place(str(notebook))
+        settle_progress_bars()
+        self._place = default_place() if notebook is None else place_named(str(notebook))
         self._progress = progress
         self._turn = threading.RLock()
         self._context: ToolContext | None = None
@@ -106,7 +113,7 @@ class Lab(ToolMethods):
         from neuronaut.agent.working import STOPPED
         from neuronaut.memory.store import check_writable
 
-        asked = {"question": _text(question, "a question"), "fast": fast, "again": again}
+        asked = {"question": text_of(question, "a question"), "fast": fast, "again": again}
         config = self._config.model_copy(update=asked)
         check_question(config)
         with self._open(progress) as (context, say):
@@ -138,7 +145,7 @@ class Lab(ToolMethods):
         from neuronaut.agent.api.batches import label_units, labelling_of
 
         named = {"kind": kind, "layers": layers, "units": units, "signs": signs, "where": where, "limit": limit}
-        labelling = labelling_of(nulls=nulls, unit_budget=_budget(unit_budget), **named)
+        labelling = labelling_of(nulls=nulls, unit_budget=budget_of(unit_budget), **named)
         with self._open(progress) as (context, say):
             return label_units(context, self._place, labelling.configured(self._config, fast=fast), say)
 
@@ -186,7 +193,9 @@ class Lab(ToolMethods):
         from neuronaut.agent.api.records import all_runs, found_claims
 
         with self._reading() as notebook:
-            return found_claims(notebook, words) if _text(words, "what is searched for").strip() else all_runs(notebook)
+            return (
+                found_claims(notebook, words) if text_of(words, "what is searched for").strip() else all_runs(notebook)
+            )
 
     def show(self, identifier: str) -> "Answer | Record":
         """Any record of the notebook by its id; of a run its answer."""
@@ -240,7 +249,7 @@ class Lab(ToolMethods):
             raise UserError(
                 f"{name} opens text on which claims are tested: lab.ask(…) runs it, and records what was opened"
             )
-        parsed = chosen.parse({key: _plain(value) for key, value in args.items()})
+        parsed = chosen.parse({key: plain(value) for key, value in args.items()})
         with self._open(None) as (context, _):
             given = {
                 key: value for key, value in parsed.model_dump(mode="json").items() if key in parsed.model_fields_set
@@ -290,7 +299,7 @@ class Lab(ToolMethods):
         """Model and text; threads take turns."""
         from neuronaut.agent.opening import context_of, open_inputs
 
-        say = _say(self._progress if progress is None else progress)
+        say = say_of(self._progress if progress is None else progress)
         with self._turn:
             self._refuse_closed()
             if self._context is None:
@@ -317,56 +326,3 @@ class Lab(ToolMethods):
         from neuronaut.tools.targets.load import open_folder
 
         return open_folder(self._config.model).weights_sha256
-
-
-def _settle_progress_bars() -> None:
-    """Import the bars that the engine's packages use: in Jupyter they warn, once, where widgets are not installed."""
-    with warnings.catch_warnings(), contextlib.suppress(ImportError):
-        warnings.filterwarnings("ignore", message="IProgress not found")
-        importlib.import_module("tqdm.auto")
-
-
-def _listed(given: str | Sequence[str]) -> list[str]:
-    return [given] if isinstance(given, str) else [str(one) for one in given]
-
-
-def _place(text: str) -> Place:
-    return place_of(text if "://" in text else str(Path(text).expanduser()))
-
-
-def _budget(given: Budget | Mapping[str, float] | None) -> Budget:
-    from pydantic import ValidationError
-
-    try:
-        return given if isinstance(given, Budget) else Budget.model_validate(dict(given or {}))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(
-            f"budget {'.'.join(map(str, first['loc']))}: {first['msg']}; its limits are {', '.join(Budget.model_fields)}"
-        ) from None
-
-
-def _one_of(choices: type[Choice], given: str) -> Choice:
-    try:
-        return choices(given)
-    except ValueError:
-        raise UserError(f"{given!r} is none of {', '.join(choices)}") from None
-
-
-def _text(given: object, what: str) -> str:
-    if not isinstance(given, str):
-        raise UserError(f"{what} is text, such as 'what does neuron 8.481 do': {str(given)[:40]!r} is none")
-    return given
-
-
-def _say(progress: Progress) -> Say:
-    from neuronaut.agent.view import steps_on_stderr
-
-    if callable(progress):
-        return progress
-    return steps_on_stderr() if progress else lambda _label, _line: None
-
-
-def _plain(value: Any) -> Any:
-    """Numbers and arrays of numpy, and series of frames, as the Python values that tools check."""
-    return value.tolist() if hasattr(value, "tolist") else value

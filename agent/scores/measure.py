@@ -11,7 +11,7 @@ from neuronaut import prompts
 from neuronaut.agent.llm.base import OutOfBudget
 from neuronaut.agent.scores.base import Case, Explanation, Judged, Score
 from neuronaut.agent.session import Session, as_stored, tools_sha256
-from neuronaut.memory.notebook import ExperimentSpec
+from neuronaut.memory.experiments import ExperimentSpec
 from neuronaut.tools.errors import ToolFailed, ToolRefused, UserError
 from neuronaut.tools.learn.arithmetic import Estimate, Number, estimate
 from neuronaut.tools.learn.subject import Subject

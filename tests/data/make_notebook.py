@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from neuronaut.memory.evaluations import EvaluationKey, Evaluations
+from neuronaut.memory.experiments import ExperimentSpec
 from neuronaut.memory.judge import ReadsCase, decide
 from neuronaut.memory.migrations import MIGRATIONS
-from neuronaut.memory.notebook import ExperimentSpec, Notebook
+from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import Place
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.targets.base import Fingerprint
