@@ -1,6 +1,7 @@
 """How a prediction comes about: on models where the deciding part is planted, and from the question to the answer."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from neuronaut.agent.questions import parse_question
-from neuronaut.evals.story_models import N_LAYERS, PIECES, Planted, plant, texts
+from neuronaut.evals.story_models import N_CTX, N_LAYERS, N_LETTERS, PIECES, Planted, plant, texts
 from neuronaut.tools.corpus import corpus_from_texts, pocket_corpus
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.look.told import settled
@@ -108,10 +109,11 @@ def test_the_tuned_lens_knows_the_answer_before_anything_says_it(
     bench = open_bench(seed)
     trained = bench.run("tune_lens", n_tokens=1024, steps=400)
     by_row = {row["before"]: row for row in trained.payload["layers"]}
-    assert by_row[1]["tuned"] < 0.3 * by_row[1]["shuffled"], "the first layer has fetched the token before"
-    assert by_row[0]["tuned"] > 0.8 * by_row[0]["shuffled"], (
-        "next to nothing is known before: what follows the token itself"
-    )
+    # Each answer hangs on the letter before, which is drawn anew; the first place of a window alone has none before it.
+    unknown = math.log(N_LETTERS) * (N_CTX - 2) / (N_CTX - 1)
+    assert by_row[0]["tuned"] > unknown, "nothing is known before, but where the window begins"
+    assert by_row[1]["tuned"] < 0.05 * unknown, "the first layer has fetched the letter before"
+    assert by_row[1]["tuned"] < 0.3 * by_row[1]["shuffled"], "outputs of other tokens teach nothing of it"
     found = bench.run("prediction_story", text=bench.text, lens="tuned", n_texts=12)
     value = {one.metric: one.value for one in found.measurements}
     assert value["on_top_plain"] == bench.row
