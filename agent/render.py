@@ -68,6 +68,31 @@ def _print(console: "Console", answer: dict[str, Any]) -> None:
 def _rows(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
     from rich.text import Text
 
+    yield from _claims(answer)
+    for outcome in answer["outcomes"]:
+        body = Text(f"{visible(outcome['unit'])} {outcome['side']}: {visible(outcome['reason'])}")
+        yield Text(outcome["status"], style=STYLES.get(outcome["status"], "")), body
+    for found in answer.get("measured", []):
+        body = Text(visible(found["title"]))
+        for line in found["lines"]:
+            body.append(f"\n{visible(line)}", style="dim")
+        yield Text("MEASURED", style=STYLES["MEASURED"]), body
+    if again := answer.get("survived"):
+        yield from _survived(again)
+    for other in answer.get("asked_of", []):
+        yield from _asked_of(other)
+    yield from _known(answer)
+    if words := answer["words"]:
+        yield from _in_words(words)
+    for note in answer["notes"]:
+        yield Text("note", style="dim"), Text(visible(note))
+    yield from _left_over(answer)
+    yield from _not_tested(answer)
+
+
+def _claims(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
+    from rich.text import Text
+
     seen: set[tuple[str, str]] = set()
     for claim in sorted(answer["claims"], key=lambda c: (ORDER.index(c["status"]), -_score(c))):
         first = (claim["unit"], claim["side"]) not in seen
@@ -85,18 +110,11 @@ def _rows(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
         yield Text(claim["status"], style=STYLES[claim["status"]]), body
         if first:
             yield from _examples(answer, claim)
-    for outcome in answer["outcomes"]:
-        body = Text(f"{visible(outcome['unit'])} {outcome['side']}: {visible(outcome['reason'])}")
-        yield Text(outcome["status"], style=STYLES.get(outcome["status"], "")), body
-    for found in answer.get("measured", []):
-        body = Text(visible(found["title"]))
-        for line in found["lines"]:
-            body.append(f"\n{visible(line)}", style="dim")
-        yield Text("MEASURED", style=STYLES["MEASURED"]), body
-    if again := answer.get("survived"):
-        yield from _survived(again)
-    for other in answer.get("asked_of", []):
-        yield from _asked_of(other)
+
+
+def _known(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
+    from rich.text import Text
+
     for known in answer["known"][:SHOWN_KNOWN]:
         yield Text("known", style="dim"), Text(visible(known_line(known)))
     if len(answer["known"]) > SHOWN_KNOWN:
@@ -104,10 +122,11 @@ def _rows(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
             Text("known", style="dim"),
             Text(f"and {len(answer['known']) - SHOWN_KNOWN} more claims: --json lists them"),
         )
-    if words := answer["words"]:
-        yield from _in_words(words)
-    for note in answer["notes"]:
-        yield Text("note", style="dim"), Text(visible(note))
+
+
+def _left_over(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
+    from rich.text import Text
+
     for left in answer["unexplained"]["units"]:
         tokens = ", ".join(f'"{visible(token)}"' for token in left["examples"])
         rest = f", most of it at {tokens}" if tokens and left["share"] >= 0.01 else ""
@@ -115,9 +134,13 @@ def _rows(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
             Text("left over", style="dim"),
             Text(f"{left['share']:.0%} of the firing of {visible(left['unit'])}{rest}"),
         )
-    own = sorted(
-        answer["proposed"], key=lambda p: p["author"] in BUILT_IN
-    )  # whoever asked somebody else wants to see it
+
+
+def _not_tested(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
+    from rich.text import Text
+
+    # Whoever asked somebody else wants to see what that one proposed.
+    own = sorted(answer["proposed"], key=lambda p: p["author"] in BUILT_IN)
     names = [
         visible(p["claim"] if p["unit"].startswith("task:") else f"{p['unit']} {p['claim']}") + _by(p["author"])
         for p in own

@@ -44,7 +44,6 @@ def ask_each(
     too, its calls kept in the same notebook, with `calls`, `tokens`, `usd` and `calls_failed` of each unit. Where something
     fails, `outcome` is "failed" with the error beside it, and the next unit is asked; a refused key ends it all.
     """
-    target, corpus = context.target, context.corpus
     with Notebook(path) as notebook:
         for unit in units:
             question = f"what does neuron {unit.address} do"
@@ -52,42 +51,58 @@ def ask_each(
             if llm is not None:
                 asked = {"llm": llm.name, "base_url": llm.base_url, "budget": llm.budget}
                 config = config.model_copy(update=asked)
-            size = (corpus.name, corpus.sha256, corpus.n_characters)
-            run = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size)
-            heard: list[tuple[str, str]] = []
-            began, before, shared = monotonic(), target.forwards, _shared(context)
-            failed: dict[str, Any] = {"outcome": "ok"}
-            try:
-                chosen: list[Proposer] = [GrammarProposer(seed=seed)] if proposers is None else proposers(unit)
-                session = Session(run, config, notebook, context, chosen, lambda *line: heard.append(line))  # noqa: B023
-                if llm is not None:
-                    session.proposers.append(model_proposer(session))
-                for side in ("reads", "writes"):
-                    if side in sides:
-                        (reads.answer if side == "reads" else writes.answer)(session, unit)
-            except KeyRefused:
-                raise
-            except Exception as error:  # noqa: BLE001  whatever goes wrong with one case, the others are asked
-                failed = {"outcome": "failed", "error": f"{type(error).__name__}: {error}"[:500]}
-            rows = queries.hypotheses(notebook, run)
-            judged = [row for row in rows if row["verdicts"]]
-            mutual = _shared(context) - shared
-            spent = {"seconds": monotonic() - began, "forwards": round(target.forwards - before - mutual, 6)}
-            cost = Cost.of(notebook, run, seconds=spent["seconds"], forwards=spent["forwards"])
-            notebook.end_run(run, "error" if "error" in failed else "answered", failed.get("error", ""), cost.fields)
-            yield {
-                **failed,
-                "unit": unit.address,
-                "layer": unit.layer,
-                "run": run,
-                "claims": [_claim(row) for row in judged if row["side"] == "reads"],
-                "writes": [_claim(row) for row in judged if row["side"] == "writes"],
-                "untested": [row["predicate"] for row in rows if not row["verdicts"]],
-                "left_out": [line for label, line in heard if label == "left out"],
-                "outcomes": [f"{row['status']} {row['reason']}" for row in queries.outcomes(notebook, run)],
-                **spent,
-                **(_asked(notebook, run, cost) if llm else {}),
-            }
+            yield _answered(context, notebook, unit, config, proposers, sides)
+
+
+def _answered(
+    context: ToolContext,
+    notebook: Notebook,
+    unit: Unit,
+    config: RunConfig,
+    proposers: Proposers | None,
+    sides: Sequence[Side],
+) -> dict[str, Any]:
+    """The row of one unit, which is asked in a run of its own."""
+    target, corpus = context.target, context.corpus
+    size = (corpus.name, corpus.sha256, corpus.n_characters)
+    run = notebook.start_run(config.model_dump(mode="json"), target.fingerprint(), size)
+    heard: list[tuple[str, str]] = []
+    began, before, shared = monotonic(), target.forwards, _shared(context)
+    failed: dict[str, Any] = {"outcome": "ok"}
+    try:
+        chosen: list[Proposer] = [GrammarProposer(seed=config.seed)] if proposers is None else proposers(unit)
+        _ask(Session(run, config, notebook, context, chosen, lambda *line: heard.append(line)), unit, sides)
+    except KeyRefused:
+        raise
+    except Exception as error:  # noqa: BLE001  whatever goes wrong with one case, the others are asked
+        failed = {"outcome": "failed", "error": f"{type(error).__name__}: {error}"[:500]}
+    rows = queries.hypotheses(notebook, run)
+    judged = [row for row in rows if row["verdicts"]]
+    mutual = _shared(context) - shared
+    spent = {"seconds": monotonic() - began, "forwards": round(target.forwards - before - mutual, 6)}
+    cost = Cost.of(notebook, run, seconds=spent["seconds"], forwards=spent["forwards"])
+    notebook.end_run(run, "error" if "error" in failed else "answered", failed.get("error", ""), cost.fields)
+    return {
+        **failed,
+        "unit": unit.address,
+        "layer": unit.layer,
+        "run": run,
+        "claims": [_claim(row) for row in judged if row["side"] == "reads"],
+        "writes": [_claim(row) for row in judged if row["side"] == "writes"],
+        "untested": [row["predicate"] for row in rows if not row["verdicts"]],
+        "left_out": [line for label, line in heard if label == "left out"],
+        "outcomes": [f"{row['status']} {row['reason']}" for row in queries.outcomes(notebook, run)],
+        **spent,
+        **({} if config.llm is None else _asked(notebook, run, cost)),
+    }
+
+
+def _ask(session: Session, unit: Unit, sides: Sequence[Side]) -> None:
+    if session.config.llm is not None:
+        session.proposers.append(model_proposer(session))
+    for side, answer in (("reads", reads.answer), ("writes", writes.answer)):
+        if side in sides:
+            answer(session, unit)
 
 
 def _asked(notebook: Notebook, run: str, cost: Cost) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class Loopback:
         self.requests: list[Seen] = []
         self._closing = threading.Event()
         self._lock = threading.Lock()
-        self._server = _Listener(("127.0.0.1", port), self._handler())
+        self._server = _Listener(("127.0.0.1", port), type("_OwnHandler", (_Handler,), {"outer": self}))
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -94,69 +94,68 @@ class Loopback:
             return fails(400, fault)(seen)
         return step(seen)
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True  # a body would wait for its head to be acknowledged
+class _Handler(BaseHTTPRequestHandler):
+    """One connection; what is said and when it breaks, the server decides."""
 
-            def do_POST(self) -> None:
-                content = self.rfile.read(int(self.headers.get("content-length", 0)))
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                path = urlsplit(self.path).path
-                seen = Seen(FORMATS.get(path, ""), headers, _object(content), self.command, self.path, content)
-                self._send(outer.answer(seen))
+    outer: "Loopback"
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # a body would wait for its head to be acknowledged
 
-            do_GET = do_POST
+    def do_POST(self) -> None:
+        content = self.rfile.read(int(self.headers.get("content-length", 0)))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        path = urlsplit(self.path).path
+        seen = Seen(FORMATS.get(path, ""), headers, _object(content), self.command, self.path, content)
+        self._send(self.outer.answer(seen))
 
-            def _send(self, answer: Answer) -> None:
-                if answer.wait and outer._closing.wait(answer.wait):
-                    return
-                try:
-                    self._write(answer)
-                except (BrokenPipeError, ConnectionResetError):
-                    self.close_connection = True
+    do_GET = do_POST
 
-            def _write(self, answer: Answer) -> None:
-                broken = answer.raw is not None or answer.keep is not None or answer.reset
-                self.close_connection = self.close_connection or broken or answer.framing == "close"
-                if answer.raw is None:
-                    self._head(answer)
-                    self._body(answer)
-                else:
-                    self.wfile.write(answer.raw)
-                if answer.reset:
-                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    def _send(self, answer: Answer) -> None:
+        if answer.wait and self.outer._closing.wait(answer.wait):
+            return
+        try:
+            self._write(answer)
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True
 
-            def _head(self, answer: Answer) -> None:
-                self.send_response(answer.status)
-                for name, value in ({"content-type": "application/json"} | answer.headers).items():
-                    self.send_header(name, value)
-                match answer.framing:
-                    case "length":
-                        self.send_header("content-length", str(len(answer.content)))
-                    case "chunked":
-                        self.send_header("transfer-encoding", "chunked")
-                    case "close":
-                        self.send_header("connection", "close")
-                self.end_headers()
+    def _write(self, answer: Answer) -> None:
+        broken = answer.raw is not None or answer.keep is not None or answer.reset
+        self.close_connection = self.close_connection or broken or answer.framing == "close"
+        if answer.raw is None:
+            self._head(answer)
+            self._body(answer)
+        else:
+            self.wfile.write(answer.raw)
+        if answer.reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-            def _body(self, answer: Answer) -> None:
-                content, piece = answer.content[: answer.keep], answer.piece or max(1, len(answer.content))
-                for at in range(0, len(content), piece):
-                    if answer.pause and at and outer._closing.wait(answer.pause):
-                        return
-                    part = content[at : at + piece]
-                    self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part) if answer.framing == "chunked" else part)
-                    self.wfile.flush()
-                if answer.framing == "chunked" and answer.keep is None:
-                    self.wfile.write(b"0\r\n\r\n")
+    def _head(self, answer: Answer) -> None:
+        self.send_response(answer.status)
+        for name, value in ({"content-type": "application/json"} | answer.headers).items():
+            self.send_header(name, value)
+        match answer.framing:
+            case "length":
+                self.send_header("content-length", str(len(answer.content)))
+            case "chunked":
+                self.send_header("transfer-encoding", "chunked")
+            case "close":
+                self.send_header("connection", "close")
+        self.end_headers()
 
-            def log_message(self, *_: object) -> None:
-                pass
+    def _body(self, answer: Answer) -> None:
+        content, piece = answer.content[: answer.keep], answer.piece or max(1, len(answer.content))
+        for at in range(0, len(content), piece):
+            if answer.pause and at and self.outer._closing.wait(answer.pause):
+                return
+            part = content[at : at + piece]
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part) if answer.framing == "chunked" else part)
+            self.wfile.flush()
+        if answer.framing == "chunked" and answer.keep is None:
+            self.wfile.write(b"0\r\n\r\n")
 
-        return Handler
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 def _object(content: bytes) -> dict[str, Any]:
