@@ -1,6 +1,7 @@
 """Reading and editing activations through plain torch hooks, and layers that are not run."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, assert_never
 
 import torch
@@ -68,6 +69,32 @@ def after(module: nn.Module, visit: Visit) -> RemovableHandle:
         return (visit(output[0]), *output[1:]) if isinstance(output, tuple) else visit(output)
 
     return module.register_forward_hook(hook)
+
+
+@contextlib.contextmanager
+def only_layers(
+    blocks: nn.ModuleList, entries: list[nn.Module], start: tuple[int, Tensor] | None, last: int, *, stop_there: bool
+) -> Iterator[None]:
+    """The time during which a pass begins with a residual at the layer of `start`, and ends before layer `last` if told to.
+
+    entries: what each layer begins with, and what comes after the last one.
+    """
+    first, handles = 0 if start is None else start[0], []
+    originals = list(blocks[:first])
+    try:
+        for at, block in enumerate(originals):
+            blocks[at] = Skipped(block)
+        if start is not None:
+            residual = start[1]
+            handles.append(before(entries[first], lambda _: residual))
+        if stop_there:
+            handles.append(entries[last].register_forward_pre_hook(stop_here))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for at, block in enumerate(originals):
+            blocks[at] = block
 
 
 def stop_here(module: nn.Module, args: Any) -> None:

@@ -11,8 +11,10 @@ from torch.nn import functional as F
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.targets.base import ModelSpec, Site, SiteName
 from neuronaut.tools.targets.experts import Experts, experts_of
+from neuronaut.tools.targets.folder import ModelFolder
 from neuronaut.tools.targets.hooks import Removable, Visit, after, before, seen
 
+ACTIVATION_KEYS = ("hidden_activation", "hidden_act", "activation_function", "activation")
 PROBED: tuple[SiteName, ...] = ("resid_pre", "attn_out", "mlp_out", "resid_post")
 
 
@@ -87,6 +89,31 @@ def _inner(part: Any, name: str) -> nn.Module | None:
     wrapped = None if part is None else getattr(part, name, None)
     inner = getattr(wrapped, "original_component", None)
     return inner if isinstance(inner, nn.Module) else None
+
+
+def spec_of(folder: ModelFolder, cfg: Any, model: Any, layers: Sequence[Layer], last_norm: nn.Module) -> ModelSpec:
+    """The shape of a loaded model. cfg: as TransformerLens says it."""
+    first = layers[0]
+    said = [getattr(model.config, key, None) for key in ACTIVATION_KEYS]
+    embed, unembed = model.get_input_embeddings(), model.get_output_embeddings()
+    return ModelSpec(
+        name=folder.name,
+        n_layers=len(layers),
+        d_model=int(cfg.d_model),
+        d_mlp=first.experts.width if first.experts else int(first.weights.W_out.shape[0]),
+        n_heads=int(cfg.n_heads),
+        n_kv_heads=int(getattr(cfg, "n_key_value_heads", None) or cfg.n_heads),
+        d_head=int(cfg.d_head),
+        d_vocab=len(embed.weight),
+        n_ctx=folder.context(int(cfg.n_ctx)),
+        activation=next((str(named) for named in said if named is not None), str(cfg.act_fn)),
+        gated=first.experts is not None or bool(cfg.gated_mlp),
+        norm="layernorm" if isinstance(last_norm, nn.LayerNorm) else "rmsnorm",
+        tied_embeddings=embed.weight is unembed.weight,
+        bos=folder.bos,
+        n_experts=first.experts.n_experts if first.experts else 0,
+        parallel=bool(getattr(cfg, "parallel_attn_mlp", False)),
+    )
 
 
 def hook_at(layer: Layer, site: Site, heads: tuple[int, int], visit: Visit) -> Removable:

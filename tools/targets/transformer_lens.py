@@ -5,7 +5,7 @@ forward pass, and layers outside [start, stop) are not run at all.
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
@@ -38,15 +38,22 @@ from neuronaut.tools.targets.feature_hooks import Attached, check_features, chec
 from neuronaut.tools.targets.folder import ModelFolder
 from neuronaut.tools.targets.hooks import (
     Removable,
-    Skipped,
     Stopped,
     Visit,
-    before,
     differentiated,
-    stop_here,
+    only_layers,
     visitor,
 )
-from neuronaut.tools.targets.layers import PROBED, check_alike, fault_of, fuse_activations, hook_at, layer_of, unwrap
+from neuronaut.tools.targets.layers import (
+    PROBED,
+    check_alike,
+    fault_of,
+    fuse_activations,
+    hook_at,
+    layer_of,
+    spec_of,
+    unwrap,
+)
 from neuronaut.tools.targets.load import dictionary_named
 from neuronaut.tools.targets.patterns import register_seen_attention
 from neuronaut.tools.targets.placement import Elsewhere
@@ -54,8 +61,6 @@ from neuronaut.tools.targets.sites import neuron_sites
 from neuronaut.tools.targets.vectors import PROBE_TOKENS, WeightVectors
 from neuronaut.tools.targets.writing import check_prompt, following, log_probs_of
 from neuronaut.tools.tokens import Tokens, Vocabulary
-
-ACTIVATION_KEYS = ("hidden_activation", "hidden_act", "activation_function", "activation")
 
 
 class TransformerLensTarget(WeightVectors):
@@ -151,27 +156,7 @@ class TransformerLensTarget(WeightVectors):
     @cached_property
     def spec(self) -> ModelSpec:
         """The shape of the model."""
-        cfg, first = self._cfg, self._layers[0]
-        said = [getattr(self._model.config, key, None) for key in ACTIVATION_KEYS]
-        embed, unembed = self._model.get_input_embeddings(), self._model.get_output_embeddings()
-        return ModelSpec(
-            name=self._folder.name,
-            n_layers=len(self._layers),
-            d_model=int(cfg.d_model),
-            d_mlp=first.experts.width if first.experts else int(first.weights.W_out.shape[0]),
-            n_heads=int(cfg.n_heads),
-            n_kv_heads=int(getattr(cfg, "n_key_value_heads", None) or cfg.n_heads),
-            d_head=int(cfg.d_head),
-            d_vocab=len(embed.weight),
-            n_ctx=self._folder.context(int(cfg.n_ctx)),
-            activation=next((str(named) for named in said if named is not None), str(cfg.act_fn)),
-            gated=first.experts is not None or bool(cfg.gated_mlp),
-            norm="layernorm" if isinstance(self._last_norm, nn.LayerNorm) else "rmsnorm",
-            tied_embeddings=embed.weight is unembed.weight,
-            bos=self._folder.bos,
-            n_experts=first.experts.n_experts if first.experts else 0,
-            parallel=bool(getattr(cfg, "parallel_attn_mlp", False)),
-        )
+        return spec_of(self._folder, self._cfg, self._model, self._layers, self._last_norm)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -407,26 +392,13 @@ class TransformerLensTarget(WeightVectors):
             )
         return EdgeRuns(self._insides)
 
-    @contextlib.contextmanager
-    def _only_layers(self, start: tuple[int, Tensor] | None, last: int, *, stop_there: bool) -> Iterator[None]:
-        originals = [layer.block for layer in self._layers]
-        entries = [*originals, self._last_norm]
-        first = 0 if start is None else start[0]
-        handles = []
-        try:
-            for at in range(first):
-                self._blocks[at] = Skipped(originals[at])
-            if start is not None:
-                residual = start[1].to(self._there.device, self._dtype)
-                handles.append(before(entries[first], lambda _: residual))
-            if stop_there:
-                handles.append(entries[last].register_forward_pre_hook(stop_here))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-            for at in range(first):
-                self._blocks[at] = originals[at]
+    def _only_layers(
+        self, start: tuple[int, Tensor] | None, last: int, *, stop_there: bool
+    ) -> contextlib.AbstractContextManager[None]:
+        if start is not None:
+            start = start[0], start[1].to(self._there.device, self._dtype)
+        entries = [*(layer.block for layer in self._layers), self._last_norm]
+        return only_layers(self._blocks, entries, start, last, stop_there=stop_there)
 
     def _attached(self, name: str) -> Attached:
         return Attached(dictionary_named(self._brought, name), self.spec, self._layers, self._hook)
