@@ -261,8 +261,15 @@ def doctor(
     raise typer.Exit(examine(notebook, as_json=as_json, llm=llm, base_url=base_url))
 
 
+# Threads of a small model wait for each other often: as long as libgomp lets them by default, a machine with other work answers
+# two to four times as late (docs/speed.md).
+SPINS = "20000"
+
+
 def main() -> None:
     """Run the command line. Bad input is one sentence on stderr and exit code 2."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is loaded
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name="neuronaut", standalone_mode=False)
         sys.stdout.flush()

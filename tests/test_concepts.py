@@ -219,6 +219,8 @@ def test_q_values_are_benjamini_and_hochbergs() -> None:
         ('{"text": "a", "label": true}\n{"text": "b", "label": true}\n', "have one class, 'true'"),
         ("not json\n", "line 1 .* is not JSON"),
         ('{"text": "a"}\n', "line 1 .*[(]label: Field required"),
+        ('{"text": "a", "label": 0.5}\n', "label: a word, true, false, 1 or 0"),
+        ('{"text": "a", "label": 1}\n{"text": "b", "label": 0}\n{"text": "a", "label": 0}\n', "'a' 'true' and 'false'"),
         ('{"text": "a", "label": 1, "span": [0, 5]}\n', "lies outside the text"),
         ('{"text": "a", "label": 1, "span": [0, 1], "token": 0}\n', "both name a place"),
     ],
@@ -229,6 +231,13 @@ def test_a_bad_file_of_labels_is_refused_in_one_sentence(content: str, says: str
     with pytest.raises(UserError, match=says) as error:
         read_labels("bad", file)
     assert "\n" not in str(error.value)
+
+
+def test_line_breaks_inside_a_text_and_a_byte_order_mark_are_no_mistakes(tmp_path: Path) -> None:
+    rows = [{"text": f"one{mark}two", "label": label} for label, mark in enumerate(("\u2028", "\x85"))]
+    file = tmp_path / "odd.jsonl"
+    file.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode())
+    assert [row.text for row in read_labels("odd", file).rows] == ["one\u2028two", "one\x85two"]
 
 
 def test_few_texts_and_unknown_names_are_refused(model: TargetModel, corpus: Corpus) -> None:

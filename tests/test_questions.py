@@ -175,3 +175,41 @@ def test_a_unit_parses_back_from_its_address(unit: Unit) -> None:
 def test_text_that_is_no_unit_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="names no unit"):
         Unit.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("describe the heads of layer 3", "leave the layers out"),
+        ("which heads are successor heads in layer 3", "leave the layers out"),
+        ("which parts do months and days share in layer 3", "leave the layers out"),
+        ("what changed in tuned and base", "names several models"),
+        ("what changed between pocket and tuned", "names several models"),
+        ("does the read-out of 8.481 at resid_post 9 by trees use it", "a read-out by 'trees'"),
+        ("does the read-out of 8.481 at resid_mid 9 use it", "'resid_mid 9' is none"),
+        ("what remains of months without mlp3", "names no head"),
+    ],
+)
+def test_no_part_of_a_question_is_dropped_in_silence(text: str, why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        parse_question(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "intent", "field", "value"),
+    [
+        ("What Changed In tuned?", "changed", "others", ("tuned",)),
+        ("what changed in neuron 8.481 in tuned.v2", "changed", "others", ("tuned.v2",)),
+        ("how does the model predict ' March' after 'January, February,'", "story", "answer", " March"),
+        ("which heads are predecessor heads", "kind", "kind", "successor"),
+    ],
+)
+def test_other_wordings_ask_the_same(text: str, intent: str, field: str, value: object) -> None:
+    question = parse_question(text)
+    assert (question.intent, getattr(question, field)) == (intent, value)
+
+
+def test_a_saved_head_may_have_any_name_that_can_be_registered() -> None:
+    question = parse_question("does head my.head-2 use neuron 8.481")
+    assert question.readout is not None
+    assert (question.intent, question.readout.head) == ("readout", "my.head-2")

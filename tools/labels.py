@@ -94,7 +94,7 @@ def read_labels(name: str, file: Path) -> LabelFile:
         if file.stat().st_size > MOST_FILE_BYTES:
             raise UserError(f"labels {str(file)!r} are longer than {MOST_FILE_BYTES >> 20} MiB: give a sample of them")
         content = file.read_bytes()
-        lines = content.decode("utf-8").splitlines()
+        lines = content.decode("utf-8-sig").split("\n")  # other line breaks may stand in a text
     except OSError as error:
         raise UserError(f"labels {str(file)!r} cannot be read ({error.strerror}): give a .jsonl file") from None
     except UnicodeDecodeError:
@@ -104,6 +104,7 @@ def read_labels(name: str, file: Path) -> LabelFile:
         raise UserError(f"labels {str(file)!r} are empty: give {FORM}")
     if len(rows) > MOST_ROWS:
         raise UserError(f"labels {str(file)!r} have {len(rows):,} rows, at most {MOST_ROWS:,} are taken: give a sample")
+    _refuse_contradictions(file, rows)
     found = LabelFile(name, tuple(rows), hashlib.sha256(content).hexdigest())
     if len(found.classes) < 2:
         raise UserError(
@@ -111,6 +112,18 @@ def read_labels(name: str, file: Path) -> LabelFile:
             "concept and texts that lack it"
         )
     return found
+
+
+def _refuse_contradictions(file: Path, rows: Sequence[LabelledText]) -> None:
+    """Refuses a place that has two labels: which of them is right cannot be known."""
+    known: dict[tuple[str, tuple[int, int] | None, int | None], str] = {}
+    for row in rows:
+        first = known.setdefault((row.text, row.span, row.token), row.named)
+        if first != row.named:
+            raise UserError(
+                f"labels {str(file)!r} call {row.text[:80]!r} {first!r} and {row.named!r}: give each place one label, or leave "
+                "the text out"
+            )
 
 
 def of_texts(positive: Sequence[str], negative: Sequence[str]) -> LabelFile:
@@ -132,5 +145,10 @@ def _row(file: Path, number: int, line: str) -> LabelledText:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][:1])
-        reason = f"is no labelled text ({where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')})"
+        said = (
+            "a word, true, false, 1 or 0"
+            if where == "label" and first["type"] != "missing"
+            else first["msg"].removeprefix("Value error, ")
+        )
+        reason = f"is no labelled text ({where + ': ' if where else ''}{said})"
     raise UserError(f"line {number} of labels {str(file)!r} {reason}: give {FORM}")

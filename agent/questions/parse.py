@@ -34,8 +34,9 @@ _KINDS: tuple[tuple[HeadKind, str], ...] = (
     ("duplicate", r"duplicate[- ]?token|duplicate"),
     ("induction", r"induction"),
     ("copying", r"copying|copy"),
-    ("successor", r"successor|incrementing"),
+    ("successor", r"successor|predecessor|incrementing"),
 )
+_IN_LAYERS = re.compile(r"\blayers?\s+#?\d", re.IGNORECASE)
 _EVERY = re.compile(
     r"\b(?:describe|list|explain|what\s+do(?:es)?|(?:table|dictionary)\s+of)\b.*\b(?:(?:every|each)\s+(?:attention\s+)?head|"
     r"(?:all|the)\s+(?:of\s+the\s+)?(?:attention\s+)?heads)\b|\bhead\s+dictionary\b",
@@ -79,7 +80,10 @@ def _about_a_claim(text: str) -> Question | None:
 
 def _about_every_head(text: str) -> Question | None:
     named = any(re.search(rf"\b(?:{words})\b", text, re.IGNORECASE) for _, words in _KINDS)
-    return None if _EVERY.search(text) is None or named or names_a_unit(text) else Question(text, "every")
+    if _EVERY.search(text) is None or named or names_a_unit(text):
+        return None
+    _refuse_layers(text)
+    return Question(text, "every")
 
 
 def _about_a_kind(text: str) -> Question | None:
@@ -87,9 +91,19 @@ def _about_a_kind(text: str) -> Question | None:
         return None
     for kind, words in _KINDS:
         if re.search(rf"\b(?:{words})\b", text, re.IGNORECASE):
+            _refuse_layers(text)
             return Question(text, "kind", kind=kind)
     kinds = ", ".join(kind for kind, _ in _KINDS)
     raise UserError(f"{text!r} names no kind of head: ask which heads are one of {kinds} heads")
+
+
+def _refuse_layers(text: str) -> None:
+    """Nothing that was asked is dropped: heads are asked about in all layers."""
+    if _IN_LAYERS.search(text):
+        raise UserError(
+            f"{text!r} names layers, and heads are asked about in all of them: leave the layers out, or ask about one head, as in "
+            '"what does head 5.1 do"'
+        )
 
 
 READINGS = (

@@ -17,7 +17,7 @@ _WHY = re.compile(
 )
 _STORY = re.compile(
     r"\b(?:how\b.*?\b(?:come|comes|came|get|gets|got|arrive|arrives)\s+(?:up\s+with|to|at)|how\b.*?\bdecides?\s+(?:on|for)|"
-    r"which\s+layers?\b.*?\bdecides?(?:\s+(?:on|for))?|story\s+of)\b\s*(?:say(?:ing)?\s+)?(.*)",
+    r"how\b.*?\b(?:predicts?|says?)|which\s+layers?\b.*?\bdecides?(?:\s+(?:on|for))?|story\s+of)\b\s*(?:say(?:ing)?\s+)?(.*)",
     re.IGNORECASE | re.DOTALL,
 )
 

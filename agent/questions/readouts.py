@@ -14,7 +14,7 @@ _READOUT = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _OF_HEAD = re.compile(
-    r"\b(?:head|probe|read-?\s?out)\s+(?P<head>[A-Za-z][\w-]*)\s+(?:really\s+)?(?:use|read|see)s?\s+(?:the\s+)?"
+    r"\b(?:head|probe|read-?\s?out)\s+(?P<head>[A-Za-z0-9](?:[\w.-]*[\w-])?)\s+(?:really\s+)?(?:use|read|see)s?\s+(?:the\s+)?"
     r"(?:neuron\s+|unit\s+)?(?P<unit>[\w:/-]+(?:\.[\w-]+)*)(?:\s+since\s+(?:the\s+)?(?P<since>[\w-]+(?:\.[\w-]+)*))?",
     re.IGNORECASE,
 )
@@ -22,7 +22,11 @@ _SOME_READOUT = re.compile(
     r"\b(?:this|that|my|our|a|the)\s+(?:probe|read-?\s?out|predictor)\s+(?:use|read|see)s?\b", re.IGNORECASE
 )
 _AT = re.compile(r"\b(resid_pre|resid_post)\s*(?:of\s+)?(?:layer\s+)?(\d{1,4})\b", re.IGNORECASE)
-_A_HEAD = re.compile(r"\bL?\d+\.?H\d+\b", re.IGNORECASE)
+_A_HEAD = re.compile(r"L?\d+[.H]{1,2}\d+", re.IGNORECASE)
+_AT_OTHER = re.compile(r"\bat\s+(\w+(?:\s+\d{1,4})?)", re.IGNORECASE)
+_BY = re.compile(
+    r"\b(?:by|with|as|into)\s+(?!lin\w*\b|(?:the\s+)?(?:\d+\s+)?(?:bins?|class\w*|digits?)\b)(\w+)", re.IGNORECASE
+)
 _A_NEURON = re.compile(r"(?<![\w.-])\d+\.\d+(?![\w]|\.\d)")
 
 
@@ -44,7 +48,7 @@ def readout_asked(whole: str, text: str) -> tuple[Unit, ReadoutAsked] | None:
     Refuses a read-out that is not named, one without a site after "at", and one of another unit than is asked about.
     """
     saved = _OF_HEAD.search(text)
-    if saved is not None and not _A_HEAD.search(saved["head"]):
+    if saved is not None and not _A_HEAD.fullmatch(saved["head"]):
         return Unit.parse(saved["unit"]), ReadoutAsked(head=saved["head"], since=saved["since"] or "")
     match = _READOUT.search(text)
     if match is None:
@@ -67,9 +71,13 @@ def _trained(whole: str, text: str, rest: str, unit: Unit) -> ReadoutAsked:
     bins, digits = (re.search(words, text, re.IGNORECASE) for words in (r"\b(?:bins?|class(?:es)?)\b", r"\bdigits?\b"))
     output: OutputName = "bins" if bins else "digits" if digits else "linear"
     site = _AT.search(text)
-    if site is None and re.search(r"\bat\b", rest):
+    if (other := _BY.search(rest)) is not None:
         raise UserError(
-            f'{whole!r} names no site: write "does the read-out of {unit.address} at resid_post {unit.layer} use it"'
+            f"{whole!r} wants a read-out by {other[1]!r}: there are linear ones, by bins and by digits (or your own, with --head NAME=FOLDER)"
+        )
+    if site is None and (other := _AT_OTHER.search(rest)) is not None:
+        raise UserError(
+            f'{whole!r} names no site ({other[1]!r} is none): write "does the read-out of {unit.address} at resid_post {unit.layer} use it"'
         )
     if site is None:
         return ReadoutAsked(output=output)

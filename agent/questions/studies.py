@@ -23,7 +23,11 @@ _REGISTERED = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9_-])?"
 _CHANGED = re.compile(r"\bwhat(?:'s|\s+(?:has|have|is|was))?\s+(?:changed|different)\b(.*)", re.IGNORECASE | re.DOTALL)
 _SURVIVED = re.compile(r"\b(?:survived|still\s+holds?)\b", re.IGNORECASE)
 _OF_NAMED = re.compile(r"\b(?:of|from|about)\s+([\w./-]{1,120})", re.IGNORECASE)
-_IN_NAMED = re.compile(r"\b(?:in|of|to|and|with|by|at|for)\s+([A-Za-z0-9][A-Za-z0-9_.-]{0,63})$")
+_IN_NAMED = re.compile(rf"\b(?:in|of|to|with|by|at|for|from)\s+({_REGISTERED})$", re.IGNORECASE)
+_FROM_HERE = re.compile(r"\bbetween\s+(?:this|the)\s+model\s+and\b", re.IGNORECASE)
+_SEVERAL = re.compile(
+    rf"\b(?:between\s+{_REGISTERED}\s+and|{_REGISTERED}\s*(?:,|and|or))\s+{_REGISTERED}$", re.IGNORECASE
+)
 
 
 def about_a_readout(text: str) -> Question | None:
@@ -70,7 +74,12 @@ def about_a_change(text: str) -> Question | None:
     match = _CHANGED.search(text)
     if match is None:
         return None
-    rest = match[1].strip().rstrip("?!").rstrip(". ")
+    rest = _FROM_HERE.sub("in", match[1]).strip().rstrip("?!").rstrip(". ")
+    if _SEVERAL.search(rest):
+        raise UserError(
+            f"{text!r} names several models: one is compared with that of --model; register it with --other NAME=FOLDER and ask "
+            '"what changed in NAME"'
+        )
     named, others = _IN_NAMED.search(rest), tuple[str, ...]()
     if named is not None and not names_a_unit(named[0], bare=True):
         rest, others = rest[: named.start()], (named[1],)

@@ -23,12 +23,18 @@ _REMAINS = re.compile(
     r"\bwhat\s+(?:remains|is left)\s+of\s+(.*?)\s+without\s+(?:its\s+(?:most\s+)?(?:important|main)\s+head|(?:head\s+)?L?(\d+)[.H](\d+))",
     re.IGNORECASE | re.DOTALL,
 )
+_LEFT = re.compile(r"\bwhat\s+(?:remains|is left)\s+of\b.*\bwithout\b", re.IGNORECASE | re.DOTALL)
 _BACKUPS = re.compile(r"\bback-?\s?ups?\b(?:\s+heads?)?.*?\b(?:for|of|in)\s+(.*)", re.IGNORECASE | re.DOTALL)
 
 
 def about_backups(text: str) -> Question | None:
     """What remains of a task without a head, and who backs it up."""
     match = _REMAINS.search(text)
+    if match is None and _LEFT.search(text):
+        raise UserError(
+            f'{text!r} names no head: write "what remains of months without its most important head", or without head 5.1; '
+            "heads alone are taken away"
+        )
     if match is not None:
         head = None if match[2] is None else Unit("head", int(match[2]), int(match[3]))
         return Question(text, "backup", tasks=(_task_in(match[1]),), without=head)
@@ -50,6 +56,8 @@ def about_shared_parts(text: str) -> Question | None:
     names = [name for name in names if name]
     if len(names) < 3 and re.search(r"\bcircuits?\b", text, re.IGNORECASE):
         return None
+    if re.search(r"\blayers?\s+#?\d", text, re.IGNORECASE):
+        raise UserError(f"{text!r} names layers, and tasks are looked for in all of them: leave the layers out")
     if len(names) < 2:
         raise UserError(
             f"{text!r} names {len(names)} tasks: name two or more, as in "
