@@ -21,6 +21,7 @@ from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.figures import Figure, curve
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
+from neuronaut.tools.stats import percentile_of
 from neuronaut.tools.tasks.base import require_solved
 from neuronaut.tools.tasks.catalogue import task_named
 
@@ -110,7 +111,7 @@ def find_circuit(context: ToolContext, args: FindCircuitArgs) -> ToolResult:
         "share of the gap" if found.complete else "share of the gap, search stopped by its budget",
         len(set(runs.prompts.groups.tolist())),
         null_value=max(null, default=None),
-        null_percentile=float(np.mean(np.array(null) < found.share) * 100) if null else None,
+        null_percentile=percentile_of(found.share, null) if null else None,
         n_of="groups of prompts",
     )
     steps = sorted({step.size: step.share for step in found.steps}.items())

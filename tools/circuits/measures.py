@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from neuronaut.tools.circuits.nodes import Array, Mask, Node, NodeRuns, nodes_of
 from neuronaut.tools.intervene.next_token import text_batches, to_ids
-from neuronaut.tools.stats import document_weights
+from neuronaut.tools.stats import document_weights, holm, percentile_of
 from neuronaut.tools.targets.base import Edit, ModelSpec, Site, TargetModel
 from neuronaut.tools.tokens import Tokens
 
@@ -91,7 +91,7 @@ def beside_random(runs: NodeRuns, scores: Array, others: Sequence[Mask]) -> Besi
     own = grouped(runs, scores)
     dealt = np.stack([grouped(runs, one) for one in found])[np.arange(len(own)) % len(others), np.arange(len(own))]
     bets = tuple(float(bet) for bet in np.where(own > dealt, 1.0, -1.0))
-    return Beside(shares, float((shares < runs.share(scores)).mean() * 100), bets)
+    return Beside(shares, percentile_of(runs.share(scores), shares), bets)
 
 
 class Minimality(NamedTuple):
@@ -152,16 +152,6 @@ def _signed_rank(differences: Array) -> float:
     if not np.any(differences):
         return 1.0
     return float(scipy_stats.wilcoxon(differences, alternative="greater").pvalue)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values that hold together, however they depend. Source: Holm 1979."""
-    p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return [float(one) for one in adjusted]
 
 
 def curve(runs: NodeRuns, circuit: Mask, minimal: Minimality) -> list[tuple[int, float]]:

@@ -28,7 +28,7 @@ from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.figures import curve as drawn_curve
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
-from neuronaut.tools.stats import document_weights
+from neuronaut.tools.stats import ratio_samples
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.tasks.base import TaskPrompts, solved
 from neuronaut.tools.tasks.catalogue import task_named
@@ -153,8 +153,7 @@ def _beside(runs: NodeRuns, circuit: Mask, args: TestCircuitArgs) -> Beside:
 def _gap_low(runs: NodeRuns, seed: int) -> float:
     """The lower bound of the clean-corrupted gap, nats."""
     total, size = grouped(runs, runs.clean - runs.corrupted), grouped(runs, np.ones(len(runs.prompts)))
-    weights = document_weights(len(total), seed)
-    return float(np.quantile((weights @ total) / (weights @ size), SIDE))
+    return float(np.quantile(ratio_samples(total, size, seed), SIDE))
 
 
 def _harm(context: ToolContext, circuit: Mask, args: TestCircuitArgs) -> tuple[Array, list[float]]:

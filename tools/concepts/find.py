@@ -11,7 +11,7 @@ from pydantic import Field
 from neuronaut.tools.concepts.directions import difference, probe, random_directions
 from neuronaut.tools.concepts.nearest import nearest_units
 from neuronaut.tools.concepts.places import Floats, Observed, observed, read_at
-from neuronaut.tools.concepts.ranks import interval, p_values, q_values, ranked, ranks_of, shuffled
+from neuronaut.tools.concepts.ranks import interval, p_values, ranked, ranks_of, shuffled
 from neuronaut.tools.concepts.said import said_as
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.figures import Axes, Figure, Series, curve
@@ -20,6 +20,7 @@ from neuronaut.tools.look.examples import Text
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.predicates.tree import canonical_json
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
+from neuronaut.tools.stats import percentile_of, q_values
 from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.targets.sites import neuron_sites, unit_at
 from neuronaut.tools.units import Unit
@@ -191,7 +192,7 @@ def _units(train: Observed, values: dict[Site, Floats], seed: int) -> tuple[list
     best = max(one.auroc for one in found)
     chance = {
         "best": round(float(np.quantile(most, 0.95)), 4),
-        "percentile": float((most < best).mean() * 100),
+        "percentile": percentile_of(best, most),
         "shuffles": N_SHUFFLES,
         "found_on_average": round(float(passing.mean()), 3),
         "shuffles_with_any": int((passing > 0).sum()),

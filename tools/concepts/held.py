@@ -13,6 +13,7 @@ from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.tree import predicate_from_json
 from neuronaut.tools.registry import ToolContext, ToolResult, tool
+from neuronaut.tools.stats import holm
 from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.targets.sites import site_of
@@ -49,9 +50,8 @@ def test_units(context: ToolContext, args: TestUnitsArgs) -> ToolResult:
     ]
     own = ranked(ranks_of(scores), held.positive)
     p, n = p_values(own.z, two_sided=False), (int(held.positive.sum()), int((~held.positive).sum()))
-    holm = _holm(p)
     rows: list[dict[str, Any]] = []
-    for name, area, one, whole in zip(args.units, own.auroc.tolist(), p.tolist(), holm.tolist(), strict=True):
+    for name, area, one, whole in zip(args.units, own.auroc.tolist(), p.tolist(), holm(p), strict=True):
         low, high = interval(area, *n)
         numbers = {"auroc": round(area, 4), "interval": [round(low, 4), round(high, 4)], "p": one, "p_holm": whole}
         rows.append({"unit": name} | numbers | {"tells": whole <= LEVEL})
@@ -94,14 +94,6 @@ def _scores(target: TargetModel, every: Observed, values: dict[Site, Floats], na
         part = values[site][:, unit.index * d : (unit.index + 1) * d]
         return np.asarray(part @ head_direction(target, every, values[site], unit.index))
     return np.asarray(unit.sign * values[site][:, unit.index])
-
-
-def _holm(p: Any) -> Any:
-    order = np.argsort(p)
-    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    found = np.empty_like(steps)
-    found[order] = np.minimum(steps, 1.0)
-    return found
 
 
 def _agreement(held: Observed, said_as: str) -> dict[str, float]:

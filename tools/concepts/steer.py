@@ -17,7 +17,7 @@ from neuronaut.tools.look.activations import batches
 from neuronaut.tools.look.capture import find_site
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolContext, ToolResult, tool
-from neuronaut.tools.stats import mean_interval
+from neuronaut.tools.stats import mean_interval, percentile_of
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
 
 TOKENS = 10  # that are watched
@@ -146,7 +146,7 @@ def _row(
     name: str, changes: NDArray[np.float64], nulls: dict[str, NDArray[np.float64]]
 ) -> tuple[dict[str, Any], Measurement]:
     delta, ends = float(changes.mean()), mean_interval(changes)
-    above = {null: float((values < delta).mean() * 100) for null, values in nulls.items()}
+    above = {null: percentile_of(delta, values) for null, values in nulls.items()}
     random = nulls["random"]
     low, high = ends or (delta, delta)
     row = {

@@ -16,7 +16,7 @@ from neuronaut.tools.intervene.patch import PromptPair
 from neuronaut.tools.look.examples import Prompt, read_texts
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
-from neuronaut.tools.stats import mean_interval
+from neuronaut.tools.stats import mean_interval, percentile_of
 from neuronaut.tools.targets.base import Edit, ModelSpec, Site, TargetModel
 from neuronaut.tools.targets.sites import neuron_sites, unit_at
 from neuronaut.tools.units import Unit
@@ -105,7 +105,7 @@ def importance(context: ToolContext, args: ImportanceArgs) -> ToolResult:
         drops.shape[1],
         mean_interval(drops[0]),
         float(np.median(nulls)),
-        float((nulls < means[0]).mean() * 100),
+        percentile_of(means[0], nulls),
         n_of="texts",
     )
     plain = float(prompted.log_probs([])[0])

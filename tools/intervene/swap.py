@@ -17,7 +17,7 @@ from neuronaut.tools.intervene.parts import Part, Places, places_of, values_at
 from neuronaut.tools.intervene.strength import written
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
-from neuronaut.tools.stats import document_weights, mean_interval, percentile_interval
+from neuronaut.tools.stats import document_weights, mean_interval, percentile_interval, percentile_of
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.targets.sites import width_of
@@ -234,7 +234,7 @@ def _beside(metric: str, values: Array, n_strangers: int) -> Measurement:
         len(own),
         mean_interval(own),
         float(pairs.mean()) if len(pairs) else None,
-        float((pairs < own.mean()).mean() * 100) if len(pairs) else None,
+        percentile_of(own.mean(), pairs) if len(pairs) else None,
     )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from neuronaut.tools.look.activations import batches
 from neuronaut.tools.look.attention import Bools, Pattern, looked
 from neuronaut.tools.predicates.attends import Attends, Copies, Maps, Successor, named_keys
-from neuronaut.tools.stats import document_weights
+from neuronaut.tools.stats import ratio_samples
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
 from neuronaut.tools.tokens import Tokens, Vocabulary
 from neuronaut.tools.units import Unit
@@ -49,11 +49,7 @@ class CarriedCounts:
     @property
     def share_low(self) -> float:
         """One-sided 95 % lower bound over documents."""
-        weights = document_weights(len(self.asked), 0)
-        asked = weights @ self.asked
-        return float(
-            np.quantile(np.divide(weights @ self.right, asked, out=np.zeros(len(asked)), where=asked > 0), 0.05)
-        )
+        return float(np.quantile(ratio_samples(self.right, self.asked), 0.05))
 
 
 def successors(vocabulary: Vocabulary) -> dict[int, tuple[int, tuple[int, ...]]]:

@@ -22,7 +22,7 @@ from neuronaut.tools.look.head_tokens import (
 )
 from neuronaut.tools.predicates.attends import Attends, Copies, Successor, To, named_keys
 from neuronaut.tools.registry import ToolContext
-from neuronaut.tools.stats import document_weights
+from neuronaut.tools.stats import percentile_interval, percentile_of, ratio_samples, summed_by
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.trials.random_heads import shares_of_random_heads
@@ -58,7 +58,7 @@ class Sight:
     @property
     def percentile(self) -> float | None:
         """Among heads with random weights."""
-        return float((self.random < self.looks.share).mean() * 100) if len(self.random) else None
+        return percentile_of(self.looks.share, self.random) if len(self.random) else None
 
 
 @dataclass(frozen=True)
@@ -212,8 +212,5 @@ def losses_of(target: TargetModel, tokens: Tokens, sights: Mapping[Unit, Sight],
 
 def _by_document(sums: Floats, sizes: NDArray[np.integer], tokens: Tokens) -> tuple[float, float, float]:
     """A mean over places and its 95 % interval over documents; 0 of none. sums, sizes: (n_windows,)."""
-    numbers, inverse = np.unique(tokens.documents, return_inverse=True)
-    above, below = (np.bincount(inverse, weights=one, minlength=len(numbers)) for one in (sums, sizes))
-    drawn = document_weights(len(numbers), 0)
-    low, high = np.quantile((drawn @ above) / np.maximum(drawn @ below, 1), [0.025, 0.975])
-    return float(above.sum() / max(1.0, below.sum())), float(low), float(high)
+    above, below = summed_by(tokens.documents, sums, sizes)
+    return float(above.sum() / max(1.0, below.sum())), *percentile_interval(ratio_samples(above, below))

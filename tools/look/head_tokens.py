@@ -13,6 +13,7 @@ from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.look.attention import check_head
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
+from neuronaut.tools.stats import percentile_of
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
 from neuronaut.tools.tasks.sequences import DAYS, DIGITS, LETTERS, MONTHS, NUMBER_WORDS
 from neuronaut.tools.tokens import Vocabulary
@@ -255,7 +256,7 @@ def _given(target: TargetModel, texts: Sequence[str]) -> list[int]:
 
 def _measured(metric: str, heads: Sequence[float], null: float, head: int, n: int) -> Measurement:
     others = np.delete(np.array(heads), head)
-    percentile = float((others < heads[head]).mean() * 100) if len(others) else None
+    percentile = percentile_of(heads[head], others) if len(others) else None
     return Measurement(metric, heads[head], "mean rank", n, None, null, percentile, n_of="tokens")
 
 

@@ -22,6 +22,7 @@ from neuronaut.tools.look.head_tokens import (
 )
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
+from neuronaut.tools.stats import percentile_of
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.units import Unit
 
@@ -140,7 +141,7 @@ def _place(values: Floats, asked: Unit | None) -> tuple[int, int]:
 def _above(values: Floats, at: tuple[int, int], asked: Unit | None) -> float | None:
     """Percentile among the other heads; None of a head that was chosen for being the largest, and of a model's only one."""
     others = np.delete(values.ravel(), np.ravel_multi_index(at, values.shape))
-    return float((others < values[at]).mean() * 100) if asked is not None and len(others) else None
+    return percentile_of(values[at], others) if asked is not None and len(others) else None
 
 
 def _rows(values: Mapping[str, Floats]) -> list[dict[str, Any]]:

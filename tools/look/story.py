@@ -16,6 +16,7 @@ from neuronaut.tools.look.told import Told, settled
 from neuronaut.tools.look.tuned_lens import Residuals, TunedLens, residuals_of
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
+from neuronaut.tools.stats import percentile_of
 
 EXPLORE_TOKENS = 16_384
 SETTLING_TOKENS = 256  # of explore text, whose predictions say how early a prediction leads at all
@@ -124,14 +125,14 @@ def _settling(context: ToolContext, told: Told, lens: TunedLens | None) -> dict[
 
 def _on_top(told: Told, lens: str, others: Array) -> Measurement:
     value = float(told.on_top_from(lens)[-1])
-    percentile = float((others < value).mean() * 100)
+    percentile = percentile_of(value, others)
     return Measurement(f"on_top_{lens}", value, "row", 1, None, float(np.median(others)), percentile, n_of="position")
 
 
 def _margin(told: Told, others: Elsewhere) -> Measurement:
     here, there = told.margin, others.values.sum(axis=0)
     return Measurement(
-        "margin", here, "logits", 1, None, float(there.mean()), float((there < here).mean() * 100), n_of="position"
+        "margin", here, "logits", 1, None, float(there.mean()), percentile_of(here, there), n_of="position"
     )
 
 

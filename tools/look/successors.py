@@ -15,6 +15,7 @@ from neuronaut.tools.figures import Axes, Figure, curve, heat_map
 from neuronaut.tools.look.head_tokens import Embedding, HeadWeights, Order, orders_of
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
+from neuronaut.tools.stats import percentile_of, permutation_p
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.units import Unit
 
@@ -211,7 +212,7 @@ def _row(
 ) -> dict[str, Any]:
     """One head: its scores, the p of the next one, and what it is."""
     layer, head = divmod(at, target.spec.n_heads)
-    p = {name: (1 + int((null[name] >= scores[name][at]).sum())) / (1 + len(null[name])) for name in STEPS}
+    p = {name: permutation_p(scores[name][at], null[name]) for name in STEPS}
     passed = [name for name in STEPS if p[name] <= LEVEL and scores[name][at] > random[name].max()]
     kind = max(passed, key=lambda name: scores[name][at], default=None)
     row: dict[str, Any] = {"head": Unit("head", layer, head).address}
@@ -235,7 +236,7 @@ def _spread(values: Hits) -> dict[str, float]:
 
 def _measured(name: str, scores: Hits, null: Hits, n: int) -> Measurement:
     best = float(scores.max())
-    above, unit = float((null < best).mean() * 100), "share of tokens, best head"
+    above, unit = percentile_of(best, null), "share of tokens, best head"
     return Measurement(name, best, unit, n, None, float(np.median(null)), above, n_of="tokens")
 
 

@@ -22,7 +22,7 @@ from neuronaut.tools.look.activations import batches
 from neuronaut.tools.look.readout import Readout
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
-from neuronaut.tools.stats import document_weights
+from neuronaut.tools.stats import percentile_interval, ratio_samples, summed_by
 from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.tokens import Tokens
 
@@ -225,11 +225,8 @@ def _trained(context: ToolContext, args: TuneLensArgs) -> TunedLens:
 
 def _interval(far: Tensor, documents: NDArray[np.int64]) -> list[float]:
     """95 % bootstrap over documents of the mean over layers. far: (n_layers, n)."""
-    numbers = np.unique(documents, return_inverse=True)[1]
-    sums, sizes = np.bincount(numbers, weights=far.mean(dim=0).double().numpy()), np.bincount(numbers)
-    drawn = document_weights(len(sums), 0)
-    low, high = np.quantile((drawn @ sums) / np.maximum(drawn @ sizes, 1), [0.025, 0.975])
-    return [float(low), float(high)]
+    sums, sizes = summed_by(documents, far.mean(dim=0).double().numpy(), np.ones(len(documents)))
+    return list(percentile_interval(ratio_samples(sums, sizes)))
 
 
 def _sha256(lens: TunedLens) -> str:

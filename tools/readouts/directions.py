@@ -10,6 +10,7 @@ from neuronaut.tools.figures import Axes, Figure, Series, curve
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.readouts.moved import random_directions, read_directions
 from neuronaut.tools.readouts.places import Beside
+from neuronaut.tools.stats import percentile_of
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.sites import site_of, unit_at
 from neuronaut.tools.units import Unit
@@ -46,7 +47,7 @@ def cosines(target: TargetModel, vectors: Vectors) -> tuple[list[Measurement], d
         own = vectors.unit.index
         others = torch.cat([found[:own], found[own + 1 :]]).abs()
         cosine = float(found[own])
-        percentile = float((others < abs(cosine)).float().mean() * 100)
+        percentile = percentile_of(abs(cosine), others)
         null = float(others.median())
         measured.append(Measurement(f"cos_{name}", cosine, "cosine", 1, None, null, percentile, "neurons"))
         nearest = torch.topk(found.abs(), min(LISTED, len(found))).indices.tolist()

@@ -15,7 +15,7 @@ from neuronaut.tools.readouts.moved import random_directions
 from neuronaut.tools.readouts.places import Beside, beside
 from neuronaut.tools.readouts.tools import EXPLORED, Name, neuron_of
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
-from neuronaut.tools.stats import document_weights, percentile_interval
+from neuronaut.tools.stats import percentile_interval, percentile_of, ratio_samples, summed_by
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.units import Unit
 
@@ -110,12 +110,9 @@ def _along(
     shift: Tensor, direction: Tensor, then: Beside, null: np.ndarray[Any, np.dtype[np.float64]], seed: int
 ) -> Along:
     projected = (shift @ direction).double().numpy()
-    _, numbers = np.unique(then.documents, return_inverse=True)
-    n = int(numbers.max()) + 1
-    parts = np.bincount(numbers, np.square(projected), n), np.bincount(numbers, shift.square().sum(dim=1).numpy(), n)
-    weights = document_weights(n, seed)
-    interval = percentile_interval((weights @ parts[0]) / (weights @ parts[1]))
-    share = float(parts[0].sum() / parts[1].sum())
+    along, whole = summed_by(then.documents, np.square(projected), shift.square().sum(dim=1).numpy())
+    interval = percentile_interval(ratio_samples(along, whole, seed))
+    share = float(along.sum() / whole.sum())
     own = then.activation.double().numpy()
     spread = float(own.std() * projected.std())
     with_unit = float(((own - own.mean()) * (projected - projected.mean())).mean() / spread) if spread > 1e-15 else 0.0
@@ -126,7 +123,7 @@ def _measured(name: str, one: Along, null: np.ndarray[Any, np.dtype[np.float64]]
     low, high = one.interval
     return Measurement(
         f"share_{name}", one.share, "share of the shift", len(np.unique(then.documents)), (min(low, one.share), max(high, one.share)),
-        float(null.mean()), float((null < one.share).mean() * 100),
+        float(null.mean()), percentile_of(one.share, null),
     )  # fmt: skip
 
 
@@ -138,5 +135,5 @@ def _changed(after: TargetModel, before: TargetModel, unit: Unit) -> dict[str, d
         now, then = (getattr(one, name)(unit.layer, unit.expert) for one in (after, before))
         turned = 1 - cosine(now, then, dim=1)
         own = float(turned[unit.index])
-        found[name.removesuffix("_vectors")] = {"turned": own, "percentile": float((turned < own).float().mean() * 100)}
+        found[name.removesuffix("_vectors")] = {"turned": own, "percentile": percentile_of(own, turned)}
     return found
