@@ -15,8 +15,8 @@ from torch import Tensor
 
 from neuronaut.tools.corpus import load_corpus, pocket_corpus
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.intervene.next_token import to_ids
 from neuronaut.tools.look import tuned_lens
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.look.lens import Attribution, predictions
 from neuronaut.tools.look.readout import Readout, _cap
 from neuronaut.tools.look.tuned_lens import Residuals, divergences, kept_lens, lens_file, residuals_of, train

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from neuronaut.tools.circuits.nodes import Array, Mask, Node, NodeRuns, nodes_of
-from neuronaut.tools.intervene.next_token import text_batches, to_ids
+from neuronaut.tools.intervene.next_token import text_batches
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.stats import document_weights, holm, percentile_of
 from neuronaut.tools.targets.base import Edit, ModelSpec, Site, TargetModel
 from neuronaut.tools.tokens import Tokens

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from neuronaut.tools.errors import ToolFailed, ToolRefused
 from neuronaut.tools.labels import LabelFile, Part
-from neuronaut.tools.look.activations import batches
+from neuronaut.tools.look.activations import batches, to_ids
 from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.tokens import Tokens
 
@@ -136,13 +136,11 @@ def read_at(target: TargetModel, found: Observed, sites: Sequence[Site]) -> dict
     rows = np.array([row_of[int(w)] for w in found.windows], dtype=np.int64)
     stop = max(site.layer for site in sites) + 1
     for batch in batches(tokens):
-        width = int(tokens.lengths[batch].max(initial=1))
         place = {int(w): at for at, w in enumerate(batch)}
         mine = np.flatnonzero(np.isin(rows, batch))
         at = torch.tensor([place[int(rows[one])] for one in mine]), torch.from_numpy(found.positions[mine])
         owners, weights = torch.from_numpy(found.owners[mine]), torch.from_numpy(share[mine]).float()[:, None]
-        ids = torch.from_numpy(np.maximum(tokens.ids[batch, :width], 0)).long()
-        read = target.run(ids, read=list(sites), stop=stop).read
+        read = target.run(to_ids(tokens, batch), read=list(sites), stop=stop).read
         for site in sites:
             one = read[site].float()[at].flatten(1)
             into = values.setdefault(site, torch.zeros(len(found), one.shape[1]))

@@ -13,7 +13,7 @@ from neuronaut.tools.concepts.find import ConceptArgs, labels_of
 from neuronaut.tools.concepts.places import Floats, Observed, observed, read_at
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.figures import Axes, Figure, Series, curve
-from neuronaut.tools.look.activations import batches
+from neuronaut.tools.look.activations import batches, to_ids
 from neuronaut.tools.look.capture import find_site
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolContext, ToolResult, tool
@@ -173,8 +173,7 @@ def _said_at(target: TargetModel, train: Observed) -> Tensor:
         if not len(mine):
             continue
         place = {int(w): at for at, w in enumerate(rows)}
-        width = int(train.tokens.lengths[rows].max(initial=1))
-        logits = target.run(torch.from_numpy(np.maximum(train.tokens.ids[rows, :width], 0)).long(), logits=True).logits
+        logits = target.run(to_ids(train.tokens, rows), logits=True).logits
         assert logits is not None
         at = [place[int(train.windows[one])] for one in mine], train.positions[mine].tolist()
         weights = torch.from_numpy(share[mine]).float()[:, None]
@@ -201,7 +200,7 @@ def _steered(target: TargetModel, held: Observed, layer: int, seed: int) -> Stee
     owners = np.zeros(tokens.ids.shape, dtype=np.int64)
     mask[rows, held.positions[kept]] = True
     owners[rows, held.positions[kept]] = np.searchsorted(chosen, held.owners[kept])
-    ids = torch.from_numpy(np.maximum(tokens.ids, 0)).long()
+    ids = to_ids(tokens)
     before = Site("resid_pre", layer)
     residual = target.run(ids, read=[before], stop=layer + 1).read[before]
     return Steered(target, layer, ids, residual, torch.from_numpy(mask), torch.from_numpy(owners[mask]))

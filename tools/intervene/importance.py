@@ -11,8 +11,8 @@ from torch import Tensor
 
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.intervene.answers import answer_ids
-from neuronaut.tools.intervene.next_token import to_ids
 from neuronaut.tools.intervene.patch import PromptPair
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.look.examples import Prompt, read_texts
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool

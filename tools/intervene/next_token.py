@@ -9,6 +9,7 @@ from torch import Tensor
 
 from neuronaut.tools.errors import ToolFailed, ToolRefused
 from neuronaut.tools.look.activations import batches
+from neuronaut.tools.look.activations import to_ids as to_ids  # its other importers take it from here
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
 from neuronaut.tools.tokens import Tokens
 
@@ -23,11 +24,6 @@ def token_id(target: TargetModel, piece: str) -> int:
     raise ToolRefused(
         f"{piece!r} is not one token of {target.spec.name}: give a single token with its leading space, such as ' the'"
     )
-
-
-def to_ids(tokens: Tokens) -> Tensor:
-    """(n_windows, pos) int64, the padding set to 0."""
-    return torch.from_numpy(np.where(tokens.ids < 0, 0, tokens.ids)).long()
 
 
 def last_of(tokens: Tokens) -> tuple[Tensor, Tensor]:

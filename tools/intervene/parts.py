@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from neuronaut.tools.errors import ToolRefused, UserError
-from neuronaut.tools.intervene.next_token import text_batches, to_ids
+from neuronaut.tools.intervene.next_token import text_batches
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.targets.sites import columns_of, out_of, site_of, unit_at, width_of

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from neuronaut.tools.errors import ToolFailed, ToolRefused
 from neuronaut.tools.intervene.answers import Answer, read_together, sequence_scores, signed_answers
 from neuronaut.tools.intervene.effect_figures import patch_figures
-from neuronaut.tools.intervene.next_token import to_ids
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.look.examples import Prompt, read_texts
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool

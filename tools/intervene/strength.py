@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuronaut.tools.intervene.next_token import last_log_probs, residual_before, text_batches, to_ids
+from neuronaut.tools.intervene.next_token import last_log_probs, residual_before, text_batches
 from neuronaut.tools.intervene.outcomes import Move
 from neuronaut.tools.intervene.parts import Places
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.registry import Array
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.tokens import Tokens

@@ -11,10 +11,11 @@ from pydantic import Field
 from torch import Tensor
 
 from neuronaut.tools.errors import ToolFailed, ToolRefused
-from neuronaut.tools.intervene.next_token import residual_before, text_batches, to_ids
+from neuronaut.tools.intervene.next_token import residual_before, text_batches
 from neuronaut.tools.intervene.outcomes import Change
 from neuronaut.tools.intervene.parts import Part, Places, places_of, values_at
 from neuronaut.tools.intervene.strength import written
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.stats import document_weights, mean_interval, percentile_interval, percentile_of

@@ -4,11 +4,10 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from neuronaut.tools.errors import ToolFailed, ToolRefused
-from neuronaut.tools.look.activations import batches
+from neuronaut.tools.look.activations import batches, to_ids
 from neuronaut.tools.predicates.attends import FIRST_QUERY, Attends, named_keys
 from neuronaut.tools.stats import ratio_samples, summed_by
 from neuronaut.tools.targets.base import Site, TargetModel
@@ -53,8 +52,7 @@ def patterns(
     sites = [Site("pattern", layer) for layer in sorted(layers)]
     cells = tokens.ids.shape[1] * target.spec.n_heads * len(sites)
     for rows in batches(tokens, max(1, BATCH_CELLS // cells)):
-        width = int(tokens.lengths[rows].max(initial=1))
-        ids = torch.from_numpy(np.maximum(tokens.ids[rows, :width], 0)).long()
+        ids = to_ids(tokens, rows)
         read = target.run(ids, read=sites, stop=sites[-1].layer + 1).read
         found = {site.layer: read[site].float().numpy() for site in sites}
         for layer, values in found.items():

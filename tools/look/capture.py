@@ -3,11 +3,10 @@
 from typing import ClassVar, get_args
 
 import numpy as np
-import torch
 from pydantic import Field
 
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.look.activations import batches
+from neuronaut.tools.look.activations import batches, to_ids
 from neuronaut.tools.look.examples import Prompt, read_texts
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.targets.base import ModelSpec, PlainSiteName, Site, TargetModel
@@ -44,8 +43,7 @@ def _captured(target: TargetModel, site: Site, tokens: Tokens) -> Array:
         )
     array: Array | None = None
     for rows in batches(tokens):
-        ids = torch.from_numpy(np.maximum(tokens.ids[rows, : tokens.lengths[rows].max()], 0)).long()
-        read = target.run(ids, read=[site], stop=site.layer + 1).read[site].float().numpy()
+        read = target.run(to_ids(tokens, rows), read=[site], stop=site.layer + 1).read[site].float().numpy()
         if array is None:
             shape = (spec.n_heads, width, width) if site.name == "pattern" else (width, *read.shape[2:])
             array = np.full((n, *shape), np.nan, dtype=np.float32)

@@ -6,10 +6,9 @@ from itertools import pairwise
 from typing import assert_never
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from neuronaut.tools.look.activations import batches
+from neuronaut.tools.look.activations import batches, to_ids
 from neuronaut.tools.look.attention import Bools, Pattern, looked
 from neuronaut.tools.predicates.attends import Attends, Copies, Maps, Successor, named_keys
 from neuronaut.tools.stats import ratio_samples
@@ -89,8 +88,7 @@ def written_logits(
         chosen = np.flatnonzero(np.isin(at, rows))
         if not len(chosen):
             continue
-        width = int(tokens.lengths[rows].max(initial=1))
-        ids = torch.from_numpy(np.maximum(tokens.ids[rows, :width], 0)).long()
+        ids = to_ids(tokens, rows)
         whole = target.run(ids, read=[out], stop=unit.layer + 1).read[out]
         rest = target.run(ids, read=[out], edits=[without], stop=unit.layer + 1).read[out]
         row_of = {int(window): row for row, window in enumerate(rows)}

@@ -12,7 +12,8 @@ from torch import Tensor
 from neuronaut.tools.circuits.wires import Wires
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.figures import Axes, Figure, heat_map
-from neuronaut.tools.intervene.next_token import to_ids, token_id
+from neuronaut.tools.intervene.next_token import token_id
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.look.examples import Prompt, read_texts
 from neuronaut.tools.look.readout import Readout
 from neuronaut.tools.look.tuned_lens import TunedLens, kept_lens

@@ -6,7 +6,8 @@ import numpy as np
 from torch import Tensor
 
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.intervene.next_token import to_ids, token_id
+from neuronaut.tools.intervene.next_token import token_id
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.look.examples import read_texts
 from neuronaut.tools.look.lens import predictions
 from neuronaut.tools.look.margins import margins

@@ -18,7 +18,7 @@ from torch import Tensor
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.figures import Axes, Series, curve
 from neuronaut.tools.files import cache_folder, write_whole
-from neuronaut.tools.look.activations import batches
+from neuronaut.tools.look.activations import batches, to_ids
 from neuronaut.tools.look.readout import Readout
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
@@ -87,7 +87,7 @@ def residuals_of(target: TargetModel, tokens: Tokens) -> Residuals:
     parts, documents = [], []
     for rows in batches(tokens):
         part = tokens.select(rows)
-        read = target.run(torch.from_numpy(np.maximum(part.ids, 0)).long(), read=sites).read
+        read = target.run(to_ids(part), read=sites).read
         scored = torch.from_numpy(part.scored)
         parts.append(torch.stack([read[site][scored].float() for site in sites]))
         documents.append(np.broadcast_to(part.documents[:, None], part.ids.shape)[part.scored])

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuronaut.tools.corpus import Document, tokens_of
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.tokens import Tokens
 
@@ -83,7 +84,6 @@ def chunks(
 
 def _values(model: TargetModel, tokens: Tokens, sites: Sequence[Site], cells: Cells) -> Tensor:
     """(n_cells, width) of all sites, side by side."""
-    ids = torch.from_numpy(np.maximum(tokens.ids, 0)).long()
-    read = model.run(ids, read=list(sites), stop=max(site.layer for site in sites) + 1).read
+    read = model.run(to_ids(tokens), read=list(sites), stop=max(site.layer for site in sites) + 1).read
     at = torch.from_numpy(cells[0]), torch.from_numpy(cells[1])
     return torch.cat([read[site].float()[at].flatten(1) for site in sites], dim=1)
