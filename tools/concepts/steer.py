@@ -10,10 +10,10 @@ from torch import Tensor
 
 from neuronaut.tools.concepts.directions import difference, probe, random_directions
 from neuronaut.tools.concepts.find import ConceptArgs, labels_of
-from neuronaut.tools.concepts.places import Floats, Observed, observed, read_at
+from neuronaut.tools.concepts.places import Cells, Floats, Observed, means_at, observed, read_at
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.figures import Axes, Figure, Series, curve
-from neuronaut.tools.look.activations import batches, to_ids
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.look.capture import find_site
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolContext, ToolResult, tool
@@ -166,19 +166,13 @@ def _row(
 
 def _said_at(target: TargetModel, train: Observed) -> Tensor:
     """(n, d_vocab) how probable each next token is, the mean over the places of each observation."""
-    share = (1 / np.bincount(train.owners, minlength=len(train)))[train.owners]
-    found = torch.zeros(len(train), target.spec.d_vocab)
-    for rows in batches(train.tokens, 2048):
-        mine = np.flatnonzero(np.isin(train.windows, rows))
-        if not len(mine):
-            continue
-        place = {int(w): at for at, w in enumerate(rows)}
-        logits = target.run(to_ids(train.tokens, rows), logits=True).logits
+
+    def read(ids: Tensor, at: Cells) -> dict[str, Tensor]:
+        logits = target.run(ids, logits=True).logits
         assert logits is not None
-        at = [place[int(train.windows[one])] for one in mine], train.positions[mine].tolist()
-        weights = torch.from_numpy(share[mine]).float()[:, None]
-        found.index_add_(0, torch.from_numpy(train.owners[mine]), weights * logits[at].float().softmax(-1))
-    return found
+        return {"said": logits[at].float().softmax(-1)}
+
+    return means_at(train, read, 2048)["said"]
 
 
 def _watched(target: TargetModel, said: Tensor, positive: NDArray[np.bool_]) -> Tensor:

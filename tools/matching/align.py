@@ -50,12 +50,10 @@ def aligned(one: Tokens, other: Tokens) -> tuple[Cells, Cells]:
 def _ends(tokens: Tokens) -> tuple[NDArray[np.int64], Cells, dict[int, str]]:
     """Of each scored token its document and the character of it that it ends at, as one number; its cell; the whole texts."""
     texts: dict[int, str] = {}
-    begins = np.zeros(len(tokens), dtype=np.int64)
-    for window, document in enumerate(tokens.documents.tolist()):
-        begins[window] = len(texts.get(document, ""))
-        texts[document] = texts.get(document, "") + tokens.texts[window]
+    for document, text in zip(tokens.documents.tolist(), tokens.texts, strict=True):
+        texts[document] = texts.get(document, "") + text
     windows, positions = np.nonzero(tokens.scored & (tokens.ends > tokens.starts))
-    ends = tokens.ends[windows, positions].astype(np.int64) + begins[windows]
+    ends = tokens.ends[windows, positions].astype(np.int64) + tokens.begins[windows]
     return (tokens.documents[windows] << 32) + ends, (windows, positions), texts
 
 
