@@ -10,7 +10,7 @@ from neuronaut.tools.circuits.measures import SIDE, grouped
 from neuronaut.tools.circuits.nodes import Ablation, Array, Mask, NodeRuns, mask_of, members_of
 from neuronaut.tools.circuits.pruning import prune
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.figures import Axes, Figure, heat_map
+from neuronaut.tools.figures import Axes, Figure, layer_map
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.stats import document_weights
@@ -174,4 +174,4 @@ def _drawn(runs: NodeRuns, grown: Grown, task: str, head: str) -> Figure:
     grid = grown.rise.reshape(spec.n_layers, spec.n_heads + 1)
     columns = [*(f"H{at}" for at in range(spec.n_heads)), "mlp"]
     axes = Axes(f"{task}: what parts are worth more once {head} is out", "", "", "share of the gap")
-    return heat_map("backups", grid, [f"layer {at}" for at in range(spec.n_layers)], columns, axes, rising=True)
+    return layer_map("backups", grid, axes, columns)

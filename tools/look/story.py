@@ -7,12 +7,12 @@ import torch
 from pydantic import Field
 
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.figures import Axes, Bar, Figure, bars, heat_map
+from neuronaut.tools.figures import Axes, Bar, Figure, bars
 from neuronaut.tools.look.examples import Text
-from neuronaut.tools.look.lens import trained_lens
+from neuronaut.tools.look.lens import said_map, settled, trained_lens
 from neuronaut.tools.look.margins import BIASES, Elsewhere, by_layer, elsewhere, null_places, other_windows, part_names
 from neuronaut.tools.look.story_tables import layer_rows, lens_rows, neuron_rows, part_rows, token_rows
-from neuronaut.tools.look.told import Told, settled
+from neuronaut.tools.look.told import Told
 from neuronaut.tools.look.tuned_lens import Residuals, TunedLens, residuals_of
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
@@ -159,18 +159,11 @@ def _figures(told: Told, others: Elsewhere) -> tuple[Figure, ...]:
     labels = [
         f"{pieces[token]}→{pieces[int(said)]}" for token, said in zip(told.ids[0].tolist(), told.said, strict=True)
     ]
-    rows = [f"before {layer}" for layer in range(told.target.spec.n_layers)] + ["output"]
     found = []
     for lens, logits in told.logits.items():
-        chosen = told.said.expand(len(logits), -1)[..., None]
-        grid = torch.softmax(logits, dim=-1).gather(-1, chosen)[..., 0].numpy()[:, from_:]
-        axes = Axes(
-            f"Probability, by the {lens} lens, of what the model says in the end",
-            "token→what is said",
-            "",
-            "probability",
-        )
-        found.append(heat_map(f"story_{lens}_lens", grid, rows, labels[from_:], axes, rising=True))
+        title = f"Probability, by the {lens} lens, of what the model says in the end"
+        axes = Axes(title, "token→what is said", "", "probability")
+        found.append(said_map(f"story_{lens}_lens", logits[:, from_:], told.said[from_:], labels[from_:], axes))
     order = np.argsort(-np.abs(told.added[:, -1]), kind="stable")[:DRAWN].tolist()
     names, (low, high) = part_names(told.target.spec), others.ends
     drawn = [Bar(names[at], float(told.added[at, -1]), float(low[at]), float(high[at])) for at in order]
