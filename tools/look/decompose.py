@@ -15,7 +15,7 @@ from neuronaut.tools.figures import Axes, Series, curve
 from neuronaut.tools.look.activations import batches, to_ids
 from neuronaut.tools.look.capture import find_site
 from neuronaut.tools.look.components import Floats, Method, parts_of
-from neuronaut.tools.look.head_tokens import attention_out_gain
+from neuronaut.tools.look.head_weights import attention_out_gain
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.targets.base import PlainSiteName, Site, TargetModel

@@ -7,12 +7,13 @@ import numpy as np
 from pydantic import Field
 
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.figures import Axes, Figure, heat_map
+from neuronaut.tools.figures import Axes, Figure, layer_map
 from neuronaut.tools.look.attends import RULE
 from neuronaut.tools.look.attention import some_windows
 from neuronaut.tools.look.head_attention import CLAIMS, Attention, attention_of, repeated_random
 from neuronaut.tools.look.head_facts import Loss, Sight, Written, halves, losses_of, sights_of, written_by
-from neuronaut.tools.look.head_tokens import Embedding, tokens_to_score
+from neuronaut.tools.look.head_tokens import tokens_to_score
+from neuronaut.tools.look.head_weights import Embedding
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.predicates.attends import FIRST_QUERY, canonical_json, sentence
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
@@ -180,7 +181,6 @@ def _description(row: dict[str, Any]) -> str:
 
 def _figures(target: TargetModel, rows: Sequence[dict[str, Any]]) -> tuple[Figure, ...]:
     shape = (target.spec.n_layers, target.spec.n_heads)
-    layers, heads = [f"layer {at}" for at in range(shape[0])], [str(at) for at in range(shape[1])]
     found = []
     for name, unit, title in (
         ("share", "share of queries", "Where each head looks by its best claim, on text that it was not chosen on"),
@@ -188,5 +188,5 @@ def _figures(target: TargetModel, rows: Sequence[dict[str, Any]]) -> tuple[Figur
         ("effect", "nats", "How far what is said changes without each head, where its best claim speaks"),
     ):
         grid = np.array([row[name] for row in rows]).reshape(shape)
-        found.append(heat_map(f"heads_{name}", grid, layers, heads, Axes(title, "head", "", unit), rising=True))
+        found.append(layer_map(f"heads_{name}", grid, Axes(title, "head", "", unit)))
     return tuple(found)

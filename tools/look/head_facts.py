@@ -11,15 +11,9 @@ from torch import Tensor
 from neuronaut.tools.look.attends import RULE, Scored, candidates
 from neuronaut.tools.look.attention import Looks, Pattern, count_looks, patterns, random_tokens, repeated_tokens
 from neuronaut.tools.look.carried import carried
-from neuronaut.tools.look.head_tokens import (
-    Embedding,
-    HeadWeights,
-    orders_of,
-    own_rank,
-    successor_chance,
-    successor_scores,
-    tokens_to_score,
-)
+from neuronaut.tools.look.head_tokens import tokens_to_score
+from neuronaut.tools.look.head_weights import Embedding, HeadWeights, own_rank
+from neuronaut.tools.look.orders import orders_of, successor_chance, successor_scores
 from neuronaut.tools.predicates.attends import Attends, Copies, Successor, To, named_keys
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.stats import percentile_interval, percentile_of, ratio_samples, summed_by
@@ -158,8 +152,7 @@ def written_by(context: ToolContext, embedding: Embedding, seed: int) -> Written
     )
     series, successor, chance = orders_of(target.vocabulary), None, None
     if series:
-        each = [successor_scores(target, layer, series, embedding).numpy() for layer in range(len(rows))]
-        successor, chance = np.stack(each).astype(np.float64), successor_chance(series)
+        successor, chance = successor_scores(target, series, embedding), successor_chance(series)
     return Written(copying, copying_null, copying_spread, eigen, eigen_null, eigen_spread, successor, chance)
 
 

@@ -132,7 +132,7 @@ def write_vectors_at(target: TargetModel, site: Site) -> Tensor:
     if place.name == "heads":
         weights = target.attention_weights(place.layer).W_O
         weights = weights.flatten(0, 1) if place.head is None else weights[place.head]
-        from neuronaut.tools.look.head_tokens import attention_out_gain  # which itself needs sites
+        from neuronaut.tools.look.head_weights import attention_out_gain  # which itself needs sites
 
         return rows @ weights * attention_out_gain(target, place.layer)
     return rows
