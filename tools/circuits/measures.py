@@ -118,8 +118,8 @@ def minimality(runs: NodeRuns, circuit: Mask, scores: Array) -> Minimality:
     inside = np.flatnonzero(circuit).tolist()
     roles = [one for one in dict.fromkeys(role) if one in {role[node] for node in inside}]
     outside = [node for node in np.flatnonzero(~circuit).tolist() if role[node] in roles]
-    taken = scores - runs.scores([_turned(circuit, node) for node in inside])
-    added = runs.scores([_turned(circuit, node) for node in outside]) - scores if outside else taken[:0]
+    taken = scores - runs.scores([turned(circuit, node) for node in inside])
+    added = runs.scores([turned(circuit, node) for node in outside]) - scores if outside else taken[:0]
     at_bar = {one: _at_bar(added[np.array([role[node] == one for node in outside], dtype=bool)]) for one in roles}
     raw = [_signed_rank(grouped(runs, cost - at_bar[role[node]])) for node, cost in zip(inside, taken, strict=True)]
     gap = runs.gap
@@ -141,11 +141,11 @@ def _at_bar(added: Array) -> Array:
     return np.asarray(added[order[int(np.ceil(STRICT / 100 * len(order))) - 1]])
 
 
-def _turned(circuit: Mask, node: int) -> Mask:
+def turned(circuit: Mask, node: int) -> Mask:
     """The circuit with one node put in, or taken out."""
-    turned = circuit.copy()
-    turned[node] = ~turned[node]
-    return turned
+    other = circuit.copy()
+    other[node] = ~other[node]
+    return other
 
 
 def _signed_rank(differences: Array) -> float:

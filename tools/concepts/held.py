@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from neuronaut.tools.concepts.find import ConceptArgs, fitted_directions, head_direction, labels_of
+from neuronaut.tools.concepts.find import ConceptArgs, fitted_directions, head_direction, labels_of, of_head
 from neuronaut.tools.concepts.places import Floats, Observed, observed, read_at
 from neuronaut.tools.concepts.ranks import interval, p_values, ranked, ranks_of
 from neuronaut.tools.errors import ToolRefused
@@ -49,7 +49,7 @@ def test_units(context: ToolContext, args: TestUnitsArgs) -> ToolResult:
         every.parts == "held"
     ]
     own = ranked(ranks_of(scores), held.positive)
-    p, n = p_values(own.z, two_sided=False), (int(held.positive.sum()), int((~held.positive).sum()))
+    p, n = p_values(own.z, two_sided=False), held.n
     rows: list[dict[str, Any]] = []
     for name, area, one, whole in zip(args.units, own.auroc.tolist(), p.tolist(), holm(p), strict=True):
         low, high = interval(area, *n)
@@ -90,9 +90,8 @@ def _scores(target: TargetModel, every: Observed, values: dict[Site, Floats], na
         return np.asarray(values[site] @ fitted_directions(every, values, direction[1])[direction[0]])
     unit = Unit.parse(name)
     if unit.kind == "head":
-        d = target.spec.d_head
-        part = values[site][:, unit.index * d : (unit.index + 1) * d]
-        return np.asarray(part @ head_direction(target, every, values[site], unit.index))
+        along = head_direction(target, every, values[site], unit.index)
+        return np.asarray(of_head(target, values[site], unit.index) @ along)
     return np.asarray(unit.sign * values[site][:, unit.index])
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import numpy as np
 import torch
@@ -60,6 +60,11 @@ class Observed:
             self.left_out,
         )
 
+    @property
+    def n(self) -> tuple[int, int]:
+        """Observations with the concept and without."""
+        return int(self.positive.sum()), int((~self.positive).sum())
+
     def __len__(self) -> int:
         return len(self.positive)
 
@@ -111,9 +116,8 @@ def _cells(
 
 
 def _check(found: Observed, name: str) -> None:
-    for part in ("fit", "rank", "held"):
-        here = found.positive[found.parts == part]
-        for n, what in ((int(here.sum()), "with"), (int((~here).sum()), "without")):
+    for part in get_args(Part):
+        for n, what in zip(found.of(part).n, ("with", "without"), strict=True):
             if n < LEAST:
                 raise ToolRefused(
                     f"{name!r} has {n} different texts {what} the concept in the part {part!r}, which needs {LEAST}: give at "

@@ -72,42 +72,28 @@ def steer_concept(context: ToolContext, args: SteerConceptArgs) -> ToolResult:
     Refuses: a layer that the model does not have; a layer that holds the same with the concept as without.
     """
     labels, concept = labels_of(context, args)
-    target = context.target
-    layers = [args.layer] if args.layer is not None else list(range(target.spec.n_layers))
-    sites = [find_site(target.spec, "resid_post", layer) for layer in layers]
-    every = observed(target, labels, concept)
-    train = _some(every.of("fit", "rank"), args.seed)
-    read, said = read_at(target, train, sites), _said_at(target, train)
-    watched = _watched(target, said, train.positive)
-    site = max(sites, key=lambda one: _seen(target, train, args, watched, (one, read[one])) if len(sites) > 1 else 0.0)
-    x = read[site]
-    along = difference(x, train.positive)
-    norm = float(np.linalg.norm(along))
+    every = observed(context.target, labels, concept)
+    learned = _learned(context.target, _some(every.of("fit", "rank"), args.seed), args)
+    along, other = learned.along, probe(learned.values, learned.positive)
+    norm, layer = float(np.linalg.norm(along)), learned.site.layer
     if norm <= 1e-9:
         raise ToolRefused(
-            f"layer {site.layer} holds the same with the concept as without: there is no direction to steer along"
+            f"layer {layer} holds the same with the concept as without: there is no direction to steer along"
         )
-    steered = _steered(target, every.of("held"), site.layer, args.seed)
-    rng, random = np.random.default_rng(args.seed), random_directions(len(along), args.n_random, args.seed).T
-    mixed = [rng.permutation(train.positive) for _ in random]
-    shuffled = [steered.moved(difference(x, one), _watched(target, said, one)).mean() for one in mixed]
-    null = {
-        "random": np.array([steered.moved(norm * one, watched).mean() for one in random]),
-        "shuffled": np.array(shuffled),
-    }
-    other = probe(x, train.positive)
+    steered = _steered(context.target, every.of("held"), layer, args.seed)
+    watched = _watched(context.target, learned.said, learned.positive)
+    null = _nulls(learned, steered, args)
     pushes = {"difference of means": along, "probe": other * (norm / max(float(np.linalg.norm(other)), 1e-12))}
     found = [_row(name, steered.moved(push, watched), null) for name, push in pushes.items()]
     doses = [float(steered.moved(dose * along, watched).mean()) for dose in DOSES]
     payload = {
         "concept": concept,
-        "layer": site.layer,
+        "layer": layer,
         "n": int(steered.owners.max()) + 1,
         "norm": round(norm, 4),
-        "watched": [target.vocabulary.pieces[i] for i in watched.tolist()],
+        "watched": [context.target.vocabulary.pieces[i] for i in watched.tolist()],
         "directions": [row for row, _ in found],
-        "random": _spread(null["random"]),
-        "shuffled": _spread(null["shuffled"]),
+        **{name: _spread(values) for name, values in null.items()},
         "doses": {str(dose): round(one, 4) for dose, one in zip(DOSES, doses, strict=True)},
         "cosine": round(float(along @ pushes["probe"]) / norm**2, 4),
     }
@@ -115,20 +101,55 @@ def steer_concept(context: ToolContext, args: SteerConceptArgs) -> ToolResult:
     return ToolResult(tuple(measured for _, measured in found), payload, {"direction": along}, (drawn,))
 
 
+class Learned(NamedTuple):
+    """What the texts of the search tell of a concept. values: (n, d_model) at the site; said: (n, d_vocab) how probable each next
+    token is; positive: (n,)."""
+
+    site: Site
+    values: Floats
+    said: Tensor
+    positive: NDArray[np.bool_]
+
+    @property
+    def along(self) -> NDArray[np.float64]:
+        """(d_model,) the difference of means."""
+        return difference(self.values, self.positive)
+
+
+def _learned(target: TargetModel, train: Observed, args: SteerConceptArgs) -> Learned:
+    """At the layer that is asked for, or at which the difference of means does most to these texts."""
+    layers = [args.layer] if args.layer is not None else list(range(target.spec.n_layers))
+    sites = [find_site(target.spec, "resid_post", layer) for layer in layers]
+    read, said = read_at(target, train, sites), _said_at(target, train)
+    watched = _watched(target, said, train.positive)
+
+    def done(site: Site) -> float:
+        steered = _steered(target, train, site.layer, args.seed)
+        return float(steered.moved(difference(read[site], train.positive), watched).mean())
+
+    best = max(sites, key=done) if len(sites) > 1 else sites[0]
+    return Learned(best, read[best], said, train.positive)
+
+
+def _nulls(learned: Learned, steered: Steered, args: SteerConceptArgs) -> dict[str, NDArray[np.float64]]:
+    """(n_random,) what random directions do, and what comes of shuffled labels."""
+    target, along, said = steered.target, learned.along, learned.said
+    norm, watched = float(np.linalg.norm(along)), _watched(target, said, learned.positive)
+    random = random_directions(len(along), args.n_random, args.seed).T
+    rng = np.random.default_rng(args.seed)
+    mixed = [rng.permutation(learned.positive) for _ in random]
+    shuffled = [steered.moved(difference(learned.values, one), _watched(target, said, one)).mean() for one in mixed]
+    return {
+        "random": np.array([steered.moved(norm * one, watched).mean() for one in random]),
+        "shuffled": np.array(shuffled),
+    }
+
+
 def _drawn(payload: dict[str, Any], doses: list[float], bars: dict[str, float]) -> Figure:
     flat = [Series(f"{name}, at 1 (95 %)", DOSES, [bar] * len(DOSES)) for name, bar in bars.items()]
     title = f"Steering by {payload['concept']!r} after layer {payload['layer']}"
     axes = Axes(title, "push, in distances between the class means", "nats", "")
     return curve("concept_steering", [Series("difference of means", DOSES, doses), *flat], axes)
-
-
-def _seen(
-    target: TargetModel, train: Observed, args: SteerConceptArgs, watched: Tensor, at: tuple[Site, Floats]
-) -> float:
-    """What the difference of means of a layer does on texts of the search."""
-    site, x = at
-    steered = _steered(target, train, site.layer, args.seed)
-    return float(steered.moved(difference(x, train.positive), watched).mean())
 
 
 def _some(train: Observed, seed: int) -> Observed:

@@ -19,6 +19,7 @@ from neuronaut.tools.look.examples import Prompt, read_texts
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
+from neuronaut.tools.targets.checks import check_layer
 
 # Of the largest log-probability: float32 sums in another order differ by 1e-6 of it, so that a share is good to 1 %.
 MIN_DIFFERENCE = 1e-4
@@ -221,8 +222,8 @@ def metric_of(pair: PromptPair, answer: str, wrong: str | None, name: str) -> Me
 def patch_sites(target: TargetModel, args: PatchArgs) -> list[Site]:
     """The sites of the rows of a grid. Refuses layers that the model lacks, and the neurons of all layers at once."""
     n_layers = target.spec.n_layers
-    if args.layer is not None and args.layer >= n_layers:
-        raise ToolRefused(f"layer {args.layer} does not exist: {target.spec.name} has layers 0 to {n_layers - 1}")
+    if args.layer is not None:
+        check_layer(target.spec, args.layer)
     if args.site == "neurons" and args.layer is None:
         raise ToolRefused("neurons are patched one layer at a time: give the layer")
     return [Site(args.site, layer) for layer in (range(n_layers) if args.layer is None else [args.layer])]

@@ -91,6 +91,10 @@ class Elsewhere:
         """Of the parts alone."""
         return Elsewhere(self.values[: -len(BIASES)], self.texts)
 
+    def by_layer(self, spec: ModelSpec) -> "Elsewhere":
+        """Of the embedding and of each layer's heads and MLP together."""
+        return Elsewhere(by_layer(spec, self.values), self.texts)
+
     @property
     def ends(self) -> Floats:
         """(2, n) between which each part lies at 95 % of the places."""

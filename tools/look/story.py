@@ -66,31 +66,41 @@ def prediction_story(context: ToolContext, args: PredictionStoryArgs) -> ToolRes
         raise ToolRefused("the explore text has fewer than 2 windows of 3 tokens: give a corpus with more text")
     places = null_places(target, windows, told.pair)
     others = elsewhere(target, told.readout, places, told.pair)
-    settling = _settling(context, told, lens)
-    layers, sums = Elsewhere(by_layer(target.spec, others.values), others.texts), by_layer(target.spec, told.added)
-    measured = (
+    parts, neurons = part_rows(told, others, tokens, args.k), neuron_rows(told, places, args.k)
+    beyond = [row["part"] for row in parts if row["part"].startswith("L") and row["beyond"]]
+    payload = _asked(told, args.text) | _layers(told, others) | {
+        "lens": None if lens is None else _lens_report(lens),
+        "parts": parts,
+        "neurons": neurons,
+        "other_places": others.values.shape[1],
+        "other_texts": others.texts,
+        "units": beyond + [row["neuron"] for row in neurons if row["beyond"]],
+    }  # fmt: skip
+    held = {f"margin_{name}": told.held(name) for name in told.logits}
+    arrays = {"parts": told.added, "elsewhere": others.values} | held
+    return ToolResult(_measured(told, others, _settling(context, told, lens)), payload, arrays, _figures(told, others))
+
+
+def _measured(told: Told, others: Elsewhere, settling: dict[str, Array]) -> tuple[Measurement, ...]:
+    """settling: see `_settling`."""
+    sums, parts = by_layer(told.target.spec, told.added)[:, -1], told.added[: -len(BIASES), -1]
+    return (
         *(_on_top(told, name, settling[name]) for name in told.logits),
         _margin(told, others),
-        _most("layer_most", sums[:, -1], layers.bar_at(told.margin)),
-        _most("part_most", told.added[: -len(BIASES), -1], others.without_biases.bar_at(told.margin)),
+        _most("layer_most", sums, others.by_layer(told.target.spec).bar_at(told.margin)),
+        _most("part_most", parts, others.without_biases.bar_at(told.margin)),
     )
-    payload = _asked(told, args.text) | {
-        "lens": None if lens is None else _lens_report(lens),
+
+
+def _layers(told: Told, others: Elsewhere) -> dict[str, Any]:
+    """What layers add: which of them decides, at the last place and at every one."""
+    sums, layers = by_layer(told.target.spec, told.added), others.by_layer(told.target.spec)
+    return {
         "decides": _decides(sums[:, -1], layers, told.margin),
         "rows": lens_rows(told),
         "layers": layer_rows(told, sums[:, -1], layers),
-        "parts": part_rows(told, others, tokens, args.k),
-        "neurons": neuron_rows(told, places, args.k),
         "tokens": token_rows(told, sums),
-        "other_places": others.values.shape[1],
-        "other_texts": others.texts,
     }
-    heads = [row["part"] for row in payload["parts"] if row["part"].startswith("L") and row["beyond"]]
-    payload["units"] = heads + [row["neuron"] for row in payload["neurons"] if row["beyond"]]
-    arrays = {"parts": told.added, "elsewhere": others.values} | {
-        f"margin_{name}": told.held(name) for name in told.logits
-    }
-    return ToolResult(measured, payload, arrays, _figures(told, others))
 
 
 def _asked(told: Told, text: str) -> dict[str, Any]:

@@ -53,8 +53,7 @@ def successor_heads(context: ToolContext, args: SuccessorHeadsArgs) -> ToolResul
     Refuses: a vocabulary without three tokens in order.
     Source: Gould et al. 2023, arXiv:2312.09230.
     """
-    target = context.target
-    orders = orders_of(target.vocabulary)
+    target, orders = context.target, orders_of(context.target.vocabulary)
     if not orders:
         raise ToolRefused(f"the vocabulary of {target.spec.name} holds no three tokens in order: it has no successors")
     best = likeliest(target, orders, args.embedding)
@@ -62,11 +61,11 @@ def successor_heads(context: ToolContext, args: SuccessorHeadsArgs) -> ToolResul
     null = {name: permuted(orders, best, step, args.n_permuted, args.seed) for name, step in STEPS.items()}
     random = random_scores(target, orders, args)
     rows = [_row(target, at, scores, null, random) for at in range(len(best[0]))]
-    apart = []
-    for at in np.argsort(-scores["next"], kind="stable")[: args.k].tolist():
-        each = {order.name: float(step_scores([order], [one])[at]) for order, one in zip(orders, best, strict=True)}
-        rounded = {name: round(score, 4) for name, score in each.items()}
-        apart.append(directions(target, orders, at, args) | {"by_order": rounded})
+    by_order = {order.name: step_scores([order], [one]).round(4) for order, one in zip(orders, best, strict=True)}
+    apart = [
+        directions(target, orders, at, args) | {"by_order": {name: float(of[at]) for name, of in by_order.items()}}
+        for at in np.argsort(-scores["next"], kind="stable")[: args.k].tolist()
+    ]
     payload = {
         "orders": {order.name: len(order.pairs()) for order in orders},
         "embedding": args.embedding,
@@ -78,8 +77,7 @@ def successor_heads(context: ToolContext, args: SuccessorHeadsArgs) -> ToolResul
         "n_permuted": args.n_permuted,
         "n_random": args.n_random * len(rows),
     }
-    n = {name: n_pairs(orders, step) for name, step in STEPS.items()}
-    found = tuple(_measured(name, scores[name], null[name], n[name]) for name in STEPS)
+    found = tuple(_measured(name, scores[name], null[name], n_pairs(orders, step)) for name, step in STEPS.items())
     grids = {name: values.reshape(target.spec.n_layers, -1) for name, values in scores.items()}
     return ToolResult(found, payload, grids, _figures(grids, apart))
 
