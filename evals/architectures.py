@@ -28,7 +28,7 @@ from neuronaut.tools.look.margins import margins
 from neuronaut.tools.look.readout import Readout
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
 from neuronaut.tools.targets.load import MLX_COMMAND, Backend, has_mlx, load_target
-from neuronaut.tools.targets.sites import neuron_sites
+from neuronaut.tools.targets.sites import all_neuron_sites, neuron_sites
 
 TOLERANCE = 1e-4  # above it a cell says "no" and the error
 COLUMNS = ("logits", "neurons", "heads", "attribution", "edits", "gradients", "edges", "features", "experts")
@@ -107,8 +107,7 @@ def _key(site: Site) -> tuple[str, int]:
 
 
 def _neurons(one: Opened) -> float:
-    spec = one.target.spec
-    return _read(one, [site for layer in range(spec.n_layers) for site in neuron_sites(spec, layer)])
+    return _read(one, all_neuron_sites(one.target.spec))
 
 
 def _heads(one: Opened) -> float:

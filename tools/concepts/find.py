@@ -22,7 +22,7 @@ from neuronaut.tools.predicates.tree import canonical_json
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.stats import percentile_of, q_values
 from neuronaut.tools.targets.base import Site, SiteName, TargetModel
-from neuronaut.tools.targets.sites import neuron_sites, unit_at
+from neuronaut.tools.targets.sites import all_neuron_sites, unit_at
 from neuronaut.tools.units import Unit
 
 FDR = 0.05
@@ -110,7 +110,7 @@ def find_units(context: ToolContext, args: FindUnitsArgs) -> ToolResult:
     target = context.target
     train = observed(target, labels, concept).of("fit", "rank")
     layers = range(target.spec.n_layers)
-    unit_sites = [site for layer in layers for site in neuron_sites(target.spec, layer)]
+    unit_sites = all_neuron_sites(target.spec)
     unit_sites += [Site("features", one.layer, one.name) for one in target.dictionaries.values()]
     values = read_at(target, train, [*unit_sites, *(Site(at, layer) for layer in layers for at in FITTED_AT)])
     units, chance = _units(train, {site: values[site] for site in unit_sites}, args.seed)

@@ -18,6 +18,7 @@ from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.predicates.attends import FIRST_QUERY, canonical_json, sentence
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.targets.base import TargetModel
+from neuronaut.tools.targets.sites import heads_of
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.units import Unit
 
@@ -63,7 +64,7 @@ def describe_heads(context: ToolContext, args: DescribeHeadsArgs) -> ToolResult:
     """
     target = context.target
     choose, measure = halves(_text(context, args), args.seed)
-    units = [Unit("head", at, head) for at in range(target.spec.n_layers) for head in range(target.spec.n_heads)]
+    units = heads_of(target.spec)
     sights = sights_of(context, choose, measure, args.seed)
     written, losses = written_by(context, args.embedding, args.seed), losses_of(target, measure, sights, args.seed)
     random = repeated_random(target, tokens_to_score(context, args.seed), args.seed)

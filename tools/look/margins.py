@@ -12,7 +12,7 @@ from torch import Tensor
 from neuronaut.tools.circuits.wires import Wires
 from neuronaut.tools.look.readout import Readout
 from neuronaut.tools.targets.base import ModelSpec, Site, TargetModel
-from neuronaut.tools.targets.sites import neuron_sites, unit_at
+from neuronaut.tools.targets.sites import all_neuron_sites, unit_at
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.units import Unit
 
@@ -155,7 +155,7 @@ def neuron_margins(target: TargetModel, readout: Readout, where: Places, pair: t
     """What each neuron adds to the margin of a pair of tokens, or to the logit of one, at places of a text."""
     spec, (answer, rival) = target.spec, pair
     last = Site("resid_post", spec.n_layers - 1)
-    sites = [site for layer in range(spec.n_layers) for site in neuron_sites(spec, layer)]
+    sites = all_neuron_sites(spec)
     outs = [Site("mlp_out", layer) for layer in range(spec.n_layers)]
     read = {
         site: value[0, where.at].float().clone()

@@ -18,6 +18,7 @@ from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.stats import percentile_of, permutation_p
 from neuronaut.tools.targets.base import TargetModel
+from neuronaut.tools.targets.sites import heads_of
 from neuronaut.tools.units import Unit
 
 STEPS = {"next": 1, "previous": -1, "add_two": 2}
@@ -60,7 +61,7 @@ def successor_heads(context: ToolContext, args: SuccessorHeadsArgs) -> ToolResul
     scores = {name: step_scores(orders, best, step) for name, step in STEPS.items()}
     null = {name: permuted(orders, best, step, args.n_permuted, args.seed) for name, step in STEPS.items()}
     random = random_scores(target, orders, args)
-    rows = [_row(target, at, scores, null, random) for at in range(len(best[0]))]
+    rows = [_row(head, at, scores, null, random) for at, head in enumerate(heads_of(target.spec))]
     by_order = {order.name: step_scores([order], [one]).round(4) for order, one in zip(orders, best, strict=True)}
     apart = [
         directions(target, orders, at, args) | {"by_order": {name: float(of[at]) for name, of in by_order.items()}}
@@ -168,14 +169,13 @@ def _score_of(orders: Sequence[Order], each: Sequence[Tensor], chosen: Tensor) -
 
 
 def _row(
-    target: TargetModel, at: int, scores: dict[str, Scores], null: dict[str, Scores], random: dict[str, Scores]
+    head: Unit, at: int, scores: dict[str, Scores], null: dict[str, Scores], random: dict[str, Scores]
 ) -> dict[str, Any]:
-    """One head: its scores, the p of the next one, and what it is."""
-    layer, head = divmod(at, target.spec.n_heads)
+    """One head, in row `at` of the scores: these, the p of the next one, and what it is."""
     p = {name: permutation_p(scores[name][at], null[name]) for name in STEPS}
     passed = [name for name in STEPS if p[name] <= LEVEL and scores[name][at] > random[name].max()]
     kind = max(passed, key=lambda name: scores[name][at], default=None)
-    row: dict[str, Any] = {"head": Unit("head", layer, head).address}
+    row: dict[str, Any] = {"head": head.address}
     row |= {name: round(float(scores[name][at]), 4) for name in STEPS}
     return row | {"p": round(p["next"], 4), "is": kind}
 

@@ -40,6 +40,16 @@ def neuron_sites(spec: ModelSpec, layer: int) -> tuple[Site, ...]:
     return tuple(Site("neurons", layer, expert=expert) for expert in range(spec.n_experts))
 
 
+def all_neuron_sites(spec: ModelSpec) -> list[Site]:
+    """Those of all layers, in order."""
+    return [site for layer in range(spec.n_layers) for site in neuron_sites(spec, layer)]
+
+
+def heads_of(spec: ModelSpec) -> list[Unit]:
+    """All heads, in order."""
+    return [Unit("head", layer, head) for layer in range(spec.n_layers) for head in range(spec.n_heads)]
+
+
 def layer_of(target: TargetModel, unit: Unit) -> int:
     """The layer in which the unit is read."""
     return site_of(target, unit).layer
