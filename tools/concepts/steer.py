@@ -70,6 +70,7 @@ def steer_concept(context: ToolContext, args: SteerConceptArgs) -> ToolResult:
     the difference of means and the probe. Nulls: random directions of that length; and all of it with shuffled labels, its own
     direction, length and tokens. steers: the 95 % interval above 0, and above 95 % of both nulls: fixed before these texts are opened.
     Refuses: a layer that the model does not have; a layer that holds the same with the concept as without.
+    Source: Rimsky et al. 2023, arXiv:2312.06681 (steering along differences of means).
     """
     labels, concept = labels_of(context, args)
     every = observed(context.target, labels, concept)
@@ -153,7 +154,7 @@ def _drawn(payload: dict[str, Any], doses: list[float], bars: dict[str, float]) 
 
 
 def _some(train: Observed, seed: int) -> Observed:
-    """At most MOST_READ observations of the search, drawn from both classes alike."""
+    """At most MOST_READ observations of the search, drawn without regard to their class."""
     if len(train) <= MOST_READ:
         return train
     return train.select(np.random.default_rng(seed).permutation(len(train))[:MOST_READ])

@@ -59,6 +59,12 @@ def beside(target: TargetModel, site: Site, unit: Unit, tokens: Tokens) -> Besid
     return Beside(residual, driving, layer[:, unit.index], layer, np.concatenate(documents))
 
 
+def reach(activation: Tensor) -> tuple[float, float]:
+    """The lowest and the highest of activations (n,), but for one in 1000 at either end."""
+    some = activation[: 1 << 23]  # more torch.quantile does not take
+    return float(torch.quantile(some, 0.001)), float(torch.quantile(some, 0.999))
+
+
 def follows(site: Site, unit: Unit) -> bool:
     """Whether the residual at a site holds what the unit writes."""
     return site.layer > unit.layer or (site.layer == unit.layer and site.name == "resid_post")

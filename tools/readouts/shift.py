@@ -1,9 +1,10 @@
 """Where training moved the residual stream: along the direction of a head that was frozen, along a unit's vectors, or elsewhere?"""
 
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from neuronaut.tools.stats import percentile_interval, percentile_of, ratio_samp
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.units import Unit
 
+Floats = NDArray[np.float64]
 N_RANDOM = 1000
 SAME = 1e-7  # of the length of the residual: what training moved by less was not moved
 
@@ -99,16 +101,14 @@ def _check_pair(after: TargetModel, before: TargetModel, name: str) -> None:
         raise ToolRefused(f"{name!r} has the same weights as {after.spec.name}: nothing was trained between them")
 
 
-def _shares(shift: Tensor, directions: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _shares(shift: Tensor, directions: Tensor) -> Floats:
     """(n,) share of the mean squared length of the shift along unit vectors (n, d_model)."""
     covariance = (shift.T @ shift).double()
     along = ((directions.double() @ covariance) * directions.double()).sum(dim=1)
     return (along / covariance.trace()).numpy()
 
 
-def _along(
-    shift: Tensor, direction: Tensor, then: Beside, null: np.ndarray[Any, np.dtype[np.float64]], seed: int
-) -> Along:
+def _along(shift: Tensor, direction: Tensor, then: Beside, null: Floats, seed: int) -> Along:
     projected = (shift @ direction).double().numpy()
     along, whole = summed_by(then.documents, np.square(projected), shift.square().sum(dim=1).numpy())
     interval = percentile_interval(ratio_samples(along, whole, seed))
@@ -119,7 +119,7 @@ def _along(
     return Along(share, interval, (share - float(null.mean())) / float(null.std()), float(projected.mean()), with_unit)
 
 
-def _measured(name: str, one: Along, null: np.ndarray[Any, np.dtype[np.float64]], then: Beside) -> Measurement:
+def _measured(name: str, one: Along, null: Floats, then: Beside) -> Measurement:
     low, high = one.interval
     return Measurement(
         f"share_{name}", one.share, "share of the shift", len(np.unique(then.documents)), (min(low, one.share), max(high, one.share)),
