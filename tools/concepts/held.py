@@ -26,7 +26,6 @@ class TestUnitsArgs(ConceptArgs):
     """A concept, and what is tested: units by their addresses, directions as `find_units` names them (`L5 probe`). said_as: the
     predicate (JSON) that stands for the concept, whose agreement with the labels is measured too."""
 
-    __test__: ClassVar = False
     example: ClassVar = {}
     units: tuple[str, ...] = Field(min_length=1, max_length=64)
     said_as: str = ""
@@ -61,9 +60,6 @@ def test_units(context: ToolContext, args: TestUnitsArgs) -> ToolResult:
     )
     payload = {"concept": concept, "labels": labels.name, "n": list(n), "units": rows, "level": LEVEL}
     return ToolResult((measured,), payload | ({"said_as": _agreement(held, args.said_as)} if args.said_as else {}))
-
-
-test_units.__test__ = False  # type: ignore[attr-defined]  # no test of pytest's
 
 
 def _named_direction(target: TargetModel, name: str) -> tuple[str, int] | None:

@@ -74,7 +74,7 @@ class Elsewhere:
 
     @property
     def mean(self) -> Floats:
-        """(n,)."""
+        """(n,) what each adds on average."""
         return np.asarray(self.values.mean(axis=1))
 
     @property

@@ -24,7 +24,6 @@ class TestMatchesArgs(ToolArgs):
     """other: the name of a registered model, "" for the model itself. units, partners: addresses, pair by pair; bars: the best
     correlation that chance found for each unit."""
 
-    __test__: ClassVar = False
     example: ClassVar = {}
     other: str = ""
     units: tuple[str, ...] = Field(min_length=1, max_length=2_000)
@@ -62,9 +61,6 @@ def test_matches(context: ToolContext, args: TestMatchesArgs) -> ToolResult:
     medians = {"median_r": round(float(np.median(r)), 4), "median_exchanged": round(float(np.median(null)), 4)}
     counts = {"places": places, "holding": int(holds.sum()), "exchanged": int(by_chance.sum())}
     return ToolResult((measured,), {"other": args.other, "n": n, "pairs": rows} | medians | counts)
-
-
-test_matches.__test__ = False  # type: ignore[attr-defined]  # no test of pytest's
 
 
 def _columns(model: TargetModel, names: tuple[str, ...]) -> tuple[list[Site], NDArray[np.int64], NDArray[np.float64]]:

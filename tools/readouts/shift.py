@@ -14,7 +14,7 @@ from neuronaut.tools.readouts.directions import Vectors
 from neuronaut.tools.readouts.heads import check_head
 from neuronaut.tools.readouts.moved import random_directions
 from neuronaut.tools.readouts.places import Beside, beside
-from neuronaut.tools.readouts.tools import EXPLORED, Name, neuron_of
+from neuronaut.tools.readouts.read_out import EXPLORED, Name, neuron_of
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.stats import percentile_interval, percentile_of, ratio_samples, summed_by
 from neuronaut.tools.targets.base import TargetModel
