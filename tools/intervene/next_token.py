@@ -36,6 +36,11 @@ def tokens_at_once(target: TargetModel) -> int:
     return min(BATCH_TOKENS, LOGIT_BYTES // (4 * target.spec.d_vocab))
 
 
+def divergence(plain: Tensor, changed: Tensor) -> Tensor:
+    """(…,) KL(plain ‖ changed) in nats, of log-probabilities (…, d_vocab)."""
+    return (plain.exp() * (plain - changed)).sum(dim=-1)
+
+
 def text_batches(target: TargetModel, tokens: Tokens) -> Iterator[tuple[NDArray[np.int64], Tokens]]:
     """Row numbers and texts of each batch."""
     for rows in batches(tokens, tokens_at_once(target)):

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from neuronaut.tools.errors import ToolFailed, ToolRefused
 from neuronaut.tools.intervene.answers import Answer, read_together, sequence_scores, signed_answers
 from neuronaut.tools.intervene.effect_figures import patch_figures
+from neuronaut.tools.intervene.next_token import divergence
 from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.look.examples import Prompt, read_texts
 from neuronaut.tools.measurements import Measurement
@@ -185,7 +186,7 @@ class Metric:
 
     def _score(self, log_probs: Tensor, answers: Sequence[Answer]) -> Tensor:
         """(n,) of (n, n_answer, d_vocab)."""
-        return sequence_scores(log_probs, answers) if self.answers else divergence(self._reference, log_probs[:, 0])
+        return sequence_scores(log_probs, answers) if self.answers else -divergence(self._reference, log_probs[:, 0])
 
     @cached_property
     def _reference(self) -> Tensor:
@@ -200,11 +201,6 @@ class Metric:
     def corrupted(self) -> float:
         """Of the corrupted run."""
         return float(self.scores(self.pair.corrupted)[0])
-
-
-def divergence(reference: Tensor, log_probs: Tensor) -> Tensor:
-    """(n,) −KL(reference ‖ each row), (d_vocab,) and (n, d_vocab) log-probabilities."""
-    return -(reference.exp() * (reference - log_probs)).sum(dim=-1)
 
 
 def metric_of(pair: PromptPair, answer: str, wrong: str | None, name: str) -> Metric:

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from neuronaut.tools.errors import ToolFailed, ToolRefused
-from neuronaut.tools.intervene.next_token import residual_before, text_batches
+from neuronaut.tools.intervene.next_token import divergence, residual_before, text_batches
 from neuronaut.tools.intervene.outcomes import Change
 from neuronaut.tools.intervene.parts import Part, Places, places_of, values_at
 from neuronaut.tools.intervene.strength import written
@@ -117,7 +117,7 @@ class Swaps:
             for number, changes in enumerate(sets):
                 edits = [change.edit(chosen, here) for change in changes]
                 found = _log_probs(target.run(ids, edits=edits, start=start, logits=True).logits)
-                kl = (plain.exp() * (plain - found)).sum(dim=-1)
+                kl = divergence(plain, found)
                 rise = own - found[:, :-1].gather(-1, ids[:, 1:, None])[..., 0]
                 sums[0, number, chosen] = (kl * at).double().sum(dim=1)
                 sums[1, number, chosen] = (rise * following).double().sum(dim=1)

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neuronaut.tools.intervene.next_token import divergence
 from neuronaut.tools.look.attends import RULE, Scored, candidates
 from neuronaut.tools.look.attention import Looks, Pattern, count_looks, patterns, random_tokens, repeated_tokens
 from neuronaut.tools.look.carried import carried
@@ -188,7 +189,7 @@ def losses_of(target: TargetModel, tokens: Tokens, sights: Mapping[Unit, Sight],
         then = torch.from_numpy(np.maximum(tokens.ids[rows, 1:width], 0)).long()
         told = torch.from_numpy(tokens.scored[rows, 1:width])
         for number, one in enumerate(edited):
-            kl = (plain.exp() * (plain - one)).sum(dim=-1).double().numpy()
+            kl = divergence(plain, one).double().numpy()
             there[number, rows] = (kl * asked[number][rows, :width]).sum(axis=1)
             anywhere[number, rows] = (kl * tokens.scored[rows, :width]).sum(axis=1)
             rise = (plain - one)[:, :-1].gather(-1, then[..., None])[..., 0]

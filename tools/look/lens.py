@@ -11,7 +11,7 @@ from torch import Tensor
 from neuronaut.tools.circuits.wires import Wires
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.figures import Axes, Figure, heat_map, layer_map
-from neuronaut.tools.intervene.next_token import token_id
+from neuronaut.tools.intervene.next_token import divergence, token_id
 from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.look.examples import Prompt, read_texts
 from neuronaut.tools.look.margins import Places, margins, neuron_margins, part_names
@@ -152,7 +152,7 @@ def _layers(target: TargetModel, logits: Tensor, answer: int, k: int) -> list[di
                 "before": layer if layer < len(log_probs) - 1 else "output",
                 "answer": round(float(row[answer]), 4),
                 "rank": int((row > row[answer]).sum()) + 1,
-                "kl": round(float((last.exp() * (last - row)).sum()), 4),
+                "kl": round(float(divergence(last, row)), 4),
                 "tokens": [
                     f"{pieces[int(i)]} {float(p.exp()):.2f}" for p, i in zip(top.values, top.indices, strict=True)
                 ],

@@ -18,6 +18,7 @@ from torch import Tensor
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.figures import Axes, Series, curve
 from neuronaut.tools.files import cache_folder, write_whole
+from neuronaut.tools.intervene.next_token import divergence
 from neuronaut.tools.look.activations import batches, to_ids
 from neuronaut.tools.look.readout import Readout
 from neuronaut.tools.measurements import Measurement
@@ -103,12 +104,8 @@ def divergences(readout: Readout, residuals: Residuals, lens: TunedLens | None) 
             goal = readout.log_probs(residuals.last[chosen])
             for layer, before in enumerate(residuals.before):
                 x = before[chosen] if lens is None else lens(before[chosen], layer)
-                found[layer, chosen] = _divergence(goal, readout.log_probs(x))
+                found[layer, chosen] = divergence(goal, readout.log_probs(x))
     return found
-
-
-def _divergence(goal: Tensor, log_probs: Tensor) -> Tensor:
-    return (goal.exp() * (goal - log_probs)).sum(dim=-1)
 
 
 def train(readout: Readout, learn: Residuals, stop: Residuals, *, steps: int, seed: int) -> TunedLens:
@@ -130,7 +127,7 @@ def train(readout: Readout, learn: Residuals, stop: Residuals, *, steps: int, se
         adam.zero_grad()
         for layer in range(n_layers):
             x = TunedLens(turn, shift, {})(learn.before[layer, chosen], layer)
-            torch.autograd.backward(_divergence(goal, readout.log_probs(x)).mean())
+            torch.autograd.backward(divergence(goal, readout.log_probs(x)).mean())
         adam.step()
         schedule.step()
         if step % LOOK_EVERY == 0 or step == steps:

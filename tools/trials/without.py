@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuronaut.tools.intervene.next_token import tokens_at_once
+from neuronaut.tools.intervene.next_token import divergence, tokens_at_once
 from neuronaut.tools.look.activations import batches, to_ids
 from neuronaut.tools.targets.base import Edit, Run, Site, TargetModel
 from neuronaut.tools.targets.sites import columns_of, layer_of, site_of, unit_at, width_of
@@ -113,8 +113,7 @@ def effect_of_heads(
     for rows, plain, edited in edited_log_probs(target, part, units, seed):
         here = torch.from_numpy(asked[rows, : plain.shape[1]])
         for number, one in enumerate(edited):
-            kl = (plain.exp() * (plain - one)).sum(dim=-1)
-            sums[number, rows] = (kl * here).sum(dim=1).numpy()
+            sums[number, rows] = (divergence(plain, one) * here).sum(dim=1).numpy()
     numbers, inverse = np.unique(part.documents, return_inverse=True)
     count = np.bincount(inverse, weights=asked.sum(axis=1), minlength=len(numbers))
     by = np.stack([np.bincount(inverse, weights=one, minlength=len(numbers)) for one in sums])[:, count > 0]
