@@ -70,7 +70,7 @@ def weights_of(context: ToolContext, args: WeightsArgs) -> ToolResult:
         "cosine",
         1,
         null_value=float(others.median()),
-        null_percentile=percentile_of(float(own[unit.index]), others),
+        null_percentile=percentile_of(float(own[unit.index]), others.float().numpy()),
         n_of=unit.kind,
     )
     return ToolResult(

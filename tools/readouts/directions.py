@@ -46,7 +46,7 @@ def cosines(target: TargetModel, vectors: Vectors) -> tuple[list[Measurement], d
         found = rows @ vectors.direction
         others = torch.cat([found[:own], found[own + 1 :]]).abs()
         cosine = float(found[own])
-        percentile = percentile_of(abs(cosine), others)
+        percentile = percentile_of(abs(cosine), others.float().numpy())
         null = float(others.median())
         measured.append(Measurement(f"cos_{name}", cosine, "cosine", 1, None, null, percentile, "neurons"))
         nearest = torch.topk(found.abs(), min(LISTED, len(found))).indices.tolist()

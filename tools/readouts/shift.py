@@ -135,5 +135,5 @@ def _changed(after: TargetModel, before: TargetModel, unit: Unit) -> dict[str, d
         now, then = (getattr(one, name)(unit.layer, unit.expert) for one in (after, before))
         turned = 1 - cosine(now, then, dim=1)
         own = float(turned[unit.index])
-        found[name.removesuffix("_vectors")] = {"turned": own, "percentile": percentile_of(own, turned)}
+        found[name.removesuffix("_vectors")] = {"turned": own, "percentile": percentile_of(own, turned.float().numpy())}
     return found
