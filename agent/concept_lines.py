@@ -1,13 +1,12 @@
 """What was found of a concept, in lines that people read."""
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
+from neuronaut.agent.lines import Payload, interval
 from neuronaut.tools.predicates.tree import predicate_from_json
 from neuronaut.tools.predicates.words import claim_text
 
-Payload = Mapping[str, Any]
 LISTED = 5
 
 
@@ -62,9 +61,8 @@ def steer_concept(payload: Payload, metrics: Payload) -> Iterator[str]:
         f"between the class means: nats by which {watched} rise, against the opposite push, halved"
     )
     for row in payload["directions"]:
-        low, high = row["interval"]
         yield (
-            f"{row['direction']:<20} {row['delta']:+.2f} [{low:.2f}, {high:.2f}]  above {row['above_random']:.0f} % of random ones and "
+            f"{row['direction']:<20} {row['delta']:+.2f}{interval(row['interval'])}  above {row['above_random']:.0f} % of random ones and "
             f"{row['above_shuffled']:.0f} % with shuffled labels: "
             + ("it steers" if row["steers"] else "no better than those")
         )
@@ -76,5 +74,7 @@ def steer_concept(payload: Payload, metrics: Payload) -> Iterator[str]:
 
 
 def _area(row: Payload) -> str:
-    low, high = row["interval"]
-    return f"AUROC {row['auroc']:.3f} [{low:.2f}, {high:.2f}]"
+    return f"AUROC {row['auroc']:.3f}{interval(row['interval'])}"
+
+
+OF_TOOLS = (find_units, steer_concept, test_units)

@@ -8,9 +8,8 @@ from neuronaut.agent.proposers.given import PERSON, Given
 from neuronaut.agent.questions import Question
 from neuronaut.agent.session import Session
 from neuronaut.agent.steps import add_hypothesis
-from neuronaut.memory import queries
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.predicates.nodes import Promotes, Token
+from neuronaut.tools.predicates.nodes import Predicate, Promotes, Token
 from neuronaut.tools.predicates.tree import canonical_json, predicate_from_json
 from neuronaut.tools.units import Unit
 
@@ -39,8 +38,11 @@ def find(session: Session, question: Question) -> None:
     claimed = sorted(claimed, key=lambda unit: unit.sign < 0)[:CLAIMED]  # many neurons have no side below 0
     if not claimed:
         session.say("look", RARE if holding else "none of them tells the concept on held-out texts")
+    predicate = predicate_from_json(said) if said else None
     for unit in claimed:
-        _claims(session, unit, said, last=unit != claimed[0])
+        _reads(session, unit, predicate)
+        if unit == claimed[0] and isinstance(predicate, Token):
+            _writes(session, unit, predicate)
 
 
 def _best(found: dict[str, Any]) -> str:
@@ -51,21 +53,22 @@ def _best(found: dict[str, Any]) -> str:
     )
 
 
-def _claims(session: Session, unit: Unit, said: str, *, last: bool) -> None:
-    """What a unit reads, the concept's own tokens first among what is tested; of the first unit also whether it writes them."""
+def _reads(session: Session, unit: Unit, predicate: Predicate | None) -> None:
+    """What a unit reads, the concept's own tokens first among what is tested."""
     before: list[Proposer] = session.proposers
-    predicate = predicate_from_json(said) if said else None
     session.proposers = [*([] if predicate is None else [Given(predicate)]), *before]
     try:
         reads.answer(session, unit)
     finally:
         session.proposers = before
-    if last or not isinstance(predicate, Token) or unit.sign < 0 or len(predicate.any_of) > MOST_PROMOTED:
+
+
+def _writes(session: Session, unit: Unit, predicate: Token) -> None:
+    """Whether a unit also writes the concept's tokens, where these are few."""
+    if unit.sign < 0 or len(predicate.any_of) > MOST_PROMOTED:
         return
     story = Promotes(tokens=predicate.any_of)
     hypothesis, _ = add_hypothesis(session, unit, "writes", canonical_json(story), PERSON)
-    if any(row["verdicts"] for row in queries.hypotheses(session.notebook, session.run) if row["id"] == hypothesis):
-        return
     try:
         writes.test_claim(session, unit, hypothesis, story)
     except ToolRefused as error:

@@ -1,9 +1,9 @@
 """What was matched elsewhere, in lines that people read."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-Payload = Mapping[str, Any]
+from neuronaut.agent.lines import Payload, interval
+
 LISTED = 6
 NAMED = 12
 
@@ -40,12 +40,15 @@ def test_matches(payload: Payload, metrics: Payload) -> Iterator[str]:
     """How many matches hold on other text."""
     where = payload["other"] or "other layers"
     ends = metrics["holds"]["ci"]
-    interval = "" if ends is None else f" [{max(ends[0], 0):.2f}, {min(ends[1], 1):.2f}]"
+    share = None if ends is None else (max(ends[0], 0), min(ends[1], 1))
     yield (
         f"{payload['holding']} of {payload['n']} matches with {where}, drawn at random, hold on text that the search did not read"
-        f"{interval} ({payload['places']} places of design text)"
+        f"{interval(share)} ({payload['places']} places of design text)"
     )
     yield (
         f"r there: median {payload['median_r']:.2f}; with partners exchanged {payload['median_exchanged']:.2f}, and {payload['exchanged']} "
         "of them hold"
     )
+
+
+OF_TOOLS = (match_units, test_matches)

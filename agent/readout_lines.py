@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-Payload = Mapping[str, Any]
+from neuronaut.agent.lines import Payload, interval
+
 PATCHES = {"set": "set to five values", "zero": "set to 0", "scale": "scaled by 0 to 2"}
 
 
@@ -19,12 +20,12 @@ def readout_numbers(claim: Mapping[str, Any]) -> str:
 def _moved(name: str, one: Payload) -> str:
     share = "" if one["share"] is None else f", {one['share']:.0%} of how it goes with it"
     return (
-        f"{name} moves it {one['effect']:.3f} [{one['low']:.3f}, {one['high']:.3f}] sd a sd{share} (random directions "
+        f"{name} moves it {one['effect']:.3f}{interval((one['low'], one['high']), '.3f')} sd a sd{share} (random directions "
         f"{one['random']:.3f}, z {one['z']:.1f}; above {one['percentile']:.0f} % of other units)"
     )
 
 
-def readout_lines(payload: Payload, metrics: Payload) -> Iterator[str]:
+def read_out(payload: Payload, metrics: Payload) -> Iterator[str]:
     """What `read_out` found."""
     unit, told = payload["unit"], metrics["told"]
     kind = "it tells" if payload["trained_here"] else "it goes with"
@@ -50,15 +51,15 @@ def _patched(row: Payload) -> str:
     where = "the last position" if row["where"] == "last" else "all positions"
     if row["slope"] is None:
         return f"{PATCHES[row['how']]:<19} at {where}: no input had an activation to change"
-    low, high = row["interval"] or (row["slope"], row["slope"])
+    ends = interval(row["interval"] or (row["slope"], row["slope"]), ".3g")
     r2 = "not moved" if row["r2"] is None else f"r2 {row['r2']:.2f}"
     return (
-        f"{PATCHES[row['how']]:<19} at {where}: slope {row['slope']:+.3g} [{low:.3g}, {high:.3g}], {r2}, {row['n']} inputs; "
+        f"{PATCHES[row['how']]:<19} at {where}: slope {row['slope']:+.3g}{ends}, {r2}, {row['n']} inputs; "
         f"direct {row['direct']:+.3g}, by other ways {row['rest']:+.3g}"
     )
 
 
-def shift_lines(payload: Payload, metrics: Payload) -> Iterator[str]:
+def readout_shift(payload: Payload, metrics: Payload) -> Iterator[str]:
     """What `readout_shift` found."""
     yield (
         f"what training since {payload['before']!r} moved at {payload['site']}: {payload['shift']:.3g}, beside a residual of "
@@ -67,10 +68,13 @@ def shift_lines(payload: Payload, metrics: Payload) -> Iterator[str]:
     for name, said in (("head", f"{payload['readout']}"), ("write", "the write vector"), ("read", "the read vector")):
         one, metric = payload["along"][name], metrics[f"share_{name}"]
         yield (
-            f"{said}: {one['share']:.3f} [{metric['ci'][0]:.3f}, {metric['ci'][1]:.3f}] (random directions {payload['random']:.3f}, 95 % below "
+            f"{said}: {one['share']:.3f}{interval(metric['ci'], '.3f')} (random directions {payload['random']:.3f}, 95 % below "
             f"{payload['random_95']:.3f}; z {one['z']:+.1f}) · r {one['with_unit']:+.2f} with {payload['unit']}"
         )
     turned = payload["changed"]
     yield "its own vectors turned by " + ", ".join(
         f"{name} {one['turned']:.2g} (more than {one['percentile']:.0f} % of its layer)" for name, one in turned.items()
     )
+
+
+OF_TOOLS = (read_out, readout_shift)

@@ -13,6 +13,7 @@ from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.readouts.heads import check_head
 from neuronaut.tools.readouts.rule import MIN_EFFECT, MIN_SHARE, MIN_Z
 from neuronaut.tools.registry import ToolContext
+from neuronaut.tools.targets.checks import check_layer
 from neuronaut.tools.units import Unit
 
 AUTHOR = "the question"
@@ -40,8 +41,8 @@ def check_readout(question: Question, context: ToolContext) -> None:
         check_head(context.registered.head(asked.head), spec, context.target.fingerprint())
     if asked.since:
         context.registered.other(asked.since)
-    if asked.layer is not None and asked.layer >= spec.n_layers:
-        raise UserError(f"layer {asked.layer} does not exist: {spec.name} has layers 0 to {spec.n_layers - 1}")
+    if asked.layer is not None:
+        check_layer(spec, asked.layer)
 
 
 def answer(session: Session, question: Question) -> None:

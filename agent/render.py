@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from neuronaut.agent.answer import ORDER
 from neuronaut.agent.cost import asked
 from neuronaut.agent.known import known_line
+from neuronaut.agent.lines import interval
 from neuronaut.agent.readout_lines import readout_numbers
 from neuronaut.agent.view import visible
 from neuronaut.tools.units import Unit
@@ -278,8 +279,7 @@ def numbers_of(claim: dict[str, Any]) -> str:
 
 def _shown(scores: dict[str, Any], name: str) -> str:
     value = scores[name]
-    interval = f" [{value['ci'][0]:.2f}, {value['ci'][1]:.2f}]" if value["ci"] else ""
-    return f"{value['value']:.2f}{interval}"
+    return f"{value['value']:.2f}{interval(value['ci'])}"
 
 
 def _edits(claim: dict[str, Any]) -> str:

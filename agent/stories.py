@@ -48,9 +48,7 @@ def story(session: Session, question: Question) -> None:
 
 def _test(session: Session, unit: Unit, answer: str) -> None:
     """The claim that a neuron raises the answer wherever it fires."""
-    done = session.experiment("firing", {"unit": unit.address})
-    if reason := done.payload.get("abstained"):
-        session.notebook.outcome(session.run, unit, "writes", "ABSTAINED", reason)
+    if not writes.fires(session, unit):
         return
     predicate = Promotes(tokens=(answer,))
     hypothesis, claim = add_hypothesis(session, unit, "writes", canonical_json(predicate), AUTHOR)

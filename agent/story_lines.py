@@ -1,16 +1,17 @@
-"""The story of a prediction in lines that people read."""
+"""What was measured of a prediction in lines that people read: its story, what the lenses say, and what it rests on."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Sequence
 
+from neuronaut.agent.lines import Payload, interval
 from neuronaut.agent.view import visible
 
-Payload = Mapping[str, Any]
+LISTED = 5
+LEAST_NATS = 0.01
 TOKENS = 12  # of the text, the last ones
 
 
-def story_lines(payload: Payload, metrics: Payload) -> Iterator[str]:
-    """Of the payload and the measurements of `prediction_story`."""
+def prediction_story(payload: Payload, metrics: Payload) -> Iterator[str]:
+    """From where on the answer leads, what decides, and what each layer, part and neuron adds; the same of every token."""
     answer, rival = (f'"{visible(payload[name])}"' for name in ("answer", "rival"))
     yield (
         f"how the model comes to {answer} (probability {payload['probability']:.2f}, {payload['margin']:+.1f} logits over {rival}) "
@@ -98,3 +99,54 @@ def _lens(report: Payload) -> str:
         f"tuned lens {report['sha256'][:12]}: on {report['documents']} unseen documents {report['kl_tuned']:.2f} nats a token from the "
         f"output, the plain one {report['kl_plain']:.2f}, one trained on the outputs of other tokens {report['kl_shuffled']:.2f}"
     )
+
+
+def _lens_row(row: Payload) -> str:
+    tokens = " · ".join(visible(token) for token in row["tokens"][:3])
+    where = "output" if row["before"] == "output" else f"before {row['before']}"
+    return f"{where:<9} {tokens}  (the answer: rank {row['rank']}, log-probability {row['answer']:.1f})"
+
+
+def logit_lens(payload: Payload, metrics: Payload) -> Iterator[str]:
+    """What leads before each layer, and what adds most to the answer."""
+    answer = f'"{visible(payload["answer"])}"'
+    yield f"the likeliest token before each layer, by the last norm and the unembedding, and what says {answer}"
+    for row in payload["layers"]:
+        yield _lens_row(row)
+    said = sorted(payload["components"], key=lambda row: -abs(row["logit"]))[:LISTED]
+    yield "logits that parts add to it directly: " + ", ".join(
+        f"{row['component']} {row['logit']:+.1f}" for row in said
+    )
+    neurons = ", ".join(f"{row['neuron']} {row['logit']:+.1f}" for row in payload["neurons"])
+    yield f"neurons: {neurons}"
+
+
+def importance(payload: Payload, metrics: Payload) -> Iterator[str]:
+    """The parts without which an answer loses most."""
+    answer = f'"{visible(payload["answer"])}" (probability {payload["probability"]:.2f})'
+    kind = payload["kind"]
+    yield f'what {answer} rests on after "{visible(payload["prompt"])}": nats that it loses without each of the {kind}'
+    first = metrics["drop_first"]
+    if payload["likeliest"] != payload["answer"]:
+        likeliest = f'"{visible(payload["likeliest"])}" (probability {payload["likeliest_probability"]:.2f})'
+        yield f"but the model says {likeliest} here"
+    shown = [part for part in payload["parts"] if abs(part["drop"]) >= LEAST_NATS and _apart(part["interval"])]
+    for part in sorted(shown, key=lambda part: -abs(part["drop"])):
+        yield f"{part['part']:<7} {part['drop']:+.3f}{interval(part['interval'], '.3f')}"
+    if not shown:
+        yield f"none of them matters by {LEAST_NATS:g} nats"
+    null = "random neurons" if kind == "neurons" else "the median of all"
+    yield f"null: {null} {first['null_value']:+.3f}; {payload['of']} {kind} in all, of which less than {LEAST_NATS:g} nats is left out"
+    yield f"each carries what it carries on {first['n']} other texts; they are chosen on as many more"
+    if "rank_agreement" in metrics:
+        agreement = metrics["rank_agreement"]
+        yield f"chosen by gradients, whose order agrees with what was measured: {agreement['value']:.2f} ({agreement['n']} neurons)"
+
+
+def _apart(interval: Sequence[float]) -> bool:
+    """Whether an interval leaves 0 out."""
+    low, high = interval
+    return not low <= 0 <= high
+
+
+OF_TOOLS = (importance, logit_lens, prediction_story)

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from neuronaut.agent.lines import interval
 from neuronaut.agent.view import visible
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import Tool, ToolResult
@@ -27,10 +28,9 @@ def result_lines(result: ToolResult) -> Iterator[str]:
 
 def measurement_line(m: Measurement) -> str:
     """One measurement: value, interval, unit of measure, n, null and where it stands among the nulls."""
-    interval = f" [{m.ci[0]:.3g}, {m.ci[1]:.3g}]" if m.ci else ""
     null = f" · null {m.null_value:.3g}" if m.null_value is not None else ""
     percentile = f" (above {m.null_percentile:.0f} % of nulls)" if m.null_percentile is not None else ""
-    return f"{m.metric} {m.value:.4g}{interval} {m.unit} ({m.n} {m.n_of}){null}{percentile}"
+    return f"{m.metric} {m.value:.4g}{interval(m.ci, '.3g')} {m.unit} ({m.n} {m.n_of}){null}{percentile}"
 
 
 def help_lines(tool: Tool) -> Iterator[str]:

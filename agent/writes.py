@@ -14,9 +14,7 @@ from neuronaut.tools.units import Unit
 
 def answer(session: Session, unit: Unit) -> None:
     """The writes side of a unit: the tokens found on design text, then what proposers said, each on its own confirm block."""
-    done = session.experiment("firing", {"unit": unit.address})
-    if reason := done.payload.get("abstained"):
-        session.notebook.outcome(session.run, unit, "writes", "ABSTAINED", reason)
+    if not fires(session, unit):
         return
     try:
         effects = session.experiment("output_effects", {"unit": unit.address, "seed": session.config.seed}).payload
@@ -37,6 +35,14 @@ def answer(session: Session, unit: Unit) -> None:
         if mine and (story := predicate_from_json(row["predicate"])) != predicate:
             assert isinstance(story, Promotes | Suppresses)
             test_claim(session, unit, row["id"], story)
+
+
+def fires(session: Session, unit: Unit) -> bool:
+    """Whether a unit fires often enough for a claim about what it then writes; else it is noted why not."""
+    reason = session.experiment("firing", {"unit": unit.address}).payload.get("abstained")
+    if reason:
+        session.notebook.outcome(session.run, unit, "writes", "ABSTAINED", reason)
+    return not reason
 
 
 def test_claim(session: Session, unit: Unit, hypothesis: str, predicate: Promotes | Suppresses) -> None:

@@ -24,10 +24,11 @@ from neuronaut.tools.circuits.wires import Wires
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.features.dictionary import Dictionary, Layout
 from neuronaut.tools.features.places import place_of
-from neuronaut.tools.look.lens import Attribution
+from neuronaut.tools.look.margins import margins
+from neuronaut.tools.look.readout import Readout
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
 from neuronaut.tools.targets.load import MLX_COMMAND, Backend, has_mlx, load_target
-from neuronaut.tools.targets.sites import neuron_sites
+from neuronaut.tools.targets.sites import all_neuron_sites, neuron_sites
 
 TOLERANCE = 1e-4  # above it a cell says "no" and the error
 COLUMNS = ("logits", "neurons", "heads", "attribution", "edits", "gradients", "edges", "features", "experts")
@@ -106,8 +107,7 @@ def _key(site: Site) -> tuple[str, int]:
 
 
 def _neurons(one: Opened) -> float:
-    spec = one.target.spec
-    return _read(one, [site for layer in range(spec.n_layers) for site in neuron_sites(spec, layer)])
+    return _read(one, all_neuron_sites(one.target.spec))
 
 
 def _heads(one: Opened) -> float:
@@ -118,10 +118,10 @@ def _heads(one: Opened) -> float:
 def _attribution(one: Opened) -> float:
     """What all components say for a token, against its logit before a cap."""
     ids, token, position = one.ids[:1], 5, 7
-    said = Attribution.of(one.target, ids, position).components([token])
+    said = margins(one.target, Readout.of(one.target), ids, torch.tensor(token))[:, position]
     logit = one.plain.run(ids)[0, position, token]
     cap = one.plain.config.get("final_logit_softcapping")
-    return abs(sum(said.values()) - float(cap * torch.atanh(logit / cap) if cap else logit))
+    return abs(said.sum() - float(cap * torch.atanh(logit / cap) if cap else logit))
 
 
 def _edits(one: Opened) -> float:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from neuronaut.agent.proposers.tables import PRICES, margin
 from neuronaut.evals.heldout import Bools, Firing, Ints, Places
 from neuronaut.tools.intervene.next_token import values_at_last
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.look.examples import TopExamplesArgs, choose_places
 from neuronaut.tools.look.reads import FiringRule
 from neuronaut.tools.targets.base import Site, TargetModel
@@ -56,8 +57,7 @@ class Probe:
     def predicted(self, rows: Sequence[Row]) -> list[list[Row]]:
         """For each row, per position, the tokens that the target finds likeliest there, from those before it."""
         tokens = self._tokens(rows)
-        ids = torch.from_numpy(np.maximum(tokens.ids, 0)).long()
-        logits = self.target.run(ids, logits=True).logits
+        logits = self.target.run(to_ids(tokens), logits=True).logits
         assert logits is not None
         special = sorted(self.target.vocabulary.special)
         logits = logits.clone()

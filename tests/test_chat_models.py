@@ -21,8 +21,8 @@ from neuronaut.tools.chat.reading import render_for, tokens_of_chats
 from neuronaut.tools.chat.rendering import Asked
 from neuronaut.tools.corpus import load_corpus, pocket_corpus
 from neuronaut.tools.errors import ToolFailed, ToolRefused, UserError
-from neuronaut.tools.intervene.next_token import to_ids
 from neuronaut.tools.intervene.parts import places_of
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.look.examples import read_texts
 from neuronaut.tools.look.in_generation import InGenerationArgs, chooser
 from neuronaut.tools.registry import ToolContext, ToolResult, find_tool

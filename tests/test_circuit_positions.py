@@ -23,7 +23,7 @@ from neuronaut.evals.compiler.programs.words import at, previous
 from neuronaut.evals.compiler.verify import encode
 from neuronaut.evals.compiler.weights import Compiled, compile_program, piece_of
 from neuronaut.tools.circuits.edges import edge_scores
-from neuronaut.tools.circuits.measures import curve, harm, holm, minimality, random_circuits, share_of
+from neuronaut.tools.circuits.measures import curve, harm, minimality, random_circuits, share_of
 from neuronaut.tools.circuits.nodes import Ablation, Mask, NodeRuns, mask_of, members_of, nodes_of, roles_of
 from neuronaut.tools.circuits.picture import circuit_graph
 from neuronaut.tools.circuits.pruning import PruneOrder, prune_by_role
@@ -34,6 +34,7 @@ from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.intervene import next_token
 from neuronaut.tools.predicates.circuit import Circuit
 from neuronaut.tools.registry import ToolContext, ToolResult, find_tool
+from neuronaut.tools.stats import holm
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import POCKET, load_target
 from neuronaut.tools.tasks.base import TaskPrompts

@@ -26,7 +26,6 @@ from neuronaut.tools.circuits.measures import (
     beside_random,
     curve,
     harm,
-    holm,
     minimality,
     random_circuits,
     share_of,
@@ -38,6 +37,7 @@ from neuronaut.tools.corpus import pocket_corpus
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.intervene import next_token
 from neuronaut.tools.registry import ToolContext, ToolResult, find_tool
+from neuronaut.tools.stats import holm
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import POCKET, load_target
 from neuronaut.tools.tasks.base import TaskPrompts

@@ -14,7 +14,7 @@ from neuronaut.agent.questions import parse_question
 from neuronaut.agent.registered import registered_config
 from neuronaut.evals.overlay import FromPredicate
 from neuronaut.tools.concepts.places import observed, read_at
-from neuronaut.tools.concepts.ranks import interval, p_values, q_values, ranked, ranks_of
+from neuronaut.tools.concepts.ranks import interval, p_values, ranked, ranks_of
 from neuronaut.tools.corpus import Corpus, load_corpus
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.labels import LabelFile, LabelledText, read_labels
@@ -22,6 +22,7 @@ from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.text import parse_text
 from neuronaut.tools.registered import Registered
 from neuronaut.tools.registry import ToolContext, find_tool
+from neuronaut.tools.stats import q_values
 from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.targets.load import load_target
 from neuronaut.tools.targets.overlay import Overlay

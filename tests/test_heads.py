@@ -21,14 +21,8 @@ from neuronaut.tools.corpus import pocket_corpus
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.look.attention import shuffled
 from neuronaut.tools.look.head_attention import attention_of, repeated_random, strongest
-from neuronaut.tools.look.head_tokens import (
-    HeadWeights,
-    copying_scores,
-    orders_of,
-    own_rank,
-    successor_chance,
-    successor_scores,
-)
+from neuronaut.tools.look.head_weights import HeadWeights, copying_scores, own_rank
+from neuronaut.tools.look.orders import Order, orders_of, successor_chance, successor_scores
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolContext, ToolResult, find_tool
 from neuronaut.tools.targets.base import TargetModel
@@ -240,8 +234,8 @@ def test_copying_is_one_of_a_head_that_copies_and_zero_of_its_opposite(copiers: 
 @pytest.mark.parametrize("embedding", ["token", "mlp0"])
 def test_successor_is_one_of_a_head_that_says_the_next_letter(copiers: TargetModel, embedding: Any) -> None:
     orders = orders_of(copiers.vocabulary)
-    assert [(order.name, len(order.pairs)) for order in orders] == [("letters", 7)]
-    copied, opposite, next_letter = (float(successor_scores(copiers, at, orders, embedding)) for at in range(3))
+    assert [(order.name, len(order.pairs())) for order in orders] == [("letters", 7)]
+    copied, opposite, next_letter = successor_scores(copiers, orders, embedding)[:, 0]
     assert (copied, next_letter) == (0.0, 1.0)
     assert opposite < 0.5
     assert successor_chance(orders) == pytest.approx(1 / 8)
@@ -252,7 +246,7 @@ def test_a_trained_successor_head_is_found() -> None:
     orders = orders_of(target.vocabulary)
     assert [order.name for order in orders if order.name == "letters"]
     letters = [order for order in orders if order.name == "letters"]
-    assert float(successor_scores(target, 0, letters, "token").max()) > 0.9
+    assert float(successor_scores(target, letters, "token")[0].max()) > 0.9
 
 
 def test_ranks_count_what_is_below() -> None:
@@ -267,8 +261,12 @@ def test_ranks_count_what_is_below() -> None:
 def test_orders_are_what_the_vocabulary_holds() -> None:
     held = [BOS, " January", " February", " March", " May", " December", "3", "4", "5", "6", " a", " c", "the"]
     months, digits = sorted(orders_of(Vocabulary(tuple(held), frozenset([0]))), key=lambda order: order.name)[::-1]
-    assert (digits.name, digits.pairs) == ("digits", [(6, 7), (7, 8), (8, 9)])
-    assert (months.name, months.pairs) == ("months", [(1, 2), (2, 3), (5, 1)])
+
+    def then(order: Order) -> list[tuple[int, int]]:
+        return [(order.ids[one], order.ids[other]) for one, other in order.pairs()]
+
+    assert (digits.name, then(digits)) == ("digits", [(6, 7), (7, 8), (8, 9)])
+    assert (months.name, then(months)) == ("months", [(1, 2), (2, 3), (5, 1)])
 
 
 def _gain(plain: Any, name: str) -> Tensor:

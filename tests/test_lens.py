@@ -15,9 +15,10 @@ from torch import Tensor
 
 from neuronaut.tools.corpus import load_corpus, pocket_corpus
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.intervene.next_token import to_ids
 from neuronaut.tools.look import tuned_lens
-from neuronaut.tools.look.lens import Attribution, predictions
+from neuronaut.tools.look.activations import to_ids
+from neuronaut.tools.look.lens import predictions
+from neuronaut.tools.look.margins import Places, margins, neuron_margins, part_names
 from neuronaut.tools.look.readout import Readout, _cap
 from neuronaut.tools.look.tuned_lens import Residuals, divergences, kept_lens, lens_file, residuals_of, train
 from neuronaut.tools.registry import ToolContext, ToolResult, find_tool
@@ -132,10 +133,17 @@ def test_components_add_up_to_the_logit(bench: Bench, wrong: int | None) -> None
     )
 
 
+def added(bench: Bench, position: int) -> dict[str, float]:
+    """What each part adds to the logit of token 300."""
+    target = bench.context.target
+    found = margins(target, Readout.of(target), bench.ids, torch.tensor(300))[:, position]
+    return dict(zip(part_names(target.spec), found.tolist(), strict=True))
+
+
 def test_each_component_is_its_share_of_the_residual_by_hand(bench: Bench) -> None:
     """The logit of the residual with a component taken out, the scale of the last norm held at that of the whole."""
-    target, position = bench.context.target, 5
-    parts = Attribution.of(target, bench.ids, position).components([300])
+    position = 5
+    parts = added(bench, position)
     bench.logits()
     seen = {key: value[0, position].clone() for key, value in bench.plain.seen.items() if key[0] != "pattern"}
     gpt2 = bench.plain.family == "gpt2"
@@ -164,16 +172,20 @@ def test_each_component_is_its_share_of_the_residual_by_hand(bench: Bench) -> No
 
 def test_neurons_add_up_to_their_mlp(bench: Bench) -> None:
     target = bench.context.target
-    said = Attribution.of(target, bench.ids, 5)
-    every = said.neurons([300], 10_000)
+    readout, parts = Readout.of(target), added(bench, 5)
+    found = neuron_margins(target, readout, Places(bench.ids, [5]), (300, None))
+    every = [(found.units[at], float(found.values[at, 0])) for at in found.largest(10_000)]
     assert len(every) == target.spec.n_layers * target.spec.d_mlp
     sizes = [abs(value) for _, value in every]
     assert sizes == sorted(sizes, reverse=True)
-    parts = said.components([300])
+    site = Site("resid_post", target.spec.n_layers - 1)
+    residual = target.run(bench.ids, read=[site]).read[site][0, 5]
+    scale = float(readout.scale(residual, target.final_norm(residual)))
     for layer in range(target.spec.n_layers):
         bias = 0.0
         if bench.plain.family == "gpt2":
-            bias = float(said.logits(bench.plain[f"h.{layer}.mlp.c_proj.bias"][None], [300])[0])
+            middle = readout.middle(bench.plain[f"h.{layer}.mlp.c_proj.bias"])
+            bias = float((middle * readout.gain / scale) @ target.unembed[:, 300])
         whole = sum(value for unit, value in every if unit.layer == layer)
         assert whole == pytest.approx(parts[f"mlp{layer}"] - bias, abs=3e-3)
 

@@ -123,7 +123,7 @@ def test_a_change_by_hand_moves_the_read_out_as_the_tool_says(one: ToolContext) 
     """The unit raised by its standard deviation, one document at a time, the whole model run anew."""
     from neuronaut.tools.readouts.moved import by_unit
     from neuronaut.tools.readouts.places import places
-    from neuronaut.tools.readouts.tools import ReadoutArgs, _opened
+    from neuronaut.tools.readouts.read_out import ReadoutArgs, _opened
     from neuronaut.tools.targets.base import Edit, Site
 
     reader = _opened(one, ReadoutArgs(unit=UNIT, head="writer")).reader

@@ -26,8 +26,7 @@ from neuronaut.tools.circuits.nodes import Mask, NodeRuns, mask_of, members_of
 from neuronaut.tools.circuits.shared import studied
 from neuronaut.tools.corpus import pocket_corpus
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.look.head_tokens import orders_of
-from neuronaut.tools.look.successors import Line
+from neuronaut.tools.look.orders import orders_of
 from neuronaut.tools.registry import ToolContext, ToolResult, find_tool
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import load_target
@@ -303,8 +302,8 @@ def call(target: TargetModel, name: str, **args: Any) -> ToolResult:
 
 
 def test_steps_are_counted_in_the_order_and_around_its_circle(pocket: TargetModel) -> None:
-    lines = {line.name: line for line in map(Line.of, orders_of(pocket.vocabulary))}
-    months, digits = lines["months"], lines["digits"]
+    orders = {order.name: order for order in orders_of(pocket.vocabulary)}
+    months, digits = orders["months"], orders["digits"]
     assert (len(months.pairs(1)), len(months.pairs(2)), len(months.pairs(-1))) == (12, 12, 12)
     assert (len(digits.pairs(1)), len(digits.pairs(2)), len(digits.pairs(-1))) == (9, 8, 9)
     assert sorted(map(tuple, months.pairs(-1))) == sorted((b, a) for a, b in months.pairs(1))

@@ -33,7 +33,11 @@ from neuronaut.tools.stats import (
     e_bh,
     e_value,
     mean_interval,
+    percentile_of,
+    permutation_p,
+    ratio_samples,
     refuting_e_value,
+    summed_by,
 )
 from neuronaut.tools.tokens import Tokens, Vocabulary, tokens_from_ids
 from neuronaut.tools.trials.nulls import selection_null
@@ -337,6 +341,24 @@ def test_intervals_have_their_known_values() -> None:
     assert mean_interval([1.0]) is None
     interval = mean_interval([1.0, 2.0, 3.0, 4.0])
     assert interval == pytest.approx((2.5 - 3.18245 * 0.645497, 2.5 + 3.18245 * 0.645497), abs=1e-4)
+
+
+def test_what_chance_does_as_well_as_a_value_counts_against_it() -> None:
+    null = [0.1, 0.4, 0.4, 0.7]
+    assert [percentile_of(value, null) for value in (0.0, 0.4, 0.5, 1.0)] == [0.0, 25.0, 75.0, 100.0]
+    assert [permutation_p(value, null) for value in (0.0, 0.4, 0.5, 1.0)] == [1.0, 0.8, 0.4, 0.2]
+
+
+def test_a_ratio_is_drawn_again_by_whole_documents() -> None:
+    documents, values = np.array([7, 3, 7, 3, 9]), np.array([1.0, 2.0, 3.0, 4.0, 0.0])
+    above, below = summed_by(documents, values, values > 0)
+    assert (above.tolist(), below.tolist()) == ([6.0, 4.0, 0.0], [2.0, 2.0, 0.0])
+    plain = [
+        sum(n * a for n, a in zip(drawn, above, strict=True)) / total if (total := drawn @ below) else 0.0
+        for drawn in document_weights(3, 5)
+    ]
+    assert ratio_samples(above, below, 5) == pytest.approx(plain)
+    assert 0.0 in plain, "a sample of the document without any"
 
 
 def test_a_claim_that_holds_nearly_everywhere_does_not_raise_the_bar_for_others() -> None:

@@ -16,7 +16,7 @@ from neuronaut.agent.questions import parse_question
 from neuronaut.evals.story_models import N_CTX, N_LAYERS, N_LETTERS, PIECES, Planted, plant, texts
 from neuronaut.tools.corpus import corpus_from_texts, pocket_corpus
 from neuronaut.tools.errors import ToolRefused, UserError
-from neuronaut.tools.look.told import settled
+from neuronaut.tools.look.lens import settled
 from neuronaut.tools.registry import ToolContext, ToolResult, find_tool
 from neuronaut.tools.targets.load import POCKET, load_target
 

@@ -15,7 +15,20 @@ from neuronaut.tools.drawn.graphs import Arrow, Node, graph_svg
 from neuronaut.tools.drawn.grids import grid_svg
 from neuronaut.tools.drawn.svg import Axes, cut, shown
 
-__all__ = ["Arrow", "Axes", "Bar", "Figure", "Node", "Series", "attention_map", "bars", "curve", "graph", "heat_map"]
+__all__ = [
+    "Arrow",
+    "Axes",
+    "Bar",
+    "Figure",
+    "Node",
+    "Series",
+    "attention_map",
+    "bars",
+    "curve",
+    "graph",
+    "heat_map",
+    "layer_map",
+]
 
 PLOTLY, SVG = "application/vnd.plotly.v1+json", "image/svg+xml"
 COLOURS = [[0.0, "#f0883e"], [0.5, "#ffffff"], [1.0, "#1f6feb"]]
@@ -76,6 +89,13 @@ def heat_map(
     layout = _layout(axes, x=_labels(columns), y=_labels(rows) | ({} if rising else {"autorange": "reversed"}))
     step = -1 if rising else 1
     return Figure(name, {"data": [trace], "layout": layout}, grid_svg(grid[::step], rows[::step], columns, axes))
+
+
+def layer_map(name: str, values: ArrayLike, axes: Axes, columns: Sequence[str] = ()) -> Figure:
+    """A grid (layer, column), the first layer at the bottom. columns: numbers, as of heads, where none are named."""
+    grid = np.asarray(values, dtype=np.float64)
+    names = columns or [str(at) for at in range(grid.shape[1])]
+    return heat_map(name, grid, [f"layer {at}" for at in range(len(grid))], names, axes, rising=True)
 
 
 def attention_map(name: str, pieces: Sequence[str], pattern: ArrayLike, axes: Axes) -> Figure:

@@ -233,8 +233,7 @@ def registry() -> dict[str, Tool]:
     from neuronaut.tools.matching import held as held_matches  # noqa: F401
     from neuronaut.tools.matching import match  # noqa: F401
     from neuronaut.tools.programs import tools as programs  # noqa: F401
-    from neuronaut.tools.readouts import shift  # noqa: F401
-    from neuronaut.tools.readouts import tools as readouts  # noqa: F401
+    from neuronaut.tools.readouts import read_out, shift  # noqa: F401
     from neuronaut.tools.tasks import listed  # noqa: F401
     from neuronaut.tools.trials import attends, design, reads, role, writes  # noqa: F401
 

@@ -1,10 +1,11 @@
-"""The statistics of verdicts: bets by document, bootstrap over documents, control of false claims."""
+"""The statistics of verdicts and studies: bets by document, bootstrap over documents, nulls, control of false claims."""
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
@@ -89,6 +90,56 @@ def document_weights(n_documents: int, seed: int, n: int = N_BOOTSTRAP) -> Array
     weights = rng.multinomial(n_documents, np.full(n_documents, 1 / n_documents), size=n).astype(np.float64)
     weights.setflags(write=False)
     return weights
+
+
+def summed_by(groups: NDArray[np.integer[Any]], *values: NDArray[Any]) -> Array:
+    """(n_values, n_groups) sums of values (n,) over the members of each group, such as places of a document; groups rising."""
+    numbers = np.unique(groups, return_inverse=True)[1]
+    return np.stack([np.bincount(numbers, weights=one) for one in values])
+
+
+def ratio_samples(above: Array, below: Array, seed: int = 0) -> Array:
+    """(n,) bootstrap of the ratio of two sums over documents, such as a mean over places; above, below: (n_documents,).
+
+    0 for a sample in which nothing is below.
+    """
+    weights = document_weights(len(below), seed)
+    whole = weights @ below
+    return np.divide(weights @ above, whole, out=np.zeros(len(weights)), where=whole > 0)
+
+
+def percentile_of(value: float, null: ArrayLike) -> float:
+    """Percent of the null values that lie below a value, 0 to 100; ties count for the null."""
+    return float((np.asarray(null) < value).mean() * 100)
+
+
+def permutation_p(value: float, null: ArrayLike) -> float:
+    """p of a value among those of relabelled or random things: the share at least as large, one added to both counts.
+
+    Source: Phipson & Smyth 2010, doi:10.2202/1544-6115.1585.
+    """
+    found = np.asarray(null)
+    return (1 + int((found >= value).sum())) / (1 + len(found))
+
+
+def holm(p: Sequence[float] | Array) -> list[float]:
+    """p-values that hold together, however they depend. Source: Holm 1979."""
+    raw = np.asarray(p, dtype=np.float64)
+    order = np.argsort(raw, kind="stable")
+    adjusted = np.empty_like(raw)
+    adjusted[order] = np.minimum(np.maximum.accumulate(raw[order] * np.arange(len(raw), 0, -1)), 1.0)
+    return [float(one) for one in adjusted]
+
+
+def q_values(p: Array) -> Array:
+    """The smallest false discovery rate at which each is kept, along the first axis. Source: Benjamini & Hochberg 1995."""
+    order = np.argsort(p, axis=0)
+    n = len(p)
+    scaled = np.take_along_axis(p, order, axis=0) * (n / np.arange(1, n + 1).reshape(-1, *[1] * (p.ndim - 1)))
+    rising = np.minimum.accumulate(scaled[::-1], axis=0)[::-1]
+    found = np.empty_like(p)
+    np.put_along_axis(found, order, np.minimum(rising, 1.0), axis=0)
+    return found
 
 
 def percentile_interval(samples: Array, level: float = 0.95) -> tuple[float, float]:

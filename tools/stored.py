@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as arrays_to_bytes
@@ -20,7 +19,7 @@ from safetensors.numpy import save as arrays_to_bytes
 from neuronaut.tools.corpus import Corpus
 from neuronaut.tools.errors import ToolFailed
 from neuronaut.tools.files import cache_folder, write_whole
-from neuronaut.tools.look.activations import batches
+from neuronaut.tools.look.activations import batches, to_ids
 from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.tokens import Tokens
 
@@ -125,7 +124,7 @@ def store_activations(
     sites, n_pos = [Site("neurons", layer) for layer in missing], sample.ids.shape[1]
     done = 0
     for rows in batches(sample):
-        ids = torch.from_numpy(np.maximum(sample.ids[rows, : int(sample.lengths[rows].max())], 0)).long()
+        ids = to_ids(sample, rows)
         read = target.run(ids, read=sites, stop=missing[-1] + 1).read
         done += len(rows)
         real = sample.ids[rows, : ids.shape[1]] >= 0

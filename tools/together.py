@@ -6,12 +6,11 @@ from functools import cached_property
 from time import monotonic
 
 import numpy as np
-import torch
 
 from neuronaut.tools.corpus import Split
 from neuronaut.tools.errors import ToolFailed
 from neuronaut.tools.heap import trim
-from neuronaut.tools.look.activations import batches
+from neuronaut.tools.look.activations import batches, to_ids
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.registry import Array, ToolContext, continued
 from neuronaut.tools.targets.base import Site, TargetModel
@@ -127,8 +126,8 @@ class BatchContext(ToolContext):
             site: np.zeros((len(indices), *tokens.ids.shape), dtype=np.float32) for site, indices in wanted.items()
         }
         for rows in batches(tokens, BATCH_TOKENS):
-            width = int(tokens.lengths[rows].max(initial=1))
-            ids = torch.from_numpy(np.maximum(tokens.ids[rows, :width], 0)).long()
+            ids = to_ids(tokens, rows)
+            width = ids.shape[1]
             read = self.target.run(ids, read=sites, stop=stop).read
             for site, (place, columns) in read_at.items():
                 values[site][:, rows, :width] = read[place][:, :, columns].permute(2, 0, 1).float().numpy()

@@ -97,6 +97,15 @@ class Tokens:
         return (self.ids != PAD) & ~np.isin(self.ids, special)
 
     @cached_property
+    def begins(self) -> NDArray[np.int64]:
+        """(n_windows,) characters of its document that come before each window."""
+        found, read = np.zeros(len(self), dtype=np.int64), dict[int, int]()
+        for window, (document, text) in enumerate(zip(self.documents.tolist(), self.texts, strict=True)):
+            found[window] = read.get(document, 0)
+            read[document] = read.get(document, 0) + len(text)
+        return found
+
+    @cached_property
     def words(self) -> NDArray[np.object_]:
         """(n_windows, n_pos) the whole word that contains each token; '' where the token holds no part of a word."""
         if (known := self._known("words")) is not None:

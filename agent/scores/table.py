@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from neuronaut.agent.lines import interval
 from neuronaut.agent.view import visible
 
 Row = Mapping[str, Any]
@@ -53,8 +54,7 @@ def _number(arm: Row | None) -> str:
         return "-"
     if arm["refused"]:
         return "refused"
-    ci = "" if arm["ci"] is None else f" [{arm['ci'][0]:.2f}, {arm['ci'][1]:.2f}]"
-    return f"{arm['value']:.2f}{ci}"
+    return f"{arm['value']:.2f}{interval(arm['ci'])}"
 
 
 def _beside(row: Row) -> Iterator[str]:

@@ -6,11 +6,11 @@ import numpy as np
 from pydantic import Field
 
 from neuronaut.tools.circuits.levels import BUDGET
-from neuronaut.tools.circuits.measures import SIDE, grouped
-from neuronaut.tools.circuits.nodes import Ablation, Array, Mask, NodeRuns, mask_of, members_of
+from neuronaut.tools.circuits.measures import SIDE, grouped, turned
+from neuronaut.tools.circuits.nodes import Ablation, Array, NodeRuns, mask_of, members_of
 from neuronaut.tools.circuits.pruning import prune
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.figures import Axes, Figure, heat_map
+from neuronaut.tools.figures import Axes, Figure, layer_map
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.stats import document_weights
@@ -99,8 +99,8 @@ def backup_heads(context: ToolContext, args: BackupHeadsArgs) -> ToolResult:
 def taken_out(runs: NodeRuns, out: int, seed: int) -> Grown:
     """What each part is worth in the whole model, and in the model without part `out`."""
     n = len(runs.whole)
-    singles = [_without(runs, at) for at in range(n)]
-    scores = runs.scores([runs.whole, *singles, *(single & _without(runs, out) for single in singles)])
+    singles = [turned(runs.whole, at) for at in range(n)]
+    scores = runs.scores([runs.whole, *singles, *(single & turned(runs.whole, out) for single in singles)])
     plain, alone, both = scores[0], scores[1 : n + 1], scores[n + 1 :]
     before, after = plain - alone, alone[out] - both
     rises = np.stack([grouped(runs, row) for row in after - before], axis=1)  # (n_groups, n_nodes)
@@ -134,16 +134,10 @@ def random_heads(runs: NodeRuns, head: int, n: int, seed: int) -> list[int]:
     return [others[at] for at in np.random.default_rng(seed).permutation(len(others))[:n].tolist()]
 
 
-def _without(runs: NodeRuns, part: int) -> Mask:
-    mask = runs.whole.copy()
-    mask[part] = False
-    return mask
-
-
 def _costs(runs: NodeRuns) -> list[dict[str, Any]]:
     """Each head and what its removal from the whole model costs, most first."""
     heads = [at for at, node in enumerate(runs.nodes) if node.head is not None]
-    left = [runs.share(scores) for scores in runs.scores([_without(runs, at) for at in heads])]
+    left = [runs.share(scores) for scores in runs.scores([turned(runs.whole, at) for at in heads])]
     rows = [{"head": str(runs.nodes[at]), "cost": round(1 - share, 5)} for at, share in zip(heads, left, strict=True)]
     return sorted(rows, key=lambda row: -float(str(row["cost"])))
 
@@ -161,7 +155,7 @@ def _circuits(runs: NodeRuns, head: int, left: float, args: BackupHeadsArgs) -> 
     spec = runs.target.spec
     found = [prune(runs, order="effect", threshold=args.keep, seed=args.seed, budget=BUDGET).mask]
     if left >= LEAST:
-        start = _without(runs, head)
+        start = turned(runs.whole, head)
         one = prune(runs, order="effect", threshold=args.keep * left, seed=args.seed, budget=BUDGET, start=start)
         found.append(one.mask)
     names = [list(members_of(spec, mask)) for mask in found]
@@ -174,4 +168,4 @@ def _drawn(runs: NodeRuns, grown: Grown, task: str, head: str) -> Figure:
     grid = grown.rise.reshape(spec.n_layers, spec.n_heads + 1)
     columns = [*(f"H{at}" for at in range(spec.n_heads)), "mlp"]
     axes = Axes(f"{task}: what parts are worth more once {head} is out", "", "", "share of the gap")
-    return heat_map("backups", grid, [f"layer {at}" for at in range(spec.n_layers)], columns, axes, rising=True)
+    return layer_map("backups", grid, axes, columns)

@@ -11,6 +11,7 @@ from neuronaut.tools.circuits.nodes import Ablation, Array, Mask, NodeRuns, comp
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
+from neuronaut.tools.stats import percentile_of
 from neuronaut.tools.targets.base import ModelSpec, TargetModel
 from neuronaut.tools.tasks.base import require_solved
 from neuronaut.tools.tasks.catalogue import task_named
@@ -56,7 +57,7 @@ def compare_circuits(context: ToolContext, args: CompareCircuitsArgs) -> ToolRes
         "share of the members",
         int((one | other).sum()),
         null_value=float(null.mean()),
-        null_percentile=float((null < overlap).mean() * 100),
+        null_percentile=percentile_of(overlap, null),
         n_of="members",
     )
     crossed = [_crossed(target, args.tasks[0], other, args), _crossed(target, args.tasks[1], one, args)]
@@ -87,7 +88,7 @@ def _crossed(
     left = share_of(runs, runs.scores([~removed])[0], args.seed)
     others = random_circuits(target.spec, removed, args.n_random, args.seed)
     null = np.array([runs.share(scores) for scores in runs.scores([~mask for mask in others])])
-    mean, percentile = (float(null.mean()), float((null < left.share).mean() * 100)) if len(null) else (None, None)
+    mean, percentile = (float(null.mean()), percentile_of(left.share, null)) if len(null) else (None, None)
     row = {
         "task": name,
         "left": left.share,

@@ -11,6 +11,7 @@ from neuronaut.tools.circuits.find import jaccard
 from neuronaut.tools.circuits.levels import Asked
 from neuronaut.tools.circuits.measures import random_circuits, share_of
 from neuronaut.tools.circuits.nodes import Mask, NodeRuns, members_of
+from neuronaut.tools.stats import percentile_of, permutation_p
 
 Finding = Literal["needed", "not needed", "between"]
 Row = dict[str, Any]
@@ -35,8 +36,9 @@ def overlaps(asked: Sequence[Asked], circuits: Mapping[str, Mask], seed: int) ->
         mine, theirs = circuits[one], circuits[other]
         overlap, null = jaccard(mine, theirs), random_overlap(spec, mine, theirs, N_PAIRS, seed)
         row = {"tasks": [one, other], "shared": list(members_of(spec, mine & theirs)), "jaccard": round(overlap, 5)}
-        p = (1 + int((null >= overlap).sum())) / (1 + len(null))
-        found.append(row | {"jaccard_random": round(float(null.mean()), 5), "p": round(p, 5)})
+        found.append(
+            row | {"jaccard_random": round(float(null.mean()), 5), "p": round(permutation_p(overlap, null), 5)}
+        )
     return found
 
 
@@ -73,7 +75,7 @@ def without(runs: NodeRuns, removed: Mask, n_random: int, seed: int) -> Row:
     }
     if not len(shares):
         return row | {"random": None, "percentile": None, "finding": finding(left.low, left.high, None, None)}
-    mean, percentile = float(shares.mean()), float((shares < few.share(here) - SAME).mean() * 100)
+    mean, percentile = float(shares.mean()), percentile_of(few.share(here) - SAME, shares)
     found = finding(left.low, left.high, mean, percentile)
     return row | {"random": round(mean, 5), "percentile": round(percentile, 2), "finding": found}
 

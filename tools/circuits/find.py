@@ -21,6 +21,7 @@ from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.figures import Figure, curve
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
+from neuronaut.tools.stats import percentile_of
 from neuronaut.tools.tasks.base import require_solved
 from neuronaut.tools.tasks.catalogue import task_named
 
@@ -94,8 +95,7 @@ def find_circuit(context: ToolContext, args: FindCircuitArgs) -> ToolResult:
             f"no {args.method} circuit keeps {args.threshold:g} of {args.task!r}: ask for less, or for nodes"
         )
     again = _reruns(runs, args, found.mask, args.budget - (target.forwards - before))
-    others = random_circuits(target.spec, found.mask, N_NULL, args.seed, runs.roles)
-    null = [runs.share(scores) for scores in runs.scores(others)]
+    share = _share(runs, found, args.seed)
     p_values = minimality(runs, found.mask, runs.scores([found.mask])[0]).p_values if found.complete else {}
     payload = _payload(runs, args, found, again) | {
         "idle": [name for name, p in p_values.items() if p > MINIMAL],
@@ -104,30 +104,38 @@ def find_circuit(context: ToolContext, args: FindCircuitArgs) -> ToolResult:
         "gap": known.gap,
         "forwards": target.forwards - before,
     }
-    share = Measurement(
+    return ToolResult((share,), payload, figures=(*_graph(runs, payload["members"]), *_faithfulness(args.task, found)))
+
+
+def _share(runs: NodeRuns, found: Found, seed: int) -> Measurement:
+    """What a circuit keeps on the prompts of the search, beside random ones."""
+    others = random_circuits(runs.target.spec, found.mask, N_NULL, seed, runs.roles)
+    null = [runs.share(scores) for scores in runs.scores(others)]
+    return Measurement(
         "share",
         found.share,
         "share of the gap" if found.complete else "share of the gap, search stopped by its budget",
         len(set(runs.prompts.groups.tolist())),
         null_value=max(null, default=None),
-        null_percentile=float(np.mean(np.array(null) < found.share) * 100) if null else None,
+        null_percentile=percentile_of(found.share, null) if null else None,
         n_of="groups of prompts",
     )
-    steps = sorted({step.size: step.share for step in found.steps}.items())
-    line = Series("kept on search prompts", [size for size, _ in steps], [kept for _, kept in steps])
-    axes = Axes(args.task, "members" if not found.edges else "edges", "share of the gap", "")
-    drawn = _drawn(runs, payload["members"])
-    return ToolResult(
-        (share,), payload, figures=(*drawn, curve("faithfulness", [line], axes)) if len(steps) > 1 else drawn
-    )
 
 
-def _drawn(runs: NodeRuns, members: list[str]) -> tuple[Figure, ...]:
+def _graph(runs: NodeRuns, members: list[str]) -> tuple[Figure, ...]:
     """The circuit; nothing for a model whose edges cannot be run."""
     try:
         return (circuit_graph(runs, members),)
     except ToolRefused:
         return ()
+
+
+def _faithfulness(task: str, found: Found) -> tuple[Figure, ...]:
+    """What was kept at each size on the way; nothing where there was but one."""
+    steps = sorted({step.size: step.share for step in found.steps}.items())
+    line = Series("kept on search prompts", [size for size, _ in steps], [kept for _, kept in steps])
+    axes = Axes(task, "members" if not found.edges else "edges", "share of the gap", "")
+    return (curve("faithfulness", [line], axes),) if len(steps) > 1 else ()
 
 
 def _searched(runs: NodeRuns, args: FindCircuitArgs) -> Found:

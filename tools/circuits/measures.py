@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from neuronaut.tools.circuits.nodes import Array, Mask, Node, NodeRuns, nodes_of
-from neuronaut.tools.intervene.next_token import text_batches, to_ids
-from neuronaut.tools.stats import document_weights
+from neuronaut.tools.intervene.next_token import text_batches
+from neuronaut.tools.look.activations import to_ids
+from neuronaut.tools.stats import document_weights, holm, percentile_of
 from neuronaut.tools.targets.base import Edit, ModelSpec, Site, TargetModel
 from neuronaut.tools.tokens import Tokens
 
@@ -91,7 +92,7 @@ def beside_random(runs: NodeRuns, scores: Array, others: Sequence[Mask]) -> Besi
     own = grouped(runs, scores)
     dealt = np.stack([grouped(runs, one) for one in found])[np.arange(len(own)) % len(others), np.arange(len(own))]
     bets = tuple(float(bet) for bet in np.where(own > dealt, 1.0, -1.0))
-    return Beside(shares, float((shares < runs.share(scores)).mean() * 100), bets)
+    return Beside(shares, percentile_of(runs.share(scores), shares), bets)
 
 
 class Minimality(NamedTuple):
@@ -117,8 +118,8 @@ def minimality(runs: NodeRuns, circuit: Mask, scores: Array) -> Minimality:
     inside = np.flatnonzero(circuit).tolist()
     roles = [one for one in dict.fromkeys(role) if one in {role[node] for node in inside}]
     outside = [node for node in np.flatnonzero(~circuit).tolist() if role[node] in roles]
-    taken = scores - runs.scores([_turned(circuit, node) for node in inside])
-    added = runs.scores([_turned(circuit, node) for node in outside]) - scores if outside else taken[:0]
+    taken = scores - runs.scores([turned(circuit, node) for node in inside])
+    added = runs.scores([turned(circuit, node) for node in outside]) - scores if outside else taken[:0]
     at_bar = {one: _at_bar(added[np.array([role[node] == one for node in outside], dtype=bool)]) for one in roles}
     raw = [_signed_rank(grouped(runs, cost - at_bar[role[node]])) for node, cost in zip(inside, taken, strict=True)]
     gap = runs.gap
@@ -140,11 +141,11 @@ def _at_bar(added: Array) -> Array:
     return np.asarray(added[order[int(np.ceil(STRICT / 100 * len(order))) - 1]])
 
 
-def _turned(circuit: Mask, node: int) -> Mask:
+def turned(circuit: Mask, node: int) -> Mask:
     """The circuit with one node put in, or taken out."""
-    turned = circuit.copy()
-    turned[node] = ~turned[node]
-    return turned
+    other = circuit.copy()
+    other[node] = ~other[node]
+    return other
 
 
 def _signed_rank(differences: Array) -> float:
@@ -152,16 +153,6 @@ def _signed_rank(differences: Array) -> float:
     if not np.any(differences):
         return 1.0
     return float(scipy_stats.wilcoxon(differences, alternative="greater").pvalue)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values that hold together, however they depend. Source: Holm 1979."""
-    p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return [float(one) for one in adjusted]
 
 
 def curve(runs: NodeRuns, circuit: Mask, minimal: Minimality) -> list[tuple[int, float]]:

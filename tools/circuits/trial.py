@@ -25,12 +25,13 @@ from neuronaut.tools.circuits.nodes import Ablation, Array, Mask, NodeRuns, comp
 from neuronaut.tools.drawn.curves import Series
 from neuronaut.tools.drawn.svg import Axes
 from neuronaut.tools.errors import ToolRefused
+from neuronaut.tools.figures import Figure
 from neuronaut.tools.figures import curve as drawn_curve
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
-from neuronaut.tools.stats import document_weights
+from neuronaut.tools.stats import ratio_samples
 from neuronaut.tools.targets.base import TargetModel
-from neuronaut.tools.tasks.base import TaskPrompts, solved
+from neuronaut.tools.tasks.base import Solved, TaskPrompts, solved
 from neuronaut.tools.tasks.catalogue import task_named
 
 BLOCKS = 3
@@ -94,27 +95,36 @@ def test_circuit(context: ToolContext, args: TestCircuitArgs) -> ToolResult:
     minimal = minimality(runs, circuit, alone)
     lost, null = _harm(context, whole, args)
     line = curve(runs, circuit, minimal)
-    payload = {
-        "task": prompts.name,
-        "corruption": prompts.corruption,
-        "how": args.how,
-        "n": len(prompts),
-        "groups": len(grouped(runs, alone)),
-        "accuracy": known.accuracy,
-        "gap": known.gap,
-        "gap_low": _gap_low(runs, args.seed),
-        "members": list(args.members),
-        "size": int(circuit.sum()),
-        "nodes": len(runs.nodes),
-    }
+    payload = _asked(runs, known, args)
     if by_role:
         payload |= {"roles": list(runs.roles), "harm_of": list(members_of(target.spec, whole))}
         payload["cost_bars"] = {role: round(bar, 5) for role, bar in minimal.bars.items()}
     payload |= _measured(kept, left, beside, minimal) | _harmed(lost, null)
     payload["curve"] = [{"size": size, "share": round(share, 5)} for size, share in line]
-    axes = Axes(prompts.name, "nodes, those that matter most first", "share of the gap", "")
-    figure = drawn_curve("faithfulness", [Series("kept", [s for s, _ in line], [share for _, share in line])], axes)
+    figure = _drawn(prompts.name, line)
     return ToolResult(_measurements(payload, lost), payload, {"random_shares": beside.shares}, (figure,))
+
+
+def _asked(runs: NodeRuns, known: Solved, args: TestCircuitArgs) -> dict[str, Any]:
+    """What is tested, and what the model makes of the unseen prompts."""
+    return {
+        "task": runs.prompts.name,
+        "corruption": runs.prompts.corruption,
+        "how": args.how,
+        "n": len(runs.prompts),
+        "groups": len(grouped(runs, runs.clean)),
+        "accuracy": known.accuracy,
+        "gap": known.gap,
+        "gap_low": _gap_low(runs, args.seed),
+        "members": list(args.members),
+        "size": int(mask_of(runs.target.spec, args.members, runs.roles).sum()),
+        "nodes": len(runs.nodes),
+    }
+
+
+def _drawn(task: str, line: list[tuple[int, float]]) -> Figure:
+    axes = Axes(task, "nodes, those that matter most first", "share of the gap", "")
+    return drawn_curve("faithfulness", [Series("kept", [s for s, _ in line], [share for _, share in line])], axes)
 
 
 def unseen(target: TargetModel, args: TestCircuitArgs) -> TaskPrompts:
@@ -153,8 +163,7 @@ def _beside(runs: NodeRuns, circuit: Mask, args: TestCircuitArgs) -> Beside:
 def _gap_low(runs: NodeRuns, seed: int) -> float:
     """The lower bound of the clean-corrupted gap, nats."""
     total, size = grouped(runs, runs.clean - runs.corrupted), grouped(runs, np.ones(len(runs.prompts)))
-    weights = document_weights(len(total), seed)
-    return float(np.quantile((weights @ total) / (weights @ size), SIDE))
+    return float(np.quantile(ratio_samples(total, size, seed), SIDE))
 
 
 def _harm(context: ToolContext, circuit: Mask, args: TestCircuitArgs) -> tuple[Array, list[float]]:

@@ -9,7 +9,7 @@ SHRINKAGE = 0.1  # of the covariance towards a ball: texts are few beside dimens
 
 
 def difference(values: Floats, positive: Bools) -> NDArray[np.float64]:
-    """(d,) the mean of the positive rows less that of the others."""
+    """(d,) the mean of the positive rows less that of the others. Source: Marks & Tegmark 2023, arXiv:2310.06824."""
     x = values.astype(np.float64)
     return np.asarray(x[positive].mean(axis=0) - x[~positive].mean(axis=0))
 

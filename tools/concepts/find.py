@@ -1,7 +1,7 @@
 """The tool `find_units`: which neurons, heads, features and directions tell texts with a concept from texts without it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +11,7 @@ from pydantic import Field
 from neuronaut.tools.concepts.directions import difference, probe, random_directions
 from neuronaut.tools.concepts.nearest import nearest_units
 from neuronaut.tools.concepts.places import Floats, Observed, observed, read_at
-from neuronaut.tools.concepts.ranks import interval, p_values, q_values, ranked, ranks_of, shuffled
+from neuronaut.tools.concepts.ranks import interval, p_values, ranked, ranks_of, shuffled
 from neuronaut.tools.concepts.said import said_as
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.figures import Axes, Figure, Series, curve
@@ -20,13 +20,15 @@ from neuronaut.tools.look.examples import Text
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.predicates.tree import canonical_json
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
-from neuronaut.tools.targets.base import Site, TargetModel
-from neuronaut.tools.targets.sites import neuron_sites, unit_at
+from neuronaut.tools.stats import percentile_of, q_values
+from neuronaut.tools.targets.base import Site, SiteName, TargetModel
+from neuronaut.tools.targets.sites import all_neuron_sites, unit_at
 from neuronaut.tools.units import Unit
 
 FDR = 0.05
 N_SHUFFLES = 200
 N_RANDOM = 100  # directions of each layer
+FITTED_AT: tuple[SiteName, ...] = ("heads", "resid_post")
 _MET = [
     f"{name} met at the {place}" for name in ("Mary", "Leo", "Alice", "Max") for place in ("river", "park", "library")
 ]
@@ -108,10 +110,9 @@ def find_units(context: ToolContext, args: FindUnitsArgs) -> ToolResult:
     target = context.target
     train = observed(target, labels, concept).of("fit", "rank")
     layers = range(target.spec.n_layers)
-    unit_sites = [site for layer in layers for site in neuron_sites(target.spec, layer)]
+    unit_sites = all_neuron_sites(target.spec)
     unit_sites += [Site("features", one.layer, one.name) for one in target.dictionaries.values()]
-    more = [Site(name, layer) for layer in layers for name in ("heads", "resid_post")]
-    values = read_at(target, train, [*unit_sites, *more])
+    values = read_at(target, train, [*unit_sites, *(Site(at, layer) for layer in layers for at in FITTED_AT)])
     units, chance = _units(train, {site: values[site] for site in unit_sites}, args.seed)
     fitted = [one for layer in layers for one in _fitted(target, train, values, layer)]
     ordered = sorted(_with_q([*units, *fitted]), key=lambda one: (-one.auroc, one.p, one.layer, one.name))
@@ -121,7 +122,7 @@ def find_units(context: ToolContext, args: FindUnitsArgs) -> ToolResult:
     payload = {
         "concept": concept,
         "labels": labels.name,
-        "n": {part: _counts(train.of(part)) for part in ("fit", "rank")},
+        "n": {"fit": list(train.of("fit").n), "rank": list(train.of("rank").n)},
         "left_out": train.left_out,
         **_listed(ordered, args.k),
         "chance": chance,
@@ -130,8 +131,7 @@ def find_units(context: ToolContext, args: FindUnitsArgs) -> ToolResult:
         "nearest": nearest_units(target, best.layer, along, args.k),
         "said_as": _said(train),
     }
-    measured = _best(ordered, chance)
-    return ToolResult((measured,), payload, {"direction": along}, (_drawn(table, chance, concept),))
+    return ToolResult((_best(ordered, chance),), payload, {"direction": along}, (_drawn(table, chance, concept),))
 
 
 def _listed(ordered: Sequence[Candidate], k: int) -> dict[str, Any]:
@@ -169,13 +169,9 @@ def _part(found: Observed, values: NDArray[Any], *parts: str) -> tuple[NDArray[A
     return values[kept], found.positive[kept]
 
 
-def _counts(found: Observed) -> list[int]:
-    return [int(found.positive.sum()), int((~found.positive).sum())]
-
-
 def _units(train: Observed, values: dict[Site, Floats], seed: int) -> tuple[list[Candidate], dict[str, Any]]:
     """All neurons and features, and what chance finds among them."""
-    rng, n = np.random.default_rng(seed), (int(train.positive.sum()), int((~train.positive).sum()))
+    rng = np.random.default_rng(seed)
     mixed = np.stack([rng.permutation(train.positive) for _ in range(N_SHUFFLES)], axis=1).astype(np.float64)
     found, most, null_p = list[Candidate](), np.full(N_SHUFFLES, 0.5), []
     for site, here in values.items():
@@ -186,12 +182,12 @@ def _units(train: Observed, values: dict[Site, Floats], seed: int) -> tuple[list
         most = np.maximum(most, 0.5 + np.abs(null.auroc - 0.5).max(axis=0))
         for index, area in enumerate(own.auroc.tolist()):
             unit = unit_at(site, index).with_sign(1 if area >= 0.5 else -1)
-            found.append(Candidate(unit.address, unit.kind, site.layer, max(area, 1 - area), float(p[index]), n))
+            found.append(Candidate(unit.address, unit.kind, site.layer, max(area, 1 - area), float(p[index]), train.n))
     passing = (q_values(np.concatenate(null_p)) <= FDR).sum(axis=0)
     best = max(one.auroc for one in found)
     chance = {
         "best": round(float(np.quantile(most, 0.95)), 4),
-        "percentile": float((most < best).mean() * 100),
+        "percentile": percentile_of(best, most),
         "shuffles": N_SHUFFLES,
         "found_on_average": round(float(passing.mean()), 3),
         "shuffles_with_any": int((passing > 0).sum()),
@@ -207,11 +203,12 @@ def fitted_directions(train: Observed, values: dict[Site, Floats], layer: int) -
 
 def head_direction(target: TargetModel, train: Observed, heads: Floats, index: int) -> NDArray[np.float64]:
     """(d_head,) the difference of means of what one head mixes, by the part fit."""
-    x, positive = _part(train, _of_head(target, heads, index), "fit")
+    x, positive = _part(train, of_head(target, heads, index), "fit")
     return difference(x, positive)
 
 
-def _of_head(target: TargetModel, heads: Floats, index: int) -> Floats:
+def of_head(target: TargetModel, heads: Floats, index: int) -> Floats:
+    """(n, d_head) what one head of a layer mixes; heads: (n, n_heads * d_head)."""
     d = target.spec.d_head
     return heads[:, index * d : (index + 1) * d]
 
@@ -223,17 +220,15 @@ def _fitted(target: TargetModel, train: Observed, values: dict[Site, Floats], la
               for kind, along in fitted_directions(train, values, layer).items()}  # fmt: skip
     for index in range(target.spec.n_heads):
         along = head_direction(target, train, heads, index)
-        scores[Unit("head", layer, index).address] = ("head", _of_head(target, heads, index) @ along)
+        scores[Unit("head", layer, index).address] = ("head", of_head(target, heads, index) @ along)
     columns, positive = _part(train, np.stack([one for _, one in scores.values()], axis=1), "rank")
     own = ranked(ranks_of(columns), positive)
-    p, n = p_values(own.z, two_sided=False), (int(positive.sum()), int((~positive).sum()))
+    p, n = p_values(own.z, two_sided=False), train.of("rank").n
     rows = zip(scores.items(), own.auroc.tolist(), p.tolist(), strict=True)
     return [Candidate(name, kind, layer, area, one, n) for (name, (kind, _)), area, one in rows]
 
 
 def _with_q(found: Sequence[Candidate]) -> list[Candidate]:
-    from dataclasses import replace
-
     q = q_values(np.array([one.p for one in found]))
     return [replace(one, q=float(value)) for one, value in zip(found, q, strict=True)]
 

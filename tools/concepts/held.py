@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from neuronaut.tools.concepts.find import ConceptArgs, fitted_directions, head_direction, labels_of
+from neuronaut.tools.concepts.find import ConceptArgs, fitted_directions, head_direction, labels_of, of_head
 from neuronaut.tools.concepts.places import Floats, Observed, observed, read_at
 from neuronaut.tools.concepts.ranks import interval, p_values, ranked, ranks_of
 from neuronaut.tools.errors import ToolRefused
@@ -13,6 +13,7 @@ from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.tree import predicate_from_json
 from neuronaut.tools.registry import ToolContext, ToolResult, tool
+from neuronaut.tools.stats import holm
 from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.targets.sites import site_of
@@ -25,7 +26,6 @@ class TestUnitsArgs(ConceptArgs):
     """A concept, and what is tested: units by their addresses, directions as `find_units` names them (`L5 probe`). said_as: the
     predicate (JSON) that stands for the concept, whose agreement with the labels is measured too."""
 
-    __test__: ClassVar = False
     example: ClassVar = {}
     units: tuple[str, ...] = Field(min_length=1, max_length=64)
     said_as: str = ""
@@ -48,10 +48,9 @@ def test_units(context: ToolContext, args: TestUnitsArgs) -> ToolResult:
         every.parts == "held"
     ]
     own = ranked(ranks_of(scores), held.positive)
-    p, n = p_values(own.z, two_sided=False), (int(held.positive.sum()), int((~held.positive).sum()))
-    holm = _holm(p)
+    p, n = p_values(own.z, two_sided=False), held.n
     rows: list[dict[str, Any]] = []
-    for name, area, one, whole in zip(args.units, own.auroc.tolist(), p.tolist(), holm.tolist(), strict=True):
+    for name, area, one, whole in zip(args.units, own.auroc.tolist(), p.tolist(), holm(p), strict=True):
         low, high = interval(area, *n)
         numbers = {"auroc": round(area, 4), "interval": [round(low, 4), round(high, 4)], "p": one, "p_holm": whole}
         rows.append({"unit": name} | numbers | {"tells": whole <= LEVEL})
@@ -61,9 +60,6 @@ def test_units(context: ToolContext, args: TestUnitsArgs) -> ToolResult:
     )
     payload = {"concept": concept, "labels": labels.name, "n": list(n), "units": rows, "level": LEVEL}
     return ToolResult((measured,), payload | ({"said_as": _agreement(held, args.said_as)} if args.said_as else {}))
-
-
-test_units.__test__ = False  # type: ignore[attr-defined]  # no test of pytest's
 
 
 def _named_direction(target: TargetModel, name: str) -> tuple[str, int] | None:
@@ -90,18 +86,9 @@ def _scores(target: TargetModel, every: Observed, values: dict[Site, Floats], na
         return np.asarray(values[site] @ fitted_directions(every, values, direction[1])[direction[0]])
     unit = Unit.parse(name)
     if unit.kind == "head":
-        d = target.spec.d_head
-        part = values[site][:, unit.index * d : (unit.index + 1) * d]
-        return np.asarray(part @ head_direction(target, every, values[site], unit.index))
+        along = head_direction(target, every, values[site], unit.index)
+        return np.asarray(of_head(target, values[site], unit.index) @ along)
     return np.asarray(unit.sign * values[site][:, unit.index])
-
-
-def _holm(p: Any) -> Any:
-    order = np.argsort(p)
-    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    found = np.empty_like(steps)
-    found[order] = np.minimum(steps, 1.0)
-    return found
 
 
 def _agreement(held: Observed, said_as: str) -> dict[str, float]:

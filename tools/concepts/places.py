@@ -1,20 +1,24 @@
 """Labelled texts as observations: where each is read, and what the model holds there."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from neuronaut.tools.errors import ToolFailed, ToolRefused
 from neuronaut.tools.labels import LabelFile, Part
-from neuronaut.tools.look.activations import batches
+from neuronaut.tools.look.activations import BATCH_TOKENS, batches, to_ids
 from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.tokens import Tokens
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
+Cells = tuple[Tensor, Tensor]  # rows and positions
+T = TypeVar("T", bound=Hashable)
 LEAST = 8  # texts of each class in a part, below which no ranking means anything
 MOST_BYTES = 1 << 30  # of what is read
 
@@ -56,6 +60,11 @@ class Observed:
             self.left_out,
         )
 
+    @property
+    def n(self) -> tuple[int, int]:
+        """Observations with the concept and without."""
+        return int(self.positive.sum()), int((~self.positive).sum())
+
     def __len__(self) -> int:
         return len(self.positive)
 
@@ -64,17 +73,17 @@ def observed(target: TargetModel, labels: LabelFile, concept: str) -> Observed:
     """The observations of labelled texts, `concept` against all other labels. Refuses too few of either class."""
     texts = list(dict.fromkeys(row.text for row in labels.rows))
     tokens, number = target.tokenize(texts), {text: at for at, text in enumerate(texts)}
-    begins, whole = _begins(tokens, texts)
+    reached = np.bincount(tokens.documents, [len(text) for text in tokens.texts], minlength=len(texts))
     rows_of = [np.flatnonzero(tokens.documents == at) for at in range(len(texts))]
     owner: dict[tuple[int, bool], int] = {}
     places: list[tuple[int, int, int]] = []
     parts, left_out = list[str](), 0
     for row in labels.rows:
         at = number[row.text]
-        ends = tokens.ends[rows_of[at]] + begins[rows_of[at], None]
-        starts = tokens.starts[rows_of[at]] + begins[rows_of[at], None]
+        begins = tokens.begins[rows_of[at], None]
+        starts, ends = tokens.starts[rows_of[at]] + begins, tokens.ends[rows_of[at]] + begins
         found = _cells(tokens.scored[rows_of[at]], starts, ends, row.span, row.token)
-        if not (whole[at] and len(found)):
+        if reached[at] != len(row.text) or not len(found):  # not all of it was read, or no token is at the place
             left_out += 1
             continue
         key = (at, row.named == concept)
@@ -87,16 +96,6 @@ def observed(target: TargetModel, labels: LabelFile, concept: str) -> Observed:
     made = Observed(tokens, grid[:, 0], grid[:, 1], grid[:, 2], positive, np.array(parts, dtype=np.str_), left_out)
     _check(made, labels.name)
     return made
-
-
-def _begins(tokens: Tokens, texts: Sequence[str]) -> tuple[NDArray[np.int64], Bools]:
-    """(n_windows,) the characters of each text before a window, and (n_texts,) whether its windows hold all of it."""
-    begins = np.zeros(len(tokens), dtype=np.int64)
-    reached = np.zeros(len(texts), dtype=np.int64)
-    for window, at in enumerate(tokens.documents.tolist()):
-        begins[window] = reached[at]
-        reached[at] += len(tokens.texts[window])
-    return begins, reached == np.array([len(text) for text in texts])
 
 
 def _cells(
@@ -117,9 +116,8 @@ def _cells(
 
 
 def _check(found: Observed, name: str) -> None:
-    for part in ("fit", "rank", "held"):
-        here = found.positive[found.parts == part]
-        for n, what in ((int(here.sum()), "with"), (int((~here).sum()), "without")):
+    for part in get_args(Part):
+        for n, what in zip(found.of(part).n, ("with", "without"), strict=True):
             if n < LEAST:
                 raise ToolRefused(
                     f"{name!r} has {n} different texts {what} the concept in the part {part!r}, which needs {LEAST}: give at "
@@ -129,32 +127,43 @@ def _check(found: Observed, name: str) -> None:
 
 def read_at(target: TargetModel, found: Observed, sites: Sequence[Site]) -> dict[Site, Floats]:
     """(n, width) what each site holds, the mean over the places of each observation, in one pass over the texts."""
-    share = (1 / np.bincount(found.owners, minlength=len(found)))[found.owners]
-    values: dict[Site, torch.Tensor] = {}
-    used = np.unique(found.windows)
-    tokens, row_of = found.tokens.select(used), {int(w): at for at, w in enumerate(used)}
-    rows = np.array([row_of[int(w)] for w in found.windows], dtype=np.int64)
     stop = max(site.layer for site in sites) + 1
-    for batch in batches(tokens):
-        width = int(tokens.lengths[batch].max(initial=1))
-        place = {int(w): at for at, w in enumerate(batch)}
-        mine = np.flatnonzero(np.isin(rows, batch))
-        at = torch.tensor([place[int(rows[one])] for one in mine]), torch.from_numpy(found.positions[mine])
-        owners, weights = torch.from_numpy(found.owners[mine]), torch.from_numpy(share[mine]).float()[:, None]
-        ids = torch.from_numpy(np.maximum(tokens.ids[batch, :width], 0)).long()
-        read = target.run(ids, read=list(sites), stop=stop).read
-        for site in sites:
-            one = read[site].float()[at].flatten(1)
-            into = values.setdefault(site, torch.zeros(len(found), one.shape[1]))
-            into.index_add_(0, owners, weights * one)
-        _check_size(values)
+
+    def read(ids: Tensor, at: Cells) -> dict[Site, Tensor]:
+        run = target.run(ids, read=list(sites), stop=stop)
+        return {site: run.read[site].float()[at].flatten(1) for site in sites}
+
+    values = means_at(found, read)
     for site, one in values.items():
         if not bool(torch.isfinite(one).all()):
             raise ToolFailed(f"{site} has activations that are not finite on these texts")
     return {site: one.numpy() for site, one in values.items()}
 
 
-def _check_size(values: dict[Site, torch.Tensor]) -> None:
+def means_at(
+    found: Observed, read: Callable[[Tensor, Cells], dict[T, Tensor]], batch_tokens: int = BATCH_TOKENS
+) -> dict[T, Tensor]:
+    """(n, width) of whatever is read, the mean over the places of each observation.
+
+    read: of ids (batch, pos), at some rows and positions, (n_places, width) by name. Refuses what would not fit into memory.
+    """
+    share = torch.from_numpy(1 / np.bincount(found.owners, minlength=len(found))).float()
+    used, rows = np.unique(found.windows, return_inverse=True)
+    tokens, values = found.tokens.select(used), dict[T, Tensor]()
+    for batch in batches(tokens, batch_tokens):
+        mine = np.flatnonzero(np.isin(rows, batch))
+        place = np.zeros(len(tokens), dtype=np.int64)
+        place[batch] = np.arange(len(batch))
+        at = torch.from_numpy(place[rows[mine]]), torch.from_numpy(found.positions[mine])
+        owners = torch.from_numpy(found.owners[mine])
+        for name, one in read(to_ids(tokens, batch), at).items():
+            into = values.setdefault(name, torch.zeros(len(found), one.shape[1]))
+            into.index_add_(0, owners, share[owners][:, None] * one)
+        _check_size(values)
+    return values
+
+
+def _check_size(values: Mapping[T, Tensor]) -> None:
     size = sum(4 * one.numel() for one in values.values())
     if size > MOST_BYTES:
         raise ToolRefused(

@@ -50,17 +50,6 @@ def p_values(z: NDArray[np.float64], *, two_sided: bool) -> NDArray[np.float64]:
     return np.asarray(2 * ndtr(-np.abs(z)) if two_sided else ndtr(-z), dtype=np.float64)
 
 
-def q_values(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The smallest rate of false discoveries at which each is kept. Source: Benjamini & Hochberg 1995."""
-    order = np.argsort(p, axis=0)
-    n = len(p)
-    scaled = np.take_along_axis(p, order, axis=0) * (n / np.arange(1, n + 1).reshape(-1, *[1] * (p.ndim - 1)))
-    rising = np.minimum.accumulate(scaled[::-1], axis=0)[::-1]
-    found = np.empty_like(p)
-    np.put_along_axis(found, order, np.minimum(rising, 1.0), axis=0)
-    return found
-
-
 def interval(auroc: float, m: int, n: int) -> tuple[float, float]:
     """95 % interval of an AUROC of m positive and n negative observations, honest at 1 too.
 

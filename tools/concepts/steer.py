@@ -10,14 +10,14 @@ from torch import Tensor
 
 from neuronaut.tools.concepts.directions import difference, probe, random_directions
 from neuronaut.tools.concepts.find import ConceptArgs, labels_of
-from neuronaut.tools.concepts.places import Floats, Observed, observed, read_at
+from neuronaut.tools.concepts.places import Cells, Floats, Observed, means_at, observed, read_at
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.figures import Axes, Figure, Series, curve
-from neuronaut.tools.look.activations import batches
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.look.capture import find_site
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolContext, ToolResult, tool
-from neuronaut.tools.stats import mean_interval
+from neuronaut.tools.stats import mean_interval, percentile_of
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
 
 TOKENS = 10  # that are watched
@@ -70,49 +70,80 @@ def steer_concept(context: ToolContext, args: SteerConceptArgs) -> ToolResult:
     the difference of means and the probe. Nulls: random directions of that length; and all of it with shuffled labels, its own
     direction, length and tokens. steers: the 95 % interval above 0, and above 95 % of both nulls: fixed before these texts are opened.
     Refuses: a layer that the model does not have; a layer that holds the same with the concept as without.
+    Source: Rimsky et al. 2023, arXiv:2312.06681 (steering along differences of means).
     """
     labels, concept = labels_of(context, args)
-    target = context.target
-    layers = [args.layer] if args.layer is not None else list(range(target.spec.n_layers))
-    sites = [find_site(target.spec, "resid_post", layer) for layer in layers]
-    every = observed(target, labels, concept)
-    train = _some(every.of("fit", "rank"), args.seed)
-    read, said = read_at(target, train, sites), _said_at(target, train)
-    watched = _watched(target, said, train.positive)
-    site = max(sites, key=lambda one: _seen(target, train, args, watched, (one, read[one])) if len(sites) > 1 else 0.0)
-    x = read[site]
-    along = difference(x, train.positive)
-    norm = float(np.linalg.norm(along))
+    every = observed(context.target, labels, concept)
+    learned = _learned(context.target, _some(every.of("fit", "rank"), args.seed), args)
+    along, other = learned.along, probe(learned.values, learned.positive)
+    norm, layer = float(np.linalg.norm(along)), learned.site.layer
     if norm <= 1e-9:
         raise ToolRefused(
-            f"layer {site.layer} holds the same with the concept as without: there is no direction to steer along"
+            f"layer {layer} holds the same with the concept as without: there is no direction to steer along"
         )
-    steered = _steered(target, every.of("held"), site.layer, args.seed)
-    rng, random = np.random.default_rng(args.seed), random_directions(len(along), args.n_random, args.seed).T
-    mixed = [rng.permutation(train.positive) for _ in random]
-    shuffled = [steered.moved(difference(x, one), _watched(target, said, one)).mean() for one in mixed]
-    null = {
-        "random": np.array([steered.moved(norm * one, watched).mean() for one in random]),
-        "shuffled": np.array(shuffled),
-    }
-    other = probe(x, train.positive)
+    steered = _steered(context.target, every.of("held"), layer, args.seed)
+    watched = _watched(context.target, learned.said, learned.positive)
+    null = _nulls(learned, steered, args)
     pushes = {"difference of means": along, "probe": other * (norm / max(float(np.linalg.norm(other)), 1e-12))}
     found = [_row(name, steered.moved(push, watched), null) for name, push in pushes.items()]
     doses = [float(steered.moved(dose * along, watched).mean()) for dose in DOSES]
     payload = {
         "concept": concept,
-        "layer": site.layer,
+        "layer": layer,
         "n": int(steered.owners.max()) + 1,
         "norm": round(norm, 4),
-        "watched": [target.vocabulary.pieces[i] for i in watched.tolist()],
+        "watched": [context.target.vocabulary.pieces[i] for i in watched.tolist()],
         "directions": [row for row, _ in found],
-        "random": _spread(null["random"]),
-        "shuffled": _spread(null["shuffled"]),
+        **{name: _spread(values) for name, values in null.items()},
         "doses": {str(dose): round(one, 4) for dose, one in zip(DOSES, doses, strict=True)},
         "cosine": round(float(along @ pushes["probe"]) / norm**2, 4),
     }
     drawn = _drawn(payload, doses, {name: float(np.quantile(values, 0.95)) for name, values in null.items()})
     return ToolResult(tuple(measured for _, measured in found), payload, {"direction": along}, (drawn,))
+
+
+class Learned(NamedTuple):
+    """What the texts of the search tell of a concept. values: (n, d_model) at the site; said: (n, d_vocab) how probable each next
+    token is; positive: (n,)."""
+
+    site: Site
+    values: Floats
+    said: Tensor
+    positive: NDArray[np.bool_]
+
+    @property
+    def along(self) -> NDArray[np.float64]:
+        """(d_model,) the difference of means."""
+        return difference(self.values, self.positive)
+
+
+def _learned(target: TargetModel, train: Observed, args: SteerConceptArgs) -> Learned:
+    """At the layer that is asked for, or at which the difference of means does most to these texts."""
+    layers = [args.layer] if args.layer is not None else list(range(target.spec.n_layers))
+    sites = [find_site(target.spec, "resid_post", layer) for layer in layers]
+    read, said = read_at(target, train, sites), _said_at(target, train)
+    watched = _watched(target, said, train.positive)
+
+    def done(site: Site) -> float:
+        steered = _steered(target, train, site.layer, args.seed)
+        return float(steered.moved(difference(read[site], train.positive), watched).mean())
+
+    best = max(sites, key=done) if len(sites) > 1 else sites[0]
+    return Learned(best, read[best], said, train.positive)
+
+
+def _nulls(learned: Learned, steered: Steered, args: SteerConceptArgs) -> dict[str, NDArray[np.float64]]:
+    """(n_random,) what random directions do, and what comes of shuffled labels."""
+    target, along, said = steered.target, learned.along, learned.said
+    norm, watched = float(np.linalg.norm(along)), _watched(target, said, learned.positive)
+    random = random_directions(len(along), args.n_random, args.seed).T
+    rng = np.random.default_rng(args.seed)
+    mixed = [rng.permutation(learned.positive) for _ in random]
+    shuffled = [steered.moved(difference(learned.values, one), _watched(target, said, one)).mean() for one in mixed]
+    return {
+        "random": np.array([steered.moved(norm * one, watched).mean() for one in random]),
+        "shuffled": np.array(shuffled),
+    }
 
 
 def _drawn(payload: dict[str, Any], doses: list[float], bars: dict[str, float]) -> Figure:
@@ -122,17 +153,8 @@ def _drawn(payload: dict[str, Any], doses: list[float], bars: dict[str, float]) 
     return curve("concept_steering", [Series("difference of means", DOSES, doses), *flat], axes)
 
 
-def _seen(
-    target: TargetModel, train: Observed, args: SteerConceptArgs, watched: Tensor, at: tuple[Site, Floats]
-) -> float:
-    """What the difference of means of a layer does on texts of the search."""
-    site, x = at
-    steered = _steered(target, train, site.layer, args.seed)
-    return float(steered.moved(difference(x, train.positive), watched).mean())
-
-
 def _some(train: Observed, seed: int) -> Observed:
-    """At most MOST_READ observations of the search, drawn from both classes alike."""
+    """At most MOST_READ observations of the search, drawn without regard to their class."""
     if len(train) <= MOST_READ:
         return train
     return train.select(np.random.default_rng(seed).permutation(len(train))[:MOST_READ])
@@ -146,7 +168,7 @@ def _row(
     name: str, changes: NDArray[np.float64], nulls: dict[str, NDArray[np.float64]]
 ) -> tuple[dict[str, Any], Measurement]:
     delta, ends = float(changes.mean()), mean_interval(changes)
-    above = {null: float((values < delta).mean() * 100) for null, values in nulls.items()}
+    above = {null: percentile_of(delta, values) for null, values in nulls.items()}
     random = nulls["random"]
     low, high = ends or (delta, delta)
     row = {
@@ -166,20 +188,13 @@ def _row(
 
 def _said_at(target: TargetModel, train: Observed) -> Tensor:
     """(n, d_vocab) how probable each next token is, the mean over the places of each observation."""
-    share = (1 / np.bincount(train.owners, minlength=len(train)))[train.owners]
-    found = torch.zeros(len(train), target.spec.d_vocab)
-    for rows in batches(train.tokens, 2048):
-        mine = np.flatnonzero(np.isin(train.windows, rows))
-        if not len(mine):
-            continue
-        place = {int(w): at for at, w in enumerate(rows)}
-        width = int(train.tokens.lengths[rows].max(initial=1))
-        logits = target.run(torch.from_numpy(np.maximum(train.tokens.ids[rows, :width], 0)).long(), logits=True).logits
+
+    def read(ids: Tensor, at: Cells) -> dict[str, Tensor]:
+        logits = target.run(ids, logits=True).logits
         assert logits is not None
-        at = [place[int(train.windows[one])] for one in mine], train.positions[mine].tolist()
-        weights = torch.from_numpy(share[mine]).float()[:, None]
-        found.index_add_(0, torch.from_numpy(train.owners[mine]), weights * logits[at].float().softmax(-1))
-    return found
+        return {"said": logits[at].float().softmax(-1)}
+
+    return means_at(train, read, 2048)["said"]
 
 
 def _watched(target: TargetModel, said: Tensor, positive: NDArray[np.bool_]) -> Tensor:
@@ -201,7 +216,7 @@ def _steered(target: TargetModel, held: Observed, layer: int, seed: int) -> Stee
     owners = np.zeros(tokens.ids.shape, dtype=np.int64)
     mask[rows, held.positions[kept]] = True
     owners[rows, held.positions[kept]] = np.searchsorted(chosen, held.owners[kept])
-    ids = torch.from_numpy(np.maximum(tokens.ids, 0)).long()
+    ids = to_ids(tokens)
     before = Site("resid_pre", layer)
     residual = target.run(ids, read=[before], stop=layer + 1).read[before]
     return Steered(target, layer, ids, residual, torch.from_numpy(mask), torch.from_numpy(owners[mask]))

@@ -14,7 +14,7 @@ from neuronaut.tools.intervene.parts import Part, Places, Positions, places_of, 
 from neuronaut.tools.look.examples import Prompt, read_texts
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
-from neuronaut.tools.stats import mean_interval
+from neuronaut.tools.stats import mean_interval, percentile_of
 from neuronaut.tools.tokens import Tokens
 
 MIN_PROMPTS = 8  # fewer carry no interval worth printing
@@ -145,6 +145,6 @@ def _beside_peers(metric: str, falls: Array) -> Measurement:
         len(own),
         mean_interval(own),
         float(nulls.mean()) if len(nulls) else None,
-        float((np.abs(nulls) < abs(own.mean())).mean() * 100) if len(nulls) else None,
+        percentile_of(abs(own.mean()), np.abs(nulls)) if len(nulls) else None,
         n_of="prompts",
     )

@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from neuronaut.tools.errors import ToolFailed, ToolRefused
-from neuronaut.tools.intervene.next_token import text_batches, to_ids
+from neuronaut.tools.intervene.next_token import text_batches
 from neuronaut.tools.intervene.parts import Places
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.targets.base import Edit, TargetModel
 from neuronaut.tools.tokens import Tokens
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.intervene.next_token import (
+    divergence,
     last_log_probs,
     text_batches,
 )
@@ -81,7 +82,7 @@ def intervene(context: ToolContext, args: InterveneArgs) -> ToolResult:
     for rows, part in text_batches(target, tokens):
         plain = last_log_probs(target, part, [])
         edited = last_log_probs(target, part, [_edit(target, part, edit) for edit in args.edits])
-        kls = (plain.exp() * (plain - edited)).sum(dim=1).tolist()
+        kls = divergence(plain, edited).tolist()
         for row, p, e, kl in zip(rows.tolist(), plain, edited, kls, strict=True):
             found[row] = {"text": tokens.texts[row], "kl": kl, "plain": top(p), "edited": top(e)}
     texts = [found[row] for row in sorted(found)]

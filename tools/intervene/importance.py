@@ -11,15 +11,14 @@ from torch import Tensor
 
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.intervene.answers import answer_ids
-from neuronaut.tools.intervene.next_token import to_ids
 from neuronaut.tools.intervene.patch import PromptPair
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.look.examples import Prompt, read_texts
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
-from neuronaut.tools.stats import mean_interval
-from neuronaut.tools.targets.base import Edit, ModelSpec, Site, TargetModel
-from neuronaut.tools.targets.sites import neuron_sites, unit_at
-from neuronaut.tools.units import Unit
+from neuronaut.tools.stats import mean_interval, percentile_of
+from neuronaut.tools.targets.base import Edit, Site, TargetModel
+from neuronaut.tools.targets.sites import all_neuron_sites, heads_of, unit_at
 
 MOST_BYTES = 8 << 30  # of the activations of all neurons
 N_RANDOM_NEURONS = 32
@@ -87,9 +86,9 @@ def importance(context: ToolContext, args: ImportanceArgs) -> ToolResult:
     if args.parts == "neurons":
         units, drops, nulls, agreement = _neurons(prompted, args)
     else:
-        places = [(at, head) for at in range(spec.n_layers) for head in range(spec.n_heads)]
-        parts: list[tuple[Site, int | None]] = [(Site("heads", at), head) for at, head in places]
-        names = [Unit("head", *place).address for place in places]
+        heads = heads_of(spec)
+        parts: list[tuple[Site, int | None]] = [(Site("heads", head.layer), head.index) for head in heads]
+        names = [head.address for head in heads]
         if args.parts == "components":
             parts += [(Site("mlp_out", at), None) for at in range(spec.n_layers)]
             names += [f"mlp{at}" for at in range(spec.n_layers)]
@@ -105,7 +104,7 @@ def importance(context: ToolContext, args: ImportanceArgs) -> ToolResult:
         drops.shape[1],
         mean_interval(drops[0]),
         float(np.median(nulls)),
-        float((nulls < means[0]).mean() * 100),
+        percentile_of(means[0], nulls),
         n_of="texts",
     )
     plain = float(prompted.log_probs([])[0])
@@ -178,7 +177,7 @@ def _neurons(prompted: Prompted, args: ImportanceArgs) -> tuple[list[str], Array
     random = np.random.default_rng(args.seed).permutation(len(flat))[:N_RANDOM_NEURONS]
     largest = np.argsort(-flat, kind="stable")[: max(N_FOLLOWED, args.k)]
     chosen = np.array([*largest, *np.setdiff1d(random, largest)])
-    sites = _neuron_sites(spec)
+    sites = all_neuron_sites(spec)
     places = [(sites[int(i) // spec.d_mlp], int(i) % spec.d_mlp) for i in chosen]
     drops = prompted.drops(list(places), prompted.others)
     rank = scipy_stats.spearmanr(estimates.ravel()[chosen], drops.mean(axis=1)).statistic
@@ -194,14 +193,10 @@ def _neurons(prompted: Prompted, args: ImportanceArgs) -> tuple[list[str], Array
     return [unit_at(*place).address for place in places], drops, nulls, agreement
 
 
-def _neuron_sites(spec: ModelSpec) -> list[Site]:
-    return [site for layer in range(spec.n_layers) for site in neuron_sites(spec, layer)]
-
-
 def _estimates(prompted: Prompted) -> Array:
     """(n_sites, d_mlp) what the answer loses, to first order, when a neuron carries its mean over the choosing texts."""
     target = prompted.target
-    sites = _neuron_sites(target.spec)
+    sites = all_neuron_sites(target.spec)
     if (needed := 4 * prompted.choosing.numel() * len(sites) * target.spec.d_mlp) > MOST_BYTES:
         raise ToolRefused(
             f"the neurons of {len(sites)} layers and experts would take {needed / 2**30:.0f} GiB: ask about components, or "

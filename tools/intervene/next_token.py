@@ -9,6 +9,7 @@ from torch import Tensor
 
 from neuronaut.tools.errors import ToolFailed, ToolRefused
 from neuronaut.tools.look.activations import batches
+from neuronaut.tools.look.activations import to_ids as to_ids  # its other importers take it from here
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
 from neuronaut.tools.tokens import Tokens
 
@@ -25,11 +26,6 @@ def token_id(target: TargetModel, piece: str) -> int:
     )
 
 
-def to_ids(tokens: Tokens) -> Tensor:
-    """(n_windows, pos) int64, the padding set to 0."""
-    return torch.from_numpy(np.where(tokens.ids < 0, 0, tokens.ids)).long()
-
-
 def last_of(tokens: Tokens) -> tuple[Tensor, Tensor]:
     """Row and position of the last token of each text."""
     return torch.arange(len(tokens)), torch.from_numpy(tokens.lengths - 1)
@@ -38,6 +34,11 @@ def last_of(tokens: Tokens) -> tuple[Tensor, Tensor]:
 def tokens_at_once(target: TargetModel) -> int:
     """How many padded tokens may be run together when logits are asked for."""
     return min(BATCH_TOKENS, LOGIT_BYTES // (4 * target.spec.d_vocab))
+
+
+def divergence(plain: Tensor, changed: Tensor) -> Tensor:
+    """(…,) KL(plain ‖ changed) in nats, of log-probabilities (…, d_vocab)."""
+    return (plain.exp() * (plain - changed)).sum(dim=-1)
 
 
 def text_batches(target: TargetModel, tokens: Tokens) -> Iterator[tuple[NDArray[np.int64], Tokens]]:

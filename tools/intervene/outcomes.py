@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from neuronaut.tools.errors import ToolFailed, ToolRefused
 from neuronaut.tools.intervene.answers import Answer, read_together, sequence_scores
-from neuronaut.tools.intervene.next_token import residual_before, text_batches, to_ids
+from neuronaut.tools.intervene.next_token import residual_before, text_batches
 from neuronaut.tools.intervene.parts import Part, Places
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
 from neuronaut.tools.tokens import Tokens
 

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from neuronaut.tools.errors import ToolRefused, UserError
-from neuronaut.tools.intervene.next_token import text_batches, to_ids
+from neuronaut.tools.intervene.next_token import text_batches
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.targets.base import Site, TargetModel
+from neuronaut.tools.targets.checks import check_layer
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.targets.sites import columns_of, out_of, site_of, unit_at, width_of
 from neuronaut.tools.tokens import Tokens
@@ -46,8 +48,7 @@ class Part:
         spec = target.spec
         if match := _WHOLE.fullmatch(text.strip()):
             layer = int(match[1])
-            if layer >= spec.n_layers:
-                raise ToolRefused(f"layer {layer} does not exist: {spec.name} has layers 0 to {spec.n_layers - 1}")
+            check_layer(spec, layer)
             site = Site("attn_out" if match[2] == "attn_out" else "mlp_out", layer)
             return cls(site, None, site)
         try:

@@ -14,11 +14,13 @@ from torch.nn import functional as F
 from neuronaut.tools.errors import ToolFailed, ToolRefused
 from neuronaut.tools.intervene.answers import Answer, read_together, sequence_scores, signed_answers
 from neuronaut.tools.intervene.effect_figures import patch_figures
-from neuronaut.tools.intervene.next_token import to_ids
+from neuronaut.tools.intervene.next_token import divergence
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.look.examples import Prompt, read_texts
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
+from neuronaut.tools.targets.checks import check_layer
 
 # Of the largest log-probability: float32 sums in another order differ by 1e-6 of it, so that a share is good to 1 %.
 MIN_DIFFERENCE = 1e-4
@@ -184,7 +186,7 @@ class Metric:
 
     def _score(self, log_probs: Tensor, answers: Sequence[Answer]) -> Tensor:
         """(n,) of (n, n_answer, d_vocab)."""
-        return sequence_scores(log_probs, answers) if self.answers else divergence(self._reference, log_probs[:, 0])
+        return sequence_scores(log_probs, answers) if self.answers else -divergence(self._reference, log_probs[:, 0])
 
     @cached_property
     def _reference(self) -> Tensor:
@@ -199,11 +201,6 @@ class Metric:
     def corrupted(self) -> float:
         """Of the corrupted run."""
         return float(self.scores(self.pair.corrupted)[0])
-
-
-def divergence(reference: Tensor, log_probs: Tensor) -> Tensor:
-    """(n,) −KL(reference ‖ each row), (d_vocab,) and (n, d_vocab) log-probabilities."""
-    return -(reference.exp() * (reference - log_probs)).sum(dim=-1)
 
 
 def metric_of(pair: PromptPair, answer: str, wrong: str | None, name: str) -> Metric:
@@ -221,8 +218,8 @@ def metric_of(pair: PromptPair, answer: str, wrong: str | None, name: str) -> Me
 def patch_sites(target: TargetModel, args: PatchArgs) -> list[Site]:
     """The sites of the rows of a grid. Refuses layers that the model lacks, and the neurons of all layers at once."""
     n_layers = target.spec.n_layers
-    if args.layer is not None and args.layer >= n_layers:
-        raise ToolRefused(f"layer {args.layer} does not exist: {target.spec.name} has layers 0 to {n_layers - 1}")
+    if args.layer is not None:
+        check_layer(target.spec, args.layer)
     if args.site == "neurons" and args.layer is None:
         raise ToolRefused("neurons are patched one layer at a time: give the layer")
     return [Site(args.site, layer) for layer in (range(n_layers) if args.layer is None else [args.layer])]

@@ -20,6 +20,7 @@ from neuronaut.tools.intervene.patch import Metric, PromptPair, metric_of
 from neuronaut.tools.look.examples import Prompt
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
+from neuronaut.tools.stats import percentile_of
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.tasks.base import TaskPrompts
 
@@ -107,7 +108,7 @@ def _measured(value: float, others: Floats | None, name: str = "effect") -> Meas
     unit = "share of the metric"
     if others is None or not len(others):
         return Measurement(name, value, unit, 1, null_value=0.0, n_of="prompt pair")
-    percentile = float((np.abs(others) < abs(value)).mean() * 100)
+    percentile = percentile_of(abs(value), np.abs(others))
     return Measurement(
         name, value, unit, 1, null_value=float(np.median(others)), null_percentile=percentile, n_of="prompt pair"
     )

@@ -19,7 +19,7 @@ from neuronaut.tools.intervene.strength import divergences, matched, next_token_
 from neuronaut.tools.look.examples import Prompt, read_texts
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
-from neuronaut.tools.stats import mean_interval
+from neuronaut.tools.stats import mean_interval, percentile_of
 from neuronaut.tools.targets.base import Edit
 from neuronaut.tools.units import Unit
 
@@ -154,7 +154,7 @@ def _null(value: float, nulls: Array) -> dict[str, float | None]:
         return {"null_value": None, "null_percentile": None}
     return {
         "null_value": float(nulls.mean()),
-        "null_percentile": float((np.abs(nulls) < abs(value)).mean() * 100),
+        "null_percentile": percentile_of(abs(value), np.abs(nulls)),
     }
 
 

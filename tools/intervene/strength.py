@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuronaut.tools.intervene.next_token import last_log_probs, residual_before, text_batches, to_ids
+from neuronaut.tools.intervene.next_token import divergence, last_log_probs, residual_before, text_batches
 from neuronaut.tools.intervene.outcomes import Move
 from neuronaut.tools.intervene.parts import Places
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.registry import Array
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.tokens import Tokens
@@ -60,7 +61,7 @@ def divergences(target: TargetModel, tokens: Tokens, places: Places, moves: Sequ
         plain = last_log_probs(target, part, [], start=start).double()
         for number, move in enumerate(moves):
             moved = last_log_probs(target, part, [move.edit(chosen, here)], start=start).double()
-            found[number, rows] = (plain.exp() * (plain - moved)).sum(dim=1).numpy()
+            found[number, rows] = divergence(plain, moved).numpy()
     return found
 
 

@@ -11,13 +11,14 @@ from pydantic import Field
 from torch import Tensor
 
 from neuronaut.tools.errors import ToolFailed, ToolRefused
-from neuronaut.tools.intervene.next_token import residual_before, text_batches, to_ids
+from neuronaut.tools.intervene.next_token import divergence, residual_before, text_batches
 from neuronaut.tools.intervene.outcomes import Change
 from neuronaut.tools.intervene.parts import Part, Places, places_of, values_at
 from neuronaut.tools.intervene.strength import written
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
-from neuronaut.tools.stats import document_weights, mean_interval, percentile_interval
+from neuronaut.tools.stats import document_weights, mean_interval, percentile_interval, percentile_of
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.targets.sites import width_of
@@ -116,7 +117,7 @@ class Swaps:
             for number, changes in enumerate(sets):
                 edits = [change.edit(chosen, here) for change in changes]
                 found = _log_probs(target.run(ids, edits=edits, start=start, logits=True).logits)
-                kl = (plain.exp() * (plain - found)).sum(dim=-1)
+                kl = divergence(plain, found)
                 rise = own - found[:, :-1].gather(-1, ids[:, 1:, None])[..., 0]
                 sums[0, number, chosen] = (kl * at).double().sum(dim=1)
                 sums[1, number, chosen] = (rise * following).double().sum(dim=1)
@@ -234,7 +235,7 @@ def _beside(metric: str, values: Array, n_strangers: int) -> Measurement:
         len(own),
         mean_interval(own),
         float(pairs.mean()) if len(pairs) else None,
-        float((pairs < own.mean()).mean() * 100) if len(pairs) else None,
+        percentile_of(own.mean(), pairs) if len(pairs) else None,
     )
 
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from neuronaut.tools.errors import ToolFailed, ToolRefused
 from neuronaut.tools.intervene.answers import answer_ids
-from neuronaut.tools.intervene.next_token import text_batches, to_ids
+from neuronaut.tools.intervene.next_token import text_batches
 from neuronaut.tools.learn.arithmetic import Floats, expected_levels
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.tokens import tokens_from_ids
 

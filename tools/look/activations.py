@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from neuronaut.tools.errors import ToolFailed, ToolRefused
 from neuronaut.tools.targets.base import Site, TargetModel
@@ -29,6 +30,12 @@ def batches(tokens: Tokens, batch_tokens: int = BATCH_TOKENS) -> Iterator[NDArra
         at = end
 
 
+def to_ids(tokens: Tokens, rows: NDArray[np.int64] | None = None) -> Tensor:
+    """(n, pos) int64 of some windows, all where none are named, as a model takes them: as wide as the longest, padding 0."""
+    chosen = tokens.ids if rows is None else tokens.ids[rows, : int(tokens.lengths[rows].max(initial=1))]
+    return torch.from_numpy(np.maximum(chosen, 0)).long()
+
+
 def layer_activations(
     target: TargetModel, layer: int, indices: NDArray[np.int64], tokens: Tokens, *, batch_tokens: int = BATCH_TOKENS
 ) -> NDArray[np.float32]:
@@ -44,8 +51,8 @@ def site_activations(
     values = np.zeros((len(indices), *tokens.ids.shape), dtype=np.float32)
     chosen = torch.tensor(columns)
     for rows in batches(tokens, batch_tokens):
-        width = int(tokens.lengths[rows].max(initial=1))
-        ids = torch.from_numpy(np.maximum(tokens.ids[rows, :width], 0)).long()
+        ids = to_ids(tokens, rows)
+        width = ids.shape[1]
         read = target.run(ids, read=[site], stop=site.layer + 1).read[site]
         values[:, rows, :width] = read[:, :, chosen].permute(2, 0, 1).float().numpy()
     if not np.isfinite(values).all():

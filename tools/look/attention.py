@@ -4,13 +4,12 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from neuronaut.tools.errors import ToolFailed, ToolRefused
-from neuronaut.tools.look.activations import batches
+from neuronaut.tools.look.activations import batches, to_ids
 from neuronaut.tools.predicates.attends import FIRST_QUERY, Attends, named_keys
-from neuronaut.tools.stats import document_weights
+from neuronaut.tools.stats import ratio_samples, summed_by
 from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.tokens import PAD, Tokens, tokens_from_ids
@@ -53,8 +52,7 @@ def patterns(
     sites = [Site("pattern", layer) for layer in sorted(layers)]
     cells = tokens.ids.shape[1] * target.spec.n_heads * len(sites)
     for rows in batches(tokens, max(1, BATCH_CELLS // cells)):
-        width = int(tokens.lengths[rows].max(initial=1))
-        ids = torch.from_numpy(np.maximum(tokens.ids[rows, :width], 0)).long()
+        ids = to_ids(tokens, rows)
         read = target.run(ids, read=sites, stop=sites[-1].layer + 1).read
         found = {site.layer: read[site].float().numpy() for site in sites}
         for layer, values in found.items():
@@ -85,16 +83,13 @@ class Looks:
     anywhere: Floats
     chance: Floats
 
-    def _ratio(self, above: Floats, below: Floats, weights: Floats) -> Floats:
-        total = weights @ below
-        return np.divide(weights @ above, total, out=np.zeros(len(weights)), where=total > 0)
+    @staticmethod
+    def _value(above: Floats, below: Floats) -> float:
+        return float(above.sum() / below.sum()) if below.sum() > 0 else 0.0
 
-    def _value(self, above: Floats, below: Floats) -> float:
-        return float(self._ratio(above, below, np.ones((1, len(self.documents))))[0])
-
-    def _low(self, above: Floats, below: Floats) -> float:
-        weights = document_weights(len(self.documents), 0)
-        return float(np.quantile(self._ratio(above, below, weights), 0.05))
+    @staticmethod
+    def _low(above: Floats, below: Floats) -> float:
+        return float(np.quantile(ratio_samples(above, below), 0.05))
 
     @property
     def n_queries(self) -> int:
@@ -149,9 +144,7 @@ def _sums(pattern: Pattern, keys: Bools, scored: Bools) -> Floats:
 
 
 def _looks(sums: Floats, tokens: Tokens) -> Looks:
-    numbers, inverse = np.unique(tokens.documents, return_inverse=True)
-    by = [np.bincount(inverse, weights=one, minlength=len(numbers)).astype(np.float64) for one in sums]
-    return Looks(numbers, *by)
+    return Looks(np.unique(tokens.documents), *summed_by(tokens.documents, *sums))
 
 
 def _queries(tokens: Tokens) -> Bools:

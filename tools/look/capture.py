@@ -1,16 +1,16 @@
 """Any named activation on given texts."""
 
-from typing import ClassVar, get_args
+from typing import ClassVar
 
 import numpy as np
-import torch
 from pydantic import Field
 
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.look.activations import batches
+from neuronaut.tools.look.activations import batches, to_ids
 from neuronaut.tools.look.examples import Prompt, read_texts
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.targets.base import ModelSpec, PlainSiteName, Site, TargetModel
+from neuronaut.tools.targets.checks import check_layer
 from neuronaut.tools.tokens import Tokens
 
 MOST_BYTES = 1 << 30
@@ -26,12 +26,10 @@ class CaptureArgs(ToolArgs):
     texts: tuple[Prompt, ...] = Field(min_length=1, max_length=10_000)
 
 
-def find_site(spec: ModelSpec, name: str, layer: int) -> Site:
+def find_site(spec: ModelSpec, name: PlainSiteName, layer: int) -> Site:
     """The site. Refuses a layer that the model does not have."""
-    for site in get_args(PlainSiteName):
-        if site == name and layer < spec.n_layers:
-            return Site(site, layer)
-    raise ToolRefused(f"layer {layer} does not exist: {spec.name} has layers 0 to {spec.n_layers - 1}")
+    check_layer(spec, layer)
+    return Site(name, layer)
 
 
 def _captured(target: TargetModel, site: Site, tokens: Tokens) -> Array:
@@ -44,8 +42,7 @@ def _captured(target: TargetModel, site: Site, tokens: Tokens) -> Array:
         )
     array: Array | None = None
     for rows in batches(tokens):
-        ids = torch.from_numpy(np.maximum(tokens.ids[rows, : tokens.lengths[rows].max()], 0)).long()
-        read = target.run(ids, read=[site], stop=site.layer + 1).read[site].float().numpy()
+        read = target.run(to_ids(tokens, rows), read=[site], stop=site.layer + 1).read[site].float().numpy()
         if array is None:
             shape = (spec.n_heads, width, width) if site.name == "pattern" else (width, *read.shape[2:])
             array = np.full((n, *shape), np.nan, dtype=np.float32)

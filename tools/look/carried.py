@@ -6,13 +6,12 @@ from itertools import pairwise
 from typing import assert_never
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from neuronaut.tools.look.activations import batches
+from neuronaut.tools.look.activations import batches, to_ids
 from neuronaut.tools.look.attention import Bools, Pattern, looked
 from neuronaut.tools.predicates.attends import Attends, Copies, Maps, Successor, named_keys
-from neuronaut.tools.stats import document_weights
+from neuronaut.tools.stats import ratio_samples
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
 from neuronaut.tools.tokens import Tokens, Vocabulary
 from neuronaut.tools.units import Unit
@@ -49,11 +48,7 @@ class CarriedCounts:
     @property
     def share_low(self) -> float:
         """One-sided 95 % lower bound over documents."""
-        weights = document_weights(len(self.asked), 0)
-        asked = weights @ self.asked
-        return float(
-            np.quantile(np.divide(weights @ self.right, asked, out=np.zeros(len(asked)), where=asked > 0), 0.05)
-        )
+        return float(np.quantile(ratio_samples(self.right, self.asked), 0.05))
 
 
 def successors(vocabulary: Vocabulary) -> dict[int, tuple[int, tuple[int, ...]]]:
@@ -93,8 +88,7 @@ def written_logits(
         chosen = np.flatnonzero(np.isin(at, rows))
         if not len(chosen):
             continue
-        width = int(tokens.lengths[rows].max(initial=1))
-        ids = torch.from_numpy(np.maximum(tokens.ids[rows, :width], 0)).long()
+        ids = to_ids(tokens, rows)
         whole = target.run(ids, read=[out], stop=unit.layer + 1).read[out]
         rest = target.run(ids, read=[out], edits=[without], stop=unit.layer + 1).read[out]
         row_of = {int(window): row for row, window in enumerate(rows)}

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.figures import Axes, Series, curve
-from neuronaut.tools.look.activations import batches
+from neuronaut.tools.look.activations import batches, to_ids
 from neuronaut.tools.look.capture import find_site
 from neuronaut.tools.look.components import Floats, Method, parts_of
-from neuronaut.tools.look.head_tokens import attention_out_gain
+from neuronaut.tools.look.head_weights import attention_out_gain
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.targets.base import PlainSiteName, Site, TargetModel
@@ -205,9 +205,7 @@ def _activations(context: ToolContext, site: Site, n_tokens: int) -> tuple[Float
     parts, ids, documents = [], [], []
     for rows in batches(tokens):
         part = tokens.select(rows)
-        read = context.target.run(
-            torch.from_numpy(np.maximum(part.ids, 0)).long(), read=[site], stop=site.layer + 1
-        ).read
+        read = context.target.run(to_ids(part), read=[site], stop=site.layer + 1).read
         parts.append(read[site].float().flatten(2)[torch.from_numpy(part.scored)].numpy())
         ids.append(part.ids[part.scored])
         documents.append(np.broadcast_to(part.documents[:, None], part.ids.shape)[part.scored])

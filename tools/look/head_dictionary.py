@@ -7,16 +7,19 @@ import numpy as np
 from pydantic import Field
 
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.figures import Axes, Figure, heat_map
+from neuronaut.tools.figures import Axes, Figure, layer_map
 from neuronaut.tools.look.attends import RULE
 from neuronaut.tools.look.attention import some_windows
 from neuronaut.tools.look.head_attention import CLAIMS, Attention, attention_of, repeated_random
 from neuronaut.tools.look.head_facts import Loss, Sight, Written, halves, losses_of, sights_of, written_by
-from neuronaut.tools.look.head_tokens import Embedding, tokens_to_score
+from neuronaut.tools.look.head_tokens import EXPLORE_TOKENS, tokens_to_score
+from neuronaut.tools.look.head_weights import Embedding
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.predicates.attends import FIRST_QUERY, canonical_json, sentence
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.targets.base import TargetModel
+from neuronaut.tools.targets.sites import heads_of
+from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.units import Unit
 
 WINDOWS = 160  # half to choose a claim on, half to measure it on
@@ -60,15 +63,8 @@ def describe_heads(context: ToolContext, args: DescribeHeadsArgs) -> ToolResult:
     Source: Elhage et al. 2021, A Mathematical Framework for Transformer Circuits; Gould et al. 2023, arXiv:2312.09230.
     """
     target = context.target
-    sample = context.sample("explore", 50_000)
-    if (long_enough := int((sample.lengths > FIRST_QUERY).sum())) < MIN_WINDOWS:
-        raise ToolRefused(
-            f"the explore text has {long_enough} windows of 3 tokens, and {MIN_WINDOWS} are needed: give longer texts"
-        )
-    tokens = some_windows(sample, args.seed)
-    tokens = tokens.select(np.arange(len(tokens))[: args.n_windows])
-    choose, measure = halves(tokens, args.seed)
-    units = [Unit("head", at, head) for at in range(target.spec.n_layers) for head in range(target.spec.n_heads)]
+    choose, measure = halves(_text(context, args), args.seed)
+    units = heads_of(target.spec)
     sights = sights_of(context, choose, measure, args.seed)
     written, losses = written_by(context, args.embedding, args.seed), losses_of(target, measure, sights, args.seed)
     random = repeated_random(target, tokens_to_score(context, args.seed), args.seed)
@@ -77,16 +73,25 @@ def describe_heads(context: ToolContext, args: DescribeHeadsArgs) -> ToolResult:
     described = [row for row in rows if row["description"]]
     drawn = np.concatenate([sights[unit].random for unit in units] or [np.zeros(0)])
     null = float((drawn >= RULE).mean()) if len(drawn) else None
-    n = len(np.unique(measure.documents))
-    found = Measurement(
-        "described", len(described) / len(rows), "share of heads", len(rows), null_value=null, n_of="heads"
-    )
+    share, n = len(described) / len(rows), len(rows)
+    found = Measurement("described", share, "share of heads", n, null_value=null, n_of="heads")
     payload: dict[str, Any] = {
-        "heads": rows, "documents": n, "described": len(described), "random_heads": len(drawn),
+        "heads": rows, "documents": len(np.unique(measure.documents)), "described": len(described), "random_heads": len(drawn),
         "median_effect": round(float(np.median([loss.kl for loss in losses.values()])), 5),
         "units": [unit.address for unit in units],
     }  # fmt: skip
     return ToolResult((found,), payload, figures=_figures(target, rows))
+
+
+def _text(context: ToolContext, args: DescribeHeadsArgs) -> Tokens:
+    """Windows of explore text. Refuses too few that are long enough."""
+    sample = context.sample("explore", EXPLORE_TOKENS)
+    if (long_enough := int((sample.lengths > FIRST_QUERY).sum())) < MIN_WINDOWS:
+        raise ToolRefused(
+            f"the explore text has {long_enough} windows of 3 tokens, and {MIN_WINDOWS} are needed: give longer texts"
+        )
+    tokens = some_windows(sample, args.seed)
+    return tokens.select(np.arange(len(tokens))[: args.n_windows])
 
 
 def _row(unit: Unit, sight: Sight, written: Written, loss: Loss) -> dict[str, Any]:
@@ -180,7 +185,6 @@ def _description(row: dict[str, Any]) -> str:
 
 def _figures(target: TargetModel, rows: Sequence[dict[str, Any]]) -> tuple[Figure, ...]:
     shape = (target.spec.n_layers, target.spec.n_heads)
-    layers, heads = [f"layer {at}" for at in range(shape[0])], [str(at) for at in range(shape[1])]
     found = []
     for name, unit, title in (
         ("share", "share of queries", "Where each head looks by its best claim, on text that it was not chosen on"),
@@ -188,5 +192,5 @@ def _figures(target: TargetModel, rows: Sequence[dict[str, Any]]) -> tuple[Figur
         ("effect", "nats", "How far what is said changes without each head, where its best claim speaks"),
     ):
         grid = np.array([row[name] for row in rows]).reshape(shape)
-        found.append(heat_map(f"heads_{name}", grid, layers, heads, Axes(title, "head", "", unit), rising=True))
+        found.append(layer_map(f"heads_{name}", grid, Axes(title, "head", "", unit)))
     return tuple(found)

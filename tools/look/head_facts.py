@@ -8,21 +8,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neuronaut.tools.intervene.next_token import divergence
 from neuronaut.tools.look.attends import RULE, Scored, candidates
 from neuronaut.tools.look.attention import Looks, Pattern, count_looks, patterns, random_tokens, repeated_tokens
 from neuronaut.tools.look.carried import carried
-from neuronaut.tools.look.head_tokens import (
-    Embedding,
-    HeadWeights,
-    orders_of,
-    own_rank,
-    successor_chance,
-    successor_scores,
-    tokens_to_score,
-)
+from neuronaut.tools.look.head_tokens import tokens_to_score
+from neuronaut.tools.look.head_weights import Embedding, HeadWeights, own_rank
+from neuronaut.tools.look.orders import orders_of, successor_chance, successor_scores
 from neuronaut.tools.predicates.attends import Attends, Copies, Successor, To, named_keys
 from neuronaut.tools.registry import ToolContext
-from neuronaut.tools.stats import document_weights
+from neuronaut.tools.stats import percentile_interval, percentile_of, ratio_samples, summed_by
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.trials.random_heads import shares_of_random_heads
@@ -58,7 +53,7 @@ class Sight:
     @property
     def percentile(self) -> float | None:
         """Among heads with random weights."""
-        return float((self.random < self.looks.share).mean() * 100) if len(self.random) else None
+        return percentile_of(self.looks.share, self.random) if len(self.random) else None
 
 
 @dataclass(frozen=True)
@@ -158,8 +153,7 @@ def written_by(context: ToolContext, embedding: Embedding, seed: int) -> Written
     )
     series, successor, chance = orders_of(target.vocabulary), None, None
     if series:
-        each = [successor_scores(target, layer, series, embedding).numpy() for layer in range(len(rows))]
-        successor, chance = np.stack(each).astype(np.float64), successor_chance(series)
+        successor, chance = successor_scores(target, series, embedding), successor_chance(series)
     return Written(copying, copying_null, copying_spread, eigen, eigen_null, eigen_spread, successor, chance)
 
 
@@ -195,7 +189,7 @@ def losses_of(target: TargetModel, tokens: Tokens, sights: Mapping[Unit, Sight],
         then = torch.from_numpy(np.maximum(tokens.ids[rows, 1:width], 0)).long()
         told = torch.from_numpy(tokens.scored[rows, 1:width])
         for number, one in enumerate(edited):
-            kl = (plain.exp() * (plain - one)).sum(dim=-1).double().numpy()
+            kl = divergence(plain, one).double().numpy()
             there[number, rows] = (kl * asked[number][rows, :width]).sum(axis=1)
             anywhere[number, rows] = (kl * tokens.scored[rows, :width]).sum(axis=1)
             rise = (plain - one)[:, :-1].gather(-1, then[..., None])[..., 0]
@@ -212,8 +206,5 @@ def losses_of(target: TargetModel, tokens: Tokens, sights: Mapping[Unit, Sight],
 
 def _by_document(sums: Floats, sizes: NDArray[np.integer], tokens: Tokens) -> tuple[float, float, float]:
     """A mean over places and its 95 % interval over documents; 0 of none. sums, sizes: (n_windows,)."""
-    numbers, inverse = np.unique(tokens.documents, return_inverse=True)
-    above, below = (np.bincount(inverse, weights=one, minlength=len(numbers)) for one in (sums, sizes))
-    drawn = document_weights(len(numbers), 0)
-    low, high = np.quantile((drawn @ above) / np.maximum(drawn @ below, 1), [0.025, 0.975])
-    return float(above.sum() / max(1.0, below.sum())), float(low), float(high)
+    above, below = summed_by(tokens.documents, sums, sizes)
+    return float(above.sum() / max(1.0, below.sum())), *percentile_interval(ratio_samples(above, below))

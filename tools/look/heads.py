@@ -7,21 +7,16 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from neuronaut.tools.figures import Axes, Figure, attention_map, heat_map
+from neuronaut.tools.figures import Axes, Figure, attention_map, layer_map
 from neuronaut.tools.look.attention import Floats, check_head, pattern_of
 from neuronaut.tools.look.examples import Prompt, read_texts
 from neuronaut.tools.look.head_attention import Attention, attention_of, repeated_random, strongest
-from neuronaut.tools.look.head_tokens import (
-    Embedding,
-    HeadWeights,
-    copying_scores,
-    orders_of,
-    successor_chance,
-    successor_scores,
-    tokens_to_score,
-)
+from neuronaut.tools.look.head_tokens import tokens_to_score
+from neuronaut.tools.look.head_weights import Embedding, HeadWeights, copying_scores
+from neuronaut.tools.look.orders import n_pairs, orders_of, successor_chance, successor_scores
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
+from neuronaut.tools.stats import percentile_of
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.units import Unit
 
@@ -66,10 +61,9 @@ def weight_scores(target: TargetModel, ids: Sequence[int], embedding: Embedding)
     own, other = (np.stack([one[at].numpy() for one in both]).astype(np.float64) for at in (0, 1))
     found = WeightScores({"copying": own}, {"copying": other}, {"copying": len(ids)})
     if orders:
-        scores = [successor_scores(target, layer, orders, embedding).numpy() for layer in layers]
-        found.values["successor"] = np.stack(scores).astype(np.float64)
+        found.values["successor"] = successor_scores(target, orders, embedding)
         found.nulls["successor"] = np.full(own.shape, successor_chance(orders))
-        found.tokens["successor"] = sum(len(order.pairs) for order in orders)
+        found.tokens["successor"] = n_pairs(orders)
     return found
 
 
@@ -101,7 +95,7 @@ def head_scores(context: ToolContext, args: HeadScoresArgs) -> ToolResult:
         "unit": "for each score the head that has most of it" if asked is None else asked.address,
         "random_tokens": int(random.lengths[0]),
         "explore_tokens": text.n_scored,
-        "orders": {order.name: len(order.pairs) for order in orders_of(target.vocabulary)},
+        "orders": {order.name: len(order.pairs()) for order in orders_of(target.vocabulary)},
         "embedding": args.embedding,
     }
     payload |= {where: _rows(values) for where, values in grids.items()}
@@ -140,7 +134,7 @@ def _place(values: Floats, asked: Unit | None) -> tuple[int, int]:
 def _above(values: Floats, at: tuple[int, int], asked: Unit | None) -> float | None:
     """Percentile among the other heads; None of a head that was chosen for being the largest, and of a model's only one."""
     others = np.delete(values.ravel(), np.ravel_multi_index(at, values.shape))
-    return float((others < values[at]).mean() * 100) if asked is not None and len(others) else None
+    return percentile_of(values[at], others) if asked is not None and len(others) else None
 
 
 def _rows(values: Mapping[str, Floats]) -> list[dict[str, Any]]:
@@ -156,9 +150,7 @@ def _figures(values: Mapping[str, Floats]) -> tuple[Figure, ...]:
     found = []
     for name, grid in values.items():
         unit = {"entropy": "nats", "copying": "mean rank", "successor": "share of tokens"}.get(name, "attention")
-        layers, heads = [f"layer {i}" for i in range(len(grid))], [str(i) for i in range(grid.shape[1])]
-        axes = Axes(f"{name} score of each head", "head", "", unit)
-        found.append(heat_map(f"head_scores_{name}", grid, layers, heads, axes, rising=True))
+        found.append(layer_map(f"head_scores_{name}", grid, Axes(f"{name} score of each head", "head", "", unit)))
     return tuple(found)
 
 

@@ -11,9 +11,8 @@ from torch import Tensor
 from neuronaut.tools.chat.labels import Part as Label
 from neuronaut.tools.chat.parts import NEXT
 from neuronaut.tools.errors import ToolFailed, ToolRefused
-from neuronaut.tools.intervene.next_token import to_ids
 from neuronaut.tools.intervene.parts import Part
-from neuronaut.tools.look.activations import FIRING
+from neuronaut.tools.look.activations import FIRING, to_ids
 from neuronaut.tools.look.examples import Prompt, read_texts
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.targets.base import Choose, Edit, TargetModel, Written

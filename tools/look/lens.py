@@ -1,7 +1,6 @@
 """What the model would predict after each layer, and which component says how much of the answer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,16 +10,18 @@ from torch import Tensor
 
 from neuronaut.tools.circuits.wires import Wires
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.figures import Axes, Figure, heat_map
-from neuronaut.tools.intervene.next_token import to_ids, token_id
+from neuronaut.tools.figures import Axes, Figure, heat_map, layer_map
+from neuronaut.tools.intervene.next_token import divergence, token_id
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.look.examples import Prompt, read_texts
+from neuronaut.tools.look.margins import Places, margins, neuron_margins, part_names
 from neuronaut.tools.look.readout import Readout
 from neuronaut.tools.look.tuned_lens import TunedLens, kept_lens
 from neuronaut.tools.measurements import Measurement
-from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
+from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.targets.base import Site, TargetModel
-from neuronaut.tools.targets.sites import neuron_sites, unit_at
-from neuronaut.tools.units import Unit
+
+TITLE = "Probability, before each layer, of the token that the model says in the end"
 
 
 class LogitLensArgs(ToolArgs):
@@ -50,34 +51,48 @@ def logit_lens(context: ToolContext, args: LogitLensArgs) -> ToolResult:
     Source: nostalgebraist 2020, "interpreting GPT: the logit lens"; Belrose et al. 2023, arXiv:2303.08112; Elhage et al. 2021
     (direct attribution).
     """
-    target = context.target
-    tokens = read_texts(target, (args.text,))
+    target, tokens = context.target, read_texts(context.target, (args.text,))
     ids = to_ids(tokens)
     position = _position(args.position, ids.shape[1])
-    answers = _answers(target, args)
+    asked, rival = _answers(target, args)
     lens = trained_lens(context) if args.lens == "tuned" else None
-    logits, said = predictions(target, ids, lens), Attribution.of(target, ids, position)
+    logits = predictions(target, ids, lens)
     here = logits[:, position]
-    columns = answers or [int(here[-1].argmax())]
-    parts, settled = said.components(columns), _settled(here)
+    said = here.argmax(dim=-1)
+    answer = int(said[-1]) if asked is None else asked
+    parts, neurons = _added(target, Places(ids, [position]), (answer, rival), args.k)
     pieces = target.vocabulary.pieces
     payload: dict[str, Any] = {
         "lens": args.lens,
         "position": tokens.named(0, position),
-        "answer": pieces[columns[0]],
+        "answer": pieces[answer],
         "wrong_answer": args.wrong_answer,
         "logit": round(sum(parts.values()), 4),
-        "model_logit": round(float(_less(here[-1], columns)), 4),
-        "layers": _layers(target, here, columns[0], args.k),
+        "model_logit": round(float(here[-1, answer] - (0 if rival is None else here[-1, rival])), 4),
+        "layers": _layers(target, here, answer, args.k),
         "components": [{"component": name, "logit": round(value, 4)} for name, value in parts.items()],
-        "neurons": [
-            {"neuron": unit.address, "logit": round(value, 4)} for unit, value in said.neurons(columns, args.k)
-        ],
+        "neurons": neurons,
     }
-    measurement = Measurement("settled_from", float(settled), "row", 1, null_value=len(here) - 1.0, n_of="position")
+    first = float(settled(said[:, None], said[-1:])[0])
+    measurement = Measurement("settled_from", first, "row", 1, null_value=len(here) - 1.0, n_of="position")
     arrays = {"logits": logits.numpy(), "components": np.array(list(parts.values()))}
-    figures = (_grid(logits, [pieces[i] for i in ids[0].tolist()]), _parts(target, parts))
-    return ToolResult((measurement,), payload, arrays, figures)
+    axes = Axes(TITLE, "token", "", "probability")
+    grid = said_map("logit_lens", logits, logits[-1].argmax(dim=-1), [pieces[i] for i in ids[0].tolist()], axes)
+    return ToolResult((measurement,), payload, arrays, (grid, _parts(target, parts)))
+
+
+def _added(
+    target: TargetModel, where: Places, pair: tuple[int, int | None], k: int
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """What each part adds to the answer at a place, by name, and the k neurons that add or take away most."""
+    readout = Readout.of(target)
+    parts = margins(target, readout, where.ids, *(torch.tensor(token) for token in pair if token is not None))
+    neurons = neuron_margins(target, readout, where, pair)
+    rows = [
+        {"neuron": neurons.units[at].address, "logit": round(float(neurons.values[at, 0]), 4)}
+        for at in neurons.largest(k)
+    ]
+    return dict(zip(part_names(target.spec), parts[:, where.at[0]].tolist(), strict=True)), rows
 
 
 def predictions(target: TargetModel, ids: Tensor, lens: TunedLens | None = None) -> Tensor:
@@ -95,68 +110,10 @@ def predictions(target: TargetModel, ids: Tensor, lens: TunedLens | None = None)
     return torch.stack(rows)
 
 
-@dataclass(frozen=True)
-class Attribution:
-    """What each component writes at one position, (n_senders, d_model), what they leave out of the residual (biases), and
-    the scale by which the last norm divides there.
-
-    acts: (d_mlp,) of the neurons of each layer or expert, by site; mlp_out: (n_layers, d_model).
-    """
-
-    target: TargetModel
-    readout: Readout
-    writes: Tensor
-    rest: Tensor
-    scale: float
-    acts: dict[Site, Tensor]
-    mlp_out: Tensor
-
-    @classmethod
-    def of(cls, target: TargetModel, ids: Tensor, position: int) -> "Attribution":
-        """Of one text, ids (1, pos)."""
-        n_layers, readout = target.spec.n_layers, Readout.of(target)
-        last = Site("resid_post", n_layers - 1)
-        neurons = [site for layer in range(n_layers) for site in neuron_sites(target.spec, layer)]
-        outs = [Site("mlp_out", layer) for layer in range(n_layers)]
-        run = target.run(ids, read=[last, *neurons, *outs])
-        read = {site: value[0, position].float() for site, value in run.read.items()}
-        writes = target.senders(ids)[0, :, position].float()
-        residual = read[last]
-        scale = float(readout.scale(residual, target.final_norm(residual)))
-        acts, mlp_out = {site: read[site] for site in neurons}, torch.stack([read[site] for site in outs])
-        return cls(target, readout, writes, residual - writes.sum(dim=0), scale, acts, mlp_out)
-
-    def logits(self, writes: Tensor, columns: Sequence[int]) -> Tensor:
-        """(n,) what each write (n, d_model) adds to the logit of the first column, less that of the second if there is one."""
-        said = self.readout.middle(writes) * self.readout.gain / self.scale
-        return _less(said @ self.target.unembed, columns)
-
-    def components(self, columns: Sequence[int]) -> dict[str, float]:
-        """Logits by the name of the component, in the order in which they write; biases last."""
-        wires = Wires.of(self.target.spec)
-        found = dict(zip(wires.senders, self.logits(self.writes, columns).tolist(), strict=True))
-        found["attention biases"] = float(self.logits(self.rest[None], columns)[0])
-        found["last norm's bias"] = float(_less(self.readout.bias @ self.target.unembed, columns))
-        return found
-
-    def neurons(self, columns: Sequence[int], k: int) -> list[tuple[Unit, float]]:
-        """The k neurons that add or take away most."""
-        found = []
-        for site, acts in self.acts.items():
-            writes = acts[:, None] * self.target.write_vectors(site.layer, site.expert)
-            whole, out = writes.sum(dim=0), self.mlp_out[site.layer]
-            along = torch.nn.functional.cosine_similarity(whole, out, dim=0)
-            # A norm behind the MLP divides all neurons alike; without one the rest is a bias of the MLP, or other experts.
-            normed = float(along) > 0.99999 and site.expert is None
-            found.append(self.logits(writes * (float(out.norm() / whole.norm()) if normed else 1.0), columns))
-        every = torch.stack(found)
-        best = torch.topk(every.abs().flatten(), min(k, every.numel())).indices.tolist()
-        sites, places = list(self.acts), [divmod(at, every.shape[1]) for at in best]
-        return [(unit_at(sites[row], index), float(every[row, index])) for row, index in places]
-
-
-def _less(logits: Tensor, columns: Sequence[int]) -> Tensor:
-    return logits[..., columns[0]] - (logits[..., columns[1]] if len(columns) > 1 else 0.0)
+def settled(best: Tensor, said: Tensor) -> Array:
+    """(n,) the first row from which on `best` (rows, n) is `said` (n,) to the end; the number of rows where it is not."""
+    right = (best == said).numpy()
+    return len(right) - np.asarray(np.logical_and.accumulate(right[::-1], axis=0).sum(axis=0))
 
 
 def _position(asked: int, n_pos: int) -> int:
@@ -165,12 +122,14 @@ def _position(asked: int, n_pos: int) -> int:
     return asked % n_pos
 
 
-def _answers(target: TargetModel, args: LogitLensArgs) -> list[int]:
+def _answers(target: TargetModel, args: LogitLensArgs) -> tuple[int | None, int | None]:
+    """The answer and the wrong one, None where none is given."""
     if args.wrong_answer is not None and args.answer is None:
         raise ToolRefused("wrong_answer is taken off the logit of answer: give both")
     if args.wrong_answer is not None and args.wrong_answer == args.answer:
         raise ToolRefused(f"answer and wrong_answer are both {args.answer!r}: their logits never differ, so name two")
-    return [token_id(target, text) for text in (args.answer, args.wrong_answer) if text is not None]
+    answer, wrong = (None if text is None else token_id(target, text) for text in (args.answer, args.wrong_answer))
+    return answer, wrong
 
 
 def trained_lens(context: ToolContext) -> TunedLens:
@@ -193,7 +152,7 @@ def _layers(target: TargetModel, logits: Tensor, answer: int, k: int) -> list[di
                 "before": layer if layer < len(log_probs) - 1 else "output",
                 "answer": round(float(row[answer]), 4),
                 "rank": int((row > row[answer]).sum()) + 1,
-                "kl": round(float((last.exp() * (last - row)).sum()), 4),
+                "kl": round(float(divergence(last, row)), 4),
                 "tokens": [
                     f"{pieces[int(i)]} {float(p.exp()):.2f}" for p, i in zip(top.values, top.indices, strict=True)
                 ],
@@ -202,22 +161,12 @@ def _layers(target: TargetModel, logits: Tensor, answer: int, k: int) -> list[di
     return rows
 
 
-def _settled(logits: Tensor) -> int:
-    best = logits.argmax(dim=-1)
-    other = torch.nonzero(best != best[-1])
-    return int(other.max()) + 1 if len(other) else 0
-
-
-def _grid(logits: Tensor, labels: Sequence[str]) -> Figure:
-    """Of each layer and position the probability of the token that the model says there."""
-    probs = torch.softmax(logits, dim=-1)
-    said = logits[-1].argmax(dim=-1)
-    grid = probs.gather(-1, said.expand(len(logits), -1)[..., None])[..., 0]
+def said_map(name: str, logits: Tensor, said: Tensor, labels: Sequence[str], axes: Axes) -> Figure:
+    """Of each layer and position the probability of the token that is said there. logits: (n_layers + 1, pos, d_vocab); said:
+    (pos,)."""
+    grid = torch.softmax(logits, dim=-1).gather(-1, said.expand(len(logits), -1)[..., None])[..., 0]
     rows = [f"before {layer}" for layer in range(len(logits) - 1)] + ["output"]
-    axes = Axes(
-        "Probability, before each layer, of the token that the model says in the end", "token", "", "probability"
-    )
-    return heat_map("logit_lens", grid.numpy(), rows, labels, axes, rising=True)
+    return heat_map(name, grid.numpy(), rows, labels, axes, rising=True)
 
 
 def _parts(target: TargetModel, parts: dict[str, float]) -> Figure:
@@ -228,5 +177,4 @@ def _parts(target: TargetModel, parts: dict[str, float]) -> Figure:
     columns = [*(f"head {head}" for head in range(spec.n_heads)), *(["MLP"] * bool(len(wires.mlp(0))))]
     grid = np.array([[values[at] for at in row] for row in numbers])
     axes = Axes("What each head and MLP adds to the logit of the answer", "", "", "logits")
-    rows = [f"layer {layer}" for layer in range(spec.n_layers)]
-    return heat_map("logit_components", grid, rows, columns, axes, rising=True)
+    return layer_map("logit_components", grid, axes, columns)

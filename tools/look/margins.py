@@ -12,7 +12,7 @@ from torch import Tensor
 from neuronaut.tools.circuits.wires import Wires
 from neuronaut.tools.look.readout import Readout
 from neuronaut.tools.targets.base import ModelSpec, Site, TargetModel
-from neuronaut.tools.targets.sites import neuron_sites, unit_at
+from neuronaut.tools.targets.sites import all_neuron_sites, unit_at
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.units import Unit
 
@@ -32,9 +32,11 @@ def part_names(spec: ModelSpec) -> tuple[str, ...]:
     return (*Wires.of(spec).senders, *BIASES)
 
 
-def margins(target: TargetModel, readout: Readout, ids: Tensor, answers: Tensor, rivals: Tensor) -> Floats:
-    """(n_parts, pos) logits that each part adds to an answer less those that it adds to its rival, ids (1, pos), both tokens
-    (pos,); over parts they add up to the model's margin (before a soft cap).
+def margins(
+    target: TargetModel, readout: Readout, ids: Tensor, answers: Tensor, rivals: Tensor | None = None
+) -> Floats:
+    """(n_parts, pos) logits that each part adds to an answer, less those that it adds to its rival where there is one; ids
+    (1, pos), both tokens (pos,) or one for all places. Over parts they add up to the model's own (before a soft cap).
 
     The scale of the last norm is taken as it is at the place.
     Source: Elhage et al. 2021, A Mathematical Framework for Transformer Circuits (direct attribution).
@@ -43,10 +45,16 @@ def margins(target: TargetModel, readout: Readout, ids: Tensor, answers: Tensor,
     residual = target.run(ids, read=[last]).read[last][0].float().clone()
     writes = target.senders(ids)[0].float()
     scale = readout.scale(residual, target.final_norm(residual).clone())
-    way = (readout.unembed[:, answers] - readout.unembed[:, rivals]).T
+    way = _way(readout, answers, rivals).expand(-1, ids.shape[1]).T
     parts = torch.cat([writes, (residual - writes.sum(dim=0))[None]])
     found = torch.einsum("spd,pd->sp", readout.middle(parts) * readout.gain / scale, way)
     return torch.cat([found, (readout.bias * way).sum(dim=-1)[None]]).double().numpy()
+
+
+def _way(readout: Readout, answers: Tensor, rivals: Tensor | None) -> Tensor:
+    """(d_model, n) along which a normed residual raises answers, over their rivals where there are some."""
+    way = readout.unembed[:, answers.reshape(-1)]
+    return way if rivals is None else way - readout.unembed[:, rivals.reshape(-1)]
 
 
 def by_layer(spec: ModelSpec, values: Floats) -> Floats:
@@ -66,7 +74,7 @@ class Elsewhere:
 
     @property
     def mean(self) -> Floats:
-        """(n,)."""
+        """(n,) what each adds on average."""
         return np.asarray(self.values.mean(axis=1))
 
     @property
@@ -82,6 +90,10 @@ class Elsewhere:
     def without_biases(self) -> "Elsewhere":
         """Of the parts alone."""
         return Elsewhere(self.values[: -len(BIASES)], self.texts)
+
+    def by_layer(self, spec: ModelSpec) -> "Elsewhere":
+        """Of the embedding and of each layer's heads and MLP together."""
+        return Elsewhere(by_layer(spec, self.values), self.texts)
 
     @property
     def ends(self) -> Floats:
@@ -120,10 +132,8 @@ def null_places(target: TargetModel, windows: Sequence[Tensor], pair: tuple[int,
 
 def elsewhere(target: TargetModel, readout: Readout, places: Sequence[Places], pair: tuple[int, int]) -> Elsewhere:
     """What each part adds to the margin of a pair of tokens at other places."""
-    found = []
-    for ids, at in places:
-        answers, rivals = (torch.full((ids.shape[1],), token) for token in pair)
-        found.append(margins(target, readout, ids, answers, rivals)[:, at])
+    tokens = [torch.tensor(token) for token in pair]
+    found = [margins(target, readout, ids, *tokens)[:, at] for ids, at in places]
     return Elsewhere(np.concatenate(found, axis=1), len(places))
 
 
@@ -135,19 +145,25 @@ class NeuronMargins(NamedTuple):
     values: Floats
     acts: Floats
 
+    def largest(self, k: int) -> list[int]:
+        """Which k neurons add or take away most at the first place."""
+        chosen: list[int] = np.argsort(-np.abs(self.values[:, 0]), kind="stable")[:k].tolist()
+        return chosen
 
-def neuron_margins(target: TargetModel, readout: Readout, where: Places, pair: tuple[int, int]) -> NeuronMargins:
-    """What each neuron adds to the margin of a pair of tokens at places of a text."""
+
+def neuron_margins(target: TargetModel, readout: Readout, where: Places, pair: tuple[int, int | None]) -> NeuronMargins:
+    """What each neuron adds to the margin of a pair of tokens, or to the logit of one, at places of a text."""
     spec, (answer, rival) = target.spec, pair
     last = Site("resid_post", spec.n_layers - 1)
-    sites = [site for layer in range(spec.n_layers) for site in neuron_sites(spec, layer)]
+    sites = all_neuron_sites(spec)
     outs = [Site("mlp_out", layer) for layer in range(spec.n_layers)]
     read = {
         site: value[0, where.at].float().clone()
         for site, value in target.run(where.ids, read=[last, *sites, *outs]).read.items()
     }
     scale = readout.scale(read[last], target.final_norm(read[last]).clone())
-    way, units, values, every = readout.unembed[:, answer] - readout.unembed[:, rival], [], [], []
+    way = _way(readout, torch.tensor(answer), None if rival is None else torch.tensor(rival))[:, 0]
+    units, values, every = list[Unit](), [], []
     for site in sites:
         vectors, acts = target.write_vectors(site.layer, site.expert).float(), read[site]
         whole, out = acts @ vectors, read[Site("mlp_out", site.layer)]

@@ -7,15 +7,16 @@ import torch
 from pydantic import Field
 
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.figures import Axes, Bar, Figure, bars, heat_map
+from neuronaut.tools.figures import Axes, Bar, Figure, bars
 from neuronaut.tools.look.examples import Text
-from neuronaut.tools.look.lens import trained_lens
+from neuronaut.tools.look.lens import said_map, settled, trained_lens
 from neuronaut.tools.look.margins import BIASES, Elsewhere, by_layer, elsewhere, null_places, other_windows, part_names
 from neuronaut.tools.look.story_tables import layer_rows, lens_rows, neuron_rows, part_rows, token_rows
-from neuronaut.tools.look.told import Told, settled
+from neuronaut.tools.look.told import Told
 from neuronaut.tools.look.tuned_lens import Residuals, TunedLens, residuals_of
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
+from neuronaut.tools.stats import percentile_of
 
 EXPLORE_TOKENS = 16_384
 SETTLING_TOKENS = 256  # of explore text, whose predictions say how early a prediction leads at all
@@ -65,31 +66,41 @@ def prediction_story(context: ToolContext, args: PredictionStoryArgs) -> ToolRes
         raise ToolRefused("the explore text has fewer than 2 windows of 3 tokens: give a corpus with more text")
     places = null_places(target, windows, told.pair)
     others = elsewhere(target, told.readout, places, told.pair)
-    settling = _settling(context, told, lens)
-    layers, sums = Elsewhere(by_layer(target.spec, others.values), others.texts), by_layer(target.spec, told.added)
-    measured = (
+    parts, neurons = part_rows(told, others, tokens, args.k), neuron_rows(told, places, args.k)
+    beyond = [row["part"] for row in parts if row["part"].startswith("L") and row["beyond"]]
+    payload = _asked(told, args.text) | _layers(told, others) | {
+        "lens": None if lens is None else _lens_report(lens),
+        "parts": parts,
+        "neurons": neurons,
+        "other_places": others.values.shape[1],
+        "other_texts": others.texts,
+        "units": beyond + [row["neuron"] for row in neurons if row["beyond"]],
+    }  # fmt: skip
+    held = {f"margin_{name}": told.held(name) for name in told.logits}
+    arrays = {"parts": told.added, "elsewhere": others.values} | held
+    return ToolResult(_measured(told, others, _settling(context, told, lens)), payload, arrays, _figures(told, others))
+
+
+def _measured(told: Told, others: Elsewhere, settling: dict[str, Array]) -> tuple[Measurement, ...]:
+    """settling: see `_settling`."""
+    sums, parts = by_layer(told.target.spec, told.added)[:, -1], told.added[: -len(BIASES), -1]
+    return (
         *(_on_top(told, name, settling[name]) for name in told.logits),
         _margin(told, others),
-        _most("layer_most", sums[:, -1], layers.bar_at(told.margin)),
-        _most("part_most", told.added[: -len(BIASES), -1], others.without_biases.bar_at(told.margin)),
+        _most("layer_most", sums, others.by_layer(told.target.spec).bar_at(told.margin)),
+        _most("part_most", parts, others.without_biases.bar_at(told.margin)),
     )
-    payload = _asked(told, args.text) | {
-        "lens": None if lens is None else _lens_report(lens),
+
+
+def _layers(told: Told, others: Elsewhere) -> dict[str, Any]:
+    """What layers add: which of them decides, at the last place and at every one."""
+    sums, layers = by_layer(told.target.spec, told.added), others.by_layer(told.target.spec)
+    return {
         "decides": _decides(sums[:, -1], layers, told.margin),
         "rows": lens_rows(told),
         "layers": layer_rows(told, sums[:, -1], layers),
-        "parts": part_rows(told, others, tokens, args.k),
-        "neurons": neuron_rows(told, places, args.k),
         "tokens": token_rows(told, sums),
-        "other_places": others.values.shape[1],
-        "other_texts": others.texts,
     }
-    heads = [row["part"] for row in payload["parts"] if row["part"].startswith("L") and row["beyond"]]
-    payload["units"] = heads + [row["neuron"] for row in payload["neurons"] if row["beyond"]]
-    arrays = {"parts": told.added, "elsewhere": others.values} | {
-        f"margin_{name}": told.held(name) for name in told.logits
-    }
-    return ToolResult(measured, payload, arrays, _figures(told, others))
 
 
 def _asked(told: Told, text: str) -> dict[str, Any]:
@@ -124,14 +135,14 @@ def _settling(context: ToolContext, told: Told, lens: TunedLens | None) -> dict[
 
 def _on_top(told: Told, lens: str, others: Array) -> Measurement:
     value = float(told.on_top_from(lens)[-1])
-    percentile = float((others < value).mean() * 100)
+    percentile = percentile_of(value, others)
     return Measurement(f"on_top_{lens}", value, "row", 1, None, float(np.median(others)), percentile, n_of="position")
 
 
 def _margin(told: Told, others: Elsewhere) -> Measurement:
     here, there = told.margin, others.values.sum(axis=0)
     return Measurement(
-        "margin", here, "logits", 1, None, float(there.mean()), float((there < here).mean() * 100), n_of="position"
+        "margin", here, "logits", 1, None, float(there.mean()), percentile_of(here, there), n_of="position"
     )
 
 
@@ -158,18 +169,11 @@ def _figures(told: Told, others: Elsewhere) -> tuple[Figure, ...]:
     labels = [
         f"{pieces[token]}→{pieces[int(said)]}" for token, said in zip(told.ids[0].tolist(), told.said, strict=True)
     ]
-    rows = [f"before {layer}" for layer in range(told.target.spec.n_layers)] + ["output"]
     found = []
     for lens, logits in told.logits.items():
-        chosen = told.said.expand(len(logits), -1)[..., None]
-        grid = torch.softmax(logits, dim=-1).gather(-1, chosen)[..., 0].numpy()[:, from_:]
-        axes = Axes(
-            f"Probability, by the {lens} lens, of what the model says in the end",
-            "token→what is said",
-            "",
-            "probability",
-        )
-        found.append(heat_map(f"story_{lens}_lens", grid, rows, labels[from_:], axes, rising=True))
+        title = f"Probability, by the {lens} lens, of what the model says in the end"
+        axes = Axes(title, "token→what is said", "", "probability")
+        found.append(said_map(f"story_{lens}_lens", logits[:, from_:], told.said[from_:], labels[from_:], axes))
     order = np.argsort(-np.abs(told.added[:, -1]), kind="stable")[:DRAWN].tolist()
     names, (low, high) = part_names(told.target.spec), others.ends
     drawn = [Bar(names[at], float(told.added[at, -1]), float(low[at]), float(high[at])) for at in order]

@@ -94,7 +94,7 @@ def neuron_rows(told: Told, places: Sequence[Places], k: int) -> list[dict[str, 
     return [
         {"neuron": here.units[at].address, "adds": round(float(values[at]), 4), "elsewhere": round(float(mean[at]), 4),
          "beyond": bool(abs(values[at] - mean[at]) > bar), "activation": round(float(here.acts[at, 0]), 4)}
-        for at in np.argsort(-np.abs(values), kind="stable")[:k].tolist()
+        for at in here.largest(k)
     ]  # fmt: skip
 
 

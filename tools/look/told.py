@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 from torch import Tensor
 
 from neuronaut.tools.errors import ToolRefused
-from neuronaut.tools.intervene.next_token import to_ids, token_id
+from neuronaut.tools.intervene.next_token import token_id
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.look.examples import read_texts
-from neuronaut.tools.look.lens import predictions
+from neuronaut.tools.look.lens import predictions, settled
 from neuronaut.tools.look.margins import margins
 from neuronaut.tools.look.readout import Readout
 from neuronaut.tools.look.tuned_lens import TunedLens
@@ -62,12 +62,6 @@ class Told:
         answer, rival = self.pair
         here = self.logits[lens][:, -1].double()
         return (here[:, answer] - here[:, rival]).numpy()
-
-
-def settled(best: Tensor, said: Tensor) -> Array:
-    """(n,) the first row from which on `best` (rows, n) is `said` (n,) to the end; the number of rows where it is not."""
-    right = (best == said).numpy()
-    return len(right) - np.asarray(np.logical_and.accumulate(right[::-1], axis=0).sum(axis=0))
 
 
 def _pair(target: TargetModel, logits: Tensor, said: str, against: str) -> tuple[int, int]:

@@ -18,11 +18,12 @@ from torch import Tensor
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.figures import Axes, Series, curve
 from neuronaut.tools.files import cache_folder, write_whole
-from neuronaut.tools.look.activations import batches
+from neuronaut.tools.intervene.next_token import divergence
+from neuronaut.tools.look.activations import batches, to_ids
 from neuronaut.tools.look.readout import Readout
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
-from neuronaut.tools.stats import document_weights
+from neuronaut.tools.stats import percentile_interval, ratio_samples, summed_by
 from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.tokens import Tokens
 
@@ -87,7 +88,7 @@ def residuals_of(target: TargetModel, tokens: Tokens) -> Residuals:
     parts, documents = [], []
     for rows in batches(tokens):
         part = tokens.select(rows)
-        read = target.run(torch.from_numpy(np.maximum(part.ids, 0)).long(), read=sites).read
+        read = target.run(to_ids(part), read=sites).read
         scored = torch.from_numpy(part.scored)
         parts.append(torch.stack([read[site][scored].float() for site in sites]))
         documents.append(np.broadcast_to(part.documents[:, None], part.ids.shape)[part.scored])
@@ -103,12 +104,8 @@ def divergences(readout: Readout, residuals: Residuals, lens: TunedLens | None) 
             goal = readout.log_probs(residuals.last[chosen])
             for layer, before in enumerate(residuals.before):
                 x = before[chosen] if lens is None else lens(before[chosen], layer)
-                found[layer, chosen] = _divergence(goal, readout.log_probs(x))
+                found[layer, chosen] = divergence(goal, readout.log_probs(x))
     return found
-
-
-def _divergence(goal: Tensor, log_probs: Tensor) -> Tensor:
-    return (goal.exp() * (goal - log_probs)).sum(dim=-1)
 
 
 def train(readout: Readout, learn: Residuals, stop: Residuals, *, steps: int, seed: int) -> TunedLens:
@@ -130,7 +127,7 @@ def train(readout: Readout, learn: Residuals, stop: Residuals, *, steps: int, se
         adam.zero_grad()
         for layer in range(n_layers):
             x = TunedLens(turn, shift, {})(learn.before[layer, chosen], layer)
-            torch.autograd.backward(_divergence(goal, readout.log_probs(x)).mean())
+            torch.autograd.backward(divergence(goal, readout.log_probs(x)).mean())
         adam.step()
         schedule.step()
         if step % LOOK_EVERY == 0 or step == steps:
@@ -225,11 +222,8 @@ def _trained(context: ToolContext, args: TuneLensArgs) -> TunedLens:
 
 def _interval(far: Tensor, documents: NDArray[np.int64]) -> list[float]:
     """95 % bootstrap over documents of the mean over layers. far: (n_layers, n)."""
-    numbers = np.unique(documents, return_inverse=True)[1]
-    sums, sizes = np.bincount(numbers, weights=far.mean(dim=0).double().numpy()), np.bincount(numbers)
-    drawn = document_weights(len(sums), 0)
-    low, high = np.quantile((drawn @ sums) / np.maximum(drawn @ sizes, 1), [0.025, 0.975])
-    return [float(low), float(high)]
+    sums, sizes = summed_by(documents, far.mean(dim=0).double().numpy(), np.ones(len(documents)))
+    return list(percentile_interval(ratio_samples(sums, sizes)))
 
 
 def _sha256(lens: TunedLens) -> str:

@@ -12,6 +12,7 @@ from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.look.activations import FIRING
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
+from neuronaut.tools.stats import percentile_of
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.targets.sites import read_vectors_at, site_of, unit_at, write_vectors_at
@@ -69,7 +70,7 @@ def weights_of(context: ToolContext, args: WeightsArgs) -> ToolResult:
         "cosine",
         1,
         null_value=float(others.median()),
-        null_percentile=float((others < own[unit.index]).float().mean() * 100),
+        null_percentile=percentile_of(float(own[unit.index]), others.float().numpy()),
         n_of=unit.kind,
     )
     return ToolResult(
@@ -122,7 +123,7 @@ def promoted_tokens(context: ToolContext, args: WeightsArgs) -> ToolResult:
         "logits per unit of activation",
         1,
         null_value=float(np.median(others)),
-        null_percentile=float((others < float(logits.std())).mean() * 100),
+        null_percentile=percentile_of(float(logits.std()), others),
         n_of=unit.kind,
     )
     tokens = ("token", target.vocabulary.pieces)

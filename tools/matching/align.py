@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuronaut.tools.corpus import Document, tokens_of
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.tokens import Tokens
 
@@ -49,12 +50,10 @@ def aligned(one: Tokens, other: Tokens) -> tuple[Cells, Cells]:
 def _ends(tokens: Tokens) -> tuple[NDArray[np.int64], Cells, dict[int, str]]:
     """Of each scored token its document and the character of it that it ends at, as one number; its cell; the whole texts."""
     texts: dict[int, str] = {}
-    begins = np.zeros(len(tokens), dtype=np.int64)
-    for window, document in enumerate(tokens.documents.tolist()):
-        begins[window] = len(texts.get(document, ""))
-        texts[document] = texts.get(document, "") + tokens.texts[window]
+    for document, text in zip(tokens.documents.tolist(), tokens.texts, strict=True):
+        texts[document] = texts.get(document, "") + text
     windows, positions = np.nonzero(tokens.scored & (tokens.ends > tokens.starts))
-    ends = tokens.ends[windows, positions].astype(np.int64) + begins[windows]
+    ends = tokens.ends[windows, positions].astype(np.int64) + tokens.begins[windows]
     return (tokens.documents[windows] << 32) + ends, (windows, positions), texts
 
 
@@ -83,7 +82,6 @@ def chunks(
 
 def _values(model: TargetModel, tokens: Tokens, sites: Sequence[Site], cells: Cells) -> Tensor:
     """(n_cells, width) of all sites, side by side."""
-    ids = torch.from_numpy(np.maximum(tokens.ids, 0)).long()
-    read = model.run(ids, read=list(sites), stop=max(site.layer for site in sites) + 1).read
+    read = model.run(to_ids(tokens), read=list(sites), stop=max(site.layer for site in sites) + 1).read
     at = torch.from_numpy(cells[0]), torch.from_numpy(cells[1])
     return torch.cat([read[site].float()[at].flatten(1) for site in sites], dim=1)

@@ -24,7 +24,6 @@ class TestMatchesArgs(ToolArgs):
     """other: the name of a registered model, "" for the model itself. units, partners: addresses, pair by pair; bars: the best
     correlation that chance found for each unit."""
 
-    __test__: ClassVar = False
     example: ClassVar = {}
     other: str = ""
     units: tuple[str, ...] = Field(min_length=1, max_length=2_000)
@@ -45,44 +44,23 @@ def test_matches(context: ToolContext, args: TestMatchesArgs) -> ToolResult:
     n = len(args.units)
     if not len(args.partners) == len(args.bars) == n:
         raise ToolRefused(f"{n} units need as many partners and bars, not {len(args.partners)} and {len(args.bars)}")
-    other = context.registered.other(args.other).target if args.other else context.target
-    mine, theirs = _columns(context.target, args.units), _columns(other, args.partners)
-    mixed = np.random.default_rng(args.seed).permutation(n)
-    sums = np.zeros((PARTS, 2, 6, n))
-    for chunk in chunks(context.corpus.of("design"), (context.target, other), (mine[0], theirs[0]), args.n_tokens):
-        x = mine[2] * chunk.first[:, mine[1]].double().numpy()
-        y = theirs[2] * chunk.second[:, theirs[1]].double().numpy()
-        for part in range(PARTS):
-            here = chunk.groups % PARTS == part
-            for at, pair in enumerate((y[here], y[here][:, mixed])):
-                sums[part, at] += _moments(x[here], pair)
-    if sums[:, 0, 0, 0].sum() < LEAST_PLACES:
-        raise ToolRefused(
-            f"design text holds only {int(sums[:, 0, 0, 0].sum())} places that both models read: give more text"
-        )
-    r, null = _r(sums[:, 0].sum(axis=0)), _r(sums[:, 1].sum(axis=0))
-    left = np.stack([_r(sums[:, 0].sum(axis=0) - sums[part, 0]) for part in range(PARTS)])
-    error = np.sqrt((PARTS - 1) / PARTS * np.square(left - left.mean(axis=0)).sum(axis=0))
-    bars = np.array(args.bars)
+    own, exchanged = _sums(context, args)
+    if (places := int(own[:, 0, 0].sum())) < LEAST_PLACES:
+        raise ToolRefused(f"design text holds only {places} places that both models read: give more text")
+    r, null, bars = _r(own.sum(axis=0)), _r(exchanged.sum(axis=0)), np.array(args.bars)
     holds, by_chance = (r >= MIN_R) & (r > bars), (null >= MIN_R) & (null > bars)
+    ends = np.clip(r + 1.96 * np.outer([-1, 1], _error(own)), -1, 1).round(4).T.tolist()
     rows: list[dict[str, Any]] = [
-        {"unit": unit, "partner": partner, "r": round(float(value), 4), "holds": bool(ok),
-         "interval": [round(max(-1.0, float(value - 1.96 * e)), 4), round(min(1.0, float(value + 1.96 * e)), 4)]}
-        for unit, partner, value, e, ok in zip(args.units, args.partners, r, error, holds, strict=True)
-    ]  # fmt: skip
+        {"unit": unit, "partner": partner, "r": round(float(value), 4), "holds": bool(ok), "interval": both}
+        for unit, partner, value, ok, both in zip(args.units, args.partners, r, holds, ends, strict=True)
+    ]
     measured = Measurement(
         "holds", float(holds.mean()), "share of the pairs", n, mean_interval(holds.astype(np.float64)),
         float(by_chance.mean()), n_of="pairs",
     )  # fmt: skip
-    medians = {
-        "median_r": round(float(np.median(r)), 4),
-        "median_exchanged": round(float(np.median(null)), 4),
-    }
-    counts = {"places": int(sums[:, 0, 0, 0].sum()), "holding": int(holds.sum()), "exchanged": int(by_chance.sum())}
+    medians = {"median_r": round(float(np.median(r)), 4), "median_exchanged": round(float(np.median(null)), 4)}
+    counts = {"places": places, "holding": int(holds.sum()), "exchanged": int(by_chance.sum())}
     return ToolResult((measured,), {"other": args.other, "n": n, "pairs": rows} | medians | counts)
-
-
-test_matches.__test__ = False  # type: ignore[attr-defined]  # no test of pytest's
 
 
 def _columns(model: TargetModel, names: tuple[str, ...]) -> tuple[list[Site], NDArray[np.int64], NDArray[np.float64]]:
@@ -97,6 +75,28 @@ def _columns(model: TargetModel, names: tuple[str, ...]) -> tuple[list[Site], ND
     return sites, np.array(at), np.array([float(unit.sign) for unit in units])
 
 
+def _sums(context: ToolContext, args: TestMatchesArgs) -> NDArray[np.float64]:
+    """(2, PARTS, 6, n) what `_r` needs of each part of the documents, of the pairs and of the units with each other's partners."""
+    other = context.registered.other(args.other).target if args.other else context.target
+    (mine, at, sign), (theirs, there, turned) = _columns(context.target, args.units), _columns(other, args.partners)
+    mixed = np.random.default_rng(args.seed).permutation(len(args.units))
+    found = np.zeros((2, PARTS, 6, len(args.units)))
+    for chunk in chunks(context.corpus.of("design"), (context.target, other), (mine, theirs), args.n_tokens):
+        x = sign * chunk.first[:, at].double().numpy()
+        y = turned * chunk.second[:, there].double().numpy()
+        for part in range(PARTS):
+            here = chunk.groups % PARTS == part
+            for sums, partners in zip(found, (y[here], y[here][:, mixed]), strict=True):
+                sums[part] += _moments(x[here], partners)
+    return found
+
+
+def _error(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) standard error of r by the jackknife over parts of the documents; sums: (PARTS, 6, n)."""
+    left = np.stack([_r(sums.sum(axis=0) - part) for part in sums])
+    return np.asarray(np.sqrt((PARTS - 1) / PARTS * np.square(left - left.mean(axis=0)).sum(axis=0)))
+
+
 def _moments(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     """(6, n) count, sums, sums of squares and of products."""
     return np.stack(
@@ -105,6 +105,7 @@ def _moments(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float
 
 
 def _r(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) Pearson correlations, 0 where either unit is constant; sums: (6, n)."""
     n, x, y, xx, yy, xy = sums
     size = np.sqrt(np.maximum(xx - x * x / n, 0) * np.maximum(yy - y * y / n, 0))
     return np.divide(xy - x * y / n, size, out=np.zeros_like(xy), where=size > 1e-12)

@@ -19,6 +19,7 @@ from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.stats import clopper_pearson
 from neuronaut.tools.targets.base import Site, TargetModel
+from neuronaut.tools.targets.checks import check_layer
 from neuronaut.tools.targets.others import OtherModel
 from neuronaut.tools.targets.sites import neuron_sites, unit_at
 from neuronaut.tools.targets.twins import twin_folder
@@ -57,8 +58,8 @@ class Side(NamedTuple):
     def of(cls, model: TargetModel, layers: Sequence[int]) -> "Side":
         """All layers where none is named. Refuses a layer that the model does not have."""
         spec = model.spec
-        if wrong := [layer for layer in layers if not 0 <= layer < spec.n_layers]:
-            raise ToolRefused(f"layer {wrong[0]} does not exist: {spec.name} has layers 0 to {spec.n_layers - 1}")
+        for layer in layers:
+            check_layer(spec, layer)
         chosen = sorted(set(layers)) or range(spec.n_layers)
         return cls(model, tuple(site for layer in chosen for site in neuron_sites(spec, layer)))
 

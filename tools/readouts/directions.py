@@ -10,6 +10,7 @@ from neuronaut.tools.figures import Axes, Figure, Series, curve
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.readouts.moved import random_directions, read_directions
 from neuronaut.tools.readouts.places import Beside
+from neuronaut.tools.stats import percentile_of
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.sites import site_of, unit_at
 from neuronaut.tools.units import Unit
@@ -40,17 +41,15 @@ class Vectors(NamedTuple):
 def cosines(target: TargetModel, vectors: Vectors) -> tuple[list[Measurement], dict[str, Any]]:
     """Cosine of the direction with the read and the write vector: z against random vectors, whose cosines have the standard
     deviation 1/√d, percentile of its size among the other units of the layer, and the nearest of all."""
-    measured, payload, site = [], {}, site_of(target, vectors.unit)
+    measured, payload, site, own = [], {}, site_of(target, vectors.unit), vectors.unit.index
     for name, rows in (("read", vectors.reads), ("write", vectors.writes)):
         found = rows @ vectors.direction
-        own = vectors.unit.index
         others = torch.cat([found[:own], found[own + 1 :]]).abs()
         cosine = float(found[own])
-        percentile = float((others < abs(cosine)).float().mean() * 100)
+        percentile = percentile_of(abs(cosine), others.float().numpy())
         null = float(others.median())
         measured.append(Measurement(f"cos_{name}", cosine, "cosine", 1, None, null, percentile, "neurons"))
         nearest = torch.topk(found.abs(), min(LISTED, len(found))).indices.tolist()
-        site = site_of(target, vectors.unit)
         payload[name] = {
             "cosine": cosine,
             "z": cosine * len(vectors.direction) ** 0.5,
@@ -61,26 +60,31 @@ def cosines(target: TargetModel, vectors: Vectors) -> tuple[list[Measurement], d
     return measured, payload
 
 
-def spread_of(vectors: Vectors, seed: int) -> dict[str, Any]:
-    """How unevenly the weights of each vector are spread: excess kurtosis, and the share of the squared length in the largest
-    twentieth of the entries; random: the same of vectors of normal entries, with their 95th percentile."""
+class Uneven(NamedTuple):
+    """Of a vector's entries: excess kurtosis, and the share of its squared length in the largest twentieth."""
+
+    kurtosis: float
+    top_share: float
+
+
+def spread_of(vectors: Vectors, seed: int) -> dict[str, dict[str, float]]:
+    """How unevenly the weights of each vector are spread (see Uneven), beside vectors of normal entries: mean, 95th percentile."""
     own = vectors.unit.index
     named = {"read-out": vectors.direction, "read": vectors.reads[own], "write": vectors.writes[own]}
-    made = [_uneven(one) for one in random_directions(N_RANDOM, len(vectors.direction), seed)]
-    columns = np.array(made)
-    return {
-        **{name: dict(zip(("kurtosis", "top_share"), _uneven(one), strict=True)) for name, one in named.items()},
-        "random": dict(zip(("kurtosis", "top_share"), columns.mean(axis=0).tolist(), strict=True)),
-        "random_95": dict(zip(("kurtosis", "top_share"), np.quantile(columns, 0.95, axis=0).tolist(), strict=True)),
+    random = np.array([_uneven(one) for one in random_directions(N_RANDOM, len(vectors.direction), seed)])
+    found = {name: _uneven(one) for name, one in named.items()} | {
+        "random": Uneven(*random.mean(axis=0).tolist()),
+        "random_95": Uneven(*np.quantile(random, 0.95, axis=0).tolist()),
     }
+    return {name: one._asdict() for name, one in found.items()}
 
 
-def _uneven(vector: Tensor) -> tuple[float, float]:
+def _uneven(vector: Tensor) -> Uneven:
     x = vector.double().numpy()
     centred = x - x.mean()
     kurtosis = float((centred**4).mean() / np.square(centred).mean() ** 2 - 3)
     squares = np.sort(np.square(x))[::-1]
-    return kurtosis, float(squares[: max(1, round(TOP * len(x)))].sum() / squares.sum())
+    return Uneven(kurtosis, float(squares[: max(1, round(TOP * len(x)))].sum() / squares.sum()))
 
 
 def weights_figure(vectors: Vectors, about: str) -> Figure:

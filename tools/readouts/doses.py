@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuronaut.tools.readouts.moved import Reader
-from neuronaut.tools.readouts.places import Beside, Places, follows
+from neuronaut.tools.readouts.places import Beside, Places, follows, reach
 from neuronaut.tools.stats import mean_interval
 from neuronaut.tools.targets.base import Edit
 from neuronaut.tools.targets.sites import out_of
 
 Floats = NDArray[np.float64]
 How = Literal["set", "zero", "scale"]
+Patch = tuple[Literal["set", "scale"], float]  # an edit of the unit, and its value
 SCALES = (0.0, 0.5, 1.5, 2.0)
 N_SET = 5
 SMALLEST = 1e-6  # change of an activation, below which an input tells no slope
@@ -23,29 +24,25 @@ WHERE = ("last", "all")
 
 def set_values(seen: Beside) -> list[float]:
     """The activations that are set: five, evenly from the unit's lowest to its highest on explore text, but for one in 1000."""
-    some = seen.activation[: 1 << 23]
-    low, high = (float(torch.quantile(some, share)) for share in (0.001, 0.999))
-    return [float(value) for value in np.linspace(low, high, N_SET)]
+    return [float(value) for value in np.linspace(*reach(seen.activation), N_SET)]
 
 
 def doses(reader: Reader, chosen: Places, values: list[float]) -> list[dict[str, Any]]:
     """A row for each way to patch and each choice of positions; see `row_of`."""
-    plan: dict[How, list[tuple[Literal["set", "scale"], float]]] = {
+    plan: dict[How, list[Patch]] = {
         "set": [("set", value) for value in values],
         "zero": [("set", 0.0)],
         "scale": [("scale", share) for share in SCALES],
     }
-    return [row_of(reader, chosen, how, where, edits) for how, edits in plan.items() for where in WHERE]
+    return [row_of(reader, chosen, how, where, patches) for how, patches in plan.items() for where in WHERE]
 
 
-def row_of(
-    reader: Reader, chosen: Places, how: How, where: str, edits: list[tuple[Literal["set", "scale"], float]]
-) -> dict[str, Any]:
+def row_of(reader: Reader, chosen: Places, how: How, where: str, patches: list[Patch]) -> dict[str, Any]:
     """Slope of the read-out (in its own unit) on the activation, through the unpatched point, with r2 and the slopes of the
     inputs; direct: the same by what the MLP writes at the place alone; rest: what comes by other ways."""
     at = chosen.activation[torch.arange(len(chosen)), chosen.at].double().numpy()
-    patched = [_patched(reader, chosen, where, *edit) for edit in edits]
-    x = np.stack([(value * at if way == "scale" else np.full_like(at, value)) - at for way, value in edits])
+    patched = [_patched(reader, chosen, where, patch) for patch in patches]
+    x = np.stack([(value * at if way == "scale" else np.full_like(at, value)) - at for way, value in patches])
     total, direct = (np.stack(column) * reader.spread for column in zip(*patched, strict=True))
     slopes = _slopes(x, total)
     r2 = _r2(x, total)
@@ -54,20 +51,18 @@ def row_of(
         "r2": r2, "direct": _mean(_slopes(x, direct)), "rest": _mean(_slopes(x, total - direct)),
         "inputs": [round(float(one), 6) for one in slopes[np.isfinite(slopes)]],
         "moves": [
-            {"to": edit[1], "mean": float(one.mean()), "interval": _interval(one)} for edit, one in zip(edits, total, strict=True)
+            {"to": to, "mean": float(one.mean()), "interval": _interval(one)} for (_, to), one in zip(patches, total, strict=True)
         ],
     }  # fmt: skip
 
 
-def _patched(
-    reader: Reader, chosen: Places, where: str, way: Literal["set", "scale"], value: float
-) -> tuple[Floats, Floats]:
+def _patched(reader: Reader, chosen: Places, where: str, patch: Patch) -> tuple[Floats, Floats]:
     """(n,) change of the read-out, and that by the direct path."""
+    edit = Edit(reader.own, *patch, reader.unit.index, chosen.mask(where))
     if not follows(reader.head.site, reader.unit):
-        change = reader.change(chosen, [Edit(reader.own, way, value, reader.unit.index, chosen.mask(where))])
+        change = reader.change(chosen, [edit])
         return change, np.zeros_like(change)
     out, site = out_of(reader.target, reader.own), reader.head.site
-    edit = Edit(reader.own, way, value, reader.unit.index, chosen.mask(where))
     after, written = chosen.run(reader.target, [site, out], [edit])
     before = _written(reader, chosen)
     return reader.between(chosen, after), reader.between(chosen, chosen.residual + written - before)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.readouts.heads import Head, HeadConfig, Output
-from neuronaut.tools.readouts.places import Beside
+from neuronaut.tools.readouts.places import Beside, reach
 from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.tokens import Vocabulary
 from neuronaut.tools.units import Unit
@@ -78,7 +78,7 @@ def _classes(about: str, config: dict[str, object], seen: Beside, chosen: Tensor
     """Multinomial regression on ten equally wide bins, its scores a mixture (10, 10) of trained rows. The value of a class is
     the middle of its bin."""
     x, y = seen.residual[chosen], seen.activation[chosen]
-    low, high = (float(torch.quantile(y[: 1 << 23], share)) for share in (0.001, 0.999))
+    low, high = reach(y)
     if high - low < 1e-6:
         low, high = float(y.min()), float(y.max())
     width = (high - low) / CLASSES

@@ -12,7 +12,7 @@ from torch import Tensor
 from neuronaut.tools.readouts.heads import Head
 from neuronaut.tools.readouts.places import BATCH, Beside, Places, driving_sites, follows
 from neuronaut.tools.readouts.rule import MIN_Z, NOTHING
-from neuronaut.tools.stats import document_weights, percentile_interval
+from neuronaut.tools.stats import document_weights, percentile_interval, percentile_of
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
 from neuronaut.tools.targets.sites import out_of, site_of
 from neuronaut.tools.units import Unit
@@ -169,7 +169,7 @@ def summary(moved: Moved, seed: int) -> dict[str, Any]:
         "high": max(high, abs(mean)),
         "sign": sign,
         "z": z,
-        "percentile": float((others < abs(mean)).mean() * 100),
+        "percentile": percentile_of(abs(mean), others),
         "random": random,
         "others": float(np.median(others)),
         **dict.fromkeys(("share", "share_low", "share_high", "natural_slope")),

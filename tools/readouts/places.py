@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuronaut.tools.errors import ToolFailed, ToolRefused
-from neuronaut.tools.look.activations import batches, site_activations
+from neuronaut.tools.look.activations import batches, site_activations, to_ids
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
 from neuronaut.tools.targets.sites import site_of
 from neuronaut.tools.tokens import Tokens
@@ -47,10 +47,9 @@ def beside(target: TargetModel, site: Site, unit: Unit, tokens: Tokens) -> Besid
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     documents: list[NDArray[np.int64]] = []
     for rows in batches(tokens, BATCH):
-        long = int(tokens.lengths[rows].max(initial=1))
-        ids = torch.from_numpy(np.maximum(tokens.ids[rows, :long], 0)).long()
+        ids = to_ids(tokens, rows)
         read = target.run(ids, read={site, at, *drives}, stop=max(site.layer, unit.layer) + 1).read
-        chosen = torch.from_numpy(tokens.scored[rows, :long])
+        chosen = torch.from_numpy(tokens.scored[rows, : ids.shape[1]])
         driving = torch.stack([read[one] for one in drives]).sum(dim=0)
         parts.append((read[site][chosen].float(), driving[chosen].float(), read[at][chosen].float()))
         documents.append(np.repeat(tokens.documents[rows], chosen.sum(dim=1).numpy()))
@@ -58,6 +57,12 @@ def beside(target: TargetModel, site: Site, unit: Unit, tokens: Tokens) -> Besid
     if not all(bool(one.isfinite().all()) for one in (residual, driving, layer)):
         raise ToolFailed(f"the residual stream at {site} is not finite on this text")
     return Beside(residual, driving, layer[:, unit.index], layer, np.concatenate(documents))
+
+
+def reach(activation: Tensor) -> tuple[float, float]:
+    """The lowest and the highest of activations (n,), but for one in 1000 at either end."""
+    some = activation[: 1 << 23]  # more torch.quantile does not take
+    return float(torch.quantile(some, 0.001)), float(torch.quantile(some, 0.999))
 
 
 def follows(site: Site, unit: Unit) -> bool:
@@ -112,7 +117,7 @@ def places(target: TargetModel, site: Site, unit: Unit, tokens: Tokens, *, seed:
     at = apart[chosen].argmax(axis=1)
     width = int(at.max()) + 1
     tokens = tokens.select(chosen)
-    ids = torch.from_numpy(np.maximum(tokens.ids[:, :width], 0)).long()
+    ids = to_ids(tokens)[:, :width]
     first, rows = Site("resid_pre", unit.layer), torch.arange(len(chosen))
     read = target.run(ids, read={site, first}, stop=max(site.layer, unit.layer) + 1).read
     places = torch.from_numpy(at)

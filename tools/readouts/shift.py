@@ -1,9 +1,10 @@
 """Where training moved the residual stream: along the direction of a head that was frozen, along a unit's vectors, or elsewhere?"""
 
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
@@ -13,12 +14,13 @@ from neuronaut.tools.readouts.directions import Vectors
 from neuronaut.tools.readouts.heads import check_head
 from neuronaut.tools.readouts.moved import random_directions
 from neuronaut.tools.readouts.places import Beside, beside
-from neuronaut.tools.readouts.tools import EXPLORED, Name, neuron_of
+from neuronaut.tools.readouts.read_out import EXPLORED, Name, neuron_of
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
-from neuronaut.tools.stats import document_weights, percentile_interval
+from neuronaut.tools.stats import percentile_interval, percentile_of, ratio_samples, summed_by
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.units import Unit
 
+Floats = NDArray[np.float64]
 N_RANDOM = 1000
 SAME = 1e-7  # of the length of the residual: what training moved by less was not moved
 
@@ -99,34 +101,29 @@ def _check_pair(after: TargetModel, before: TargetModel, name: str) -> None:
         raise ToolRefused(f"{name!r} has the same weights as {after.spec.name}: nothing was trained between them")
 
 
-def _shares(shift: Tensor, directions: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _shares(shift: Tensor, directions: Tensor) -> Floats:
     """(n,) share of the mean squared length of the shift along unit vectors (n, d_model)."""
     covariance = (shift.T @ shift).double()
     along = ((directions.double() @ covariance) * directions.double()).sum(dim=1)
     return (along / covariance.trace()).numpy()
 
 
-def _along(
-    shift: Tensor, direction: Tensor, then: Beside, null: np.ndarray[Any, np.dtype[np.float64]], seed: int
-) -> Along:
+def _along(shift: Tensor, direction: Tensor, then: Beside, null: Floats, seed: int) -> Along:
     projected = (shift @ direction).double().numpy()
-    _, numbers = np.unique(then.documents, return_inverse=True)
-    n = int(numbers.max()) + 1
-    parts = np.bincount(numbers, np.square(projected), n), np.bincount(numbers, shift.square().sum(dim=1).numpy(), n)
-    weights = document_weights(n, seed)
-    interval = percentile_interval((weights @ parts[0]) / (weights @ parts[1]))
-    share = float(parts[0].sum() / parts[1].sum())
+    along, whole = summed_by(then.documents, np.square(projected), shift.square().sum(dim=1).numpy())
+    interval = percentile_interval(ratio_samples(along, whole, seed))
+    share = float(along.sum() / whole.sum())
     own = then.activation.double().numpy()
     spread = float(own.std() * projected.std())
     with_unit = float(((own - own.mean()) * (projected - projected.mean())).mean() / spread) if spread > 1e-15 else 0.0
     return Along(share, interval, (share - float(null.mean())) / float(null.std()), float(projected.mean()), with_unit)
 
 
-def _measured(name: str, one: Along, null: np.ndarray[Any, np.dtype[np.float64]], then: Beside) -> Measurement:
+def _measured(name: str, one: Along, null: Floats, then: Beside) -> Measurement:
     low, high = one.interval
     return Measurement(
         f"share_{name}", one.share, "share of the shift", len(np.unique(then.documents)), (min(low, one.share), max(high, one.share)),
-        float(null.mean()), float((null < one.share).mean() * 100),
+        float(null.mean()), percentile_of(one.share, null),
     )  # fmt: skip
 
 
@@ -138,5 +135,5 @@ def _changed(after: TargetModel, before: TargetModel, unit: Unit) -> dict[str, d
         now, then = (getattr(one, name)(unit.layer, unit.expert) for one in (after, before))
         turned = 1 - cosine(now, then, dim=1)
         own = float(turned[unit.index])
-        found[name.removesuffix("_vectors")] = {"turned": own, "percentile": float((turned < own).float().mean() * 100)}
+        found[name.removesuffix("_vectors")] = {"turned": own, "percentile": percentile_of(own, turned.float().numpy())}
     return found

@@ -40,6 +40,16 @@ def neuron_sites(spec: ModelSpec, layer: int) -> tuple[Site, ...]:
     return tuple(Site("neurons", layer, expert=expert) for expert in range(spec.n_experts))
 
 
+def all_neuron_sites(spec: ModelSpec) -> list[Site]:
+    """Those of all layers, in order."""
+    return [site for layer in range(spec.n_layers) for site in neuron_sites(spec, layer)]
+
+
+def heads_of(spec: ModelSpec) -> list[Unit]:
+    """All heads, in order."""
+    return [Unit("head", layer, head) for layer in range(spec.n_layers) for head in range(spec.n_heads)]
+
+
 def layer_of(target: TargetModel, unit: Unit) -> int:
     """The layer in which the unit is read."""
     return site_of(target, unit).layer
@@ -132,7 +142,7 @@ def write_vectors_at(target: TargetModel, site: Site) -> Tensor:
     if place.name == "heads":
         weights = target.attention_weights(place.layer).W_O
         weights = weights.flatten(0, 1) if place.head is None else weights[place.head]
-        from neuronaut.tools.look.head_tokens import attention_out_gain  # which itself needs sites
+        from neuronaut.tools.look.head_weights import attention_out_gain  # which itself needs sites
 
         return rows @ weights * attention_out_gain(target, place.layer)
     return rows

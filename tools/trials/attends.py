@@ -40,7 +40,7 @@ from neuronaut.tools.predicates.attends import (
 )
 from neuronaut.tools.predicates.moved_keys import MovedKey, moved_keys
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
-from neuronaut.tools.stats import e_value, percentile_interval
+from neuronaut.tools.stats import e_value, percentile_interval, percentile_of
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.tokens import Tokens, tokens_from_ids
 from neuronaut.tools.trials.random_heads import shares_of_random_heads
@@ -203,7 +203,7 @@ def _measured(
 ) -> tuple[tuple[Measurement, ...], float]:
     """The measurements of a test, and the lower bound of the effect."""
     n = len(looks.documents)
-    percentile = float((nulls < looks.share).mean() * 100) if len(nulls) else 0.0
+    percentile = percentile_of(looks.share, nulls) if len(nulls) else 0.0
     median = float(np.median(nulls)) if len(nulls) else None
     named = np.asarray(named_keys(claim, tokens).any(axis=-1))
     own, others = effect_of_heads(context.target, unit, tokens, named, seed=seed)

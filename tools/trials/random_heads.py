@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from neuronaut.tools.look.activations import batches
+from neuronaut.tools.look.activations import batches, to_ids
 from neuronaut.tools.look.attention import Pattern, count_looks
 from neuronaut.tools.predicates.attends import Attends, named_keys
 from neuronaut.tools.targets.base import Site, TargetModel
@@ -29,7 +29,7 @@ def shares_of_random_heads(
     site, made = Site("resid_pre", unit.layer), torch.Generator().manual_seed(seed % 2**63)
     residual = torch.zeros(len(part), width, target.spec.d_model)
     for rows in batches(part):
-        ids = torch.from_numpy(np.maximum(part.ids[rows], 0)).long()
+        ids = to_ids(part)[torch.from_numpy(rows)]
         residual[torch.from_numpy(rows)] = target.run(ids, read=[site], stop=unit.layer + 1).read[site].float()
     normed = torch.nn.functional.layer_norm(residual, residual.shape[-1:])
     centred = normed - normed[torch.from_numpy(part.scored)].mean(dim=0)

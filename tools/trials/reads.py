@@ -32,7 +32,7 @@ from neuronaut.tools.predicates.evaluate import holds, strength
 from neuronaut.tools.predicates.nodes import Predicate
 from neuronaut.tools.predicates.tree import complexity, leaves, predicate_from_json
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
-from neuronaut.tools.stats import e_value
+from neuronaut.tools.stats import e_value, percentile_of
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.trials.halves import rarer_half_precision
@@ -179,7 +179,7 @@ def test_reads(context: ToolContext, args: TestReadsArgs) -> ToolResult:
 
 def _measured(scores: ReadScores, others: Array, bets: Bets) -> tuple[Measurement, ...]:
     f1 = scores.measurements["f1"]
-    null, percentile = float(np.median(others)), float((others < f1.value).mean() * 100)
+    null, percentile = float(np.median(others)), percentile_of(f1.value, others)
     measured = {**scores.measurements, "f1": replace(f1, null_value=null, null_percentile=percentile)}
     return *measured.values(), Measurement("e", bets.e, "e-value", len(bets.scores), null_value=1.0)
 

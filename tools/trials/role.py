@@ -18,7 +18,7 @@ from neuronaut.tools.predicates.evaluate import holds
 from neuronaut.tools.predicates.nodes import Predicate
 from neuronaut.tools.predicates.tree import predicate_from_json
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
-from neuronaut.tools.stats import document_weights, percentile_interval
+from neuronaut.tools.stats import document_weights, percentile_interval, percentile_of
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.targets.sites import site_of, unit_at
 from neuronaut.tools.tokens import Tokens
@@ -223,7 +223,7 @@ def test_role(context: ToolContext, args: TestRoleArgs) -> ToolResult:
     delta = float(own.delta.mean())
     null_deltas = np.array([one.delta.mean() for one in nulls])
     samples = document_weights(len(own.delta), 0) @ own.delta / len(own.delta)
-    percentile = float((null_deltas < delta).mean() * 100) if len(nulls) else 0.0
+    percentile = percentile_of(delta, null_deltas) if len(nulls) else 0.0
     median = float(np.median(null_deltas)) if len(nulls) else None
     measured = (
         Measurement("delta", delta, "nats a token", len(own.delta), percentile_interval(samples), median, percentile),

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuronaut.tools.intervene.next_token import tokens_at_once
-from neuronaut.tools.look.activations import batches
+from neuronaut.tools.intervene.next_token import divergence, tokens_at_once
+from neuronaut.tools.look.activations import batches, to_ids
 from neuronaut.tools.targets.base import Edit, Run, Site, TargetModel
 from neuronaut.tools.targets.sites import columns_of, layer_of, site_of, unit_at, width_of
 from neuronaut.tools.tokens import Tokens
@@ -46,8 +46,8 @@ class Elsewhere:
         sites = {site for site, _ in places}
         last = max(site.layer for site in sites)
         for rows in batches(self._tokens):
-            width = int(self._tokens.lengths[rows].max(initial=1))
-            ids = torch.from_numpy(np.maximum(self._tokens.ids[rows, :width], 0)).long()
+            ids = to_ids(self._tokens, rows)
+            width = ids.shape[1]
             read = self._target.run(ids, read=sites, stop=last + 1).read
             for unit, (site, (column,)) in zip(units, places, strict=True):
                 own = read[site][:, :, column]
@@ -83,10 +83,9 @@ def edited_log_probs(
     layers = {unit: layer_of(target, unit) for unit in units}
     starts = [Site("resid_pre", layer) for layer in sorted(set(layers.values()))]
     for rows in batches(tokens, tokens_at_once(target)):
-        width = int(tokens.lengths[rows].max(initial=1))
-        ids = torch.from_numpy(np.maximum(tokens.ids[rows, :width], 0)).long()
+        ids = to_ids(tokens, rows)
         plain = target.run(ids, read=starts, logits=True)
-        edits = ((layers[unit], elsewhere.edit(unit, rows, width)) for unit in units)
+        edits = ((layers[unit], elsewhere.edit(unit, rows, ids.shape[1])) for unit in units)
         yield rows, _log_probs(plain), (_without(target, ids, plain, layer, edit) for layer, edit in edits)
 
 
@@ -114,8 +113,7 @@ def effect_of_heads(
     for rows, plain, edited in edited_log_probs(target, part, units, seed):
         here = torch.from_numpy(asked[rows, : plain.shape[1]])
         for number, one in enumerate(edited):
-            kl = (plain.exp() * (plain - one)).sum(dim=-1)
-            sums[number, rows] = (kl * here).sum(dim=1).numpy()
+            sums[number, rows] = (divergence(plain, one) * here).sum(dim=1).numpy()
     numbers, inverse = np.unique(part.documents, return_inverse=True)
     count = np.bincount(inverse, weights=asked.sum(axis=1), minlength=len(numbers))
     by = np.stack([np.bincount(inverse, weights=one, minlength=len(numbers)) for one in sums])[:, count > 0]

@@ -14,7 +14,7 @@ from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.look.reads import firing_rule
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import Array, ToolArgs, ToolContext, ToolResult, tool
-from neuronaut.tools.stats import mean_interval
+from neuronaut.tools.stats import mean_interval, percentile_of
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.targets.sites import layer_of, site_of, write_vectors_at
@@ -287,7 +287,7 @@ def test_writes(context: ToolContext, args: TestWritesArgs) -> ToolResult:
 
 
 def _measurements(delta: Array, arms: list[Array], nulls: Array, places: list[Places]) -> list[Measurement]:
-    percentile = float((nulls < delta.mean()).mean() * 100)
+    percentile = percentile_of(delta.mean(), nulls)
     total = Measurement(
         "delta", float(delta.mean()), "nats", len(delta), mean_interval(delta), float(np.median(nulls)), percentile
     )

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from neuronaut.tools.features.dictionary import Dictionary
 from neuronaut.tools.features.training.settings import find_site
-from neuronaut.tools.look.activations import batches
+from neuronaut.tools.look.activations import batches, to_ids
 from neuronaut.tools.stats import document_weights, percentile_interval
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
 from neuronaut.tools.tokens import Tokens
@@ -124,8 +124,8 @@ class _Batch:
 
     @classmethod
     def of(cls, target: TargetModel, site: Site, tokens: Tokens, rows: NDArray[np.int64]) -> "_Batch":
-        width = int(tokens.lengths[rows].max(initial=1))
-        ids = torch.from_numpy(np.maximum(tokens.ids[rows, :width], 0)).long()
+        ids = to_ids(tokens, rows)
+        width = ids.shape[1]
         entry = Site("resid_pre", site.layer)
         run = target.run(ids, read=[site, entry], logits=True)
         assert run.logits is not None
@@ -171,8 +171,8 @@ def _mean(target: TargetModel, site: Site, tokens: Tokens) -> Tensor:
     """The mean of a site over all text tokens, float32, in the shape of one place."""
     total: Tensor | None = None
     for rows in _batches(target, tokens):
-        width = int(tokens.lengths[rows].max(initial=1))
-        ids = torch.from_numpy(np.maximum(tokens.ids[rows, :width], 0)).long()
+        ids = to_ids(tokens, rows)
+        width = ids.shape[1]
         read = target.run(ids, read=[site], stop=site.layer + 1).read[site]
         part = read[torch.from_numpy(tokens.scored[rows, :width])].double().sum(dim=0)
         total = part if total is None else total + part

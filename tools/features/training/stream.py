@@ -10,7 +10,7 @@ from torch import Tensor
 from neuronaut.tools.corpus import Corpus, tokens_of
 from neuronaut.tools.errors import ToolFailed, UserError
 from neuronaut.tools.features.training.settings import TOKENS_A_FEATURE, Settings, site_width
-from neuronaut.tools.look.activations import batches
+from neuronaut.tools.look.activations import batches, to_ids
 from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.tokens import Tokens
 
@@ -44,8 +44,8 @@ def site_activations(target: TargetModel, site: Site, tokens: Tokens) -> Tensor:
     found = torch.empty(tokens.n_scored, site_width(target.spec, site))
     ends = np.cumsum(tokens.scored.sum(axis=1))
     for rows in batches(tokens, BATCH_TOKENS):
-        width = int(tokens.lengths[rows].max(initial=1))
-        ids = torch.from_numpy(np.maximum(tokens.ids[rows, :width], 0)).long()
+        ids = to_ids(tokens, rows)
+        width = ids.shape[1]
         read = target.run(ids, read=[site], stop=site.layer + 1).read[site].flatten(2).float()
         for row, values in zip(rows, read, strict=True):
             chosen = values[torch.from_numpy(tokens.scored[row, :width])]

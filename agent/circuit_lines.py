@@ -1,16 +1,11 @@
-"""What was measured of circuits that are shared, of heads that stand in, and of heads that count on, in lines that people read."""
+"""What was measured of circuits: one, two beside each other, several, and what is left without a head; in lines that people read."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-Payload = Mapping[str, Any]
+from neuronaut.agent.lines import Payload, interval, number
+
 LISTED = 5
 PARTS = {"all": "the circuit of", "shared": "what it shares with", "own": "the rest of the circuit of"}
-
-
-def number(value: float | None) -> str:
-    """Two digits; "none" where there is nothing to compare with."""
-    return "none" if value is None else f"{value:.2f}"
 
 
 def shared_circuits(payload: Payload, metrics: Payload) -> Iterator[str]:
@@ -28,7 +23,7 @@ def shared_circuits(payload: Payload, metrics: Payload) -> Iterator[str]:
     yield f"all of them at {payload['crossed_at']:g}: {_names(payload['shared_by_all'])}"
     for row in payload["crossed"]:
         what = "its own circuit" if row["of"] == row["task"] else f"{PARTS[row['part']]} {row['of']!r}"
-        left = f"{row['left']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        left = f"{row['left']:.2f}{interval((row['low'], row['high']))}"
         yield f"{row['task']!r} keeps {left} without {what} ({row['size']}); random {number(row['random'])}: {row['finding']}"
 
 
@@ -78,23 +73,42 @@ def backup_heads(payload: Payload, metrics: Payload) -> Iterator[str]:
         yield f"circuit of what is left: {_names(payload['instead'])}; new in it: {_names(payload['new'])}"
 
 
-def successor_heads(payload: Payload, metrics: Payload) -> Iterator[str]:
-    """Which heads are successor heads, the best scores of each step with their nulls, and heads by direction."""
-    named, some = ", ".join(payload["successors"]), ", ".join(payload["above_chance"])
-    none = (
-        f"none; better than chance, but right for fewer than half of the tokens: {some}"
-        if some
-        else "none better than chance"
+def find_circuit(payload: Payload, metrics: Payload) -> Iterator[str]:
+    """What was searched for, and what was found."""
+    yield (
+        f"{payload['task']!r}, searched for what keeps {payload['threshold']:g} of it: {payload['n']} prompts that the model has "
+        f"right ({payload['accuracy']:.0%} of all), clean − corrupted {payload['gap']:.1f} nats"
     )
-    yield f"successor heads, by the weights of {len(payload['heads'])} heads: {named or none}"
-    for name, kind in (("next", "next"), ("previous", "previous"), ("add_two", "next but one")):
-        best = sorted(payload["heads"], key=lambda row: -row[name])[:LISTED]
-        permuted = f"99 % of permuted orders at most {payload['permuted'][name]['high']:.2f}"
-        null = f"({permuted}, best random head {payload['random'][name]:.2f})"
-        yield f"{kind}: " + ", ".join(f"{row['head']} {row[name]:.2f}" for row in best) + f" {null}"
-    before, two = (", ".join(payload[kind]) or "none" for kind in ("predecessors", "add_two"))
-    yield f"predecessor heads: {before}; heads that add two: {two}"
-    for one in payload["best"]:
-        each = ", ".join(f"{name} {score:.2f}" for name, score in one["by_order"].items())
-        few = f"{one['directions']} of {one['of']} directions give {one['score']:.2f}"
-        yield f"{one['head']}: {each}; {few}, as many random ones of the head {one['random_directions']:.2f}"
+    whole = "" if payload["complete"] else "; the budget was spent, so that it may still hold parts that do nothing"
+    best = number(metrics["share"]["null_value"])
+    yield f"{payload['size']} of {payload['nodes']} parts keep {payload['share']:.2f} there; best of 20 random circuits {best}{whole}"
+    if payload["idle"]:
+        yield f"no worse without {', '.join(payload['idle'])}"
+    for other in payload["reruns"]:
+        yield f"again in random order ({other['jaccard']:.2f} the same): {', '.join(other['members'])}"
+
+
+def test_circuit(payload: Payload, metrics: Payload) -> Iterator[str]:
+    """What each part costs on unseen prompts."""
+    yield f"{payload['task']!r}: what the removal of each part costs on unseen prompts, as a share of the behaviour, and its p (Holm)"
+    wide = max(7, *map(len, payload["costs"]))
+    for name, cost in sorted(payload["costs"].items(), key=lambda item: -item[1]):
+        yield f"{name:<{wide}} {cost:+.2f}  p {payload['minimality'][name]:.2g}"
+    yield f"95 % of the other parts cost less than {payload['cost_bar']:+.2f} when they are put in and taken out again"
+
+
+def compare_circuits(payload: Payload, metrics: Payload) -> Iterator[str]:
+    """What two circuits share, and what is left of each task without the other's."""
+    one, other = payload["tasks"]
+    yield f"{one!r} and {other!r} share {len(payload['shared'])} parts: {', '.join(payload['shared']) or 'none'}"
+    yield f"overlap (Jaccard) {payload['jaccard']:.2f}; random circuits of these sizes {payload['jaccard_random']:.2f}"
+    for task, only in zip(payload["tasks"], payload["only"], strict=True):
+        yield f"only {task!r}: {', '.join(only) or 'none'}"
+    for row, removed in zip(payload["crossed"], (other, one), strict=True):
+        yield (
+            f"{row['task']!r} keeps {row['left']:.2f}{interval((row['low'], row['high']))} without the circuit of {removed!r}; "
+            f"without random ones {number(row['random'])}"
+        )
+
+
+OF_TOOLS = (backup_heads, compare_circuits, find_circuit, shared_circuits, test_circuit)

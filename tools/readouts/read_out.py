@@ -25,6 +25,7 @@ from neuronaut.tools.readouts.moved import (
 from neuronaut.tools.readouts.places import Beside, Places, beside, places
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
 from neuronaut.tools.targets.base import Site
+from neuronaut.tools.targets.checks import check_layer
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.units import Unit
 
@@ -55,7 +56,8 @@ class TestReadoutArgs(ReadoutArgs):
 
 
 class Opened(NamedTuple):
-    """A read-out with its unit on explore text. r2: of what it tells of the unit on documents that it was not trained on."""
+    """A read-out with its unit on explore text. r2: share of the unit's variance that it tells on n tokens of documents that it
+    was not trained on; of a saved head the squared correlation, whatever it was trained to say."""
 
     reader: Reader
     seen: Beside
@@ -80,25 +82,14 @@ def _opened(context: ToolContext, args: ReadoutArgs) -> Opened:
         head = context.registered.head(args.head)
         check_head(head, target.spec, target.fingerprint())
         seen = beside(target, head.site, unit, context.sample("explore", EXPLORED))
-        r2 = _told(target, head, seen)
-        return Opened(Reader.of(target, head, unit, seen), seen, r2, len(seen.activation))
+        reader = Reader.of(target, head, unit, seen)
+        return Opened(reader, seen, natural(reader, seen)["r"] ** 2, len(seen.activation))
     layer = unit.layer if args.layer is None else args.layer
-    if layer >= target.spec.n_layers:
-        raise ToolRefused(
-            f"layer {layer} does not exist: {target.spec.name} has layers 0 to {target.spec.n_layers - 1}"
-        )
+    check_layer(target.spec, layer)
     site = Site(args.site, layer)
     seen = beside(target, site, unit, context.sample("explore", EXPLORED))
     fitted = fit(target, site, unit, seen, args.output)
     return Opened(Reader.of(target, fitted.head, unit, seen), seen, fitted.r2, fitted.n)
-
-
-def _told(target: Any, head: Head, seen: Beside) -> float:
-    """The squared correlation of a saved head with the unit, whatever it was trained to say."""
-    said = head.values(target, seen.residual)
-    said, true = said - said.mean(), seen.activation - seen.activation.mean()
-    whole = float(said.norm() * true.norm())
-    return float(said @ true / whole) ** 2 if whole > 1e-12 else 0.0
 
 
 @tool("read_out")
