@@ -207,9 +207,3 @@ def test_no_part_of_a_question_is_dropped_in_silence(text: str, why: str) -> Non
 def test_other_wordings_ask_the_same(text: str, intent: str, field: str, value: object) -> None:
     question = parse_question(text)
     assert (question.intent, getattr(question, field)) == (intent, value)
-
-
-def test_a_saved_head_may_have_any_name_that_can_be_registered() -> None:
-    question = parse_question("does head my.head-2 use neuron 8.481")
-    assert question.readout is not None
-    assert (question.intent, question.readout.head) == ("readout", "my.head-2")

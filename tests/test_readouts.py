@@ -237,6 +237,8 @@ def spoilt(folder: Path, context: ToolContext, **changes: Any) -> Path:
         ({"layer": 2}, "reads layer 2, which does not exist"),
         ({"site": "mlp_out"}, "site"),
         ({"output": "bins", "centres": [1.0]}, "at least 2"),
+        ({"weight": torch.ones(1, 64)}, "reads the same off every residual"),
+        ({"output": "bins", "centres": [1.0, 1.0], "weight": torch.eye(2, 64)}, "reads the same off every residual"),
     ],
 )
 def test_a_head_that_does_not_fit_is_refused_in_one_sentence(

@@ -14,7 +14,7 @@ _READOUT = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _OF_HEAD = re.compile(
-    r"\b(?:head|probe|read-?\s?out)\s+(?P<head>[A-Za-z0-9](?:[\w.-]*[\w-])?)\s+(?:really\s+)?(?:use|read|see)s?\s+(?:the\s+)?"
+    r"\b(?:head|probe|read-?\s?out)\s+(?P<head>[A-Za-z][\w-]*)\s+(?:really\s+)?(?:use|read|see)s?\s+(?:the\s+)?"
     r"(?:neuron\s+|unit\s+)?(?P<unit>[\w:/-]+(?:\.[\w-]+)*)(?:\s+since\s+(?:the\s+)?(?P<since>[\w-]+(?:\.[\w-]+)*))?",
     re.IGNORECASE,
 )

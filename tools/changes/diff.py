@@ -70,6 +70,8 @@ def diff_models(context: ToolContext, args: DiffArgs) -> ToolResult:
     asked = _asked(target, args.unit)
     check_comparable(target, other)
     found = compared(folder_of(target), folder_of(other))
+    if strange := [one.name for one in found.tensors if not np.isfinite(one.change)]:
+        raise ToolRefused(f"{strange[0]} of {args.other!r} holds numbers that are not finite: give a sound checkpoint")
     tokens = context.sample("explore", args.n_tokens)
     ranked_by, measured_on = _halves(tokens)
     own = moved(target, other, ranked_by)

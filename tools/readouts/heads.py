@@ -141,7 +141,16 @@ def _checked(path: Path, config: HeadConfig, tensors: dict[str, Tensor]) -> tupl
         )
     if not (weight.isfinite().all() and bias.isfinite().all()):
         raise UserError(f"the head {str(path)!r} has weights that are not finite: train it again")
+    if _says_one_thing(config, weight):
+        raise UserError(f"the head {str(path)!r} reads the same off every residual, or all numbers of it alike: train it again")
     return weight, bias
+
+
+def _says_one_thing(config: HeadConfig, weight: Tensor) -> bool:
+    """Whether no direction tells residuals apart: equal weights, or classes with equal rows or values."""
+    if config.output == "linear":
+        return bool((weight == weight[0, 0]).all())
+    return len(set(config.centres)) == 1 or bool((weight == weight[0]).all())
 
 
 def save_head(head: Head, folder: str | Path) -> Path:
