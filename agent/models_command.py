@@ -177,4 +177,6 @@ def _needed(found: "Inspected", batch: int, length: int) -> list[tuple[str, str]
         if fits
         else f"it does not fit in float32: {what_to_do(found.estimates, 'float32', found.available)}"
     )
+    if all(found.backends.values()):
+        ways = "it would fit in float32, and no engine takes it" if fits else ways
     return [*rows, ("available", f"{gigabytes(found.available)} on this machine: {ways}")]

@@ -4,7 +4,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from neuronaut.tools.targets.configuration import check_architecture, check_filled, quietly, read_configuration, refusing
+from neuronaut.tools.targets.configuration import (
+    check_architecture,
+    check_filled,
+    quietly,
+    read_configuration,
+    refusing,
+)
 from neuronaut.tools.targets.folder import ModelFolder
 from neuronaut.tools.targets.weight_files import stored_in
 
@@ -44,9 +50,7 @@ def _no_tokenizer() -> Any:
     import transformers
 
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"-": 0}, unk_token="-"))
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words, eos_token="-", pad_token="-", unk_token="-"
-    )
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=words, eos_token="-", pad_token="-", unk_token="-")
 
 
 class Skeleton(NamedTuple):

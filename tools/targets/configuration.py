@@ -75,7 +75,9 @@ def read_configuration(folder: ModelFolder) -> Any:
         config = transformers.CONFIG_MAPPING[said["model_type"]].from_dict(said)
         plain = config.to_dict()
     if fault := _contradiction(plain):
-        raise UserError(f"config.json in {str(folder.path)!r} says {fault}: correct it there, or take the one of the model")
+        raise UserError(
+            f"config.json in {str(folder.path)!r} says {fault}: correct it there, or take the one of the model"
+        )
     return config
 
 

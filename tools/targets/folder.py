@@ -153,7 +153,9 @@ class ModelFolder:
         named = said["bos_token"]
         token = named.get("content", named) if isinstance(named, dict) else named
         if not isinstance(token, str | None):
-            raise UserError(f"the bos_token of the tokenizer in {str(self.path)!r} is {str(token)[:80]!r}, which is no text")
+            raise UserError(
+                f"the bos_token of the tokenizer in {str(self.path)!r} is {str(token)[:80]!r}, which is no text"
+            )
         found: int | None = None if token is None else self._tokenizer.token_to_id(token)
         if token is not None and found is None:
             raise UserError(f"the token {token!r} that starts each text is not in tokenizer.json of {str(self.path)!r}")

@@ -123,7 +123,7 @@ def _check_mlx(folder: ModelFolder, stored: Sequence[Stored]) -> None:
     from neuronaut.tools.targets.mlx.configs import understood
 
     found = understood(folder)
-    if has_mlx() and folder.weights:
+    if has_mlx() and folder.weights and not folder.missing_weights:
         from neuronaut.tools.targets.mlx.loading import unread_model
 
         unread_model(folder, found)

@@ -5,7 +5,6 @@ import glob
 import importlib
 import resource
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
