@@ -47,10 +47,14 @@ def refusing(folder: ModelFolder, what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        kind = str(folder.config.get("model_type"))
-        near = "" if kind in CHECKED else f" ({kind[:80]!r} is not an architecture that is checked; {nearest_to(kind)})"
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UserError(f"{what}: {reason}{near}") from error
+        raise UserError(f"{what}: {reason}{_near(folder)}") from error
+
+
+def _near(folder: ModelFolder) -> str:
+    """The end of a sentence about an architecture that is not checked."""
+    kind = str(folder.config.get("model_type"))
+    return "" if kind in CHECKED else f" ({kind[:80]!r} is not an architecture that is checked; {nearest_to(kind)})"
 
 
 def is_known(folder: ModelFolder) -> bool:
@@ -151,10 +155,10 @@ def check_filled(folder: ModelFolder, stored: Sequence[Stored]) -> None:
         name, found, asked = wrong[0]
         raise UserError(
             f"the model in {str(folder.path)!r} cannot be loaded: config.json does not fit the weights: {name} has shape {list(found)}, "
-            f"not {list(asked)}"
+            f"not {list(asked)}{_near(folder)}"
         )
     if missing := sorted(report["missing_keys"]):
         raise UserError(
-            f"the weights in {str(folder.path)!r} lack {missing[0]!r} ({len(missing)} tensors in all): "
-            "they would be random, so download or convert the model again"
+            f"the model in {str(folder.path)!r} cannot be loaded: its weights lack {missing[0]!r} ({len(missing)} tensors in all), which "
+            f"would be random: download or convert the model again{_near(folder)}"
         )
