@@ -24,7 +24,7 @@ class ModelFolder:
     """A Hugging Face folder with config.json, *.safetensors and tokenizer.json.
 
     to_look_at: it may lack weights and tokenizer, since neither is used.
-    Refuses: a missing folder or file, weights that exist only as a pickle.
+    Refuses: a missing folder or file, weights that exist only as a pickle, an adapter.
     """
 
     def __init__(self, path: Path, name: str, *, to_look_at: bool = False) -> None:
@@ -37,6 +37,11 @@ class ModelFolder:
         if not path.is_dir():
             raise UserError(
                 f"there is no model folder {str(path)!r}: give 'pocket' or a folder with config.json and model.safetensors"
+            )
+        if (path / "adapter_config.json").exists():
+            raise UserError(
+                f"the folder {str(path)!r} holds an adapter (adapter_config.json), which is not read here: merge it into its "
+                "model (peft's merge_and_unload) and save that"
             )
         self.weights = self._weight_files()
         if not to_look_at:
@@ -60,11 +65,6 @@ class ModelFolder:
         return [self.path / name for name in names]
 
     def _check_weights_are_there(self) -> None:
-        if (self.path / "adapter_config.json").exists():
-            raise UserError(
-                f"the folder {str(self.path)!r} holds an adapter (adapter_config.json), which is not read here: merge it into its "
-                "model (peft's merge_and_unload) and save that"
-            )
         if self.weights:
             return
         pickles = sorted(file.name for file in self.path.iterdir() if file.suffix in PICKLES)
