@@ -155,7 +155,7 @@ def check_filled(folder: ModelFolder, stored: Sequence[Stored]) -> None:
         name, found, asked = wrong[0]
         raise UserError(
             f"the model in {str(folder.path)!r} cannot be loaded: config.json does not fit the weights: {name} has shape {list(found)}, "
-            f"not {list(asked)}{_near(folder)}"
+            f"not {list(asked)}: take both from the same model{_near(folder)}"
         )
     if missing := sorted(report["missing_keys"]):
         raise UserError(

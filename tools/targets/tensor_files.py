@@ -71,7 +71,7 @@ class TensorFiles:
         if place.shape != tuple(shape):
             raise UserError(
                 f"the model in {self.folder!r} cannot be loaded: config.json does not fit the weights: {stored} has shape "
-                f"{list(place.shape)}, not {list(shape)}"
+                f"{list(place.shape)}, not {list(shape)}: take both from the same model"
             )
         if place.format not in FORMATS:
             raise UserError(
