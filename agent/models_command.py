@@ -7,7 +7,6 @@ import typer
 
 from neuronaut.agent.options import Json
 from neuronaut.agent.view import print_json, visible
-from neuronaut.tools.errors import UserError
 
 if TYPE_CHECKING:
     from neuronaut.tools.targets.inspected import Inspected
@@ -46,15 +45,7 @@ def models_inspect(
     """
     from neuronaut.tools.targets.inspected import inspect
 
-    try:
-        found = inspect(model, batch=batch, length=length)
-    except UserError:
-        raise
-    except Exception as error:  # noqa: BLE001  whatever a wrong config.json makes transformers raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UserError(
-            f"the model in {model!r} cannot be understood by its config.json ({reason}): correct it there"
-        ) from None
+    found = inspect(model, batch=batch, length=length)
     if as_json:
         print_json(_plain(found, batch, length))
         return
@@ -186,4 +177,6 @@ def _needed(found: "Inspected", batch: int, length: int) -> list[tuple[str, str]
         if fits
         else f"it does not fit in float32: {what_to_do(found.estimates, 'float32', found.available)}"
     )
+    if all(found.backends.values()):
+        ways = "it would fit in float32, and no engine takes it" if fits else ways
     return [*rows, ("available", f"{gigabytes(found.available)} on this machine: {ways}")]

@@ -1,7 +1,5 @@
 """Model folders that cannot be studied: each is one sentence that says what, why and what to do next, and nothing is recorded."""
 
-import json
-import os
 import runpy
 import shutil
 from collections.abc import Callable
@@ -15,7 +13,7 @@ from neuronaut.tools.targets import memory
 Command = Callable[..., Any]
 Change = Callable[[Path], None]
 _made = runpy.run_path(str(Path(__file__).with_name("tiny_models.py")))
-WEIGHTS = "model.safetensors"
+WEIGHTS: str = "model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -26,80 +24,27 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return model, corpus
 
 
-def config(**changes: object) -> Change:
-    """config.json with other values."""
-
-    def change(folder: Path) -> None:
-        file = folder / "config.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
-
-    return change
-
-
-def weights(change: Callable[[bytes], bytes]) -> Change:
-    """Other bytes of weights."""
-    return lambda folder: (folder / WEIGHTS).write_bytes(change((folder / WEIGHTS).read_bytes())) and None
+_changes = runpy.run_path(str(Path(__file__).with_name("bad_folders.py")))
+config, weights, header, text, moved, fifo = (
+    _changes[name] for name in ("config", "weights", "header", "text", "moved", "fifo")
+)
+of_more_tokens, shards = _changes["of_more_tokens"], _changes["shards"]
+shaped, backwards, overlapping, formatted = (
+    _changes[name] for name in ("shaped", "backwards", "overlapping", "formatted")
+)
 
 
-def header(change: Callable[[dict[str, Any]], None]) -> Change:
-    """Another header in front of the same weights."""
+@pytest.fixture
+def changed(original: tuple[Path, Path], tmp_path: Path) -> Callable[[Change], Path]:
+    """A copy of the model with one change."""
 
-    def changed(raw: bytes) -> bytes:
-        length = int.from_bytes(raw[:8], "little")
-        rows = json.loads(raw[8 : 8 + length])
-        change(rows)
-        new = json.dumps(rows).encode()
-        return len(new).to_bytes(8, "little") + new + raw[8 + length :]
+    def make(change: Change) -> Path:
+        folder = tmp_path / "model"
+        shutil.copytree(original[0], folder)
+        change(folder)
+        return folder
 
-    return weights(changed)
-
-
-def text(name: str, content: str) -> Change:
-    return lambda folder: (folder / name).write_text(content) and None
-
-
-def moved(name: str, to: str) -> Change:
-    return lambda folder: (folder / name).rename(folder / to) and None
-
-
-def _of_more_tokens(folder: Path) -> None:
-    file = folder / "tokenizer.json"
-    said = json.loads(file.read_text())
-    used = set(said["model"]["vocab"].values())
-    free = (number for number in range(1000) if number not in used)
-    said["model"]["vocab"] |= {f"▁word{i}": next(free) for i in range(400 - len(used))}
-    file.write_text(json.dumps(said))
-
-
-def _shards(folder: Path) -> None:
-    (folder / WEIGHTS).rename(folder / "model-00001-of-00002.safetensors")
-    named = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": named}))
-
-
-def _shaped(rows: dict[str, Any]) -> None:
-    rows["model.norm.weight"]["shape"] = [10**12, 10**6]
-
-
-def _backwards(rows: dict[str, Any]) -> None:
-    rows["model.norm.weight"]["shape"] = [-32]
-
-
-def _overlapping(rows: dict[str, Any]) -> None:
-    one, other = (rows[f"model.layers.{layer}.self_attn.q_proj.weight"] for layer in (0, 1))
-    other["data_offsets"] = one["data_offsets"]
-
-
-def _formatted(rows: dict[str, Any]) -> None:
-    rows["model.norm.weight"]["dtype"] = "Q3"
-
-
-def _fifo(name: str) -> Change:
-    def change(folder: Path) -> None:
-        (folder / name).unlink()
-        os.mkfifo(folder / name)
-
-    return change
+    return make
 
 
 CODE = {"model_type": "mine", "auto_map": {"AutoModelForCausalLM": "modeling_mine.Mine"}}
@@ -120,7 +65,7 @@ FOLDERS: dict[str, tuple[Change, str]] = {
     "a configuration that is no JSON": (text("config.json", "{"), "config.json in"),
     "a configuration that is a list": (text("config.json", "[]"), "is not a JSON object"),
     "a tokenizer of another model": (
-        _of_more_tokens,
+        of_more_tokens,
         "knows 400 tokens and the model 384, so that ' word",
     ),
     "a tokenizer without offsets": (
@@ -141,11 +86,11 @@ FOLDERS: dict[str, tuple[Change, str]] = {
     ),
     "a header that is no header": (weights(lambda raw: (9).to_bytes(8, "little") + b"[" * 9), "not that of a safetensors file"),
     "a tensor of absurd size": (
-        header(_shaped),
+        header(shaped),
         "'model.norm.weight' has shape [1000000000000, 1000000] of F32, which 128 bytes are not; download",
     ),
-    "two tensors on the same bytes": (header(_overlapping), "its tensors overlap, or leave gaps; download"),
-    "a number format that is none": (header(_formatted), "is of 'Q3', which is no number format of safetensors"),
+    "two tensors on the same bytes": (header(overlapping), "its tensors overlap, or leave gaps; download"),
+    "a number format that is none": (header(formatted), "is of 'Q3', which is no number format of safetensors"),
     "fewer layers than the weights hold": (config(num_hidden_layers=1), "speaks of 1 layers, and the weights hold 'model.layers."),
     "layers beyond counting": (config(num_hidden_layers=10**9), "says num_hidden_layers 1000000000: it is a whole number from 1 to"),
     "tokens beyond counting": (config(vocab_size=10**11), "says vocab_size 100000000000: it is a whole number"),
@@ -154,11 +99,11 @@ FOLDERS: dict[str, tuple[Change, str]] = {
     "a list of architectures": (config(model_type=["llama"]), "it is the name of an architecture"),
     "heads that do not divide the width": (config(num_attention_heads=5, head_dim=None), "cannot be"),
     "a configuration that nests without end": (text("config.json", "[" * 100_000), "cannot be read as JSON"),
-    "weights that are a pipe": (_fifo(WEIGHTS), "it is no regular file"),
-    "a configuration that is a pipe": (_fifo("config.json"), "is no regular file"),
-    "a tensor of negative size": (header(_backwards), "'model.norm.weight' has shape [-32] of F32, which 128 bytes are not"),
+    "weights that are a pipe": (fifo(WEIGHTS), "it is no regular file"),
+    "a configuration that is a pipe": (fifo("config.json"), "is no regular file"),
+    "a tensor of negative size": (header(backwards), "'model.norm.weight' has shape [-32] of F32, which 128 bytes are not"),
     "a part of the weights missing": (
-        _shards,
+        shards,
         "lacks 'model-00002-of-00002.safetensors', one of its weight files (1 are missing): download",
     ),
     "weights in a pickle only": (moved(WEIGHTS, "ckpt.pt"), "ckpt.pt is a pickle, which can run code: convert it"),
@@ -167,12 +112,10 @@ FOLDERS: dict[str, tuple[Change, str]] = {
 
 @pytest.mark.parametrize("what", FOLDERS)
 def test_a_folder_that_cannot_be_studied_is_one_sentence(
-    neuronaut: Command, original: tuple[Path, Path], tmp_path: Path, what: str
+    neuronaut: Command, original: tuple[Path, Path], changed: Callable[[Change], Path], tmp_path: Path, what: str
 ) -> None:
     change, wanted = FOLDERS[what]
-    folder, new = tmp_path / "model", tmp_path / "n.db"
-    shutil.copytree(original[0], folder)
-    change(folder)
+    folder, new = changed(change), tmp_path / "n.db"
     said = neuronaut("ask", "neuron 1.7", "--model", folder, "--corpus", original[1], "--notebook", new)
     assert said.code == 2, said
     assert wanted in said.err.splitlines()[-1]
@@ -192,12 +135,9 @@ INSPECTED = {
 
 @pytest.mark.parametrize("what", INSPECTED)
 def test_what_is_wrong_with_a_folder_is_seen_before_it_is_loaded(
-    neuronaut: Command, original: tuple[Path, Path], tmp_path: Path, what: str
+    neuronaut: Command, changed: Callable[[Change], Path], what: str
 ) -> None:
-    folder = tmp_path / "model"
-    shutil.copytree(original[0], folder)
-    FOLDERS[what][0](folder)
-    said = neuronaut("models", "inspect", folder)
+    said = neuronaut("models", "inspect", changed(FOLDERS[what][0]))
     assert said.code == 0, said
     assert INSPECTED[what] in said.out
 
@@ -206,12 +146,9 @@ def test_what_is_wrong_with_a_folder_is_seen_before_it_is_loaded(
     "what", [what for what in FOLDERS if "weights" in what or "header" in what or "tensor " in what]
 )
 def test_weights_that_are_not_whole_are_not_described(
-    neuronaut: Command, original: tuple[Path, Path], tmp_path: Path, what: str
+    neuronaut: Command, changed: Callable[[Change], Path], what: str
 ) -> None:
-    folder = tmp_path / "model"
-    shutil.copytree(original[0], folder)
-    FOLDERS[what][0](folder)
-    said = neuronaut("models", "inspect", folder)
+    said = neuronaut("models", "inspect", changed(FOLDERS[what][0]))
     assert said.code == 2
     assert said.out == ""
     assert FOLDERS[what][1] in said.err
@@ -229,22 +166,18 @@ def test_a_model_larger_than_the_memory_is_refused_by_each_engine(
 
 
 def test_another_engine_s_architectures_are_named(
-    neuronaut: Command, original: tuple[Path, Path], tmp_path: Path
+    neuronaut: Command, original: tuple[Path, Path], changed: Callable[[Change], Path]
 ) -> None:
-    folder = tmp_path / "model"
-    shutil.copytree(original[0], folder)
-    config(model_type="qwen9")(folder)
+    folder = changed(config(model_type="qwen9"))
     said = neuronaut("ask", "neuron 1.7", "--model", folder, "--corpus", original[1], "--backend", "mlx")
     assert said.code == 2
     assert "which --backend mlx does not know: the nearest that it knows is 'qwen3'" in said.err
 
 
 def test_names_in_foreign_files_are_shown_and_never_steer_a_terminal(
-    neuronaut: Command, original: tuple[Path, Path], tmp_path: Path
+    neuronaut: Command, original: tuple[Path, Path], changed: Callable[[Change], Path]
 ) -> None:
-    folder = tmp_path / "model"
-    shutil.copytree(original[0], folder)
-    config(model_type="\x1b[31mred\nmodel")(folder)
+    folder = changed(config(model_type="\x1b[31mred\nmodel"))
     for said in (neuronaut("models", "inspect", folder), neuronaut("models", "inspect", folder, "--json")):
         assert said.code == 0, said
         assert "\x1b" not in said.out + said.err

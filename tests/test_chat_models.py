@@ -243,10 +243,10 @@ def test_a_template_may_refuse_a_chat_and_says_why(folders: Folders) -> None:
         ("{% set n = namespace(a='aaaaaaaa') %}{% for i in range(60) %}{% set n.a = n.a ~ n.a %}{% endfor %}", "may be hostile"),
         ("{{ 'a' * 10 ** 12 }}", "may be hostile"),
         ("{{ 'a' * 2000000 }}", "may be hostile"),
-        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "refuses chat 1 .SecurityError"),
-        ("{% set _ = messages.append('x') %}", "refuses chat 1 .SecurityError"),
-        ("{% for %}", "refuses chat 1 .TemplateSyntaxError"),
-        ("{{ cycler.__init__.__globals__.os.system('touch owned') }}", "refuses chat 1"),
+        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "is broken: it fails on chat 1 .*SecurityError"),
+        ("{% set _ = messages.append('x') %}", "is broken: it fails on chat 1 .*SecurityError"),
+        ("{% for %}", "is broken: it fails on chat 1 .*TemplateSyntaxError"),
+        ("{{ cycler.__init__.__globals__.os.system('touch owned') }}", "is broken: it fails on chat 1 at line 1 of"),
     ],
 )  # fmt: skip
 def test_a_hostile_template_costs_a_sentence(
@@ -258,6 +258,35 @@ def test_a_hostile_template_costs_a_sentence(
         _rendered(folder, [USER])
     assert "\n" not in str(refusal.value)
     assert not Path("owned").exists()
+
+
+@pytest.mark.parametrize(
+    ("broken", "why"),
+    [("{% for %}", "TemplateSyntaxError"), ("{{ 1 / 0 }}", "ZeroDivisionError"), ("{{ none.a.b }}", "UndefinedError")],
+)
+@pytest.mark.parametrize("own_file", [True, False])
+def test_of_a_broken_template_it_is_said_where(tmp_path: Path, broken: str, why: str, own_file: bool) -> None:
+    folder = make_chat_model("gpt2", "chatml", tmp_path / "it", template=f"the\ncat\n{broken}\nsat")
+    if not own_file:
+        config, own = folder / "tokenizer_config.json", folder / "chat_template.jinja"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"chat_template": own.read_text()}))
+        own.unlink()
+    where = "chat_template.jinja" if own_file else "chat_template in tokenizer_config.json"
+    with pytest.raises(
+        ToolRefused, match=rf"is broken: it fails on chat 1 at line 3 of {where} \({why}: .*mend it there"
+    ):
+        _rendered(folder, [USER])
+
+
+def test_of_several_templates_without_a_default_none_is_guessed(tmp_path: Path) -> None:
+    folder = make_chat_model("gpt2", "chatml", tmp_path / "it")
+    file = folder / "tokenizer_config.json"
+    for several in (["x"], [{"name": "tool_use", "template": "two"}], [{"name": ["a"], "template": 5}], 5):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"chat_template": several}))
+        with pytest.raises(
+            ToolRefused, match="holds no chat template as text and none called 'default': write one there"
+        ):
+            _rendered(folder, [USER])
 
 
 def test_a_template_in_a_file_of_its_own_comes_first_and_of_several_the_default(tmp_path: Path) -> None:

@@ -446,12 +446,15 @@ def _of_50_tokens(state: State) -> State:
     return {name: value[:50] if "wte" in name or "lm_head" in name else value for name, value in state.items()}
 
 
+OF_50 = {name: value for name, value in ARGUMENTS.items() if name != "vocab_size"}
 BAD: dict[str, tuple[Callable[[State], State], dict[str, Any], str]] = {
     "a Hugging Face model": (_hugging_face, ARGUMENTS, "is stored as a Hugging Face GPT-2 already: give its folder as --model"),
     "something else": (lambda state: {"a": torch.ones(1), "b": torch.ones(1)}, ARGUMENTS, "holds a, b …: a nanoGPT checkpoint"),
     "no number of heads": (lambda state: state, {"n_layer": 2, "n_embd": D}, "does not say 'n_head'"),
     "another width": (lambda state: state, ARGUMENTS | {"n_embd": 12}, "they do not belong together"),
-    "another tokenizer": (_of_50_tokens, ARGUMENTS, "the tokenizer belongs to another model"),
+    "another vocabulary": (lambda state: state, ARGUMENTS | {"vocab_size": 99}, "where its configuration says [99, "),
+    "heads that share nothing": (lambda state: state, ARGUMENTS | {"n_head": 5}, "says 5 heads, which do not share"),
+    "another tokenizer": (_of_50_tokens, OF_50, "the tokenizer belongs to another model"),
 }  # fmt: skip
 
 
@@ -461,7 +464,28 @@ def test_a_checkpoint_that_is_not_what_it_should_be_is_refused(
 ) -> None:
     change, config, wanted = BAD[what]
     file = saved(tmp_path / "source", change({k: v.clone() for k, v in nanogpt().state_dict().items()}), config)
-    assert wanted in refused(neuronaut, tmp_path / "out", file, "--tokenizer", words)
+    said = refused(neuronaut, tmp_path / "out", file, "--tokenizer", words)
+    assert wanted in said
+    assert ".part" not in said  # the folder that was being made
+
+
+def test_what_is_refused_after_it_was_written_is_said_of_what_was_given(
+    neuronaut: Command, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = saved(tmp_path / "source", dict(nanogpt().state_dict()), ARGUMENTS)
+    made = converting._write
+
+    def broken(*given: Any) -> None:
+        made(*given)
+        (given[-1] / "config.json").write_text(json.dumps({"model_type": "gpt2", "activation_function": "zzz"}))
+
+    monkeypatch.setattr(converting, "_write", broken)
+    said = refused(neuronaut, tmp_path / "out", file, "--tokenizer", words)
+    assert said.startswith(f"config.json in {str(file)!r} says activation_function 'zzz'")
+    other = saved(tmp_path / "other", _of_50_tokens({k: v.clone() for k, v in nanogpt().state_dict().items()}), OF_50)
+    monkeypatch.setattr(converting, "_write", made)
+    said = refused(neuronaut, tmp_path / "out", other, "--tokenizer", words)
+    assert said.startswith(f"tokenizer.json in {str(words)!r} knows ")
 
 
 def test_files_that_are_missing_or_cut_are_named(neuronaut: Command, words: Path, tmp_path: Path) -> None:

@@ -223,9 +223,13 @@ def _without(*endings: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
 @pytest.mark.parametrize(
     ("family", "lost", "said"),
     [
-        ("gpt_oss", "layers.1.mlp.experts.gate_up_proj", r"lack 'model\.layers\.1\.mlp\.experts\.gate_proj\.weight'"),
+        ("gpt_oss", "layers.1.mlp.experts.gate_up_proj", r"lack 'model\.layers\.1\.mlp\.experts\.gate_up_proj'"),
         ("gpt_oss", "layers.2.self_attn.sinks", r"lack 'model\.layers\.2\.self_attn\.sinks'"),
-        ("mixtral", "layers.1.block_sparse_moe.experts.3.w2.weight", "cannot be loaded by mlx-lm: .*experts.3.w2"),
+        (
+            "mixtral",
+            "layers.1.block_sparse_moe.experts.3.w2.weight",
+            r"layers\.1\.mlp\.experts\.down_proj has shape \[3, 32, 40\], not \[4, ",
+        ),
     ],
 )
 def test_experts_that_would_be_made_up_are_refused(family: str, lost: str, said: str, tmp_path: Path) -> None:

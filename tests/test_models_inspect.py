@@ -80,6 +80,14 @@ def test_buffers_and_a_second_copy_of_the_embedding_are_no_parameters(
     assert memory_needed(open_folder(folder), "float32") == before
 
 
+def test_another_unembedding_than_the_tied_embedding_counts_since_it_is_loaded(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text()) | {"tie_word_embeddings": True}
+    (copy / "config.json").write_text(json.dumps(config))
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(copy)
+    assert not torch.equal(loaded.lm_head.weight, loaded.model.embed_tokens.weight)
+    assert memory_needed(open_folder(copy), "float32").parameters == sum(one.numel() for one in loaded.parameters())
+
+
 def test_packed_weights_stay_packed_and_count_as_what_they_stand_for(
     made: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -8,18 +8,21 @@ from typing import Any
 
 from neuronaut.tools.errors import UserError
 
-FILE = "chat_template.jinja"
+FILE, OLD_FILE, CONFIG = "chat_template.jinja", "chat_template.json", "tokenizer_config.json"
 MOST_TEMPLATE = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
 class ChatFormat:
     """template: Jinja, None where the folder has none. special: texts of `bos_token`, `eos_token`, … as templates name them.
-    ends: ids behind which the model has nothing more to say."""
+    ends: ids behind which the model has nothing more to say. file: that the template is written in. fault: why it cannot be told which
+    template is meant."""
 
     template: str | None = None
     special: Mapping[str, str] = field(default_factory=dict)
     ends: frozenset[int] = frozenset()
+    file: str = FILE
+    fault: str | None = None
 
 
 def format_of(
@@ -33,7 +36,16 @@ def format_of(
     special = {name: text for name, value in said.items() if name.endswith("_token") and (text := _text_of(value))}
     ends = {i for config in configs for i in _ids(config.get("eos_token_id"))}
     end = token_to_id(special["eos_token"]) if "eos_token" in special else None
-    return ChatFormat(_template(path, said), special, frozenset(ends if end is None else ends | {end}))
+    found, file = _template(path, said)
+    template = found if isinstance(found, str) else None if found is None else _default_of(found)
+    if template is not None and len(template) > MOST_TEMPLATE:
+        raise UserError(
+            f"the chat template in {file} of {str(path)!r} is longer than {MOST_TEMPLATE:,} characters: none is"
+        )
+    fault = None
+    if template is None and found is not None:
+        fault = f"{file} in {str(path)!r} holds no chat template as text and none called 'default': write one there"
+    return ChatFormat(template or None, special, frozenset(ends if end is None else ends | {end}), file, fault)
 
 
 def _text_of(value: Any) -> str | None:
@@ -46,22 +58,27 @@ def _ids(value: Any) -> list[int]:
     return [one for one in values if isinstance(one, int) and not isinstance(one, bool)]
 
 
-def _template(path: Path, said: Mapping[str, Any]) -> str | None:
-    """Of a file of its own, else of tokenizer_config.json; of several the one called default."""
-    file = path / FILE
-    found: Any = said.get("chat_template")
+def _template(path: Path, said: Mapping[str, Any]) -> tuple[Any, str]:
+    """What stands for the template, and in which file: one of its own, else tokenizer_config.json."""
+    found = said.get("chat_template")
+    file = FILE if (path / FILE).is_file() else CONFIG
+    if file == CONFIG and found is None and (path / OLD_FILE).is_file():
+        file = OLD_FILE
+    if file == CONFIG:
+        return found, file
     try:
-        if file.is_file():
-            if file.stat().st_size > MOST_TEMPLATE:
-                raise UserError(f"{FILE} in {str(path)!r} is larger than {MOST_TEMPLATE:,} bytes: no chat template is")
-            found = file.read_text(encoding="utf-8")
-        elif found is None and (path / "chat_template.json").is_file():
-            found = json.loads((path / "chat_template.json").read_text(encoding="utf-8")).get("chat_template")
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"the chat template in {str(path)!r} cannot be read ({type(error).__name__})") from None
-    if isinstance(found, list):
-        named = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
-        found = named.get("default")
-    if isinstance(found, str) and len(found) > MOST_TEMPLATE:
-        raise UserError(f"the chat template in {str(path)!r} is longer than {MOST_TEMPLATE:,} characters: none is")
-    return found if isinstance(found, str) and found else None
+        if (path / file).stat().st_size > MOST_TEMPLATE:
+            raise UserError(f"{file} in {str(path)!r} is larger than {MOST_TEMPLATE:,} bytes: no chat template is")
+        text = (path / file).read_text(encoding="utf-8")
+        return (json.loads(text).get("chat_template") if file == OLD_FILE else text), file
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"the chat template in {file} of {str(path)!r} cannot be read ({type(error).__name__})"
+        ) from None
+
+
+def _default_of(found: Any) -> str | None:
+    """Of several templates, as older folders list them, the one called default."""
+    rows = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    texts = (one.get("template") for one in rows if one.get("name") == "default")
+    return next((text for text in texts if isinstance(text, str)), None)

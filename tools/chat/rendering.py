@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from neuronaut.tools.chat.format import ChatFormat
+from neuronaut.tools.chat.format import FILE, ChatFormat
 from neuronaut.tools.chat.messages import Message
 from neuronaut.tools.errors import ToolRefused
 
@@ -27,16 +27,19 @@ class Asked(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """Why a template rendered nothing, in its own words: foreign text."""
+    """Why a template rendered nothing, in its own words: foreign text. broken: where, if that is no word of the template on the chat
+    but a mistake in it; None where it refuses the chat."""
 
     why: str
+    broken: str | None = None
 
 
 def render(chats: Sequence[Asked], how: ChatFormat, name: str) -> list[str | Refused]:
     """The text of each chat. name: of the model. Refuses a model without a template, and one that hangs or fills the memory."""
     if how.template is None:
         raise ToolRefused(
-            f"{name} has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json): give it plain text, "
+            how.fault
+            or f"{name} has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json): give it plain text, "
             "or a model that was trained for chats"
         )
     asked = [([message.model_dump() for message in chat.messages], chat.ask) for chat in chats]
@@ -46,7 +49,14 @@ def render(chats: Sequence[Asked], how: ChatFormat, name: str) -> list[str | Ref
         "MemoryError" in one.get("error", "")[:12] or one.get("error") == "too long" for one in found
     ):
         raise ToolRefused(f"the chat template of {name} {TOO_DEAR}; give it plain text")
-    return [one["text"] if "text" in one else Refused(one["error"]) for one in found]
+    return [one["text"] if "text" in one else _refused(one, how.file) for one in found]
+
+
+def _refused(said: dict[str, str], file: str) -> Refused:
+    if said.get("by") == "the template":
+        return Refused(said["error"])
+    place = file if file == FILE else f"chat_template in {file}"
+    return Refused(said["error"], f"line {said['line']} of {place}" if said.get("line") else place)
 
 
 @lru_cache(maxsize=64)
@@ -70,6 +80,11 @@ def _answered(order: str) -> list[dict[str, str]] | None:
 
 def text_of(found: str | Refused, name: str, number: int) -> str:
     """The rendered text. Refuses what the template refused, in its words."""
+    if isinstance(found, Refused) and found.broken is not None:
+        raise ToolRefused(
+            f"the chat template of {name} is broken: it fails on chat {number} at {found.broken} ({found.why}); mend it there, or "
+            "give plain text"
+        )
     if isinstance(found, Refused):
         raise ToolRefused(f"the chat template of {name} refuses chat {number} ({found.why}): change its messages")
     if not found.isprintable() and any("\ud800" <= character <= "\udfff" for character in found):

@@ -9,6 +9,7 @@ import json
 import logging
 import resource
 import sys
+import traceback
 from datetime import datetime
 from typing import Any
 
@@ -40,6 +41,20 @@ def _bound(seconds: int) -> None:
         pass
 
 
+def _refusal(error: Exception) -> dict[str, str]:
+    """What went wrong; `by` says whether the template refuses the chat by its own words or is broken, `line` where in it."""
+    own = type(error).__name__ == "TemplateError"  # what raise_exception raises; jinja's own are of classes below it
+    inside = [
+        line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == "<template>"
+    ]
+    line = getattr(error, "lineno", None) or (inside[-1] if inside else None)
+    return {
+        "error": f"{type(error).__name__}: {error}"[:300],
+        "by": "the template" if own else "a mistake",
+        "line": "" if line is None else str(line),
+    }
+
+
 def rendered(asked: dict[str, Any]) -> list[dict[str, str]]:
     """The text of each chat, or why there is none. A template may do anything wrong, so that any exception is its own."""
     logging.disable(logging.CRITICAL)
@@ -57,7 +72,7 @@ def rendered(asked: dict[str, Any]) -> list[dict[str, str]]:
                 **asked["special"],
             )
         except Exception as error:  # noqa: BLE001  of the template: jinja's, and those of what it calls
-            found.append({"error": f"{type(error).__name__}: {error}"[:300]})
+            found.append(_refusal(error))
             continue
         found.append({"text": text} if len(text) <= MOST_CHARACTERS else {"error": "too long"})
     return found

@@ -26,5 +26,6 @@ def refused_code(config: Mapping[str, Any], known: bool) -> str | None:
     first = next((str(value) for value in named.values()), "?") if isinstance(named, Mapping) else str(named)
     return (
         f"config.json names code of its own ({first[:80]!r}), which would be run when the model is loaded and never is here: give "
-        f"the model converted to an architecture that transformers knows; {nearest_to(str(config.get('model_type')))}"
+        "the model converted to an architecture that transformers has (`neuronaut convert` does so with checkpoints of nanoGPT and "
+        f"TransformerLens); {nearest_to(str(config.get('model_type')))}"
     )

@@ -11,22 +11,20 @@ import numpy as np
 
 from neuronaut.tools.chat.format import ChatFormat, format_of
 from neuronaut.tools.errors import UserError
+from neuronaut.tools.targets.shapes import check_sizes
 from neuronaut.tools.tokens import PAD, Tokens, Vocabulary
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+INDEX = "model.safetensors.index.json"
 SLOW_TOKENIZERS = ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 MAX_CONTEXT = 2048  # longer windows cost memory and carry no more independent evidence
-MOST = {  # that config.json may say
-    "num_hidden_layers": 10_000, "n_layer": 10_000, "vocab_size": 10_000_000, "hidden_size": 1_000_000, "n_embd": 1_000_000,
-    "num_attention_heads": 100_000, "n_head": 100_000, "num_key_value_heads": 100_000, "num_local_experts": 100_000,
-}  # fmt: skip
 
 
 class ModelFolder:
     """A Hugging Face folder with config.json, *.safetensors and tokenizer.json.
 
     to_look_at: it may lack weights and tokenizer, since neither is used.
-    Refuses: a missing folder or file, weights that exist only as a pickle.
+    Refuses: a missing folder or file, weights that exist only as a pickle, an adapter.
     """
 
     def __init__(self, path: Path, name: str, *, to_look_at: bool = False) -> None:
@@ -40,27 +38,31 @@ class ModelFolder:
             raise UserError(
                 f"there is no model folder {str(path)!r}: give 'pocket' or a folder with config.json and model.safetensors"
             )
-        self.weights = sorted(path.glob("model*.safetensors"))
+        if (path / "adapter_config.json").exists():
+            raise UserError(
+                f"the folder {str(path)!r} holds an adapter (adapter_config.json), which is not read here: merge it into its "
+                "model (peft's merge_and_unload) and save that"
+            )
+        self.weights = self._weight_files()
         if not to_look_at:
             self._check_weights_are_there()
         self.config = self._json("config.json")
-        self._check_config()
+        check_sizes(self.config, path)
         if not to_look_at and (fault := self.tokenizer_fault):
             raise UserError(f"the folder {str(path)!r} holds {fault}")
 
-    def _check_config(self) -> None:
-        """Refuses sizes that no model has, before anything is made by them."""
-        kind = self.config.get("model_type", "")
-        if not isinstance(kind, str):
+    def _weight_files(self) -> list[Path]:
+        """Those that transformers reads, whatever lies beside them; they may be missing. Refuses an index that leads elsewhere."""
+        whole = self.path / "model.safetensors"
+        named = self._json(INDEX, needed=False).get("weight_map")
+        if whole.exists() or not isinstance(named, dict):
+            return [whole] if whole.exists() else sorted(self.path.glob("model*.safetensors"))
+        names = sorted({str(name) for name in named.values()})
+        if strange := [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]:
             raise UserError(
-                f"config.json in {str(self.path)!r} says model_type {str(kind)[:40]!r}: it is the name of an architecture"
+                f"{INDEX} in {str(self.path)!r} names {strange[0][:80]!r}, which is no safetensors file of the folder: correct it"
             )
-        for name, most in MOST.items():
-            value = self.config.get(name, 1)
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-                raise UserError(
-                    f"config.json in {str(self.path)!r} says {name} {str(value)[:40]}: it is a whole number from 1 to {most:,}"
-                )
+        return [self.path / name for name in names]
 
     def _check_weights_are_there(self) -> None:
         if self.weights:
@@ -133,9 +135,7 @@ class ModelFolder:
     @property
     def missing_weights(self) -> list[str]:
         """Files that the index of several weight files names and that are not there."""
-        named = self._json("model.safetensors.index.json", needed=False).get("weight_map")
-        files = {str(file) for file in named.values()} if isinstance(named, dict) else set()
-        return sorted(file for file in files if not (self.path / file).is_file())
+        return [file.name for file in self.weights if not file.exists()]
 
     @cached_property
     def bos(self) -> int | None:
@@ -151,7 +151,11 @@ class ModelFolder:
             known = self.config.get("bos_token_id")
             return known if isinstance(known, int) and self._tokenizer.id_to_token(known) is not None else None
         named = said["bos_token"]
-        token = named.get("content") if isinstance(named, dict) else named
+        token = named.get("content", named) if isinstance(named, dict) else named
+        if not isinstance(token, str | None):
+            raise UserError(
+                f"the bos_token of the tokenizer in {str(self.path)!r} is {str(token)[:80]!r}, which is no text"
+            )
         found: int | None = None if token is None else self._tokenizer.token_to_id(token)
         if token is not None and found is None:
             raise UserError(f"the token {token!r} that starts each text is not in tokenizer.json of {str(self.path)!r}")

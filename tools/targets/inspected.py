@@ -8,8 +8,9 @@ from typing import Any
 
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.targets.architectures import CHECKED, nearest_to
+from neuronaut.tools.targets.configuration import check_filled, is_known, read_configuration
 from neuronaut.tools.targets.folder import ModelFolder
-from neuronaut.tools.targets.load import open_folder
+from neuronaut.tools.targets.load import has_mlx, open_folder
 from neuronaut.tools.targets.memory import ITEM_BYTES, Estimate, available_memory, estimate_of
 from neuronaut.tools.targets.shapes import Shape, shape_of
 from neuronaut.tools.targets.weight_files import Stored, stored_in
@@ -65,7 +66,7 @@ def inspect(name: str | Path, *, batch: int, length: int) -> Inspected:
         architecture=kind,
         checked=checked,
         nearest=None if checked else nearest_to(kind),
-        backends=_backends(folder),
+        backends=_backends(folder, stored),
         shape=shape,
         tokenizer=_tokenizer(folder, shape.d_vocab),
         n_bytes=sum(one.n_bytes for one in stored),
@@ -99,28 +100,33 @@ def _elsewhere(folder: ModelFolder) -> Sequence[Stored]:
 
 def _filled(folder: ModelFolder) -> dict[str, Any]:
     """config.json with what transformers takes where it says nothing; as it is where transformers does not know it."""
-    import transformers
-
-    try:
-        config = transformers.AutoConfig.from_pretrained(folder.path, local_files_only=True)
-    except (ValueError, KeyError, TypeError, OSError, AttributeError):
+    if not is_known(folder):
         return folder.config
-    return {**config.to_dict(), **{key: value for key, value in folder.config.items() if value is not None}}
+    said = {key: value for key, value in folder.config.items() if value is not None}
+    return {**read_configuration(folder).to_dict(), **said}
 
 
-def _backends(folder: ModelFolder) -> dict[str, str | None]:
+def _backends(folder: ModelFolder, stored: Sequence[Stored]) -> dict[str, str | None]:
     """Each engine, and why it does not take the model; None where it does."""
-    from neuronaut.tools.targets.bridge import check_architecture
-    from neuronaut.tools.targets.mlx.configs import understood
-
     found: dict[str, str | None] = {}
-    for backend, check in (("torch", check_architecture), ("mlx", understood)):
+    for backend, check in (("torch", check_filled), ("mlx", _check_mlx)):
         try:
-            check(folder)
+            check(folder, stored)
             found[backend] = None
         except UserError as error:
             found[backend] = str(error)
     return found
+
+
+def _check_mlx(folder: ModelFolder, stored: Sequence[Stored]) -> None:
+    """Refuses what mlx-lm would compute differently; where it is installed and the weights are here, also what they do not fill."""
+    from neuronaut.tools.targets.mlx.configs import understood
+
+    found = understood(folder)
+    if has_mlx() and folder.weights and not folder.missing_weights:
+        from neuronaut.tools.targets.mlx.loading import unread_model
+
+        unread_model(folder, found)
 
 
 def _tokenizer(folder: ModelFolder, d_vocab: int | None) -> TokenizerSaid:

@@ -11,7 +11,7 @@ from typing import Any
 
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.targets.folder import ModelFolder
-from neuronaut.tools.targets.weight_files import BUFFERS, Stored, stored_in
+from neuronaut.tools.targets.weight_files import BUFFERS, EMBEDDINGS, Stored, same_bytes, stored_in
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 PROGRAM = 500_000_000  # the process with torch, transformers and transformer_lens: 475 MiB measured, Linux x86-64
@@ -55,8 +55,7 @@ def memory_needed(folder: ModelFolder, dtype: str) -> Estimate:
 def estimate_of(stored: Iterable[Stored], config: Mapping[str, Any], dtype: str) -> Estimate:
     """What tensors need as `dtype`; packed weights (in 4 bits) stay as they are."""
     item = ITEM_BYTES[dtype]
-    unused = (*BUFFERS, *(_UNEMBEDDINGS if config.get("tie_word_embeddings") else ()))
-    kept = [one for one in stored if not one.name.endswith(unused)]
+    kept = _kept(list(stored), tied=bool(config.get("tie_word_embeddings")))
     bytes_of = {one: one.size * item if one.floating else one.n_bytes for one in kept}
     layers: dict[int | None, int] = {}
     for one, n_bytes in bytes_of.items():
@@ -69,6 +68,18 @@ def estimate_of(stored: Iterable[Stored], config: Mapping[str, Any], dtype: str)
         joining=_joining(bytes_of),
         streamed=outside + max(layers.values(), default=0),
     )
+
+
+def _kept(stored: Sequence[Stored], *, tied: bool) -> list[Stored]:
+    """The tensors that a loaded model holds: no buffers of old files, and no copy of a tied embedding. Another unembedding than that
+    counts, since it is loaded whatever config.json says."""
+    weights = [one for one in stored if not one.name.endswith(BUFFERS)]
+    embeddings = [one for one in weights if one.name.endswith(EMBEDDINGS)]
+    return [
+        one
+        for one in weights
+        if not (tied and one.name.endswith(_UNEMBEDDINGS) and any(same_bytes(one, each) for each in embeddings))
+    ]
 
 
 def _parameters(stored: Sequence[Stored], config: Mapping[str, Any]) -> int:

@@ -2,8 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from neuronaut.tools.errors import UserError
+
+MOST = {  # that config.json may say
+    "num_hidden_layers": 10_000, "n_layer": 10_000, "vocab_size": 10_000_000, "hidden_size": 1_000_000, "n_embd": 1_000_000,
+    "num_attention_heads": 100_000, "n_head": 100_000, "num_key_value_heads": 100_000, "num_local_experts": 100_000,
+    "max_position_embeddings": 1_000_000_000, "n_positions": 1_000_000_000,
+}  # fmt: skip
 LIVE = (
     6  # vectors of the residual's width that a layer holds at once: residual, normed, attention, its sum, MLP, its sum
 )
@@ -68,3 +76,20 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
         d_vocab=number("vocab_size"),
         n_ctx=number("max_position_embeddings", "n_positions", "n_ctx"),
     )
+
+
+def check_sizes(config: Mapping[str, Any], folder: Path) -> None:
+    """Refuses sizes in config.json that no model has, before anything is made by them. folder: that it lies in."""
+    kind = config.get("model_type", "")
+    if not isinstance(kind, str):
+        raise UserError(
+            f"config.json in {str(folder)!r} says model_type {str(kind)[:40]!r}: it is the name of an architecture"
+        )
+    for name, most in MOST.items():
+        value = config.get(name)
+        if value is None:  # transformers knows what it is then
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            raise UserError(
+                f"config.json in {str(folder)!r} says {name} {str(value)[:40]}: it is a whole number from 1 to {most:,}"
+            )

@@ -1,8 +1,6 @@
 """Tensors of safetensors files, read one at a time with pread: pages of a mapped file would count as memory of the process."""
 
-import json
 import os
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ from torch import Tensor
 
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.targets.folder import ModelFolder
-from neuronaut.tools.targets.weight_files import check_weights
+from neuronaut.tools.targets.weight_files import stored_in
 
 FORMATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
 
@@ -53,17 +51,11 @@ class TensorFiles:
     @classmethod
     def of(cls, folder: ModelFolder) -> Self:
         """By the headers alone. Refuses files that are damaged."""
-        check_weights(folder)
-        found: dict[str, _Place] = {}
-        for file in folder.weights:
-            with file.open("rb") as stream:
-                (length,) = struct.unpack("<Q", stream.read(8))
-                header = json.loads(stream.read(length))
-            for name, one in header.items():
-                if name != "__metadata__":
-                    begin = 8 + length + int(one["data_offsets"][0])
-                    found[name] = _Place(file, str(one["dtype"]), tuple(one["shape"]), begin)
-        return cls(str(folder.path), found)
+        found = [(one, one.file) for one in stored_in(folder)]
+        return cls(
+            str(folder.path),
+            {one.name: _Place(file, one.dtype, one.shape, one.begin) for one, file in found if file is not None},
+        )
 
     def checked(self, name: str, shape: Sequence[int], *, without: str = "") -> str:
         """The name under which a tensor of a shape is stored, its prefix `without` left out where the file has none.
@@ -79,7 +71,7 @@ class TensorFiles:
         if place.shape != tuple(shape):
             raise UserError(
                 f"the model in {self.folder!r} cannot be loaded: config.json does not fit the weights: {stored} has shape "
-                f"{list(place.shape)}, not {list(shape)}"
+                f"{list(place.shape)}, not {list(shape)}: take both from the same model"
             )
         if place.format not in FORMATS:
             raise UserError(

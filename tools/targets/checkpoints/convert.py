@@ -55,7 +55,8 @@ def convert(
     form, made, logits = _converted(source)
     with _whole_or_not_at_all(out) as part:
         _write(made, words, part)
-        found, expected = _both_logits(ModelFolder(part, out.name), lambda ids: logits(source, ids))
+        with _named_by_what_was_given(part, place, words):
+            found, expected = _both_logits(ModelFolder(part, out.name), lambda ids: logits(source, ids))
         difference = float((found - expected).abs().max())
         if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
             raise UserError(
@@ -106,6 +107,19 @@ def _whole_or_not_at_all(out: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def _named_by_what_was_given(part: Path, place: Path, words: Path) -> Iterator[None]:
+    """What is refused of the folder that is being made is said of the checkpoint and of the tokenizer that it is made of."""
+    try:
+        yield
+    except UserError as error:
+        said, made = str(error), repr(str(part))
+        for name in OF_TOKENIZER:
+            said = said.replace(f"{name} in {made}", f"{name} in {str(words)!r}")
+            said = said.replace(f"{name} of {made}", f"{name} of {str(words)!r}")
+        raise UserError(said.replace(made, repr(str(place)))) from error
 
 
 def _write(made: Converted, words: Path, part: Path) -> None:

@@ -26,7 +26,13 @@ def is_nanogpt(source: Source) -> bool:
 def from_nanogpt(source: Source) -> Converted:
     """The GPT-2 that computes the same. Refuses what is a Hugging Face GPT-2 already, and tensors that do not fit."""
     n_layer, n_head, d = source.number("n_layer"), source.number("n_head"), source.number("n_embd")
-    n_ctx, d_vocab = source.number("block_size"), source.tensors[EMBED].shape[0]
+    n_ctx, d_vocab = source.number("block_size"), len(source.tensors[EMBED])
+    if source.config.get("vocab_size") is not None:
+        d_vocab = source.number("vocab_size")  # other rows in the embedding are refused
+    if d % n_head:
+        raise UserError(
+            f"the configuration of {source.name!r} says {n_head} heads, which do not share {d} dimensions evenly"
+        )
     _check_orientation(source, d)
     embed, head = source.take(EMBED, d_vocab, d), source.take_or("lm_head.weight", 0.0, d_vocab, d)
     tied = "lm_head.weight" not in source.tensors or tied_to(embed, head)

@@ -181,7 +181,7 @@ def _beside(file: Path) -> Mapping[str, Any]:
         if beside.is_file():
             try:
                 found = json.loads(beside.read_text(encoding="utf-8"))
-            except (UnicodeDecodeError, json.JSONDecodeError):
+            except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError):
                 found = None
             if not isinstance(found, dict):
                 raise UserError(f"{name} in {str(file.parent)!r} is not a JSON object")

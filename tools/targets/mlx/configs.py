@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from neuronaut.tools.errors import UserError
+from neuronaut.tools.targets.configuration import ACTIVATION_KEYS, read_configuration
 from neuronaut.tools.targets.folder import ModelFolder
 from neuronaut.tools.targets.mlx.families import FAMILIES, Names
 
-ACTIVATION_KEYS = ("hidden_activation", "hidden_act", "activation_function")
 WIDTH_KEYS = ("moe_intermediate_size", "intermediate_size", "n_inner")
 
 
@@ -97,19 +97,26 @@ def understood(folder: ModelFolder) -> Understood:
 
 def _read(folder: ModelFolder) -> tuple[str, Any]:
     """The architecture and the configuration as transformers reads it. Refuses an architecture that is not known here."""
-    import transformers
-
     kind = str(folder.config.get("model_type"))
     if kind not in FAMILIES:
         raise UserError(
             f"{folder.name} is of the architecture {kind!r}, which --backend mlx does not know: {_instead(kind)}"
         )
-    try:
-        config = transformers.AutoConfig.from_pretrained(folder.path, local_files_only=True)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"config.json in {str(folder.path)!r} cannot be used: {reason}") from None
-    return kind, config
+    _check_packing(folder)
+    return kind, read_configuration(folder)
+
+
+def _check_packing(folder: ModelFolder) -> None:
+    """Refuses packed weights whose numbers are not checked here."""
+    said = folder.config.get("quantization_config")
+    if not said or "quantization" in folder.config:  # which mlx-lm itself packed
+        return
+    method = said.get("quant_method") if isinstance(said, dict) else said
+    if method != "mxfp4":
+        raise UserError(
+            f"the weights in {str(folder.path)!r} are quantised ({str(method)[:80]!r}), which is not read here: give them in "
+            "bfloat16 or float32, or packed by mlx-lm"
+        )
 
 
 def _instead(kind: str) -> str:

@@ -1,6 +1,7 @@
 """A model of mlx-lm with the weights of a Hugging Face folder, each layer turned and masked as the configuration says."""
 
 import contextlib
+import glob
 import importlib
 import resource
 from collections.abc import Callable, Iterator
@@ -11,12 +12,12 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from neuronaut.tools.errors import UserError
+from neuronaut.tools.targets.configuration import check_filled
 from neuronaut.tools.targets.folder import ModelFolder
 from neuronaut.tools.targets.mlx.configs import Rotation, Understood
 from neuronaut.tools.targets.mlx.experts import ExpertMlp
-from neuronaut.tools.targets.weight_files import BUFFERS
+from neuronaut.tools.targets.weight_files import BUFFERS, EMBEDDINGS, stored_in
 
-EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight")
 ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
     "gelu": nn.gelu,
     "gelu_new": nn.gelu_approx,
@@ -61,10 +62,22 @@ class Turned(nn.Module):  # type: ignore[misc]
 
 
 def load_model(folder: ModelFolder, found: Understood, dtype: mx.Dtype) -> nn.Module:
-    """The model of mlx-lm; quantised weights stay so. Refuses weights that do not fill the model, or more than that."""
+    """The model of mlx-lm; quantised weights stay so. Refuses what `unread_model` refuses, and experts that mlx cannot multiply."""
+    model = unread_model(folder, found, dtype)
+    _refuse_narrow_experts(model, found, dtype)
+    mx.eval(model.parameters())
+    return model
+
+
+def unread_model(folder: ModelFolder, found: Understood, dtype: mx.Dtype = mx.float32) -> nn.Module:
+    """The model of mlx-lm, no weight of which is read before it is used.
+
+    Refuses weights that do not fill the model, or more than that: in the words of the other engine where that refuses them too.
+    """
     with _same_limits():
         from mlx_lm import utils
 
+    _check_files(folder)
     module = importlib.import_module(f"mlx_lm.models.{found.names.module}")
     model_class = _with_own_weights(module.Model, folder, found, dtype)
     try:
@@ -75,14 +88,25 @@ def load_model(folder: ModelFolder, found: Understood, dtype: mx.Dtype) -> nn.Mo
             get_model_classes=lambda config: (model_class, module.ModelArgs),
         )
         _turn(model, found)
-        _refuse_narrow_experts(model, found, dtype)
-        mx.eval(model.parameters())
-    except (ValueError, KeyError, RuntimeError, AssertionError, TypeError) as error:
+    except (UserError, ValueError, KeyError, RuntimeError, AssertionError, TypeError) as error:
+        if not folder.config.keys() & {"quantization", "quantization_config"}:  # which the other engine does not read
+            check_filled(folder, stored_in(folder))
         if isinstance(error, UserError):
             raise
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"the model in {str(folder.path)!r} cannot be loaded by mlx-lm: {reason}") from None
+        raise UserError(f"the model in {str(folder.path)!r} cannot be loaded by mlx-lm: {reason}") from error
     return model
+
+
+def _check_files(folder: ModelFolder) -> None:
+    """Refuses a folder in which mlx-lm would read other files than those of the model."""
+    if glob.escape(str(folder.path)) != str(folder.path):  # it looks for files by a pattern that begins with the path
+        raise UserError(f"mlx-lm cannot read {str(folder.path)!r}, whose path has [, ? or * in it: rename it")
+    if strange := sorted(set(folder.path.glob("model*.safetensors")) ^ set(folder.weights)):
+        raise UserError(
+            f"mlx-lm reads all files model*.safetensors of a folder, and {strange[0].name!r} in {str(folder.path)!r} is no part of the "
+            "model, or named otherwise: move it away, or give --backend torch"
+        )
 
 
 def at(part: Any, path: str) -> Any:
