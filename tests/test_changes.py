@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from neuronaut.agent.questions import parse_question
 from neuronaut.tools.changes.carried import alone, drift
@@ -192,8 +192,13 @@ def test_refusals_are_one_sentence_and_exit_code_2(
     shutil.copytree(base, tmp_path / "same")
     other = MADE["make_model"]("llama", tmp_path / "llama")
     renamed = CHANGED["retokenized"](base, tmp_path / "renamed")
+    shutil.copytree(base, broken := tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    next(value for name, value in weights.items() if name.endswith("mlp.c_fc.weight"))[0, 0] = torch.nan
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     cases = (
         (("--other", f"x={tmp_path / 'same'}"), "nothing changed"),
+        (("--other", f"x={broken}"), "numbers that are not finite"),
         (("--other", f"x={other}"), "is no checkpoint of"),
         (("--other", f"x={renamed}"), "another tokenizer"),
         (("--other", f"x={tmp_path / 'nowhere'}"), "there is no model folder"),

@@ -231,14 +231,17 @@ def spoilt(folder: Path, context: ToolContext, **changes: Any) -> Path:
         ({"weight": None}, "no tensor `weight`"),
         ({"weight": torch.zeros(3, 64)}, "3 outputs and 1 biases"),
         ({"weight": torch.full((1, 64), torch.nan)}, "not finite"),
-        ({"weight": torch.zeros(1, 32)}, "reads 32 numbers, and the residual stream of model has 64"),
+        ({"weight": torch.eye(1, 32)}, "reads 32 numbers, and the residual stream of model has 64"),
         ({"weights_sha256": "0" * 64}, "trained on a model with the weights 000000000000…"),
         ({"weights_sha256": "mine"}, "weights_sha256"),
         ({"layer": 2}, "reads layer 2, which does not exist"),
         ({"site": "mlp_out"}, "site"),
         ({"output": "bins", "centres": [1.0]}, "at least 2"),
         ({"weight": torch.ones(1, 64)}, "reads the same off every residual"),
-        ({"output": "bins", "centres": [1.0, 1.0], "weight": torch.eye(2, 64)}, "reads the same off every residual"),
+        (
+            {"output": "bins", "centres": [1.0, 1.0], "weight": torch.eye(2, 64), "bias": torch.zeros(2)},
+            "reads the same off every residual",
+        ),
     ],
 )
 def test_a_head_that_does_not_fit_is_refused_in_one_sentence(

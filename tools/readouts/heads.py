@@ -142,7 +142,9 @@ def _checked(path: Path, config: HeadConfig, tensors: dict[str, Tensor]) -> tupl
     if not (weight.isfinite().all() and bias.isfinite().all()):
         raise UserError(f"the head {str(path)!r} has weights that are not finite: train it again")
     if _says_one_thing(config, weight):
-        raise UserError(f"the head {str(path)!r} reads the same off every residual, or all numbers of it alike: train it again")
+        raise UserError(
+            f"the head {str(path)!r} reads the same off every residual, or all numbers of it alike: train it again"
+        )
     return weight, bias
 
 
