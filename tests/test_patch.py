@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from neuronaut.tools.corpus import pocket_corpus
 from neuronaut.tools.errors import ToolRefused
@@ -213,7 +214,9 @@ def test_the_metric_is_1_on_clean_0_on_corrupted_and_half_way_on_their_mean(pock
     assert float(divergence(clean, clean[None])[0]) == 0.0
     kl = Metric("kl", pair, ())
     assert kl.clean == pytest.approx(0.0, abs=1e-6)
-    assert kl.corrupted == pytest.approx(float(divergence(clean, corrupted[None])[0]), abs=1e-6)
+    apart = float(functional.kl_div(corrupted.double(), clean.double(), log_target=True, reduction="sum"))
+    assert kl.corrupted == pytest.approx(-apart, abs=1e-6)
+    assert float(divergence(clean, corrupted[None])[0]) == pytest.approx(apart, abs=1e-6)
 
 
 def test_a_pair_that_the_metric_does_not_separate_is_refused(pocket: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
