@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from neuronaut.agent.answer import ORDER
+from neuronaut.agent.change_lines import change_numbers
 from neuronaut.agent.cost import asked
 from neuronaut.agent.known import known_line
 from neuronaut.agent.readout_lines import readout_numbers
@@ -196,6 +197,8 @@ def _short_number(claim: dict[str, Any]) -> str:
     """The one number of a claim that is named in passing."""
     if "relation" in claim["numbers"]:
         return f"moves it {claim['scores']['delta']['value']:.2f} sd"
+    if "times_low" in claim["numbers"]:
+        return f"{claim['numbers']['times']:.1f} times noise"
     name, value = {
         "reads": ("F1", _score(claim)),
         "writes": ("nats", claim["numbers"].get("delta", 0.0)),
@@ -233,6 +236,8 @@ def numbers_of(claim: dict[str, Any]) -> str:
     """The numbers of a claim in one line."""
     if "relation" in claim["numbers"]:
         return readout_numbers(claim)
+    if "times_low" in claim["numbers"]:
+        return change_numbers(claim)
     match claim["side"]:
         case "reads":
             return _reads_numbers(claim)

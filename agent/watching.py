@@ -65,7 +65,9 @@ def not_watched(one: Stale, dictionaries: Mapping[str, str]) -> str | None:
     if name not in dictionaries:
         return f"a feature belongs to its dictionary, which is not given here: --dictionary {name}=FOLDER"
     if dictionaries[name] != one.dictionary:
-        return f"{name} is another dictionary here ({dictionaries[name][:12]}) than the finding's ({one.dictionary[:12]})"
+        return (
+            f"{name} is another dictionary here ({dictionaries[name][:12]}) than the finding's ({one.dictionary[:12]})"
+        )
     return None
 
 

@@ -110,7 +110,9 @@ def done_elsewhere(notebook: Store, run: str, tool: str) -> list[dict[str, Any]]
     and `error` says why), seconds and forwards."""
     target = queries.find_run(notebook, run)["target"]["id"]
     e, r, end, kept = schema.experiment, schema.run, schema.experiment_end, schema.artifact
-    joined = e.join(r, r.c.id == e.c.run).join(end, end.c.experiment == e.c.id).outerjoin(kept, kept.c.id == end.c.result)
+    joined = (
+        e.join(r, r.c.id == e.c.run).join(end, end.c.experiment == e.c.id).outerjoin(kept, kept.c.id == end.c.result)
+    )
     columns = (e.c.id, e.c.run, e.c.args, e.c.corpus, kept.c.content, end.c.error, end.c.seconds, end.c.forwards)
     where = (e.c.tool == tool, r.c.target == target, e.c.run <= run)
     rows = notebook.rows(sa.select(*columns).select_from(joined).where(*where).order_by(e.c.id))

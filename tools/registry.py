@@ -222,6 +222,7 @@ def tool(
 def registry() -> dict[str, Tool]:
     """All tools by name."""
     from neuronaut.tools.changes import diff  # noqa: F401
+    from neuronaut.tools.changes import held as held_change  # noqa: F401
     from neuronaut.tools.circuits import backups, compare, find, shared, trial  # noqa: F401
     from neuronaut.tools.concepts import find as find_concepts  # noqa: F401
     from neuronaut.tools.concepts import held  # noqa: F401

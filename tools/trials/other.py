@@ -53,5 +53,10 @@ def test_other(context: ToolContext, args: TestOtherArgs) -> ToolResult:
         found = run_tool(inside, args.test, parsed)
     except ToolRefused as error:
         found = ToolResult(payload={"abstained": str(error)})
-    payload = {"other": args.other, "weights_sha256": other.folder.weights_sha256, "test": args.test, "found": found.payload}
+    payload = {
+        "other": args.other,
+        "weights_sha256": other.folder.weights_sha256,
+        "test": args.test,
+        "found": found.payload,
+    }
     return ToolResult(found.measurements, payload)
