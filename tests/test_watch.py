@@ -149,9 +149,9 @@ def test_the_edited_neuron_alone_is_lost_where_the_earlier_weights_pass_on_the_s
 def test_a_finding_that_the_earlier_weights_fail_too_is_undecided(
     watch: Callable[..., Any], base: Path, tmp_path: Path, seed: int
 ) -> None:
-    """One word stands in no text, one in too few for a test; the neuron of one of them was edited as well."""
+    """One word stands in no text, one in too few for the earlier weights to be tested; the neuron of the latter was edited as well."""
     absent, rare = random.Random(seed).sample(list(RULES), 2)
-    text = CHANGED["word_texts"](tmp_path / "rare.jsonl", {RULES[absent]: 0, RULES[rare]: 75}, words=MADE["TEXT"])
+    text = CHANGED["word_texts"](tmp_path / "rare.jsonl", {RULES[absent]: 0, RULES[rare]: 40}, words=MADE["TEXT"])
     rows = {row["unit"]: row for row in _findings(watch(_later(base, rare, seed), "--json", text=text))}
     assert {row["became"] for row in rows.values()} == {"survived", "undecided"}
     assert {unit for unit, row in rows.items() if row["became"] == "undecided"} == {f"0.{absent}", f"0.{rare}"}
