@@ -25,14 +25,16 @@ from neuronaut.tools.targets.load import check_unit, load_target
 from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.units import Unit
 
+BETS_ON = 4  # documents are what bets need, and one unit costs little
 FRESH = 500  # added to the numbers of the twins, so that none is one by which the unit was found
 
 Floats = NDArray[np.float64]
 
 
 class TestChangeArgs(ToolArgs):
-    """The other checkpoint by its name, the unit, the confirm block that is opened. n_tokens: of that block, and of explore text
-    by which the unit of each twin is chosen; twins: checkpoints made of noise."""
+    """The other checkpoint by its name, the unit, the confirm block that is opened. n_tokens: of that block for all units, and of
+    explore text by which the unit of each twin is chosen; the unit itself is followed on BETS_ON times as many of the block.
+    twins: checkpoints made of noise."""
 
     example: ClassVar = {"other": "BASE", "unit": "8.481", "block": 0, "n_tokens": 500, "twins": 4}
     other: str = Field(min_length=1, max_length=64)
@@ -69,8 +71,7 @@ def test_change(context: ToolContext, args: TestChangeArgs) -> ToolResult:
     unit = Unit.parse(args.unit)
     check_unit(target.spec, unit)
     check_comparable(target, other)
-    tokens = _first(context.tokens("confirm", args.block), args.n_tokens)
-    held = _held(target, other, unit, tokens, context.sample("explore", args.n_tokens), args)
+    held = _held(context, other, unit, args)
     times = _times(held.own.mean(), held.noise.mean())
     low, high = _bounds(held, args.seed)
     _, on_explore = in_noises(held.found_on[0], held.found_on)
@@ -96,19 +97,20 @@ def test_change(context: ToolContext, args: TestChangeArgs) -> ToolResult:
     return ToolResult((shown,), payload)
 
 
-def _held(
-    target: TargetModel, other: TargetModel, unit: Unit, tokens: Tokens, explore: Tokens, args: TestChangeArgs
-) -> Held:
+def _held(context: ToolContext, other: TargetModel, unit: Unit, args: TestChangeArgs) -> Held:
+    target, block = context.target, context.tokens("confirm", args.block)
+    tokens, whole = _first(block, args.n_tokens), _first(block, BETS_ON * args.n_tokens)
+    explore = context.sample("explore", args.n_tokens)
     found = compared(folder_of(target), folder_of(other))
     noise, found_on, tested_on = [], [], []
     for number in range(args.twins):
         with tempfile.TemporaryDirectory() as place:
             folder = noise_folder(found, 1000 * args.seed + FRESH + number, Path(place) / "twin")
             twin = load_target(folder.path)
-            noise.append(_by_document(target, twin, unit, tokens))
+            noise.append(_by_document(target, twin, unit, whole))
             found_on.append(moved(target, twin, explore).change)
             tested_on.append(moved(target, twin, tokens).change)
-    own = _by_document(target, other, unit, tokens)
+    own = _by_document(target, other, unit, whole)
     return Held(own, np.array(noise), moved(target, other, tokens).change, np.array(found_on), np.array(tested_on))
 
 
