@@ -13,7 +13,7 @@ from neuronaut.tools.changes.rule import MIN_TIMES
 from neuronaut.tools.registry import ToolContext
 from neuronaut.tools.units import Unit
 
-AUTHOR = "the comparison"
+AUTHOR = "the question"
 SIDE = "role"  # what a part is to the model: here, what has become of it
 Explain = Callable[[Session, Unit], None]
 
