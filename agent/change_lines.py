@@ -7,6 +7,16 @@ Payload = Mapping[str, Any]
 LISTED, TENSORS = 8, 4
 
 
+def change_numbers(claim: Payload) -> str:
+    """The numbers of a change in one line."""
+    found, pairs = claim["numbers"], claim["pairs"]
+    return (
+        f"{found['times']:.1f} times noise (at least {found['times_low']:.1f}) · above {found['percentile']:.0f} % of the units that "
+        f"{found['twins']} twins of noise move most · in place {found['place']} of {found['units']} here · e {pairs['e']:.2g} from "
+        f"{pairs['documents']} documents"
+    )
+
+
 def diff_models(payload: Payload, metrics: Payload) -> Iterator[str]:
     """The units that changed most beside noise, the drift of the residual stream, the output and the tensors."""
     beyond, other, n = payload["beyond"], payload["other"], payload["n_units"]

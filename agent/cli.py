@@ -121,6 +121,9 @@ def chat(
     device: Device = DeviceChoice.cpu,
     corpus: CorpusFile = None,
     dictionary: Dictionaries = None,
+    other: Others = None,
+    labels: Labels = None,
+    head: Heads = None,
     notebook: NotebookFile = None,
     llm: Llm = None,
     base_url: BaseUrl = None,
@@ -144,11 +147,13 @@ def chat(
     from neuronaut.agent.chat.app import go_on as talk_on
     from neuronaut.agent.chat.app import screen_of
     from neuronaut.agent.config import CONVERSATION
+    from neuronaut.agent.registered import registered_config
 
     if go_on is not None:
         raise typer.Exit(talk_on(go_on, notebook, screen_of(as_json=as_json), approve=approve.value))
     budget = limits(budget_seconds, budget_forwards, budget_calls, budget_tokens, budget_usd)
     config = run_config(CONVERSATION, model, corpus, llm, base_url, seed, budget, dictionary, backend, dtype, device)
+    config = config.model_copy(update=registered_config(other, labels, head))
     raise typer.Exit(talk(config, notebook, screen_of(as_json=as_json), approve=approve.value))
 
 

@@ -44,6 +44,12 @@ def registered_config(
     return {kind: _hashed(kind, found) for kind, found in places.items()}
 
 
+def named(config: RunConfig) -> str:
+    """What a run may use by name, in a sentence; "" for nothing."""
+    found = [f"{KINDS[kind].words} {name}" for kind in KINDS for name in getattr(config, kind)]
+    return f"Known by name: {', '.join(found)}." if found else ""
+
+
 def opened(config: RunConfig) -> Registered:
     """What a run may use by name; a model is loaded no earlier than it is needed, and run as that of the run is."""
     from neuronaut.tools.labels import read_labels

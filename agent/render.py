@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from neuronaut.agent.answer import ORDER
+from neuronaut.agent.change_lines import change_numbers
 from neuronaut.agent.cost import asked
 from neuronaut.agent.known import known_line
 from neuronaut.agent.lines import interval
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 STYLES = {"SUPPORTED": "bold green", "PARTIAL": "yellow", "UNRESOLVED": "magenta", "REFUTED": "red", "ABSTAINED": "dim",
           "MEASURED": "cyan"}  # fmt: skip
-BECAME = {"survived": "bold green", "weakened": "yellow", "refuted": "red", "gone": "dim", "undecided": "magenta"}
+BECAME = {"survived": "bold green", "lost": "red", "undecided": "magenta", "no control": "yellow"}
 BUILT_IN = ("grammar", "design effects", "design attention", "design losses", "pruning", "revision", "the question",
             "direct attribution", "an earlier run")  # fmt: skip
 EVERYTHING_HOLDS = "all conditions hold"
@@ -164,10 +165,22 @@ def _survived(again: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
         body = Text(f"{visible(row['unit'])} {visible(row['claim'])}")
         cost = "" if row["seconds"] is None else f" ({row['seconds']:.1f} s, {row['forwards']:.0f} forward passes)"
         where = "" if row["now"] is None else f", by {row['now']['split']} in run {visible(row['now']['run'])}"
-        body.append(
-            f"\n{visible(row['reason']).split('; ')[0]}{where}{cost}; found in run {visible(row['run'])}", style="dim"
-        )
+        verdict = "" if row["now"] is None or row["became"] == "survived" else f"{row['now']['outcome']}: "
+        reason = f"{verdict}{visible(row['reason']).split('; ')[0]}"
+        body.append(f"\n{reason}{where}{cost}; found in run {visible(row['run'])}", style="dim")
+        if row["control"] is not None:
+            body.append(f"\n{_control(row['control'])}", style="dim")
         yield Text(row["became"], style=BECAME.get(row["became"], "")), body
+
+
+def _control(control: dict[str, Any]) -> str:
+    """What the earlier weights got on the same text."""
+    reason = visible(control["reason"]).split("; ")[0]
+    if control["outcome"] is None:
+        return f"no control: {reason}"
+    cost = f" ({control['seconds']:.1f} s, {control['forwards']:.0f} forward passes)"
+    verb = "still pass on the same text" if control["outcome"] == "SUPPORTED" else "fail on the same text too"
+    return f"the earlier weights {verb}, {control['outcome']}: {reason}{cost}"
 
 
 def _asked_of(other: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
@@ -208,6 +221,8 @@ def _short_number(claim: dict[str, Any]) -> str:
     """The one number of a claim that is named in passing."""
     if "relation" in claim["numbers"]:
         return f"moves it {claim['scores']['delta']['value']:.2f} sd"
+    if "times_low" in claim["numbers"]:
+        return f"{claim['numbers']['times']:.1f} times noise"
     name, value = {
         "reads": ("F1", _score(claim)),
         "writes": ("nats", claim["numbers"].get("delta", 0.0)),
@@ -245,6 +260,8 @@ def numbers_of(claim: dict[str, Any]) -> str:
     """The numbers of a claim in one line."""
     if "relation" in claim["numbers"]:
         return readout_numbers(claim)
+    if "times_low" in claim["numbers"]:
+        return change_numbers(claim)
     match claim["side"]:
         case "reads":
             return _reads_numbers(claim)

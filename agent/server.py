@@ -17,6 +17,7 @@ from mcp.server.stdio import stdio_server
 from mcp.server.transport_security import TransportSecuritySettings
 
 import neuronaut
+from neuronaut.agent.registered import named
 from neuronaut.agent.served.bearer import Bearer
 from neuronaut.agent.served.bench import Bench, Row, told
 from neuronaut.agent.served.findings import ListRuns, ShowRecord, claims_of, list_runs, show_record
@@ -87,7 +88,7 @@ class Tools:
         return Server(
             "neuronaut",
             version=neuronaut.__version__,
-            instructions=render("tool_server", allow_run=self._bench.allow_run),
+            instructions=render("tool_server", allow_run=self._bench.allow_run, named=named(self._bench.config)),
             on_list_tools=self.list_tools,
             on_call_tool=self.call_tool,
             on_list_resources=self.list_resources,

@@ -4,7 +4,18 @@ from typing import Annotated
 
 import typer
 
-from neuronaut.agent.options import CorpusFile, Dictionaries, Model, NotebookFile, Seed, limits, run_config
+from neuronaut.agent.options import (
+    CorpusFile,
+    Dictionaries,
+    Heads,
+    Labels,
+    Model,
+    NotebookFile,
+    Others,
+    Seed,
+    limits,
+    run_config,
+)
 from neuronaut.tools.errors import UserError
 
 
@@ -12,6 +23,9 @@ def mcp(
     model: Model = "pocket",
     corpus: CorpusFile = None,
     dictionary: Dictionaries = None,
+    other: Others = None,
+    labels: Labels = None,
+    head: Heads = None,
     notebook: NotebookFile = None,
     allow_run: Annotated[
         bool, typer.Option("--allow-run", help="Experiments too, recorded in the notebook; without it, reading only.")
@@ -35,11 +49,13 @@ def mcp(
             raise
         raise UserError(f"{error.name} is not installed: `pip install 'neuronaut[mcp]'`") from None
     from neuronaut.agent.config import corpus_place
+    from neuronaut.agent.registered import registered_config
     from neuronaut.agent.served.bench import Bench
     from neuronaut.memory.place import default_place
 
     config = run_config("", model, corpus, None, None, seed, limits(None, None, None, None, None), dictionary)
     corpus_place(config)
+    config = config.model_copy(update=registered_config(other, labels, head))
     bench = Bench(config, notebook or default_place(), allow_run)
     if http:
         serve_http(bench, 8765 if port is None else port)

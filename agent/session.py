@@ -60,12 +60,12 @@ class Session:
     unasked: str = ""  # why a language model was not asked, where its budget was too small
 
     def __post_init__(self) -> None:
-        self.forwards_before = self.context.target.forwards
+        self.forwards_before = self.context.forwards
 
     @property
     def forwards(self) -> float:
         """Forward passes over one prompt since the session began."""
-        return self.context.target.forwards - self.forwards_before
+        return self.context.forwards - self.forwards_before
 
     def experiment(
         self, tool: str, args: dict[str, Any], *, prediction: str | None = None, subject: str = "", own: bool = False
@@ -82,20 +82,20 @@ class Session:
             self.check_budget()
             known = self.notebook.begin_experiment(self.run, spec, prediction=prediction, fresh=again)
         if known.finished is not None:
-            return _done(known.id, known.finished, known.evidence)
-        began, before = time.monotonic(), self.context.target.forwards
+            return done_of(known.id, known.finished, known.evidence)
+        began, before = time.monotonic(), self.context.forwards
         try:
             result = self.context.compute(run_tool, tool, parsed)
             stored = stored_in(self.notebook, result)
         except (ToolRefused, ToolFailed) as error:
-            spent = (time.monotonic() - began, self.context.target.forwards - before)
+            spent = (time.monotonic() - began, self.context.forwards - before)
             refused = isinstance(error, ToolRefused)
             self.notebook.end_experiment(known.id, None, error=str(error), refused=refused, spent=spent)
             raise
-        spent = (time.monotonic() - began, self.context.target.forwards - before)
+        spent = (time.monotonic() - began, self.context.forwards - before)
         rows = [(subject, m) for m in result.measurements]
         evidence = self.notebook.end_experiment(known.id, stored, spent=spent, evidence=rows)
-        return _done(known.id, stored, evidence)
+        return done_of(known.id, stored, evidence)
 
     def earlier_findings(self, unit: Unit) -> list[Finding]:
         """What earlier runs found out about the unit; those with an UNRESOLVED claim found nothing."""
@@ -139,7 +139,8 @@ def _as_json(m: Measurement) -> dict[str, Any]:
             "null_percentile": m.null_percentile}  # fmt: skip
 
 
-def _done(identifier: str, stored: dict[str, Any], evidence: tuple[str, ...]) -> Done:
+def done_of(identifier: str, stored: dict[str, Any], evidence: tuple[str, ...]) -> Done:
+    """A finished experiment, from its result as the notebook keeps it."""
     measured = {row["metric"]: Measurement.stored(row) for row in stored["measurements"]}
     return Done(identifier, stored["payload"], measured, evidence)
 

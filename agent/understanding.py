@@ -10,6 +10,7 @@ from neuronaut.agent.llm.opened import gateway_of
 from neuronaut.agent.meant import task_meant
 from neuronaut.agent.questions import Question, parse_question
 from neuronaut.agent.readouts import check_readout
+from neuronaut.agent.registered import named
 from neuronaut.agent.session import BudgetSpent, Session
 from neuronaut.prompts import render
 from neuronaut.tools.errors import ToolRefused, UserError
@@ -117,7 +118,9 @@ def _request(session: Session, text: str) -> Request:
     spec, model = session.context.target.spec, gateway_of(session).model
     target = (
         f"The model is {spec.name}: layers 0 to {spec.n_layers - 1}, in each heads 0 to {spec.n_heads - 1} and neurons 0 to "
-        f"{spec.d_mlp - 1}{_experts(spec.n_experts)}." + _features(session.context.target)
+        f"{spec.d_mlp - 1}{_experts(spec.n_experts)}."
+        + _features(session.context.target)
+        + f" {named(session.config)}".rstrip()
     )
     listed = [{"name": tool.name, "summary": tool.summary} for tool in registry().values() if not tool.opens_test_text]
     prompt = render("route", text=text, target=target, tasks=[task.name for task in tasks()], tools=listed)

@@ -1,7 +1,7 @@
 """The writes side of a unit: which tokens its output makes likelier or less likely."""
 
 from neuronaut.agent.proposers.given import Given
-from neuronaut.agent.session import Session
+from neuronaut.agent.session import Done, Session
 from neuronaut.agent.steps import add_hypothesis, fresh_block, judge, run_test
 from neuronaut.memory import queries
 from neuronaut.memory.judge import WritesCase
@@ -70,14 +70,18 @@ def test_claim(session: Session, unit: Unit, hypothesis: str, predicate: Promote
     done = run_test(session, unit, "writes", args, prediction=prediction, claim=claim)
     if done is None:
         return
-    delta = done.measurements["delta"]
-    interval = tuple(done.payload["interval_90"])
-    case = WritesCase(
-        n_claims=queries.n_claims(rows, hypothesis),
+    case = writes_case(done, queries.n_claims(rows, hypothesis))
+    judge(session, prediction, case, done.evidence, f"{claim} ({case.delta:+.2f} nats)")
+
+
+def writes_case(done: Done, n_claims: int) -> WritesCase:
+    """The case of a writes claim from its experiment."""
+    delta, (low, high) = done.measurements["delta"], done.payload["interval_90"]
+    return WritesCase(
+        n_claims=n_claims,
         delta=delta.value,
-        delta_low=interval[0],
-        delta_interval_90=(interval[0], interval[1]),
+        delta_low=low,
+        delta_interval_90=(low, high),
         percentile=delta.null_percentile or 0.0,
         bets=tuple(done.payload["bets"]),
     )
-    judge(session, prediction, case, done.evidence, f"{claim} ({delta.value:+.2f} nats)")

@@ -25,6 +25,7 @@ from neuronaut.memory.cases import (
     e_bar,
 )
 from neuronaut.memory.causes import AttendsCase, RoleCase, decide_attends, decide_role
+from neuronaut.memory.changes import ChangeCase, decide_change
 from neuronaut.memory.circuits import CircuitCase, decide_circuit
 from neuronaut.memory.readouts import ReadoutCase, decide_readout
 from neuronaut.tools.stats import e_value, refuting_e_value
@@ -35,6 +36,7 @@ __all__ = [
     "RULE_VERSION",
     "AttendsCase",
     "Case",
+    "ChangeCase",
     "CircuitCase",
     "Decision",
     "ModeCase",
@@ -54,7 +56,7 @@ __all__ = [
 
 RULE_VERSION = "1"
 
-Case: TypeAlias = ReadsCase | WritesCase | AttendsCase | RoleCase | CircuitCase | ReadoutCase
+Case: TypeAlias = ReadsCase | WritesCase | AttendsCase | RoleCase | CircuitCase | ReadoutCase | ChangeCase
 _CASES: TypeAdapter[Case] = TypeAdapter(Annotated[Case, Field(discriminator="side")])
 
 
@@ -78,6 +80,8 @@ def decide(case: Case) -> Decision:
             return decide_circuit(case)
         case ReadoutCase():
             return decide_readout(case)
+        case ChangeCase():
+            return decide_change(case)
         case _ as never:
             assert_never(never)
 

@@ -225,6 +225,12 @@ def looks(notebook: Store, run: str, tools: Collection[str], units: Collection[s
     return found
 
 
+def test_of(notebook: Store, prediction: str) -> Row | None:
+    """The experiment that tested a prediction; None where there is none of its own."""
+    rows = _by(notebook, schema.experiment, prediction=prediction)
+    return rows[0] if rows else None
+
+
 def tool_sources(notebook: Store, predictions: list[str]) -> dict[str, set[str]]:
     """The hashes of the tool sources with which each prediction was tested."""
     tests = grouped(notebook, schema.experiment, "prediction", predictions)

@@ -28,6 +28,41 @@ def changed_copy(base: Path, place: Path, *, seed: int, edited: bool = False, no
     return f"{layer}.{index}"
 
 
+def planted_copy(base: Path, place: Path, rules: Mapping[int, str], *, noise: float = 0.0, seed: int = 0) -> Path:
+    """A copy of a small GPT-2 whose neurons of layer 0 fire on a word each, and on no other; index to word. Attention of the layer
+    and places are all but silent there, so that a neuron sees the token. noise: as in `changed_copy`."""
+    shutil.copytree(base, place)
+    weights = load_file(base / "model.safetensors")
+    tokens = json.loads((base / "tokenizer.json").read_text())["model"]["vocab"]
+    words = sorted(name for name in tokens if name.lstrip("\u0120").isalpha() and len(name) > 2)
+    for name in ("wpe.weight", "h.0.attn.c_proj.weight", "h.0.attn.c_proj.bias"):
+        weights[f"transformer.{name}"] = weights[f"transformer.{name}"] * 0.01
+    rows = weights["transformer.wte.weight"][[tokens[word] for word in words]]
+    gain, shift = (weights[f"transformer.h.0.ln_2.{name}"] for name in ("weight", "bias"))
+    seen = torch.nn.functional.layer_norm(rows, rows.shape[1:], gain, shift)
+    seen = torch.cat([seen, torch.ones(len(seen), 1)], dim=1).double()
+    for index, word in rules.items():
+        wanted = torch.tensor([3.0 if name == "\u0120" + word else -3.0 for name in words], dtype=torch.float64)
+        read = torch.linalg.lstsq(seen, wanted[:, None], driver="gelsd").solution[:, 0].float()
+        weights["transformer.h.0.mlp.c_fc.weight"][:, index] = read[:-1]
+        weights["transformer.h.0.mlp.c_fc.bias"][index] = read[-1]
+    generator = torch.Generator().manual_seed(seed)
+    save({name: _moved(tensor, noise, generator) if noise else tensor for name, tensor in weights.items()}, place)
+    return place
+
+
+def word_texts(file: Path, rare: Mapping[str, int] | None = None, *, words: str, documents: int = 450) -> Path:
+    """Texts of 18 of some words in random order, one a line; each begins with a space, so that a word is always the same token.
+    rare: words that stand in so many of the first documents only."""
+    rng, held = random.Random(0), dict(rare or {})
+    lines = []
+    for number in range(documents):
+        known = [word for word in words.split() if number < held.get(word, documents)]
+        lines.append(json.dumps({"text": "".join(f" {rng.choice(known)}" for _ in range(18))}) + "\n")
+    file.write_text("".join(lines), encoding="utf-8")
+    return file
+
+
 def save(weights: Mapping[str, torch.Tensor], place: Path) -> None:
     """The weights of a folder, in place of those that it had."""
     save_file(dict(weights), place / "model.safetensors", {"format": "pt"})

@@ -12,10 +12,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from neuronaut.agent.changes import change_case
 from neuronaut.agent.questions import parse_question
+from neuronaut.agent.session import Done
+from neuronaut.memory import queries
+from neuronaut.memory.judge import ChangeCase, Decision, decide
+from neuronaut.memory.notebook import Notebook
+from neuronaut.memory.place import default_place
 from neuronaut.tools.changes.carried import alone, drift
 from neuronaut.tools.changes.chance import in_noises, row_chances, tail_chances
+from neuronaut.tools.changes.held import _by_document
 from neuronaut.tools.changes.moved import moved, units_of
+from neuronaut.tools.changes.rule import MIN_TIMES
 from neuronaut.tools.changes.weights import compared, folder_of, noise_folder
 from neuronaut.tools.corpus import Corpus, load_corpus
 from neuronaut.tools.errors import ToolRefused, UserError
@@ -83,6 +91,80 @@ def test_no_unit_of_a_model_moved_by_noise_alone_is_beyond_noise(
 ) -> None:
     _, result = found(seed=seed, noise=0.05)
     assert result.payload["beyond"]["any"] == 0
+
+
+@pytest.fixture(scope="module")
+def judged(base: Path, target: TargetModel, corpus: Corpus) -> Callable[..., tuple[Decision, dict[str, Any]]]:
+    """The verdict that a neuron changed more than noise changes any: the edited one, else the one that explore text puts first."""
+
+    def run(*, seed: int, **how: Any) -> tuple[Decision, dict[str, Any]]:
+        place = base.parent / f"held-{seed}-{len(how)}"
+        unit = CHANGED["changed_copy"](base, place, seed=seed, **how)
+        context = ToolContext(target, corpus, registered=Registered({"tuned": OtherModel("tuned", str(place))}))
+        if not how.get("edited"):
+            change = moved(target, context.registered.other("tuned").target, context.sample("explore", 400)).change
+            unit = units_of(target)[int(change.argmax())].address
+        tool = find_tool("test_change")
+        args = {"other": "tuned", "unit": unit, "block": 0, "twins": 4, "n_tokens": 400, "seed": seed}
+        payload = tool.run(context, tool.parse(args)).payload
+        return decide(change_case(Done("", payload, {}, ()), 1)), payload
+
+    return run
+
+
+def test_that_an_edited_neuron_changed_more_than_noise_changes_any_holds_on_fresh_text_of_18_models_in_20(
+    judged: Callable[..., tuple[Decision, dict[str, Any]]],
+) -> None:
+    found = [judged(seed=seed, edited=True, noise=NOISE) for seed in SEEDS]
+    supported = [payload for decision, payload in found if decision.status == "SUPPORTED"]
+    assert len(supported) >= 18, [(decision.status, decision.reason) for decision, _ in found]
+    assert {payload["place"] for payload in supported} == {1}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_that_a_unit_moved_by_noise_alone_changed_more_does_not_hold(
+    judged: Callable[..., tuple[Decision, dict[str, Any]]], seed: int
+) -> None:
+    """Of some, all documents bet for it, since noise moves one unit far: what noise moves most is moved as far."""
+    decision, payload = judged(seed=seed, noise=0.05)
+    assert decision.status in ("REFUTED", "PARTIAL", "UNRESOLVED"), (decision, payload)
+    assert decision.e == 0
+
+
+CHANGE: dict[str, Any] = {
+    "n_claims": 1, "times": 9.0, "times_low": 7.0, "percentile": 100.0, "twins": 20, "place": 1, "units": 100, "bets": (1.0,) * 30,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("but", "status", "said"),
+    [
+        ({}, "SUPPORTED", "all conditions hold"),
+        ({"percentile": 95.0}, "PARTIAL", "noise moves other units as far"),
+        ({"times_low": MIN_TIMES - 0.01}, "PARTIAL", "true but small"),
+        ({"bets": (1.0,) * 3}, "UNRESOLVED", "too few documents"),
+        ({"bets": (1.0,) * 10}, "UNRESOLVED", "is below 1000"),
+        ({"bets": (-1.0,) * 30}, "REFUTED", "noise of the same size moves it as far"),
+        ({"bets": ()}, "UNRESOLVED", "too few documents"),
+    ],
+)
+def test_the_rule_of_a_change_says_what_is_missing(but: dict[str, Any], status: str, said: str) -> None:
+    decision = decide(ChangeCase.model_validate(CHANGE | but))
+    assert decision.status == status
+    assert said in decision.reason
+    assert (decision.e > 0) == (status == "SUPPORTED")
+
+
+def test_the_changes_of_single_documents_are_those_of_the_whole_text(
+    base: Path, target: TargetModel, corpus: Corpus, tmp_path: Path
+) -> None:
+    unit = Unit.parse(CHANGED["changed_copy"](base, tmp_path / "copy", seed=6, edited=True, noise=NOISE))
+    other, tokens = load_target(str(tmp_path / "copy")), target.tokenize(_texts(corpus, 9))
+    for one in (unit, Unit("head", 1, 2)):
+        found = _by_document(target, other, one, tokens)
+        whole = moved(target, other, tokens).change[units_of(target).index(one)]
+        assert len(found) == 9
+        assert np.average(found, weights=tokens.scored.sum(axis=1)) == pytest.approx(whole, rel=1e-4)
 
 
 def test_nothing_but_the_edited_neuron_is_moved_where_nothing_else_changed(
@@ -245,6 +327,16 @@ def test_the_same_is_asked_of_both_and_shown(
     assert {row["unit"].rstrip("-") for row in [*other["claims"], *other["outcomes"]]} == {unit}
     shown = neuronaut("resume", answer["run"])
     assert f"asked of tuned: run {other['run']}" in shown.out
+    (change,) = (row for row in answer["claims"] if row["predicate"].get("kind") == "change")
+    assert change["status"] == "SUPPORTED"
+    assert f"{unit} changed in tuned more than noise of the same size changes any unit" in " ".join(shown.out.split())
+    with Notebook(default_place(), read_only=True) as notebook:
+        registered = next(row for row in queries.hypotheses(notebook, answer["run"]) if row["id"] == change["id"])
+        (prediction,) = registered["predictions"]
+        tests = [row for row in queries.experiments(notebook, answer["run"]) if row["prediction"] == prediction["id"]]
+    assert (prediction["split"], prediction["threshold"]) == ("confirm/0", MIN_TIMES)
+    assert [row["tool"] for row in tests] == ["test_change"]
+    assert prediction["id"] < tests[0]["id"]  # ids rise with time: it was registered before its text was opened
     again = neuronaut("ask", "what changed in tuned", "--fast", "--json", *options)
     assert json.loads(again.out)["run"] == answer["run"]
     assert neuronaut("verify").code == 0

@@ -66,6 +66,22 @@ class ToolContext:
     _opened: dict[tuple[Split, int | None], OpenedText] = field(default_factory=dict, repr=False)
     _tokens: dict[tuple[Split, int | None, int], Tokens] = field(default_factory=dict, repr=False)
     _activations: dict[tuple[Unit, Split, int | None, int | None], Array] = field(default_factory=dict, repr=False)
+    _others: dict[str, "ToolContext"] = field(default_factory=dict, repr=False)
+
+    @property
+    def forwards(self) -> float:
+        """Sequences sent through all layers so far, those of `of_other` included."""
+        return self.target.forwards + sum(other.target.forwards for other in self._others.values())
+
+    def of_other(self, name: str) -> "ToolContext":
+        """The same text, opened once, for a registered model with the same tokens; kept for the tools that follow."""
+        if name not in self._others:
+            self._others[name] = self.under(self.registered.other(name).target)
+        return self._others[name]
+
+    def under(self, target: TargetModel) -> "ToolContext":
+        """The same text, opened once, for another target with the same tokens."""
+        return ToolContext(target, self.corpus, _opened=self._opened, _tokens=self._tokens)
 
     def compute(self, work: Callable[Concatenate["ToolContext", P], T], /, *args: P.args, **options: P.kwargs) -> T:
         """What `work(context, …)` gives, done where the model is. work: a function of a module, which has a name elsewhere too."""
@@ -206,6 +222,7 @@ def tool(
 def registry() -> dict[str, Tool]:
     """All tools by name."""
     from neuronaut.tools.changes import diff  # noqa: F401
+    from neuronaut.tools.changes import held as held_change  # noqa: F401
     from neuronaut.tools.circuits import backups, compare, find, shared, trial  # noqa: F401
     from neuronaut.tools.concepts import find as find_concepts  # noqa: F401
     from neuronaut.tools.concepts import held  # noqa: F401
@@ -235,7 +252,7 @@ def registry() -> dict[str, Tool]:
     from neuronaut.tools.programs import tools as programs  # noqa: F401
     from neuronaut.tools.readouts import read_out, shift  # noqa: F401
     from neuronaut.tools.tasks import listed  # noqa: F401
-    from neuronaut.tools.trials import attends, design, reads, role, writes  # noqa: F401
+    from neuronaut.tools.trials import attends, design, other, reads, role, writes  # noqa: F401
 
     return dict(sorted(_TOOLS.items()))
 

@@ -48,10 +48,14 @@ class BatchContext(ToolContext):
         sites = {site_of(self.target, unit) for unit in units}
         for text, others in self._compared.items():
             self._compared[text] = {site: values for site, values in others.items() if site in sites}
+        for other in self._others.values():
+            assert isinstance(other, BatchContext)
+            other.take(units)
 
-    def under(self, target: TargetModel, units: Sequence[Unit]) -> "BatchContext":
-        """The same text, opened once, for another target with the same tokens."""
-        return BatchContext(target, self.corpus, units=tuple(units), _opened=self._opened, _tokens=self._tokens)
+    def under(self, target: TargetModel, units: Sequence[Unit] | None = None) -> "BatchContext":
+        """The same text, opened once, for another target with the same tokens; of the same units unless others are given."""
+        asked = self.units if units is None else tuple(units)
+        return BatchContext(target, self.corpus, units=asked, _opened=self._opened, _tokens=self._tokens)
 
     def activations(self, unit: Unit, split: Split, *, block: int | None = None, n_tokens: int | None = None) -> Array:
         """As ToolContext gives them."""

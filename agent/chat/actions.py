@@ -32,7 +32,8 @@ class AskQuestion(BaseModel):
     """Answer one question by registered, tested hypotheses: what does neuron L.I do, what does head L.I do, which heads are KIND
     heads, which PARTS matter for 'PROMPT', why does the model say 'ANSWER' after 'PROMPT', find the circuit for TASK, compare the
     circuits of TASK and TASK, which parts do TASK and TASK share, what remains of TASK without its most important head, does the
-    read-out of L.I at resid_post L use it, dream of L.I. Dear: the person is asked first."""
+    read-out of L.I at resid_post L use it, dream of L.I; with what is known by name: what changed in MODEL, match the units with MODEL,
+    find units for the concept CONCEPT in LABELS, does head HEAD use neuron L.I. Dear: the person is asked first."""
 
     model_config = ConfigDict(extra="forbid")
     question: str = Field(max_length=1_000, description="in one of these forms")

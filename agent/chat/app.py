@@ -18,6 +18,7 @@ from neuronaut.agent.dictionaries import known_dictionaries
 from neuronaut.agent.llm.base import Call, OutOfBudget, Request, Said, Told, plain
 from neuronaut.agent.llm.gateway import NoReply
 from neuronaut.agent.llm.opened import gateway_of
+from neuronaut.agent.registered import named
 from neuronaut.agent.session import Session
 from neuronaut.agent.view import steps_on_stderr
 from neuronaut.memory import queries
@@ -144,7 +145,9 @@ class Talk:
         spec, corpus = self.session.context.target.spec, self.session.context.corpus
         target = (
             f"The model is {spec.name}: layers 0 to {spec.n_layers - 1}, each with heads 0 to {spec.n_heads - 1} and neurons 0 to "
-            f"{spec.d_mlp - 1}" + (f" in each of {spec.n_experts} experts." if spec.n_experts else ".")
+            f"{spec.d_mlp - 1}"
+            + (f" in each of {spec.n_experts} experts." if spec.n_experts else ".")
+            + f" {named(self.session.config)}".rstrip()
         )
         return render("talk", target=target, corpus=corpus.name, line=first)
 

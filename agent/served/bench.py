@@ -93,7 +93,7 @@ class Bench:
         if self._opened is None:
             target, corpus = opening.open_inputs(self.config, say)
             stoppable = cast(TargetModel, Stoppable(target, self._stop))
-            self._opened = opening.context_of(stoppable, corpus, say)
+            self._opened = opening.context_of(stoppable, corpus, say, self.config)
         return replace(self._opened, _activations={})
 
 

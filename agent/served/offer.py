@@ -38,7 +38,8 @@ class Ask(Wanted):
     what does neuron L.I do, what does head L.I do, what does feature sae:NAME/I do, which heads are KIND heads, describe every head,
     which PARTS matter for 'PROMPT', why does the model say 'ANSWER' after 'PROMPT', how does the model come to 'ANSWER' after 'PROMPT',
     find the circuit for TASK, compare the circuits of TASK and TASK, which parts do TASK, TASK and TASK share, what remains of TASK
-    without its most important head, does the read-out of L.I at resid_post L use it, dream of L.I."""
+    without its most important head, does the read-out of L.I at resid_post L use it, dream of L.I; with what is known by name:
+    what changed in MODEL, match the units with MODEL, find units for the concept CONCEPT in LABELS, does head HEAD use neuron L.I."""
 
     question: str = Field(min_length=1, max_length=1_000, description="in one of these forms")
     fast: bool = Field(default=False, description="one side only: of a neuron when it fires, of a head where it looks")

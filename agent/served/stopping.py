@@ -14,6 +14,11 @@ class Stoppable:
     def __init__(self, target: TargetModel, stop: threading.Event) -> None:
         self._target, self._stop = target, stop
 
+    @property
+    def folder(self) -> Any:
+        """Where its files lie: looked for on the class by checks of a protocol."""
+        return self._target.folder  # type: ignore[attr-defined]
+
     def __getattr__(self, name: str) -> Any:
         if name in _WORK and self._stop.is_set():
             raise KeyboardInterrupt

@@ -33,7 +33,7 @@ def alone(before: TargetModel, after: TargetModel, units: Sequence[Unit], tokens
         ids = to_ids(part)
         plain = _log_probs(before, ids)
         for at, unit in enumerate(units):
-            start, edit = _change(before, after, unit, ids)
+            start, edit = own_change(before, after, unit, ids)
             kl[at, rows], loss[at, rows] = _beside(plain, _log_probs(before, ids, [edit], start), part)
     return Effects(kl, loss)
 
@@ -65,8 +65,8 @@ def drift(before: TargetModel, after: TargetModel, tokens: Tokens) -> Drift:
     return Drift(layers, kl, loss)
 
 
-def _change(before: TargetModel, after: TargetModel, unit: Unit, ids: Tensor) -> tuple[tuple[int, Tensor], Edit]:
-    """Where to resume, and what is added there to what the unit's layer writes."""
+def own_change(before: TargetModel, after: TargetModel, unit: Unit, ids: Tensor) -> tuple[tuple[int, Tensor], Edit]:
+    """Where to resume, and what the unit's own change adds there, (batch, pos, d_model), to what its layer writes."""
     site, entry, kept = site_of(before, unit), Site("resid_pre", unit.layer), Site("attn_out", unit.layer)
     own = before.run(ids, read=[entry, kept, site], stop=unit.layer + 1).read
     start, pinned = (unit.layer, own[entry]), [Edit(kept, "set", own[kept])]
