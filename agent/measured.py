@@ -6,6 +6,7 @@ from typing import Any
 
 from neuronaut.agent.change_lines import diff_models
 from neuronaut.agent.concept_lines import find_units, steer_concept, test_units
+from neuronaut.agent.dream_lines import dream_lines
 from neuronaut.agent.head_lines import head_lines
 from neuronaut.agent.match_lines import match_units, test_matches
 from neuronaut.agent.measured_shared import backup_heads, number, shared_circuits, successor_heads
@@ -178,35 +179,13 @@ def _compare_circuits(payload: Payload, metrics: Payload) -> Iterator[str]:
         )
 
 
-def _dream(payload: Payload, metrics: Payload) -> Iterator[str]:
-    natural, null = payload["natural"], metrics["beyond_natural"]
-    yield f"dreams of {visible(payload['aim'])}, synthetic (searched for, not found in text): activation · nats a token · prompt"
-    for row in payload["front"]:
-        yield f'{row["activation"]:>8.3g} · {row["cost"]:.2f}{" fluent" if row["fluent"] else ""} · "{visible(row["text"])}"'
-    yield f"natural text: at most {natural['top']:.3g}, median {natural['median']:.3g}, of {natural['n_tokens']} tokens"
-    for row in payload["natural_examples"][:2]:
-        yield f'{row["activation"]:>8.3g} · {row["cost"]:.2f} natural · "{visible(row["text"])}"'
-    for row in payload["searches"]:
-        fluent = "no fluent one" if row["fluent"] is None else f"{row['fluent']:.3g} among fluent ones"
-        yield f"{row['name']}: at most {row['best']:.3g}, {fluent} ({row['prompts']} prompts, {row['forwards']:.0f} forward passes)"
-    others = [row["beyond"] for row in payload["nulls"]]
-    yield (
-        f"{null['value']:.2f} of the way from the median to the strongest natural text; {len(others)} null units by the same search "
-        f"{null['null_value']:.2f} ({min(others):.2f} to {max(others):.2f})"
-    )
-    if "fluent_beyond" in metrics:
-        one = metrics["fluent_beyond"]
-        yield f"fluent prompts {one['value']:.2f} of the way; null units {number(one['null_value'])}"
-    yield payload["said"]
-
-
 _LINES: dict[str, Callable[[Payload, Payload], Iterator[str]]] = {
     "attention_on": _attention_on,
     "backup_heads": backup_heads,
     "compare_circuits": _compare_circuits,
     "diff_models": diff_models,
     "describe_heads": head_lines,
-    "dream": _dream,
+    "dream": dream_lines,
     "find_circuit": _find_circuit,
     "find_units": find_units,
     "steer_concept": steer_concept,
