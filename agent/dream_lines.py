@@ -18,15 +18,15 @@ def dream_lines(payload: Payload, metrics: Payload) -> Iterator[str]:
         "activation at the last token · nats a token · prompt"
     )
     for row in payload["front"]:
-        cost = ", ".join([f"{row['cost']:.2f}", *(name for name in ("fluent", "natural") if row[name])])
+        cost = ", ".join([f"{row['cost']:.2f}", *(name for name in ("fluent", "natural") if row.get(name))])
         yield f'{row["activation"]:>8.3g} · {cost:<21} · "{visible(row["text"])}"'
     yield (
         f"fluent: at most {payload['fluent_cost']:.2f} nats a token, as are 90 % of natural pieces of this length; natural: stands "
         "in the text as it is"
     )
     yield (
-        f"natural text: at most {natural['top']:.3g}, median {natural['median']:.3g}, of {natural['n_tokens']} tokens; "
-        f"its strongest pieces, cut to this length, with which every search begins:"
+        f"natural text: at most {natural['top']:.3g}, median {natural['median']:.3g}, of {natural['n_tokens']} tokens; cut to this "
+        f"length {number(natural.get('cut'))}, {number(natural.get('cut_fluent'))} among fluent pieces; every search begins with those:"
     )
     for row in payload["natural_examples"][:NATURAL]:
         cut = f"{row['cost']:.2f}, {row['in_its_text']:.3g} uncut"

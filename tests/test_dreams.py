@@ -4,7 +4,7 @@ import itertools
 import json
 import runpy
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from neuronaut.agent.dream_lines import dream_lines
 from neuronaut.agent.dreams import synthetic
 from neuronaut.agent.questions import parse_question
+from neuronaut.agent.render import _rows as rows
+from neuronaut.agent.view import visible
 from neuronaut.evals.compiler.program import Map, Program, Pull, Tokens
 from neuronaut.evals.compiler.programs.words import previous
 from neuronaut.evals.compiler.weights import compile_program
@@ -244,6 +247,15 @@ def test_a_dream_says_that_it_is_synthetic_and_has_its_nulls(llama: TargetModel,
         assert metrics["dreamt"].null_value is not None
         assert metrics["beyond_natural"].null_value is not None
         assert "synthetic" in result.figures[0].svg
+        told = list(dream_lines(payload, {name: asdict(one) for name, one in metrics.items()}))
+        assert "synthetic" in told[0]
+        assert told[-1] == payload["said"]
+        for line, row in zip(told[1:], payload["front"], strict=False):
+            assert visible(row["text"]) in line
+            assert ("fluent" in line.split(" · ")[1], "natural" in line.split(" · ")[1]) == (
+                row["fluent"],
+                row["natural"],
+            )
         repeated = find_tool("dream").run(ToolContext(llama, corpus), args)
         assert repeated.payload["front"] == payload["front"], "the seed decides"
 
@@ -295,6 +307,15 @@ def test_a_dream_of_a_unit_is_understood(text: str, unit: str) -> None:
     question = parse_question(text)
     assert question.intent == "dream"
     assert question.unit == Unit.parse(unit)
+
+
+def test_what_was_dreamt_stands_before_the_claims_that_go_on_from_it() -> None:
+    found = [{"tool": tool, "title": f"of {tool}", "lines": ["a line"]} for tool in ("top_examples", "dream")]
+    empty: dict[str, Any] = {key: [] for key in ("known", "notes", "proposed", "claims")}
+    outcome = {"unit": "1.3", "side": "reads", "status": "ABSTAINED", "reason": "too rare here"}
+    answer = {**empty, "measured": found, "outcomes": [outcome], "words": None, "unexplained": {"units": []}}
+    titles = [body.plain.split("\n")[0] for _, body in rows(answer)]
+    assert titles == ["of dream", "1.3 reads: too rare here", "of top_examples"]
 
 
 def test_a_dream_of_logits_names_two_tokens() -> None:
