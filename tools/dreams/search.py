@@ -69,7 +69,7 @@ def dreamt(
         if found.forwards >= plan.forwards or idle >= IDLE:
             break
         chosen = parents(found.prompts, plan.population, beginning.scale, spread, rng)
-        prices = beginning.scale * np.exp(rng.uniform(*np.log(PRICES), plan.population))
+        prices = beginning.scale * np.exp(rng.uniform(np.log(PRICES[0]), np.log(PRICES[1]), plan.population))
         made = children(found, chosen, prices, plan.children, plan.keep, rng, guided=guided)
         idle = 0 if len(found.add(made).ids) else idle + 1
     return found
