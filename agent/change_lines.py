@@ -1,9 +1,9 @@
 """What changed between two checkpoints, in lines that people read: from the stored result alone."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-Payload = Mapping[str, Any]
+from neuronaut.agent.lines import Payload
+
 LISTED, TENSORS = 8, 4
 
 
@@ -68,3 +68,6 @@ def _drift(payload: Payload, metrics: Payload) -> Iterator[str]:
 
 def _share(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.1%}"
+
+
+OF_TOOLS = (diff_models,)

@@ -28,4 +28,5 @@ def synthetic(session: Session, unit: Unit) -> tuple[Synthetic, ...]:
         return ()
     seen = queries.looks(session.notebook, session.run, ("dream",), (unit.address,))
     payload = seen.get(("dream", unit.address))
-    return () if payload is None else tuple(Synthetic(row["text"], row["activation"]) for row in payload["front"])
+    rows = [] if payload is None else payload["front"]
+    return tuple(Synthetic(row["text"], row["activation"]) for row in rows if not row.get("natural"))

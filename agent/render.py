@@ -2,7 +2,7 @@
 
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from neuronaut.agent.answer import ORDER
@@ -70,15 +70,14 @@ def _print(console: "Console", answer: dict[str, Any]) -> None:
 def _rows(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
     from rich.text import Text
 
+    measured = answer.get("measured", [])
+    dreams = [found for found in measured if found["tool"] == "dream"]  # the question: claims go on from it
+    yield from _measured(dreams)
     yield from _claims(answer)
     for outcome in answer["outcomes"]:
         body = Text(f"{visible(outcome['unit'])} {outcome['side']}: {visible(outcome['reason'])}")
         yield Text(outcome["status"], style=STYLES.get(outcome["status"], "")), body
-    for found in answer.get("measured", []):
-        body = Text(visible(found["title"]))
-        for line in found["lines"]:
-            body.append(f"\n{visible(line)}", style="dim")
-        yield Text("MEASURED", style=STYLES["MEASURED"]), body
+    yield from _measured(found for found in measured if found not in dreams)
     if again := answer.get("survived"):
         yield from _survived(again)
     for other in answer.get("asked_of", []):
@@ -150,6 +149,16 @@ def _not_tested(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
     if names:
         more = f"; and {len(names) - SHOWN_PROPOSALS} more" if len(names) > SHOWN_PROPOSALS else ""
         yield Text("not tested", style="dim"), Text("; ".join(names[:SHOWN_PROPOSALS]) + more, style="dim")
+
+
+def _measured(experiments: "Iterable[dict[str, Any]]") -> "Iterator[tuple[Text, Text]]":
+    from rich.text import Text
+
+    for found in experiments:
+        body = Text(visible(found["title"]))
+        for line in found["lines"]:
+            body.append(f"\n{visible(line)}", style="dim")
+        yield Text("MEASURED", style=STYLES["MEASURED"]), body
 
 
 def _survived(again: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":

@@ -45,9 +45,9 @@ def ask_again(session: Session, question: Question) -> None:
         if isinstance(session.context, BatchContext):
             session.context.take([unit for one in together if (unit := _to_read(session, one)) is not None])
         for one in together:
-            _mark(session, one)
             if not_watched(one, dictionaries):
                 continue
+            _mark(session, one)
             if one.key not in known:
                 session.check_budget()
                 _again(session, one)

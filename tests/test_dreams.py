@@ -4,7 +4,7 @@ import itertools
 import json
 import runpy
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from neuronaut.agent.dream_lines import dream as dream_lines
 from neuronaut.agent.dreams import synthetic
 from neuronaut.agent.questions import parse_question
+from neuronaut.agent.render import _rows as rows
+from neuronaut.agent.view import visible
 from neuronaut.evals.compiler.program import Map, Program, Pull, Tokens
 from neuronaut.evals.compiler.programs.words import previous
 from neuronaut.evals.compiler.weights import compile_program
@@ -23,10 +26,12 @@ from neuronaut.evals.fixtures import write_folder
 from neuronaut.memory import queries
 from neuronaut.memory.notebook import Notebook
 from neuronaut.memory.place import File
+from neuronaut.tools.corpus import load_corpus
 from neuronaut.tools.dreams.chosen import logit_aim, null_aims, unit_aim
 from neuronaut.tools.dreams.dream import DreamArgs, Searched, said
 from neuronaut.tools.dreams.front import area, front
-from neuronaut.tools.dreams.search import Plan, dreamt, random_search
+from neuronaut.tools.dreams.natural import grids, strongest, verbatim
+from neuronaut.tools.dreams.search import Beginning, Plan, dreamt, random_search
 from neuronaut.tools.dreams.writing import TextWriting
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.registry import ToolContext, find_tool
@@ -40,7 +45,7 @@ SEEDS = 20
 LENGTH = 5
 EIGHT = (" cat", " sat", " mat", " dog", " ran", " the", " fell", " old")
 WORDS = tuple(f"w{number}" for number in range(48))
-PLAN = Plan(steps=40, population=4, children=8, keep=8, beginnings=2, forwards=500)
+PLAN = Plan(steps=40, population=4, children=8, keep=8, forwards=500)
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +91,11 @@ def _of_rules(target: TargetModel) -> dict[tuple[str, str], Unit]:
     return {rule: found[rule] for rule in _rules()}
 
 
+def _nothing(writing: TextWriting, scale: float) -> Beginning:
+    """No piece of natural text to begin with: what is found was searched for."""
+    return Beginning(scale, writing.begun(torch.zeros((0, writing.length), dtype=torch.long)))
+
+
 def _finds(prompts: Any, rule: tuple[str, str], target: TargetModel) -> bool:
     best = prompts.ids[int(prompts.values.argmax())].tolist()
     pieces = target.vocabulary.pieces
@@ -96,9 +106,10 @@ def test_a_word_just_after_another_is_found_more_often_than_by_random_search(rul
     text, hits = _text(ruled), {"dream": 0, "blind": 0, "random": 0}
     for seed, (rule, unit) in enumerate(_of_rules(ruled).items()):
         aim, writing = unit_aim(ruled, unit), TextWriting(ruled, text, LENGTH)
-        found = dreamt(aim, writing, PLAN, 1.0, np.random.default_rng(seed))
-        blind = dreamt(aim, writing, PLAN, 1.0, np.random.default_rng(seed), guided=False)
-        drawn = random_search(aim, writing, found.forwards, np.random.default_rng(seed))
+        begun = _nothing(writing, 1.0)
+        found = dreamt(aim, writing, PLAN, begun, np.random.default_rng(seed))
+        blind = dreamt(aim, writing, PLAN, begun, np.random.default_rng(seed), guided=False)
+        drawn = random_search(aim, writing, begun, found.forwards, np.random.default_rng(seed))
         assert drawn.forwards >= found.forwards - 1
         for name, one in (("dream", found), ("blind", blind), ("random", drawn)):
             hits[name] += _finds(one.prompts, rule, ruled)
@@ -127,7 +138,8 @@ def test_the_front_is_that_of_all_prompts_of_a_tiny_vocabulary(tmp_path: Path) -
         assert len(everything) == 512
         values, costs = (column.numpy() for column in aim.measure(writing.begun(everything))[:2])
         worst = (float(np.median(values)), float(costs.max()))
-        found = dreamt(aim, writing, replace(PLAN, forwards=400), float(np.ptp(values)), np.random.default_rng(seed))
+        begun = _nothing(writing, float(np.ptp(values)))
+        found = dreamt(aim, writing, replace(PLAN, forwards=400), begun, np.random.default_rng(seed))
         prompts = found.prompts
         assert len(prompts.ids) < 300, "the search must not have tried all of them"
         shares.append(area(prompts.values, prompts.costs, worst) / area(values, costs, worst))
@@ -217,8 +229,6 @@ def test_a_logit_difference_and_a_downward_side_are_what_the_model_says(llama: T
 
 
 def test_a_dream_says_that_it_is_synthetic_and_has_its_nulls(llama: TargetModel, tmp_path: Path) -> None:
-    from neuronaut.tools.corpus import load_corpus
-
     corpus = load_corpus(made["make_corpus"](tmp_path / "texts.jsonl"))
     context = ToolContext(llama, corpus)
     for asked in ({"unit": "1.3"}, {"answer": " cat", "wrong_answer": " dog"}):
@@ -237,8 +247,45 @@ def test_a_dream_says_that_it_is_synthetic_and_has_its_nulls(llama: TargetModel,
         assert metrics["dreamt"].null_value is not None
         assert metrics["beyond_natural"].null_value is not None
         assert "synthetic" in result.figures[0].svg
+        told = list(dream_lines(payload, {name: asdict(one) for name, one in metrics.items()}))
+        assert "synthetic" in told[0]
+        assert told[-1] == payload["said"]
+        for line, row in zip(told[1:], payload["front"], strict=False):
+            assert visible(row["text"]) in line
+            assert ("fluent" in line.split(" · ")[1], "natural" in line.split(" · ")[1]) == (
+                row["fluent"],
+                row["natural"],
+            )
         repeated = find_tool("dream").run(ToolContext(llama, corpus), args)
         assert repeated.payload["front"] == payload["front"], "the seed decides"
+
+
+def test_no_dream_ends_below_the_natural_text_it_began_with(llama: TargetModel, tmp_path: Path) -> None:
+    context = ToolContext(llama, load_corpus(made["make_corpus"](tmp_path / "texts.jsonl")))
+    tokens, writing = context.sample("explore", 5000), TextWriting(llama, context.sample("explore", 5000), 5)
+    for index in range(4):
+        aim = unit_aim(llama, Unit("neuron", 1, index))
+        pieces, whole = strongest(aim, writing, grids([aim], tokens)[0], tokens)
+        assert len(whole) == len(pieces.ids) > 5
+        found = dreamt(aim, writing, PLAN, Beginning(1.0, pieces.ids), np.random.default_rng(index)).prompts
+        for value, cost in zip(pieces.values, pieces.costs, strict=True):
+            assert ((found.values >= value - 1e-6) & (found.costs <= cost + 1e-6)).any()
+        assert found.values.max() > pieces.values.max()
+
+
+def test_what_stands_in_the_text_is_told_apart_from_what_was_written(llama: TargetModel) -> None:
+    tokens = llama.tokenize(["the cat sat on the mat and the dog ran", "the old dog sat", "a cat"])
+    windows = [tokens.ids[row, : tokens.lengths[row]].tolist() for row in range(len(tokens))]
+    rng, told = np.random.default_rng(0), []
+    for _ in range(200):
+        row = windows[int(rng.integers(len(windows)))]
+        piece = row[(at := int(rng.integers(len(row)))) : at + 3]
+        piece = (piece + [int(rng.choice(windows[0])) for _ in range(3)])[:3]
+        there = any(other[i : i + 3] == piece for other in windows for i in range(len(other) - 2))
+        assert bool(verbatim(torch.tensor([piece]), tokens)[0]) == there
+        told.append(there)
+    assert 20 < sum(told) < 180, "both cases must have come up"
+    assert not verbatim(torch.tensor([windows[0] * 3]), tokens).any(), "longer than any text"
 
 
 def test_a_dream_no_better_than_chance_is_said_to_be_none() -> None:
@@ -260,6 +307,15 @@ def test_a_dream_of_a_unit_is_understood(text: str, unit: str) -> None:
     question = parse_question(text)
     assert question.intent == "dream"
     assert question.unit == Unit.parse(unit)
+
+
+def test_what_was_dreamt_stands_before_the_claims_that_go_on_from_it() -> None:
+    found = [{"tool": tool, "title": f"of {tool}", "lines": ["a line"]} for tool in ("top_examples", "dream")]
+    empty: dict[str, Any] = {key: [] for key in ("known", "notes", "proposed", "claims")}
+    outcome = {"unit": "1.3", "side": "reads", "status": "ABSTAINED", "reason": "too rare here"}
+    answer = {**empty, "measured": found, "outcomes": [outcome], "words": None, "unexplained": {"units": []}}
+    titles = [body.plain.split("\n")[0] for _, body in rows(answer)]
+    assert titles == ["of dream", "1.3 reads: too rare here", "of top_examples"]
 
 
 def test_a_dream_of_logits_names_two_tokens() -> None:
@@ -294,6 +350,8 @@ def test_an_earlier_dream_is_evidence_for_proposers_and_its_trail_says_synthetic
         session: Any = SimpleNamespace(notebook=notebook, run=run, config=SimpleNamespace(loop="full"))
         found = synthetic(session, Unit.parse("1.3"))
         assert found
+        front = queries.looks(notebook, run, ("dream",), ("1.3",))["dream", "1.3"]["front"]
+        assert [one.text for one in found] == [row["text"] for row in front if not row["natural"]]
         assert synthetic(session, Unit.parse("1.4")) == ()
         texts = [one.text for one in found]
         kept = [row for row in queries.experiments(notebook, run) if row["tool"] != "dream"]

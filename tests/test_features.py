@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from neuronaut.tools.corpus import Corpus, pocket_corpus
+from neuronaut.tools.dreams.chosen import null_aims, unit_aim
 from neuronaut.tools.errors import ToolRefused, UserError
 from neuronaut.tools.features.dictionary import Architecture, Dictionary, Layout
 from neuronaut.tools.features.places import place_of
@@ -531,3 +532,48 @@ def test_the_command_line_refuses_dictionaries_that_do_not_fit(
         assert (refused.code, refused.out) == (2, "")
         assert said in refused.err
         assert "Traceback" not in refused.err
+
+
+@pytest.mark.parametrize("name", [f"at-{hook}" for hook in DRAWN])
+def test_a_null_dream_of_features_follows_the_gradient_of_what_it_drives(
+    pocket: TransformerLensTarget, ids: torch.Tensor, name: str
+) -> None:
+    unit, rows = Unit.of_feature(name, 3), ids[:1]
+    null = null_aims(unit_aim(pocket, unit), unit, 2, 0)[0]
+    slope = null.slopes(rows, null.measure(rows).values).value
+    entry, site = Site("resid_pre", 0), null.site
+    assert site is not None
+    residual = pocket.run(rows, read=[entry]).read[entry]
+    step = 1e-3 * residual.norm() * slope / slope.norm()
+    up, down = (pocket.run(rows, read=[site], start=(0, residual + way * step), stop=7).read[site] for way in (1, -1))
+    risen = float(null.along(up)[0, -1] - null.along(down)[0, -1]) / 2
+    assert risen > 0
+    assert risen == pytest.approx(float((slope * step).sum()), rel=5e-2)
+
+
+def test_a_dream_of_a_feature_that_is_a_neuron_is_that_of_the_neuron(
+    pocket: TransformerLensTarget, ids: torch.Tensor
+) -> None:
+    feature, neuron = unit_aim(pocket, PLANTED), unit_aim(pocket, NEURON)
+    torch.testing.assert_close(feature.measure(ids).values, neuron.measure(ids).values, atol=1e-4, rtol=1e-4)
+    null = null_aims(feature, PLANTED, 2, 0)[0]
+    assert null.drive is not None, "what enters an MLP is no site of which a gradient is taken"
+    read = pocket.dictionaries["mlp"].weights["W_enc"] @ null.weights
+    torch.testing.assert_close(null.drive.vector, read, atol=1e-5, rtol=1e-4)
+    assert float(null.slopes(ids, null.measure(ids).values).value.abs().max()) > 0
+
+
+def test_a_feature_of_the_shipped_dictionary_is_dreamt_of(pocket: TransformerLensTarget) -> None:
+    corpus = Corpus("a little of pocket", "1" * 64, pocket_corpus().documents[::64])
+    asked = {"unit": "sae:resid6/480", "length": 8, "forwards": 400, "nulls": 2}
+    tool = find_tool("dream")
+    payload = tool.run(ToolContext(pocket, corpus), tool.parse(asked)).payload
+    found, _, drawn = (row["best"] for row in payload["searches"])
+    assert found > drawn > 0
+    assert all(np.isfinite(row["best"]) for row in payload["nulls"])
+    best, site = payload["front"][0], Site("resid_post", 6)
+    rows = torch.from_numpy(pocket.tokenize([best["text"]]).ids).long()
+    last = pocket.run(rows, read=[site]).read[site][0, -1]
+    encoded = read_dictionary(POCKET / "dictionaries" / "resid6").encode(last[None])[0, 480]
+    assert float(encoded) == pytest.approx(best["activation"], abs=1e-3)
+    assert found == pytest.approx(best["activation"], abs=1e-3)

@@ -505,6 +505,37 @@ def test_gradients_are_those_of_autograd_on_the_second_reading(case: Case) -> No
         torch.testing.assert_close(gradient / scale, expected / scale, atol=1e-4, rtol=1e-3, msg=str(site))
 
 
+def test_gradients_of_a_score_at_a_site_are_those_of_autograd_on_the_second_reading(case: Case) -> None:
+    ids, spec, entry = case.ids(batch=2, seed=5), case.target.spec, Site("resid_pre", 0)
+    for name in EDITABLE if spec.n_experts else EDITABLE[:-1]:
+        at, leaves, before = case.site(name), list[Tensor](), case.target.forwards
+        width = case.target.run(ids, read=[at]).read[at][0, -1].numel()
+        weights = torch.randn(width, generator=torch.Generator().manual_seed(2))
+        ran = case.target.forwards - before
+
+        def score(grid: Tensor, weights: Tensor = weights) -> Tensor:
+            return (grid.flatten(2) @ weights).sum(dim=1)  # of all places: an expert is not chosen at each
+
+        value, gradient = case.target.gradients(ids, [entry], score, at=at)[entry]
+        assert case.target.forwards - before - ran == pytest.approx(3 * len(ids) * (at.layer + 1) / spec.n_layers)
+
+        def leaf(x: Tensor, leaves: list[Tensor] = leaves) -> Tensor:
+            leaves.append(x.detach().requires_grad_())
+            return leaves[0]
+
+        with torch.enable_grad():
+            case.by_hand(ids, entry, leaf)
+            score(case.seen(at)).sum().backward()
+        expected = leaves[0].grad
+        assert expected is not None
+        scale = float(expected.abs().max())
+        assert scale > 0, "a score without a gradient would pass anything"
+        torch.testing.assert_close(value, leaves[0].detach(), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(gradient / scale, expected / scale, atol=1e-4, rtol=1e-3, msg=str(at))
+    with pytest.raises(ToolRefused, match="score at"):
+        case.target.gradients(ids, [entry], lambda grid: grid, at=case.site("pattern"))
+
+
 def test_a_run_after_gradients_is_as_before(open_case: Callable[[str, Path | None], Case]) -> None:
     case = open_case("llama", None)
     ids = case.ids()

@@ -436,7 +436,6 @@ class ToolMethods(abc.ABC):
         population: int = 8,
         children: int = 8,
         keep: int = 32,
-        beginnings: int = 2,
         forwards: int = 3000,
         nulls: int = 8,
         seed: int = 0,
@@ -451,16 +450,15 @@ class ToolMethods(abc.ABC):
         none.
         dreamt, fluent: the activations themselves; null: random prompts, half of them pieces of natural text, for as
         many
-        forward passes.
+        forward passes. All searches begin with the strongest pieces of explore text, so that none ends below those.
         Refuses heads, and prompts longer than the context.
         Source: Thompson, Straznickas and Sklar 2024, arXiv:2402.01702.
 
         A unit, or the logit of `answer` less that of `wrong_answer` (single tokens); all at the last token of a prompt.
 
         length: tokens of a prompt. steps, forwards: a search ends after so many, whichever comes first. population:
-        prices
-        of a nat. children: swaps of each member a step. keep: candidates a place. beginnings: searches that are begun
-        apart.
+        parents
+        a step. children: of each parent. keep: candidates a place.
         nulls: null aims, on each of which the same search is done: the whole takes about nulls + 3 times the forwards.
         """
         return self.tool(
@@ -473,7 +471,6 @@ class ToolMethods(abc.ABC):
             population=population,
             children=children,
             keep=keep,
-            beginnings=beginnings,
             forwards=forwards,
             nulls=nulls,
             seed=seed,

@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuronaut.tools.intervene.next_token import text_batches, to_ids
+from neuronaut.tools.intervene.next_token import divergence, text_batches
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
 from neuronaut.tools.targets.sites import out_of, site_of
 from neuronaut.tools.tokens import Tokens
@@ -91,7 +92,7 @@ def _log_probs(
 def _beside(plain: Tensor, changed: Tensor, part: Tokens) -> tuple[Floats, Floats]:
     """(n_windows,) KL and rise of the loss, means over the tokens of each window."""
     scored, ids = torch.from_numpy(part.scored), to_ids(part)
-    kl = (plain.exp() * (plain - changed)).sum(dim=-1).clamp(min=0)
+    kl = divergence(plain, changed).clamp(min=0)
     said = scored[:, 1:]
     rise = (plain - changed)[:, :-1].gather(-1, ids[:, 1:, None])[..., 0]
     return _means(kl, scored), _means(rise, said)

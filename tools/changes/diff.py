@@ -17,7 +17,7 @@ from neuronaut.tools.changes.weights import Compared, compared, folder_of, noise
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
-from neuronaut.tools.stats import mean_interval
+from neuronaut.tools.stats import mean_interval, percentile_of
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import check_unit, load_target
 from neuronaut.tools.tokens import Tokens
@@ -232,7 +232,7 @@ def _measurements(own: Drift, counts: dict[str, int], noise: Noise, n_units: int
     ):
         unit = "share of the last residual" if metric == "drift" else "nats a token"
         mean, interval = float(values.mean()), mean_interval(values)
-        above = float((np.array(of_noise) < mean).mean() * 100)
+        above = percentile_of(mean, np.array(of_noise))
         found.append(
             Measurement(metric, mean, unit, len(values), interval, float(np.mean(of_noise)), above, n_of="texts")
         )

@@ -16,10 +16,11 @@ from neuronaut.tools.changes.diff import check_comparable
 from neuronaut.tools.changes.moved import moved, units_of
 from neuronaut.tools.changes.rule import MIN_TIMES
 from neuronaut.tools.changes.weights import compared, folder_of, noise_folder
-from neuronaut.tools.intervene.next_token import text_batches, to_ids
+from neuronaut.tools.intervene.next_token import text_batches
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
-from neuronaut.tools.stats import document_weights
+from neuronaut.tools.stats import document_weights, percentile_of
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import check_unit, load_target
 from neuronaut.tools.tokens import Tokens
@@ -78,7 +79,7 @@ def test_change(context: ToolContext, args: TestChangeArgs) -> ToolResult:
     all_times, on_block = in_noises(held.all_own, held.tested_on)
     nulls = on_block[np.arange(args.twins), on_explore.argmax(axis=1)]
     at = units_of(target).index(unit)
-    percentile = float((nulls < times).mean() * 100)
+    percentile = percentile_of(times, nulls)
     bets = _bets(held)
     payload: dict[str, Any] = {
         "unit": unit.address, "other": args.other, "times": times, "times_low": low, "percentile": percentile,

@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuronaut.tools.intervene.next_token import to_ids
-from neuronaut.tools.look.activations import batches
+from neuronaut.tools.look.activations import batches, to_ids
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
 from neuronaut.tools.targets.sites import neuron_sites, unit_at
 from neuronaut.tools.tokens import Tokens

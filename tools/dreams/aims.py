@@ -1,6 +1,6 @@
 """What a dream drives: the activation of a unit, a mixture of units or a difference of logits, at the last token of a prompt."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -64,11 +64,19 @@ class Drive:
         return [Edit(site, "scale", 0.0) for site in self.less]
 
 
+class Through(NamedTuple):
+    """Where features have a gradient: the site they are computed from, and how."""
+
+    site: Site
+    encode: Callable[[Tensor], Tensor]
+
+
 @dataclass(frozen=True)
 class Aim:
     """A weighted sum of columns of a site, or of logits where there is no site, at the last token.
 
-    weights: one for each column. drive: of a unit that may be off, None for what always has a gradient.
+    weights: one for each column. drive: of a unit that may be off, None for what always has a gradient. through: of features that
+    are computed from a site.
     """
 
     name: str
@@ -77,6 +85,7 @@ class Aim:
     columns: tuple[int, ...]
     weights: Tensor = field(repr=False)
     drive: Drive | None = field(default=None, repr=False)
+    through: Through | None = field(default=None, repr=False)
 
     def along(self, grid: Tensor) -> Tensor:
         """(…,) of the site or the logits, (…, width)."""
@@ -114,7 +123,8 @@ class Aim:
     def _value_slopes(self, ids: Tensor, values: Tensor) -> Tensor:
         if self.drive is None:
             return self._along_site(ids)
-        by_itself = self.site is not None and self.site.name == "neurons"  # whose gradient knows its gate as well
+        # The gradient of a neuron knows its gate as well, that of a feature how its input is normalized.
+        by_itself = self.through is not None or (self.site is not None and self.site.name == "neurons")
         on = values > 0 if by_itself else torch.zeros(len(ids), dtype=torch.bool)
         found = torch.zeros(*ids.shape, self.target.spec.d_model)
         if bool(on.any()):
@@ -127,9 +137,10 @@ class Aim:
 
     def _along_site(self, ids: Tensor) -> Tensor:
         def score(grid: Tensor) -> Tensor:
-            return self.along(grid[:, -1])
+            return self.along((grid if self.through is None else self.through.encode(grid))[:, -1])
 
-        return self.target.gradients(ids, [ENTRY], score, at=self.site)[ENTRY][1].float()
+        at = self.site if self.through is None else self.through.site
+        return self.target.gradients(ids, [ENTRY], score, at=at)[ENTRY][1].float()
 
 
 def cost_of(logits: Tensor, ids: Tensor) -> Tensor:

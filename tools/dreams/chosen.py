@@ -1,11 +1,14 @@
 """What can be dreamt of: a neuron, a feature, a router's share or a difference of two logits; and null aims of equal norm."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from neuronaut.tools.dreams.aims import Aim, Drive, mixture
+from neuronaut.tools.dreams.aims import Aim, Drive, Through, mixture
 from neuronaut.tools.errors import ToolRefused
+from neuronaut.tools.features.dictionary import Dictionary
 from neuronaut.tools.intervene.next_token import token_id
 from neuronaut.tools.look.activations import FIRING
 from neuronaut.tools.targets.base import Site, TargetModel
@@ -22,7 +25,8 @@ def unit_aim(target: TargetModel, unit: Unit) -> Aim:
         raise ToolRefused(f"{unit.address} is a {unit.kind}, which has no one activation a token: dream of a neuron")
     check_unit(target.spec, unit, target.dictionaries)
     site, (column,) = columns_of(site_of(target, unit), [unit.index])
-    return Aim(unit.address, target, site, (column,), torch.tensor([float(unit.sign)]), drive_of(target, unit))
+    weights = torch.tensor([float(unit.sign)])
+    return Aim(unit.address, target, site, (column,), weights, drive_of(target, unit), through_of(target, site))
 
 
 def drive_of(target: TargetModel, unit: Unit) -> Drive | None:
@@ -32,7 +36,12 @@ def drive_of(target: TargetModel, unit: Unit) -> Drive | None:
     if unit.kind != "feature":
         return None
     dictionary = dictionary_named(target.dictionaries, unit.name)
-    place, vector = dictionary.layout.reads, unit.sign * dictionary.weights["W_enc"][:, unit.index].float()
+    return _into(target, dictionary, unit.sign * dictionary.weights["W_enc"][:, unit.index].float())
+
+
+def _into(target: TargetModel, dictionary: Dictionary, vector: Tensor) -> Drive:
+    """Along a direction of what a dictionary reads, (d_in,)."""
+    place = dictionary.layout.reads
     if place.head is not None:
         whole = torch.zeros(target.spec.n_heads, target.spec.d_head)
         whole[place.head] = vector
@@ -42,6 +51,24 @@ def drive_of(target: TargetModel, unit: Unit) -> Drive | None:
             return _before_mlp(target, place.layer, vector, normed=place.name == "mlp_in")
         case name:
             return Drive(Site(name, place.layer), vector)
+
+
+def through_of(target: TargetModel, site: Site) -> Through | None:
+    """How features are computed from the site that their dictionary reads; None for other sites, and where that is none of which
+    a gradient is taken."""
+    if site.name != "features":
+        return None
+    dictionary = dictionary_named(target.dictionaries, site.dictionary)
+    place = dictionary.layout.reads
+    if place.name == "resid_mid" or place.name == "mlp_in":
+        return None
+
+    def encode(grid: Tensor) -> Tensor:
+        if place.name == "heads":
+            grid = grid.flatten(-2) if place.head is None else grid[:, :, place.head]
+        return dictionary.encode(grid, site.columns)
+
+    return Through(Site(place.name, place.layer), encode)
 
 
 def _before_mlp(target: TargetModel, layer: int, vector: Tensor, *, normed: bool) -> Drive:
@@ -80,4 +107,16 @@ def null_aims(aim: Aim, unit: Unit | None, n: int, seed: int) -> list[Aim]:
     chosen = np.sort(rng.permutation(width)[:MIXED]).tolist()
     site, columns = columns_of(whole, chosen)
     made = torch.Generator().manual_seed(seed)
-    return [mixture(target, site, columns, made, f"null {number}") for number in range(n)]
+    mixed = [mixture(target, site, columns, made, f"null {number}") for number in range(n)]
+    return mixed if site.name != "features" else [_of_features(one) for one in mixed]
+
+
+def _of_features(aim: Aim) -> Aim:
+    """A mixture of features with what its gradients need."""
+    assert aim.site is not None
+    through = through_of(aim.target, aim.site)
+    if through is not None:
+        return replace(aim, through=through)
+    dictionary = dictionary_named(aim.target.dictionaries, aim.site.dictionary)
+    read = dictionary.weights["W_enc"][:, list(aim.site.columns)].float()[:, list(aim.columns)]
+    return replace(aim, drive=_into(aim.target, dictionary, read @ aim.weights))

@@ -1,24 +1,29 @@
 """The tool `dream`: fluent prompts that drive a unit, beside natural text, random prompts and dreams of null units."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
+import torch
 from pydantic import Field, model_validator
 
 from neuronaut.tools.dreams.aims import Aim
 from neuronaut.tools.dreams.chosen import logit_aim, null_aims, unit_aim
+from neuronaut.tools.dreams.found import Found, Prompts
 from neuronaut.tools.dreams.front import front
-from neuronaut.tools.dreams.natural import Natural, fluent_cost, grids, natural_of, strongest
-from neuronaut.tools.dreams.search import Found, Plan, Prompts, dreamt, random_search
+from neuronaut.tools.dreams.natural import Floats, Natural, fluent_cost, grids, natural_of, strongest, verbatim
+from neuronaut.tools.dreams.search import Beginning, Plan, dreamt, random_search
 from neuronaut.tools.dreams.writing import TextWriting
 from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.figures import Axes, Figure, Series, curve
 from neuronaut.tools.look.examples import EXPLORE_TOKENS
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
+from neuronaut.tools.tokens import Tokens
 from neuronaut.tools.units import Unit
 
 LISTED = 10  # prompts of the front that are shown
+LEAST = 0.1  # of the way to the strongest natural text, below which a prompt drives nothing and is not shown
 LOGIT_TOKENS = 10_000  # of natural text, where logits are read
 ABOVE = 95  # percentile among the null aims from which on a dream says something about the unit
 
@@ -26,8 +31,8 @@ ABOVE = 95  # percentile among the null aims from which on a dream says somethin
 class DreamArgs(ToolArgs):
     """A unit, or the logit of `answer` less that of `wrong_answer` (single tokens); all at the last token of a prompt.
 
-    length: tokens of a prompt. steps, forwards: a search ends after so many, whichever comes first. population: prices
-    of a nat. children: swaps of each member a step. keep: candidates a place. beginnings: searches that are begun apart.
+    length: tokens of a prompt. steps, forwards: a search ends after so many, whichever comes first. population: parents
+    a step. children: of each parent. keep: candidates a place.
     nulls: null aims, on each of which the same search is done: the whole takes about nulls + 3 times the forwards.
     """
 
@@ -40,7 +45,6 @@ class DreamArgs(ToolArgs):
     population: int = Field(default=8, ge=2, le=32)
     children: int = Field(default=8, ge=1, le=64)
     keep: int = Field(default=32, ge=1, le=256)
-    beginnings: int = Field(default=2, ge=1, le=8)
     forwards: int = Field(default=3000, ge=50, le=200_000)
     nulls: int = Field(default=8, ge=2, le=64)
     seed: int = 0
@@ -55,7 +59,16 @@ class DreamArgs(ToolArgs):
     @property
     def plan(self) -> Plan:
         """How it is searched."""
-        return Plan(self.steps, self.population, self.children, self.keep, self.beginnings, self.forwards)
+        return Plan(self.steps, self.population, self.children, self.keep, self.forwards)
+
+
+class Text(NamedTuple):
+    """What searches share. tokens: natural text; bar: nats a token that fluent prompts cost at most."""
+
+    tokens: Tokens
+    writing: TextWriting
+    plan: Plan
+    bar: float
 
 
 class Searched(NamedTuple):
@@ -104,7 +117,7 @@ def dream(context: ToolContext, args: DreamArgs) -> ToolResult:
     search for random directions of equal norm (for logits: pairs of other tokens). fluent_beyond: the same among
     prompts whose nats a token are at most those of 90 % of natural pieces of their length; left out where there is none.
     dreamt, fluent: the activations themselves; null: random prompts, half of them pieces of natural text, for as many
-    forward passes.
+    forward passes. All searches begin with the strongest pieces of explore text, so that none ends below those.
     Refuses heads, and prompts longer than the context.
     Source: Thompson, Straznickas and Sklar 2024, arXiv:2402.01702.
     """
@@ -114,41 +127,51 @@ def dream(context: ToolContext, args: DreamArgs) -> ToolResult:
     writing, rng = TextWriting(target, tokens, args.length), np.random.default_rng(args.seed)
     nulls = null_aims(aim, unit, args.nulls, args.seed)
     own, *others = grids([aim, *nulls], tokens)
-    natural, bar = natural_of(own, tokens), fluent_cost(aim, writing, rng)
-    found = dreamt(aim, writing, args.plan, natural.scale, rng)
-    blind = dreamt(aim, writing, args.plan, natural.scale, rng, guided=False)
-    drawn = random_search(aim, writing, found.forwards, rng)
-    searches = [
-        Searched.of(name, one, natural, bar)
-        for name, one in (("dream", found), ("without gradients", blind), ("random prompts", drawn))
-    ]
-    dreams = [
-        _null(one, writing, args.plan, natural_of(grid, tokens), bar, rng)
-        for one, grid in zip(nulls, others, strict=True)
-    ]
-    pieces, whole = strongest(aim, writing, own, tokens)
+    text = Text(tokens, writing, args.plan, fluent_cost(aim, writing, rng))
+    natural, (pieces, whole) = natural_of(own, tokens), strongest(aim, writing, own, tokens)
+    begun = Beginning(natural.scale, pieces.ids)
+    found = dreamt(aim, writing, args.plan, begun, rng)
+    runs = {
+        "dream": found,
+        "without gradients": dreamt(aim, writing, args.plan, begun, rng, guided=False),
+        "random prompts": random_search(aim, writing, begun, found.forwards, rng),
+    }
+    searches = [Searched.of(name, one, natural, text.bar) for name, one in runs.items()]
+    dreams = [_null(one, grid, text, rng) for one, grid in zip(nulls, others, strict=True)]
     payload = {
         "synthetic": True,
         "unit": args.unit and aim.name,
         "aim": aim.name,
         "length": args.length,
-        "natural": {"median": natural.median, "top": natural.top, "n_tokens": tokens.n_scored},
-        "fluent_cost": round(bar, 4),
-        "front": _front_rows(aim, found.prompts, natural, bar),
+        "natural": _natural(natural, pieces, text),
+        "fluent_cost": round(text.bar, 4),
+        "front": _front_rows(aim, found.prompts, natural, text),
         "natural_examples": _natural_rows(aim, pieces, whole),
         "searches": [one.row() for one in searches],
         "nulls": [one.row() for one in dreams],
         "said": said(searches, dreams),
     }
     return ToolResult(
-        tuple(_measured(searches, dreams)), payload, figures=(_figure(aim, found, blind, drawn, pieces, natural, bar),)
+        tuple(_measured(searches, dreams)), payload, figures=(_figure(aim, runs, pieces, natural, text.bar),)
     )
 
 
-def _null(
-    aim: Aim, writing: TextWriting, plan: Plan, natural: Natural, bar: float, rng: np.random.Generator
-) -> Searched:
-    return Searched.of(aim.name, dreamt(aim, writing, plan, natural.scale, rng), natural, bar)
+def _null(aim: Aim, grid: Floats, text: Text, rng: np.random.Generator) -> Searched:
+    natural, (pieces, _) = natural_of(grid, text.tokens), strongest(aim, text.writing, grid, text.tokens)
+    found = dreamt(aim, text.writing, text.plan, Beginning(natural.scale, pieces.ids), rng)
+    return Searched.of(aim.name, found, natural, text.bar)
+
+
+def _natural(natural: Natural, pieces: Prompts, text: Text) -> dict[str, Any]:
+    """cut: the strongest piece as long as the prompts; cut_fluent: among fluent ones; None where there is none."""
+    fluent = pieces.values[pieces.costs <= text.bar]
+    return {
+        "median": natural.median,
+        "top": natural.top,
+        "n_tokens": text.tokens.n_scored,
+        "cut": round(float(pieces.values.max()), 4) if len(pieces.values) else None,
+        "cut_fluent": round(float(fluent.max()), 4) if len(fluent) else None,
+    }
 
 
 def said(searches: list[Searched], nulls: list[Searched]) -> str:
@@ -186,14 +209,22 @@ def _beside(metric: str, value: float, nulls: list[float], n: int) -> Measuremen
     return Measurement(metric, value, share, n, null_value=mean, null_percentile=above, n_of="prompts")
 
 
-def _front_rows(aim: Aim, prompts: Prompts, natural: Natural, bar: float) -> list[dict[str, Any]]:
-    """The front, the strongest first; of a long one LISTED, evenly over it."""
+def _front_rows(aim: Aim, prompts: Prompts, natural: Natural, text: Text) -> list[dict[str, Any]]:
+    """What of the front drives it at all, the strongest first; of a long one LISTED, evenly over it. natural: stands in the
+    text as it is."""
     at = front(prompts.values, prompts.costs)[::-1]
+    driving = at[prompts.values[at] > natural.median + LEAST * natural.scale]
+    at = driving if len(driving) else at[:1]
     at = at[np.unique(np.linspace(0, len(at) - 1, min(LISTED, len(at))).round().astype(int))]
+    found = verbatim(prompts.ids[torch.from_numpy(at)][:, text.writing.start :], text.tokens)
     return [
         _row(aim, prompts, int(row))
-        | {"beyond": round(natural.beyond(float(prompts.values[row])), 4), "fluent": bool(prompts.costs[row] <= bar)}
-        for row in at
+        | {
+            "beyond": round(natural.beyond(float(prompts.values[row])), 4),
+            "fluent": bool(prompts.costs[row] <= text.bar),
+            "natural": bool(copied),
+        }
+        for row, copied in zip(at, found, strict=True)
     ]
 
 
@@ -210,12 +241,10 @@ def _row(aim: Aim, prompts: Prompts, row: int) -> dict[str, Any]:
     }
 
 
-def _figure(
-    aim: Aim, found: Found, blind: Found, drawn: Found, pieces: Prompts, natural: Natural, bar: float
-) -> Figure:
-    parts = (("dream", found.prompts), ("without gradients", blind.prompts), ("random prompts", drawn.prompts))
+def _figure(aim: Aim, runs: Mapping[str, Found], pieces: Prompts, natural: Natural, bar: float) -> Figure:
+    parts = {name: found.prompts for name, found in runs.items()} | {"natural text, cut to this length": pieces}
     lines = []
-    for name, prompts in (*parts, ("natural text, cut to this length", pieces)):
+    for name, prompts in parts.items():
         at = front(prompts.values, prompts.costs)
         if len(at):
             lines.append(Series(name, prompts.costs[at].tolist(), prompts.values[at].tolist()))

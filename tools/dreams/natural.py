@@ -1,4 +1,4 @@
-"""What natural text does to the things that dreams drive: its median, its strongest places, and what its pieces cost."""
+"""What natural text does to the things that dreams drive: its median, its strongest pieces, what they cost, which prompts it holds."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,16 +6,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from neuronaut.tools.dreams.aims import Aim
-from neuronaut.tools.dreams.search import Prompts
+from neuronaut.tools.dreams.found import Prompts
 from neuronaut.tools.dreams.writing import TextWriting
-from neuronaut.tools.intervene.next_token import text_batches, to_ids
+from neuronaut.tools.intervene.next_token import text_batches
+from neuronaut.tools.look.activations import to_ids
 from neuronaut.tools.tokens import Tokens
 
 COSTS = 256  # pieces of natural text that say what counts as fluent
 FLUENT = 0.9  # of them cost less than what is no longer called fluent
-STRONGEST = 20  # places
+STRONGEST = 40  # places, each of another document
 
 Floats = NDArray[np.float32]
 
@@ -68,9 +70,19 @@ def fluent_cost(aim: Aim, writing: TextWriting, rng: np.random.Generator) -> flo
     return float(np.quantile(aim.measure(pieces).costs.numpy(), FLUENT))
 
 
+def verbatim(ids: Tensor, tokens: Tokens) -> NDArray[np.bool_]:
+    """(n,) whether a run of tokens, (n, length), stands in natural text as it is."""
+    length = ids.shape[1]
+    if tokens.ids.shape[1] < length:
+        return np.zeros(len(ids), dtype=bool)
+    runs = np.lib.stride_tricks.sliding_window_view(tokens.ids, length, axis=1)
+    ends = np.arange(runs.shape[1]) + length <= tokens.lengths[:, None]
+    return np.array([bool(((runs == row).all(axis=-1) & ends).any()) for row in ids.numpy()], dtype=bool)
+
+
 def strongest(aim: Aim, writing: TextWriting, grid: Floats, tokens: Tokens) -> tuple[Prompts, list[float]]:
-    """The pieces of natural text that end where it is strongest, one a document, measured like dreams; and what they were in
-    their whole text."""
+    """The pieces of natural text that end where it is strongest, one a document, measured like dreams, with which searches begin;
+    and what they were in their whole text."""
     masked = np.where(tokens.scored, grid, -np.inf)
     masked[:, : writing.start + writing.length - 1] = -np.inf
     at = masked.argmax(axis=1)
@@ -87,6 +99,7 @@ def strongest(aim: Aim, writing: TextWriting, grid: Floats, tokens: Tokens) -> t
         whole.append(float(best[window]))
     ids = writing.begun(torch.tensor(rows, dtype=torch.long).reshape(len(rows), writing.length))
     kept = writing.scored(ids)
+    kept[kept.clone()] = writing.writable(ids[kept])
     told = [value for value, keep in zip(whole, kept.tolist(), strict=True) if keep]
     if not told:
         return Prompts(ids[kept], np.zeros(0), np.zeros(0), np.zeros(0)), []

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuronaut.tools.errors import ToolFailed, ToolRefused
-from neuronaut.tools.look.activations import batches
-from neuronaut.tools.look.activations import to_ids as to_ids  # its other importers take it from here
+from neuronaut.tools.look.activations import batches, to_ids
 from neuronaut.tools.targets.base import Edit, Site, TargetModel
 from neuronaut.tools.tokens import Tokens
 
