@@ -12,12 +12,28 @@ from safetensors.torch import load_file, save_file
 N_LAYERS, D_MLP = 3, 40  # of the small GPT-2 of tiny_models
 
 
-def changed_copy(base: Path, place: Path, *, seed: int, edited: bool = False, noise: float = 0.0) -> str:
+def widened(base: Path, place: Path, d_mlp: int) -> Path:
+    """A small GPT-2 with so many neurons in each layer, drawn anew."""
+    shutil.copytree(base, place)
+    generator, weights = torch.Generator().manual_seed(0), load_file(base / "model.safetensors")
+    for name, tensor in weights.items():
+        if ".mlp." in name and not name.endswith("c_proj.bias"):
+            shape = [d_mlp if size == D_MLP else size for size in tensor.shape]
+            weights[name] = torch.randn(shape, generator=generator) * tensor.std()
+    save(weights, place)
+    config = json.loads((place / "config.json").read_text()) | {"n_inner": d_mlp}
+    (place / "config.json").write_text(json.dumps(config))
+    return place
+
+
+def changed_copy(
+    base: Path, place: Path, *, seed: int, edited: bool = False, noise: float = 0.0, d_mlp: int = D_MLP
+) -> str:
     """A copy of a small GPT-2 at `place`, and the neuron of it that was edited: its read and write vectors are moved, at random,
     by as much as their length. noise: every tensor is moved by as much of its norm. Which neuron it is hangs on the seed."""
     shutil.copytree(base, place)
     generator = torch.Generator().manual_seed(seed)
-    layer, index = random.Random(seed).randrange(N_LAYERS), random.Random(seed + 1).randrange(D_MLP)
+    layer, index = random.Random(seed).randrange(N_LAYERS), random.Random(seed + 1).randrange(d_mlp)
     weights = load_file(base / "model.safetensors")
     moved = {name: _moved(tensor, noise, generator) for name, tensor in weights.items()} if noise else dict(weights)
     if edited:
