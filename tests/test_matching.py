@@ -17,7 +17,7 @@ from neuronaut.tools.errors import ToolRefused
 from neuronaut.tools.matching.align import aligned
 from neuronaut.tools.matching.moments import Moments
 from neuronaut.tools.registered import Registered
-from neuronaut.tools.registry import ToolContext, find_tool
+from neuronaut.tools.registry import ToolContext, ToolResult, find_tool
 from neuronaut.tools.targets.base import TargetModel
 from neuronaut.tools.targets.load import load_target, open_folder
 from neuronaut.tools.targets.others import OtherModel
@@ -77,9 +77,13 @@ def model(folder: Path) -> TargetModel:
 
 
 def run(model: TargetModel, corpus: Corpus, name: str, places: dict[str, Path], /, **args: Any) -> dict[str, Any]:
+    return whole(model, corpus, name, places, **args).payload
+
+
+def whole(model: TargetModel, corpus: Corpus, name: str, places: dict[str, Path], /, **args: Any) -> ToolResult:
     known = Registered({called: OtherModel(called, str(place)) for called, place in places.items()})
     tool = find_tool(name)
-    return tool.run(ToolContext(model, corpus, registered=known), tool.parse(args)).payload
+    return tool.run(ToolContext(model, corpus, registered=known), tool.parse(args))
 
 
 def test_a_permuted_copy_is_matched_exactly_over_20_seeds(
@@ -118,11 +122,14 @@ def test_matches_hold_on_other_text_and_exchanged_partners_do_not(
     found = run(model, corpus, "match_units", {"copy": copy}, others=["copy"], n_tokens=1500, k=60)["others"][0]
     sampled = found["sampled"]
     args = {"units": [one["unit"] for one in sampled], "partners": [one["partner"] for one in sampled]}
-    held = run(
+    tested = whole(
         model, corpus, "test_matches", {"copy": copy}, other="copy", bars=[one["null"] for one in sampled], **args
     )
+    held = tested.payload
     assert held["holding"] == held["n"] == LAYERS * D_MLP
     assert held["exchanged"] <= 0.05 * held["n"]
+    lowest = 0.025 ** (1 / held["n"])  # of the exact interval of a share, where all hold
+    assert tested.measurements[0].ci == pytest.approx((lowest, 1.0))
     assert all(one["interval"][0] <= one["r"] <= one["interval"][1] for one in held["pairs"])
 
 

@@ -42,7 +42,8 @@ def grid_svg(grid: NDArray[np.float64], rows: Sequence[str], columns: Sequence[s
         middle = left + wide * (at + 0.5) + 3 * turned
         anchor = "start" if turned else "middle"
         parts.append(text_at(middle, top - 6, columns[at], anchor=anchor, turned=turned, size=11))
-    most = float(np.abs(grid[np.isfinite(grid)]).max(initial=0.0)) or 1.0
+    finite = grid[np.isfinite(grid)]
+    most, digits = float(np.abs(finite).max(initial=0.0)) or 1.0, 0 if (finite == finite.round()).all() else 2
     for row, name in enumerate(rows):
         parts.append(text_at(left - 6, top + high * (row + 0.5) + 4, name, anchor="end", size=11))
         parts += [
@@ -50,6 +51,7 @@ def grid_svg(grid: NDArray[np.float64], rows: Sequence[str], columns: Sequence[s
                 (left + wide * at, top + high * row, wide, high),
                 float(value),
                 most,
+                digits,
                 f"{shown(name)} · {shown(columns[at])}",
             )
             for at, value in enumerate(grid[row])
@@ -62,14 +64,14 @@ def grid_svg(grid: NDArray[np.float64], rows: Sequence[str], columns: Sequence[s
     return document(width, top + size[1] + 52, parts, axes.title or "grid")
 
 
-def _cell(place: tuple[float, float, float, float], value: float, most: float, where: str) -> str:
+def _cell(place: tuple[float, float, float, float], value: float, most: float, digits: int, where: str) -> str:
     x, y, width, height = place
     colour, opacity = "minus" if value < 0 else "plus", f"{abs(value) / most:.3f}"
     said = hover(f"{where}: {number(value)}")
     box = element("rect", said, x=x, y=y, width=width, height=height, class_=colour, fill_opacity=opacity)
     if width < WRITTEN:
         return box
-    short = f"{round(value, 2) + 0.0:.2f}" if abs(value) < 100 else f"{value:.0f}"
+    short = f"{round(value, digits) + 0.0:.{digits}f}" if abs(value) < 100 else f"{value:.0f}"
     middle = {"x": x + width / 2, "y": y + height / 2 + 4, "font_size": 11.0}
     return box + element("text", short, class_="ink", text_anchor="middle", pointer_events="none", **middle)
 

@@ -11,7 +11,7 @@ from neuronaut.tools.matching.align import chunks
 from neuronaut.tools.matching.match import LEAST_PLACES, MIN_R
 from neuronaut.tools.measurements import Measurement
 from neuronaut.tools.registry import ToolArgs, ToolContext, ToolResult, tool
-from neuronaut.tools.stats import mean_interval
+from neuronaut.tools.stats import clopper_pearson
 from neuronaut.tools.targets.base import Site, TargetModel
 from neuronaut.tools.targets.load import check_unit
 from neuronaut.tools.targets.sites import site_of
@@ -55,7 +55,7 @@ def test_matches(context: ToolContext, args: TestMatchesArgs) -> ToolResult:
         for unit, partner, value, ok, both in zip(args.units, args.partners, r, holds, ends, strict=True)
     ]
     measured = Measurement(
-        "holds", float(holds.mean()), "share of the pairs", n, mean_interval(holds.astype(np.float64)),
+        "holds", float(holds.mean()), "share of the pairs", n, clopper_pearson(int(holds.sum()), n),
         float(by_chance.mean()), n_of="pairs",
     )  # fmt: skip
     medians = {"median_r": round(float(np.median(r)), 4), "median_exchanged": round(float(np.median(null)), 4)}
