@@ -104,7 +104,7 @@ def _everything(provider: str, script: list[Any], canary: str) -> dict[str, str]
 def _asked(provider: str, url: str, folder: Path) -> str:
     """The rows that a call leaves in a notebook in `folder`, and its error."""
     config = RunConfig(question="q", llm=f"{provider}:m", base_url=url)
-    context: Any = SimpleNamespace(target=SimpleNamespace(forwards=0))
+    context: Any = SimpleNamespace(forwards=0.0)
     said: list[tuple[str, str]] = []
     with Notebook(folder / "n.db") as notebook:
         fingerprint = Fingerprint("m", "w", "t", "float32", "torch", "1", "none")

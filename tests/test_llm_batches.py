@@ -36,7 +36,7 @@ ENDS = ("whole", "refusal", "cut", "errored", "expired", "cancelled", "missing",
 TOKENS = (1000, 400, 50)
 
 
-CONTEXT: Any = SimpleNamespace(target=SimpleNamespace(forwards=0.0))
+CONTEXT: Any = SimpleNamespace(forwards=0.0)
 
 
 class Label(BaseModel):

@@ -40,7 +40,7 @@ KEY = "sk-canary-0123456789"
 EMPTY = '{"hypotheses": []}'
 
 
-CONTEXT: Any = SimpleNamespace(target=SimpleNamespace(forwards=0.0))
+CONTEXT: Any = SimpleNamespace(forwards=0.0)
 
 
 class Hypotheses(BaseModel):

@@ -27,7 +27,7 @@ class Answer(BaseModel):
     n: int
 
 
-CONTEXT: Any = SimpleNamespace(target=SimpleNamespace(forwards=0))  # no model is studied here
+CONTEXT: Any = SimpleNamespace(forwards=0.0)  # no model is studied here
 TOOL = Offered("look", "Looks.", {"type": "object", "properties": {}, "required": []})
 PLAIN = Request("count", "the system prompt", "how many? ≥ 3", Answer)
 TALK = Request("talk", "the system prompt", "look", tools=(TOOL,))

@@ -76,7 +76,7 @@ class Import:
     forwards_before: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self.forwards_before = self.context.target.forwards
+        self.forwards_before = self.context.forwards
         if not self.config.again:
             self.came = imports.earlier(self.notebook, self.author, self.inputs, self.context.corpus.sha256)
 
