@@ -31,7 +31,8 @@ def load_bridge(folder: ModelFolder, dtype: torch.dtype, device: torch.device) -
             local_files_only=True,
             trust_remote_code=False,
         )
-    return _wrapped(folder, model.to(device), dtype, device), str(model.config._attn_implementation)
+    attention = str(model.config._attn_implementation)  # which the bridge is about to change
+    return _wrapped(folder, model.to(device), dtype, device), attention
 
 
 def _wrapped(folder: ModelFolder, model: Any, dtype: torch.dtype, device: torch.device) -> Any:
