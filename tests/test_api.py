@@ -466,7 +466,7 @@ def _evil(value: Any) -> Any:
 def test_pages_show_hostile_text_and_nothing_more(answer: Answer) -> None:
     json_ = {
         **_evil(answer.json), "notes": [EVIL],
-        "measured": [{"title": EVIL, "lines": [EVIL]}], "words": {"sentences": [{"text": EVIL}], "author": EVIL, "left_out": []},
+        "measured": [{"tool": EVIL, "title": EVIL, "lines": [EVIL]}], "words": {"sentences": [{"text": EVIL}], "author": EVIL, "left_out": []},
         "target": {"name": EVIL},
     }  # fmt: skip
     for claim in json_["claims"]:
