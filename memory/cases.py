@@ -1,9 +1,12 @@
 """The numbers that a verdict rests on, as they are stored beside it, and what a verdict is."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from neuronaut.tools.stats import e_value
 
 Status = Literal["SUPPORTED", "PARTIAL", "REFUTED", "UNRESOLVED"]
 
@@ -33,6 +36,35 @@ class Decision:
 def e_bar(n_claims: int) -> float:
     """The e-value that a claim needs when its unit has `n_claims` of them."""
     return max(E_FLOOR, 20.0 * n_claims)
+
+
+HOLDS = "all conditions hold"
+
+
+def ending(
+    bets: Sequence[float],
+    n_claims: int,
+    missing: Sequence[str],
+    *,
+    too_few: str = "too few documents agree",
+    of: str = "documents",
+    marks: Sequence[str] = (),
+    holds: str = HOLDS,
+) -> Decision:
+    """What becomes of a claim that nothing refutes: whether its bets say enough, and whether it lacks a condition.
+
+    bets: in test order, one for each of `of`. too_few: why fewer than asked for say nothing. marks: told beside what is
+    missing, and no condition. holds: the reason of a claim that lacks nothing.
+    """
+    e = e_value(bets)
+    counted = f"e {e:.3g} from {len(bets)} {of}"
+    if e < E_EFFECT:
+        return Decision("UNRESOLVED", "; ".join([f"{too_few} ({counted})", *missing]), 0.0)
+    if missing:
+        return Decision("PARTIAL", "; ".join([*missing, *marks]), 0.0)
+    if e < e_bar(n_claims):
+        return Decision("UNRESOLVED", f"{counted} is below {e_bar(n_claims):.0f}", 0.0)
+    return Decision("SUPPORTED", holds, e)
 
 
 class FrozenCase(BaseModel):

@@ -4,8 +4,18 @@ from typing import Literal
 
 from pydantic import Field
 
-from neuronaut.memory.cases import E_EFFECT, MIN_COVERAGE, MIN_PERCENTILE, RICHER_BY, SAME, Decision, FrozenCase, e_bar
-from neuronaut.tools.stats import e_value, refuting_e_value
+from neuronaut.memory.cases import (
+    E_EFFECT,
+    HOLDS,
+    MIN_COVERAGE,
+    MIN_PERCENTILE,
+    RICHER_BY,
+    SAME,
+    Decision,
+    FrozenCase,
+    ending,
+)
+from neuronaut.tools.stats import refuting_e_value
 
 MIN_LOOKS = 0.6  # of the queries for which a claim names a key; of those on random tokens; of what it says is written
 REFUTED_LOOKS = 0.3  # half of that: a head that looks elsewhere from most places does not attend there
@@ -81,7 +91,6 @@ class RoleCase(FrozenCase):
 
 def decide_attends(case: AttendsCase) -> Decision:
     """SUPPORTED, PARTIAL with what is missing, REFUTED or UNRESOLVED for an attends claim."""
-    e = e_value(case.bets)
     if case.queries == 0:
         return Decision("UNRESOLVED", "it names a key nowhere in this text", 0.0)
     if refuting_e_value(case.bets) >= E_EFFECT:
@@ -91,22 +100,12 @@ def decide_attends(case: AttendsCase) -> Decision:
     if case.share < REFUTED_LOOKS:
         return Decision("REFUTED", f"only {case.share:.2f} of its queries look there", 0.0)
     missing = [*_missing(case), *_unbeaten(case)]
-    if e < E_EFFECT:
-        told = f"edits told too little (e {e:.3g} from {len(case.bets)} documents)"
-        return Decision("UNRESOLVED", "; ".join([told, *missing]), 0.0)
-    if missing:
-        return Decision("PARTIAL", "; ".join(missing), 0.0)
-    if e < e_bar(case.n_claims):
-        return Decision("UNRESOLVED", _below(e, case.bets, case.n_claims), 0.0)
     notes = [NO_EFFECT] if case.effect_low < MIN_ROLE_NATS else []
     notes += [f"it accounts for {case.covers:.2f} of what the head looks at"] if case.covers < MIN_COVERAGE else []
     richer = [r for r in case.rivals if r.complexity > case.complexity and r.against_e >= E_EFFECT]
     notes += [f"there is more to it: {r.claim!r} does better" for r in richer[:1] if r.share > case.share + RICHER_BY]
-    return Decision("SUPPORTED", "; ".join(["all conditions hold", *notes]), e)
-
-
-def _below(e: float, bets: tuple[float, ...], n_claims: int) -> str:
-    return f"e {e:.3g} from {len(bets)} documents is below {e_bar(n_claims):.0f}"
+    holds = "; ".join([HOLDS, *notes])
+    return ending(case.bets, case.n_claims, missing, too_few="edits told too little", holds=holds)
 
 
 def _missing(case: AttendsCase) -> list[str]:
@@ -139,7 +138,6 @@ def _unbeaten(case: AttendsCase) -> list[str]:
 
 def decide_role(case: RoleCase) -> Decision:
     """SUPPORTED, PARTIAL with what is missing, REFUTED or UNRESOLVED for a role claim."""
-    e = e_value(case.bets)
     if refuting_e_value(case.bets) >= E_EFFECT or case.delta <= 0:
         return Decision("REFUTED", "this text loses no more than matched text", 0.0)
     missing = []
@@ -150,11 +148,4 @@ def decide_role(case: RoleCase) -> Decision:
         missing.append(f"other text is not left alone ({case.elsewhere:+.3f} nats)")
     if case.percentile < MIN_PERCENTILE:
         missing.append(f"other units matter to it as much (percentile {case.percentile:.0f})")
-    if e < E_EFFECT:
-        told = f"too few documents agree (e {e:.3g} from {len(case.bets)} documents)"
-        return Decision("UNRESOLVED", "; ".join([told, *missing]), 0.0)
-    if missing:
-        return Decision("PARTIAL", "; ".join(missing), 0.0)
-    if e < e_bar(case.n_claims):
-        return Decision("UNRESOLVED", _below(e, case.bets, case.n_claims), 0.0)
-    return Decision("SUPPORTED", "all conditions hold", e)
+    return ending(case.bets, case.n_claims, missing)

@@ -4,9 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from neuronaut.memory.cases import E_EFFECT, MIN_PERCENTILE, Decision, FrozenCase, e_bar
+from neuronaut.memory.cases import E_EFFECT, MIN_PERCENTILE, Decision, FrozenCase, ending
 from neuronaut.tools.changes.rule import MIN_TIMES
-from neuronaut.tools.stats import e_value, refuting_e_value
+from neuronaut.tools.stats import refuting_e_value
 
 
 class ChangeCase(FrozenCase):
@@ -28,7 +28,6 @@ class ChangeCase(FrozenCase):
 
 def decide_change(case: ChangeCase) -> Decision:
     """SUPPORTED, PARTIAL with what is missing, REFUTED or UNRESOLVED for a change."""
-    e = e_value(case.bets)
     if refuting_e_value(case.bets) >= E_EFFECT:
         return Decision("REFUTED", f"noise of the same size moves it as far ({case.times:.1f} times noise)", 0.0)
     missing = []
@@ -36,13 +35,4 @@ def decide_change(case: ChangeCase) -> Decision:
         missing.append(f"noise moves other units as far (above {case.percentile:.0f} % of those that it moves most)")
     if case.times_low < MIN_TIMES:
         missing.append(f"true but small ({case.times:.1f} times noise, at least {case.times_low:.1f})")
-    if e < E_EFFECT:
-        told = f"too few documents agree (e {e:.3g} from {len(case.bets)} documents)"
-        return Decision("UNRESOLVED", "; ".join([told, *missing]), 0.0)
-    if missing:
-        return Decision("PARTIAL", "; ".join(missing), 0.0)
-    if e < e_bar(case.n_claims):
-        return Decision(
-            "UNRESOLVED", f"e {e:.3g} from {len(case.bets)} documents is below {e_bar(case.n_claims):.0f}", 0.0
-        )
-    return Decision("SUPPORTED", "all conditions hold", e)
+    return ending(case.bets, case.n_claims, missing)

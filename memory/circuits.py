@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from neuronaut.memory.cases import E_EFFECT, MIN_PERCENTILE, Decision, FrozenCase, e_bar
-from neuronaut.tools.stats import e_value, refuting_e_value
+from neuronaut.memory.cases import E_EFFECT, HOLDS, MIN_PERCENTILE, Decision, FrozenCase, ending
+from neuronaut.tools.stats import refuting_e_value
 
 MIN_ACCURACY = 0.8
 MIN_SUFFICIENCY = 0.8
@@ -45,24 +45,23 @@ class CircuitCase(FrozenCase):
 
 def decide_circuit(case: CircuitCase) -> Decision:
     """SUPPORTED, PARTIAL with what is missing, REFUTED or UNRESOLVED for a circuit."""
-    e = e_value(case.bets)
     if case.accuracy < MIN_ACCURACY or case.gap_low <= 0:
         return Decision("UNRESOLVED", f"the model itself fails on unseen prompts (accuracy {case.accuracy:.2f})", 0.0)
     if refuting_e_value(case.bets) >= E_EFFECT:
         return Decision("REFUTED", "random circuits of its size keep as much of the behaviour", 0.0)
     missing = _missing(case)
-    if e < E_EFFECT:
-        told = f"too few groups of prompts agree (e {e:.3g} from {len(case.bets)} groups)"
-        return Decision("UNRESOLVED", "; ".join([told, *missing]), 0.0)
-    shared = f"other text needs it too (loss {case.harm:+.2f} nats a token without it)"
-    marks = [shared] if case.harm_high > MAX_HARM else []
-    if missing:
-        return Decision("PARTIAL", "; ".join([*missing, *marks]), 0.0)
-    if e < e_bar(case.n_claims):
-        return Decision(
-            "UNRESOLVED", f"e {e:.3g} from {len(case.bets)} groups is below {e_bar(case.n_claims):.0f}", 0.0
-        )
-    return Decision("SUPPORTED", "; ".join(marks) or "all conditions hold", e)
+    marks = []
+    if case.harm_high > MAX_HARM:
+        marks.append(f"other text needs it too (loss {case.harm:+.2f} nats a token without it)")
+    return ending(
+        case.bets,
+        case.n_claims,
+        missing,
+        too_few="too few groups of prompts agree",
+        of="groups",
+        marks=marks,
+        holds="; ".join(marks) or HOLDS,
+    )
 
 
 def _missing(case: CircuitCase) -> list[str]:

@@ -6,6 +6,7 @@ from pydantic import Field, TypeAdapter
 
 from neuronaut.memory.cases import (
     E_EFFECT,
+    HOLDS,
     MIN_ADDED,
     MIN_COVERAGE,
     MIN_NATS,
@@ -23,6 +24,7 @@ from neuronaut.memory.cases import (
     Status,
     WritesCase,
     e_bar,
+    ending,
 )
 from neuronaut.memory.causes import AttendsCase, RoleCase, decide_attends, decide_role
 from neuronaut.memory.changes import ChangeCase, decide_change
@@ -88,7 +90,6 @@ def decide(case: Case) -> Decision:
 
 def decide_reads(case: ReadsCase) -> Decision:
     """SUPPORTED, PARTIAL with what is missing, REFUTED or UNRESOLVED for a reads claim."""
-    e = e_value(case.bets)
     if case.places == 0:
         return Decision("UNRESOLVED", "it is true nowhere in this text", 0.0)
     if case.dense and not case.graded:
@@ -100,18 +101,9 @@ def decide_reads(case: ReadsCase) -> Decision:
     if not case.dense and case.precision < case.base_rate:
         return Decision("REFUTED", f"fires at {case.precision:.2f} of its places, less than anywhere", 0.0)
     missing = _missing(case)
-    if e < E_EFFECT:
-        told = f"edits told too little (e {e:.3g} from {len(case.bets)} documents)"
-        return Decision("UNRESOLVED", "; ".join([told, *missing]), 0.0)
-    if missing:
-        return Decision("PARTIAL", "; ".join(missing), 0.0)
-    if e < e_bar(case.n_claims):
-        return Decision(
-            "UNRESOLVED", f"e {e:.3g} from {len(case.bets)} documents is below {e_bar(case.n_claims):.0f}", 0.0
-        )
     richer = [r for r in case.rivals if r.complexity > case.complexity and r.difference < -RICHER_BY]
-    more = f"there is more to it: {richer[0].claim!r} does better" if richer else "all conditions hold"
-    return Decision("SUPPORTED", more, e)
+    more = f"there is more to it: {richer[0].claim!r} does better" if richer else HOLDS
+    return ending(case.bets, case.n_claims, missing, too_few="edits told too little", holds=more)
 
 
 def _missing(case: ReadsCase) -> list[str]:
@@ -171,7 +163,6 @@ def _unbeaten(case: ReadsCase) -> list[str]:
 
 def decide_writes(case: WritesCase) -> Decision:
     """SUPPORTED, PARTIAL ("true but tiny"), REFUTED or UNRESOLVED for a writes claim."""
-    e = e_value(case.bets)
     low, high = case.delta_interval_90
     if low > -NOTHING_NATS and high < NOTHING_NATS:
         return Decision("REFUTED", "writes nothing measurable", 0.0)
@@ -179,16 +170,10 @@ def decide_writes(case: WritesCase) -> Decision:
         return Decision("REFUTED", "these tokens move no more than others of equal frequency", 0.0)
     if high < 0:
         return Decision("REFUTED", f"these tokens move the other way ({case.delta:+.3f} nats)", 0.0)
-    if e < E_EFFECT:
-        return Decision("UNRESOLVED", f"too few documents agree (e {e:.3g} from {len(case.bets)} documents)", 0.0)
-    if case.percentile < MIN_PERCENTILE:
-        return Decision(
-            "PARTIAL", f"other neurons of the layer do as much to their tokens (percentile {case.percentile:.0f})", 0.0
-        )
-    if case.delta_low < MIN_NATS:
-        return Decision("PARTIAL", f"true but tiny (at least {case.delta_low:.3f} nats)", 0.0)
-    if e < e_bar(case.n_claims):
-        return Decision(
-            "UNRESOLVED", f"e {e:.3g} from {len(case.bets)} documents is below {e_bar(case.n_claims):.0f}", 0.0
-        )
-    return Decision("SUPPORTED", "all conditions hold", e)
+    if e_value(case.bets) >= E_EFFECT:
+        if case.percentile < MIN_PERCENTILE:
+            told = f"other neurons of the layer do as much to their tokens (percentile {case.percentile:.0f})"
+            return Decision("PARTIAL", told, 0.0)
+        if case.delta_low < MIN_NATS:
+            return Decision("PARTIAL", f"true but tiny (at least {case.delta_low:.3f} nats)", 0.0)
+    return ending(case.bets, case.n_claims, [])

@@ -4,9 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from neuronaut.memory.cases import E_EFFECT, MIN_PERCENTILE, Decision, FrozenCase, e_bar
+from neuronaut.memory.cases import E_EFFECT, MIN_PERCENTILE, Decision, FrozenCase, ending
 from neuronaut.tools.readouts.rule import CHANCE_Z, MIN_EFFECT, MIN_R2, MIN_SHARE, MIN_Z, NOTHING
-from neuronaut.tools.stats import e_value, refuting_e_value
+from neuronaut.tools.stats import refuting_e_value
 
 
 class Moved(FrozenCase):
@@ -58,21 +58,7 @@ def decide_readout(case: ReadoutCase) -> Decision:
         return Decision("REFUTED", f"random directions of equal length move it as much (z {moved.z:.1f})", 0.0)
     if refuting_e_value(case.bets) >= E_EFFECT:
         return Decision("REFUTED", "other units of the layer move it as much", 0.0)
-    return _held(case, _missing(case, moved))
-
-
-def _held(case: ReadoutCase, missing: list[str]) -> Decision:
-    e = e_value(case.bets)
-    if e < E_EFFECT:
-        told = f"too few documents agree (e {e:.3g} from {len(case.bets)} documents)"
-        return Decision("UNRESOLVED", "; ".join([told, *missing]), 0.0)
-    if missing:
-        return Decision("PARTIAL", "; ".join(missing), 0.0)
-    if e < e_bar(case.n_claims):
-        return Decision(
-            "UNRESOLVED", f"e {e:.3g} from {len(case.bets)} documents is below {e_bar(case.n_claims):.0f}", 0.0
-        )
-    return Decision("SUPPORTED", "all conditions hold", e)
+    return ending(case.bets, case.n_claims, _missing(case, moved))
 
 
 def _missing(case: ReadoutCase, moved: Moved) -> list[str]:
@@ -98,4 +84,4 @@ def _neither(case: ReadoutCase) -> Decision:
     read = [f"{name} moves it (z {moved.z:.1f})" for name, moved in named if moved is not None and moved.specific]
     if read:
         return Decision("REFUTED", "; ".join(read), 0.0)
-    return _held(case, [])
+    return ending(case.bets, case.n_claims, [])
