@@ -6,13 +6,11 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from neuronaut.agent.answer import ORDER
-from neuronaut.agent.change_lines import change_numbers
+from neuronaut.agent.claim_numbers import numbers_of, score_of, short_number, short_reason
 from neuronaut.agent.cost import asked
 from neuronaut.agent.known import known_line
-from neuronaut.agent.lines import interval
-from neuronaut.agent.readout_lines import readout_numbers
 from neuronaut.agent.view import visible
-from neuronaut.tools.units import Unit
+from neuronaut.memory.cases import HOLDS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +21,6 @@ STYLES = {"SUPPORTED": "bold green", "PARTIAL": "yellow", "UNRESOLVED": "magenta
 BECAME = {"survived": "bold green", "lost": "red", "undecided": "magenta", "no control": "yellow"}
 BUILT_IN = ("grammar", "design effects", "design attention", "design losses", "pruning", "revision", "the question",
             "direct attribution", "an earlier run")  # fmt: skip
-EVERYTHING_HOLDS = "all conditions hold"
 SHOWN_PROPOSALS = 4
 SHOWN_KNOWN = 12
 COLUMN, PIPED_WIDTH = 12, 120
@@ -95,7 +92,7 @@ def _claims(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
     from rich.text import Text
 
     seen: set[tuple[str, str]] = set()
-    for claim in sorted(answer["claims"], key=lambda c: (ORDER.index(c["status"]), -_score(c))):
+    for claim in sorted(answer["claims"], key=lambda c: (ORDER.index(c["status"]), -score_of(c))):
         first = (claim["unit"], claim["side"]) not in seen
         seen.add((claim["unit"], claim["side"]))
         named = "" if claim["side"] == "circuit" else f"{visible(claim['unit'])} "
@@ -105,9 +102,9 @@ def _claims(answer: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
             body.append(f" (proposed by {visible(claim['author'])}{wrote})", style="dim")
         if first:
             body.append(f"\n{numbers_of(claim)}", style="dim")
-        if claim["reason"] != EVERYTHING_HOLDS:
+        if claim["reason"] != HOLDS:
             reason = short_reason(claim["reason"])
-            body.append(f"\n{reason}" if first else f" ({_short_number(claim)}): {reason.split('; ')[0]}", style="dim")
+            body.append(f"\n{reason}" if first else f" ({short_number(claim)}): {reason.split('; ')[0]}", style="dim")
         yield Text(claim["status"], style=STYLES[claim["status"]]), body
         if first:
             yield from _examples(answer, claim)
@@ -198,8 +195,8 @@ def _asked_of(other: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
 
     name = visible(other["other"])
     yield Text("the same", style="dim"), Text(f"asked of {name}: run {visible(other['run'])}", style="dim")
-    for claim in sorted(other["claims"], key=lambda c: (ORDER.index(c["status"]), -_score(c))):
-        body = Text(f"in {name}: {visible(claim['unit'])} {visible(claim['claim'])} ({_short_number(claim)})")
+    for claim in sorted(other["claims"], key=lambda c: (ORDER.index(c["status"]), -score_of(c))):
+        body = Text(f"in {name}: {visible(claim['unit'])} {visible(claim['claim'])} ({short_number(claim)})")
         yield Text(claim["status"], style=STYLES[claim["status"]]), body
     for outcome in other["outcomes"]:
         body = Text(f"in {name}: {visible(outcome['unit'])} {outcome['side']}: {visible(outcome['reason'])}")
@@ -226,26 +223,6 @@ def _in_words(words: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
     yield Text("in words", style="dim"), body
 
 
-def _short_number(claim: dict[str, Any]) -> str:
-    """The one number of a claim that is named in passing."""
-    if "relation" in claim["numbers"]:
-        return f"moves it {claim['scores']['delta']['value']:.2f} sd"
-    if "times_low" in claim["numbers"]:
-        return f"{claim['numbers']['times']:.1f} times noise"
-    name, value = {
-        "reads": ("F1", _score(claim)),
-        "writes": ("nats", claim["numbers"].get("delta", 0.0)),
-        "attends": ("share", claim["numbers"].get("share", 0.0)),
-        "role": ("nats", claim["numbers"].get("delta", 0.0)),
-        "circuit": ("keeps", claim["numbers"].get("sufficiency", 0.0)),
-    }[claim["side"]]
-    return f"{name} {value:.2f}"
-
-
-def _score(claim: dict[str, Any]) -> float:
-    return float(claim["scores"].get("f1", {}).get("value", 0.0))
-
-
 def _examples(answer: dict[str, Any], claim: dict[str, Any]) -> "Iterator[tuple[Text, Text]]":
     """The contexts of the unit's largest activations, its token marked, under its first reads claim."""
     from rich.text import Text
@@ -255,90 +232,6 @@ def _examples(answer: dict[str, Any], claim: dict[str, Any]) -> "Iterator[tuple[
         body.append(f"⟦{visible(one['token'])}⟧", style="bold not dim")
         body.append(f"{visible(one['after'])[:24]}…", style="dim")
         yield Text("" if at else "largest", style="dim"), body
-
-
-def short_reason(reason: str) -> str:
-    """The reason, of many idle leaves the first two only."""
-    parts = visible(reason).split("; ")
-    idle = [part for part in parts if part.startswith("no better than without")]
-    shown = [part for part in parts if part not in idle[2:]]
-    return "; ".join(shown) + (f"; nor without {len(idle) - 2} more of its conditions" if len(idle) > 2 else "")
-
-
-def numbers_of(claim: dict[str, Any]) -> str:
-    """The numbers of a claim in one line."""
-    if "relation" in claim["numbers"]:
-        return readout_numbers(claim)
-    if "times_low" in claim["numbers"]:
-        return change_numbers(claim)
-    match claim["side"]:
-        case "reads":
-            return _reads_numbers(claim)
-        case "writes":
-            scores = claim["scores"]
-            return f"{_shown(scores, 'delta')} nats · other {_kind(claim)}s {scores['delta']['null'] or 0:.2f} · {_edits(claim)}"
-        case "attends":
-            found = claim["numbers"]
-            rival = _best_rival(claim)
-            return (
-                f"{found['share']:.2f} of {found['queries']} queries look there · {found['off_first']:.2f} of the attention "
-                f"off the first token · above {found['percentile']:.0f} % of heads · {_edits(claim)}{rival}"
-            )
-        case "role":
-            found = claim["numbers"]
-            return (
-                f"{found['delta']:+.3f} nats a token more than on matched text · elsewhere {found['elsewhere']:+.3f} · "
-                f"above {found['percentile']:.0f} % of others · e {claim['pairs']['e']:.2g} from "
-                f"{claim['pairs']['documents']} documents"
-            )
-        case "circuit":
-            found = claim["numbers"]
-            return (
-                f"keeps {found['sufficiency']:.2f} of the behaviour alone (at least {found['sufficiency_low']:.2f}), above "
-                f"{found['percentile']:.0f} % of random circuits of its size · {found['necessity']:.2f} is left without it · "
-                f"{found['members']} of {found['nodes']} parts · other text {found['harm']:+.3f} nats a token · "
-                f"e {claim['pairs']['e']:.2g} from {claim['pairs']['documents']} groups of prompts"
-            )
-        case other:
-            raise ValueError(f"a claim of the side {other!r} has no line")
-
-
-def _shown(scores: dict[str, Any], name: str) -> str:
-    value = scores[name]
-    return f"{value['value']:.2f}{interval(value['ci'])}"
-
-
-def _edits(claim: dict[str, Any]) -> str:
-    pairs = claim["pairs"]
-    if pairs["discordant"] is None:
-        return f"edits e {pairs['e']:.2g} from {pairs['documents']} documents"
-    told = f"e {pairs['e']:.2g}, {pairs['documents']} documents"
-    return f"edits {pairs['wins']}/{pairs['discordant']} as predicted ({told})"
-
-
-def _best_rival(claim: dict[str, Any]) -> str:
-    best = max(claim["rivals"], key=lambda r: r["f1"], default=None)
-    if best is None:
-        return ""
-    longer = (
-        f" ({best['complexity']} items beside {claim['complexity']})"
-        if best["complexity"] > claim["complexity"]
-        else ""
-    )
-    return f" · best rival {best['f1']:.2f}{longer}: {visible(best['claim'])}"
-
-
-def _kind(claim: dict[str, Any]) -> str:
-    return Unit.parse(claim["unit"]).kind
-
-
-def _reads_numbers(claim: dict[str, Any]) -> str:
-    scores = claim["scores"]
-    return (
-        f"F1 {_shown(scores, 'f1')} · precision {scores['precision']['value']:.2f} · "
-        f"coverage {scores['coverage']['value']:.2f} · other {_kind(claim)}s {scores['f1']['null'] or 0:.2f} · "
-        f"{_edits(claim)}{_best_rival(claim)}"
-    )
 
 
 def _short_head(head: str) -> str:

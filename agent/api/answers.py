@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from neuronaut.agent.answer import ORDER, answer_of
 from neuronaut.agent.api.tables import Table, Type
+from neuronaut.agent.claim_numbers import numbers_of
 from neuronaut.agent.cost import Cost
-from neuronaut.agent.render import EVERYTHING_HOLDS, numbers_of, text_of
+from neuronaut.agent.render import text_of
 from neuronaut.agent.unlike import UNLIKE, unlike
 from neuronaut.agent.view import visible
 from neuronaut.memory import queries
+from neuronaut.memory.cases import HOLDS
 from neuronaut.memory.notebook import Notebook
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.figures import Figure
@@ -114,7 +116,7 @@ class Claim:
     @property
     def holds_wholly(self) -> bool:
         """Whether all conditions of the verdict rule hold."""
-        return self.reason == EVERYTHING_HOLDS
+        return self.reason == HOLDS
 
     @property
     def score(self) -> Score | None:
