@@ -11,7 +11,7 @@ from typing import Any
 from neuronaut.tools.errors import UserError
 from neuronaut.tools.targets.architectures import CHECKED, nearest_to, refused_code
 from neuronaut.tools.targets.folder import ModelFolder
-from neuronaut.tools.targets.shapes import shape_of
+from neuronaut.tools.targets.shapes import ACTIVATION_KEYS, shape_of
 from neuronaut.tools.targets.weight_files import Stored
 
 # What config.json may say of how transformers is to run a model, and not of what the model is: code of the hub that computes its
@@ -21,7 +21,6 @@ OF_A_RUN = (
     "_experts_implementation", "_experts_implementation_internal", "transformers_weights", "fusion_config", "auto_map", "torchscript",
     "return_dict", "output_attentions", "output_hidden_states", "distributed_config",
 )  # fmt: skip
-ACTIVATION_KEYS = ("hidden_activation", "hidden_act", "activation_function")
 
 
 @contextlib.contextmanager

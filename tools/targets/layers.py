@@ -13,8 +13,8 @@ from neuronaut.tools.targets.base import ModelSpec, Site, SiteName
 from neuronaut.tools.targets.experts import Experts, experts_of
 from neuronaut.tools.targets.folder import ModelFolder
 from neuronaut.tools.targets.hooks import Removable, Visit, after, before, seen
+from neuronaut.tools.targets.shapes import ACTIVATION_KEYS
 
-ACTIVATION_KEYS = ("hidden_activation", "hidden_act", "activation_function", "activation")
 PROBED: tuple[SiteName, ...] = ("resid_pre", "attn_out", "mlp_out", "resid_post")
 
 

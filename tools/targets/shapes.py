@@ -12,9 +12,9 @@ MOST = {  # that config.json may say
     "num_attention_heads": 100_000, "n_head": 100_000, "num_key_value_heads": 100_000, "num_local_experts": 100_000,
     "max_position_embeddings": 1_000_000_000, "n_positions": 1_000_000_000,
 }  # fmt: skip
-LIVE = (
-    6  # vectors of the residual's width that a layer holds at once: residual, normed, attention, its sum, MLP, its sum
-)
+# Vectors of the residual's width that a layer holds at once: residual, normed, attention, its sum, MLP, its sum.
+LIVE = 6
+ACTIVATION_KEYS = ("hidden_activation", "hidden_act", "activation_function", "activation")  # by family
 
 
 @dataclass(frozen=True)

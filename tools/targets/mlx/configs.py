@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from neuronaut.tools.errors import UserError
-from neuronaut.tools.targets.configuration import ACTIVATION_KEYS, read_configuration
+from neuronaut.tools.targets.configuration import read_configuration
 from neuronaut.tools.targets.folder import ModelFolder
 from neuronaut.tools.targets.mlx.families import FAMILIES, Names
+from neuronaut.tools.targets.shapes import ACTIVATION_KEYS
 
 WIDTH_KEYS = ("moe_intermediate_size", "intermediate_size", "n_inner")
 
